@@ -1,0 +1,1 @@
+"""Real super-resolution on small ARM boards, on a completely open software stack."""

@@ -1,0 +1,34 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint shaders clean
+MAKEFLAGS += --no-print-directory
+
+PYTHON_FOLDERS := runtime exporter training benchmarks tools tests
+
+help:
+	@echo "make demo     set up, and upscale the pictures of examples/ into demo/"
+	@echo "make test     set up, lint, check types, run every test"
+	@echo "make lint     ruff and mypy alone"
+	@echo "make shaders  compile shaders/ to runtime/upfrost/spirv/"
+	@echo "make clean    remove what these made, .venv and demo/ included"
+
+demo:
+	@tools/setup.sh run
+	@.venv/bin/python tools/demo.py
+
+test: lint
+	@.venv/bin/python -m pytest
+
+lint:
+	@tools/setup.sh test
+	@.venv/bin/ruff check --quiet
+	@.venv/bin/ruff format --check --quiet || \
+		{ echo "some files are not formatted: .venv/bin/ruff format"; exit 1; }
+	@.venv/bin/mypy
+
+shaders:
+	@tools/setup.sh test
+	@.venv/bin/python tools/compile_shaders.py
+
+clean:
+	rm -rf .venv demo setup.log .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find $(wildcard $(PYTHON_FOLDERS)) -name __pycache__ -prune -exec rm -rf {} +

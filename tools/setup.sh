@@ -1,0 +1,227 @@
+#!/usr/bin/env bash
+# Sets up what upfrost needs: Debian packages, .venv, kp, and for tests the compilers.
+#
+# usage: tools/setup.sh run|test
+#   run   what a board needs to upscale: a Vulkan driver, the package, kp
+#   test  the same, and what shaders, exporter, training and tests need
+#
+# PYTHON=...                   the Python of a new .venv (default: the system's python3)
+# UPFROST_SKIP_PACKAGES=1      leave the system's packages alone
+#
+# What is done already is not done again: a second run takes less than a second.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly KP_VERSION=0.9.0
+# The oldest release that reads arrays of numpy 2 and knows Python 3.13. With an older
+# one, such as Debian 12's, kp builds well and every tensor is empty.
+readonly PYBIND11_VERSION=2.13.6
+readonly PYSHADERC_VERSION=1.1.3
+readonly LOG=$PWD/setup.log
+readonly VENV=$PWD/.venv
+readonly CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/upfrost/wheels
+
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+
+child=
+build=
+trap '[[ -z $child ]] || kill "$child" 2>/dev/null; [[ -z $build ]] || rm -rf "$build"' EXIT
+trap 'printf "\n" >&2; exit 130' INT
+trap 'exit 143' TERM
+
+fail() {
+    printf 'set-up: %s\n' "$@" >&2
+    exit 1
+}
+
+# step TEXT COMMAND...: one line of progress; the command's output goes to the log.
+step() {
+    local text=$1 start=$SECONDS status=0
+    shift
+    printf '\n== %s\n' "$text" >>"$LOG"
+    printf '  %s ...' "$text"
+    "$@" >>"$LOG" 2>&1 </dev/null &
+    child=$!
+    while [[ -t 1 ]] && kill -0 "$child" 2>/dev/null; do
+        printf '\r  %s ... %d s' "$text" $((SECONDS - start))
+        sleep 0.5
+    done
+    wait "$child" || status=$?
+    child=
+    if ((status)); then
+        printf ' failed\n'
+        tail -n 40 "$LOG" >&2
+        fail "$text: failed with status $status; all output is in $LOG"
+    fi
+    if [[ -t 1 ]]; then printf '\r  %s ...' "$text"; fi
+    printf ' done (%d s)\n' $((SECONDS - start))
+}
+
+# as_root COMMAND...: run it as root, or say what to run by hand.
+as_root() {
+    if ((EUID == 0)); then "$@"; else sudo "$@"; fi
+}
+
+# need_packages PACKAGE...: install those that are not there.
+need_packages() {
+    local missing=() package
+    if [[ -n ${UPFROST_SKIP_PACKAGES:-} ]]; then return 0; fi
+    if ! command -v apt-get >/dev/null; then
+        fail "this system has no apt-get. Install what these Debian packages hold:" \
+            "  $*" "and run again with UPFROST_SKIP_PACKAGES=1"
+    fi
+    for package in "$@"; do
+        [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] \
+            || missing+=("$package")
+    done
+    if ((${#missing[@]} == 0)); then return; fi
+    echo "  Debian packages missing: ${missing[*]}"
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null || fail \
+            "installing packages needs root, and sudo is not here. As root, run:" \
+            "  apt-get install --no-install-recommends ${missing[*]}"
+        echo "  sudo installs them"
+        sudo -v || fail "sudo did not let you. As root, run:" \
+            "  apt-get install --no-install-recommends ${missing[*]}"
+    fi
+    step "Reading the package lists" as_root apt-get update
+    step "Installing ${#missing[@]} Debian packages" as_root \
+        env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 \
+        install --yes --no-install-recommends "${missing[@]}"
+}
+
+need_venv() {
+    local python=${PYTHON:-}
+    if ! "$VENV/bin/python" -c '' 2>/dev/null; then
+        if [[ -z $python ]]; then
+            need_packages python3 python3-venv python3-dev
+            python=$([[ -x /usr/bin/python3 ]] && echo /usr/bin/python3 || command -v python3) \
+                || fail "no python3 found; name one: PYTHON=/path/to/python3 make ..."
+        fi
+        "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail \
+            "$python is $("$python" --version 2>&1); upfrost needs 3.11 or newer." \
+            "Name another: PYTHON=/path/to/python3.11 make ..."
+        step "Making .venv with $("$python" --version)" "$python" -m venv --clear "$VENV"
+    fi
+}
+
+pip_install() {
+    "$VENV/bin/python" -m pip install "$@"
+}
+
+# wheel_key NAME: changes with all that a built wheel depends on, so that a wheel is never
+# used on another system or after its recipe was mended.
+wheel_key() {
+    {
+        "$VENV/bin/python" -c 'import sys, sysconfig
+print(sys.version, sysconfig.get_platform())'
+        (. /etc/os-release 2>/dev/null && echo "${ID:-} ${VERSION_ID:-}")
+        declare -f "build_$1"
+        echo "$PYBIND11_VERSION"
+    } | sha256sum | cut -c 1-16
+}
+
+# A Python of its own to build with, so that .venv holds only what is used.
+build_tools() {
+    "$VENV/bin/python" -m venv "$build/venv"
+    "$build/venv/bin/python" -m pip install setuptools wheel cffi \
+        "pybind11==$PYBIND11_VERSION"
+}
+
+# build_kp FOLDER: Kompute's binding against the system's packages; by itself it would
+# download Vulkan's headers, fmt and pybind11.
+build_kp() {
+    # kp's setup.py lacks a comma and so loses PYTHON_EXECUTABLE: CMake would take the
+    # oldest Python on the path. A toolchain file is the one place it reads besides.
+    cat >"$build/kp.cmake" <<CMAKE
+set(PYTHON_EXECUTABLE "$build/venv/bin/python" CACHE FILEPATH "")
+set(Python_EXECUTABLE "$build/venv/bin/python" CACHE FILEPATH "")
+set(pybind11_DIR "$("$build/venv/bin/python" -m pybind11 --cmakedir)" CACHE PATH "")
+CMAKE
+    # The debug layers do not compile with the Vulkan headers of Debian 13.
+    env CMAKE_TOOLCHAIN_FILE="$build/kp.cmake" \
+        KOMPUTE_OPT_USE_BUILT_IN_FMT=OFF \
+        KOMPUTE_OPT_USE_BUILT_IN_PYBIND11=OFF \
+        KOMPUTE_OPT_USE_BUILT_IN_VULKAN_HEADER=OFF \
+        KOMPUTE_OPT_DISABLE_VULKAN_VERSION_CHECK=ON \
+        KOMPUTE_OPT_DISABLE_VK_DEBUG_LAYERS=ON \
+        KOMPUTE_OPT_INSTALL=OFF \
+        "$build/venv/bin/python" -m pip wheel --no-cache-dir --no-deps \
+        --no-build-isolation --no-binary kp -w "$1" "kp==$KP_VERSION"
+}
+
+# build_pyshaderc FOLDER: its glslang is of 2018 and expects that year's compilers and
+# Pythons: headers that were included by others, and open()'s mode U.
+build_pyshaderc() {
+    mkdir "$build/site"
+    cat >"$build/site/sitecustomize.py" <<'PYTHON'
+import builtins
+import io
+
+_open = builtins.open
+
+
+def _open_without_u(file, mode="r", *arguments, **options):
+    return _open(file, mode.replace("U", ""), *arguments, **options)
+
+
+builtins.open = io.open = _open_without_u
+PYTHON
+    env CXXFLAGS="-include limits -include cstdint -w" PYTHONPATH="$build/site" \
+        "$build/venv/bin/python" -m pip wheel --no-cache-dir --no-deps \
+        --no-build-isolation -w "$1" "pyshaderc==$PYSHADERC_VERSION"
+}
+
+# need_built NAME VERSION MINUTES: a Python package with C++ in it, built and installed.
+need_built() {
+    local name=$1 version=$2 minutes=$3 key folder
+    key=$(wheel_key "$name")
+    folder=$CACHE/$name-$version-$key
+    if [[ $(cat "$VENV/.built-$name" 2>/dev/null) == "$key" ]] \
+        && "$VENV/bin/python" -c "import importlib.metadata as m, sys, $name
+sys.exit(m.version('$name') != '$version')" 2>/dev/null; then return; fi
+    if ! compgen -G "$folder/$name-$version-*.whl" >/dev/null; then
+        need_packages cmake g++ make libvulkan-dev libfmt-dev
+        [[ -n ${PYTHON:-} ]] || need_packages python3-dev
+        build_tools_step
+        step "Building $name $version ($minutes minutes)" "build_$name" "$build/wheels"
+        mkdir -p "$folder"
+        mv "$build/wheels/$name"-*.whl "$folder/"
+    fi
+    # Its own metadata is not followed: kp asks for numpy older than 2.
+    step "Installing $name $version" pip_install --force-reinstall --no-deps \
+        "$folder/$name-$version"-*.whl
+    "$VENV/bin/python" -c "import $name" 2>>"$LOG" || fail \
+        "$name was installed and cannot be imported; see $LOG"
+    echo "$key" >"$VENV/.built-$name"
+}
+
+build_tools_step() {
+    if [[ -n $build ]]; then return; fi
+    build=$(mktemp -d)
+    step "Preparing to build" build_tools
+}
+
+# need_upfrost WHAT SPEC: upfrost itself, from this folder and in place.
+need_upfrost() {
+    local stamp=$VENV/.installed key
+    key=$(pwd; sha256sum pyproject.toml tools/setup.sh)
+    # What tests need holds all that a board needs.
+    if grep -qxs "$1\|test" "$stamp" && [[ $(sed 1d "$stamp") == "$key" ]]; then return; fi
+    step "Installing upfrost and what it depends on" pip_install -e "$2"
+    printf '%s\n' "$1" "$key" >"$stamp"
+}
+
+case ${1:-} in run | test) ;; *) fail "usage: tools/setup.sh run|test" ;; esac
+: >"$LOG" || fail "cannot write $LOG"
+
+need_packages libvulkan1 mesa-vulkan-drivers
+need_venv
+need_built kp "$KP_VERSION" "1 to 3"
+if [[ $1 == run ]]; then
+    need_upfrost run .
+else
+    need_packages spirv-tools vulkan-validationlayers
+    need_built pyshaderc "$PYSHADERC_VERSION" "2 to 4"
+    need_upfrost test ".[dev]"
+fi

@@ -1,0 +1,305 @@
+"""Example networks for tests: small, valid, and the same for the same seed."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from upfrost.graph import (
+    INPUT,
+    Add,
+    Clamp,
+    Concat,
+    Conv2d,
+    Graph,
+    LeakyRelu,
+    Node,
+    PixelShuffle,
+    Prelu,
+    Relu,
+    Resize,
+    Tensor,
+)
+
+
+class Builder:
+    """Collects nodes and seeded weights; `graph` makes the network of them.
+
+    Each method adds one node, named after its operation and place, and returns that
+    name. Weights keep the variance of what goes through them, so that fp16 neither
+    overflows nor fades.
+    """
+
+    def __init__(self, seed: int, dtype: npt.DTypeLike = np.float32) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.dtype = np.dtype(dtype)
+        self.nodes: list[Node] = []
+        self.tensors: dict[str, Tensor] = {}
+
+    def graph(
+        self,
+        output: str,
+        scale: int,
+        channels: int = 3,
+        name: str = "example",
+        value_range: float = 1.0,
+        metadata: dict[str, object] | None = None,
+    ) -> Graph:
+        return Graph(
+            name=name,
+            scale=scale,
+            channels=channels,
+            nodes=tuple(self.nodes),
+            output=output,
+            tensors=dict(self.tensors),
+            value_range=value_range,
+            metadata=metadata or {},
+        )
+
+    def conv(
+        self,
+        source: str,
+        in_channels: int,
+        out_channels: int,
+        kernel: int | tuple[int, int] = 3,
+        bias: bool = True,
+        **attributes: Any,
+    ) -> str:
+        """A convolution, padded so that stride 1 keeps the size, unless told."""
+        size = (kernel, kernel) if isinstance(kernel, int) else kernel
+        groups = attributes.get("groups", 1)
+        dilation = attributes.get("dilation", (1, 1))
+        reach = [
+            (extent - 1) * step for extent, step in zip(size, dilation, strict=True)
+        ]
+        before = [extent // 2 for extent in reach]
+        after = [extent - first for extent, first in zip(reach, before, strict=True)]
+        attributes.setdefault("padding", (*before, *after))
+        name = self.next_name("conv2d")
+        shape = (out_channels, in_channels // groups, *size)
+        deviation = math.sqrt(1.5 / math.prod(shape[1:]))
+        self.tensors[f"{name}.weight"] = self.noise(shape, deviation)
+        if bias:
+            self.tensors[f"{name}.bias"] = self.noise((out_channels,), 0.05)
+        self.nodes.append(
+            Conv2d(
+                name=name,
+                inputs=(source,),
+                weight=f"{name}.weight",
+                bias=f"{name}.bias" if bias else None,
+                **attributes,
+            )
+        )
+        return name
+
+    def prelu(self, source: str, channels: int) -> str:
+        name = self.next_name("prelu")
+        slopes = 0.25 + self.noise((channels,), 0.05)
+        self.tensors[f"{name}.slope"] = slopes.astype(self.dtype)
+        return self.add(Prelu, source, name=name, slope=f"{name}.slope")
+
+    def add(
+        self,
+        operation: type[Node],
+        *inputs: str,
+        name: str | None = None,
+        **attributes: Any,
+    ) -> str:
+        """Any operation that has no tensors."""
+        name = name or self.next_name(operation.op)
+        self.nodes.append(operation(name=name, inputs=inputs, **attributes))
+        return name
+
+    def resize(self, source: str, mode: str, ratio: Fraction | int) -> str:
+        exact = Fraction(ratio)
+        pair = (exact.numerator, exact.denominator)
+        return self.add(Resize, source, mode=mode, ratio=pair)
+
+    def noise(self, shape: tuple[int, ...], deviation: float) -> Tensor:
+        values: Tensor = (self.rng.standard_normal(shape) * deviation).astype(
+            self.dtype
+        )
+        return values
+
+    def next_name(self, operation: str) -> str:
+        return f"{operation}_{len(self.nodes)}"
+
+
+def plain_network(
+    seed: int,
+    channels: int = 8,
+    layers: int = 2,
+    scale: int = 2,
+    dtype: npt.DTypeLike = np.float32,
+    picture_channels: int = 3,
+) -> Graph:
+    """3×3 convolutions with PReLU, pixel shuffle, and a bilinear skip of the input.
+
+    `layers` convolutions of `channels` channels, and one more before the shuffle.
+    """
+    build = Builder(seed, dtype)
+    value, count = INPUT, picture_channels
+    for _ in range(layers):
+        value = build.conv(value, count, channels)
+        value, count = build.prelu(value, channels), channels
+    value = build.conv(value, count, picture_channels * scale**2)
+    value = build.add(PixelShuffle, value, factor=scale)
+    skip = build.resize(INPUT, "bilinear", scale)
+    value = build.add(Add, value, skip)
+    return build.graph(value, scale, picture_channels, name="plain")
+
+
+def every_operation(seed: int, dtype: npt.DTypeLike = np.float32) -> Graph:
+    """One network, ×2, with every operation, resize mode and kind of convolution.
+
+    Channel counts that are not multiples of four, groups, depthwise, stride,
+    dilation, asymmetric padding and kernels, convolutions without a bias.
+    """
+    build = Builder(seed, dtype)
+    first = build.conv(INPUT, 3, 10, kernel=(3, 5))
+    first = build.add(LeakyRelu, first, slope=0.1)
+    grouped = build.conv(first, 10, 10, groups=5, bias=False)
+    grouped = build.prelu(grouped, 10)
+    depthwise = build.conv(first, 10, 10, groups=10, dilation=(2, 3))
+    depthwise = build.add(Relu, depthwise)
+    total = build.add(Add, grouped, depthwise)
+    half = build.conv(total, 10, 6, kernel=4, stride=(2, 2), padding=(1, 1, 1, 1))
+    half = build.prelu(half, 1)
+    back = build.resize(half, "nearest", 2)
+    joined = build.add(Concat, total, back, INPUT)
+    fused = build.conv(joined, 19, 12, kernel=1)
+    shuffled = build.add(PixelShuffle, fused, factor=2)
+    bicubic = build.resize(INPUT, "bicubic", 2)
+    larger = build.resize(INPUT, "bilinear", 3)
+    bilinear = build.resize(larger, "bilinear", Fraction(2, 3))
+    skip = build.add(Add, bicubic, bilinear)
+    result = build.add(Add, shuffled, skip)
+    result = build.add(Clamp, result, low=0.0, high=1.0)
+    return build.graph(
+        result,
+        scale=2,
+        name="every-operation",
+        metadata={"licence": "MIT", "quality": {"Set5": {"psnr_y": 30.5}}},
+    )
+
+
+def random_network(seed: int, dtype: npt.DTypeLike = np.float32) -> Graph:
+    """A random network of 3 to 12 random operations and what joins them up.
+
+    Strides, dilations, groups, padding, resize ratios, skips and the scale vary.
+    Intermediate sizes are whole for pictures whose sides are multiples of the
+    network's `alignment`.
+    """
+    build = Builder(seed, dtype)
+    rng = build.rng
+    values: dict[str, tuple[int, Fraction]] = {INPUT: (3, Fraction(1))}
+    scale = int(rng.integers(1, 5))
+    value = INPUT
+    for _ in range(rng.integers(3, 13)):
+        if rng.random() < 0.3:
+            value = str(rng.choice(list(values)))
+        value = _random_node(build, values, value)
+    channels, at = values[value]
+    if at != scale:
+        mode = str(rng.choice(["nearest", "bilinear", "bicubic"]))
+        value = build.resize(value, mode, scale / at)
+    if channels != 3 or value == INPUT:
+        value = build.conv(value, channels, 3, kernel=1)
+    return build.graph(value, scale, name=f"random-{seed}")
+
+
+def _random_node(
+    build: Builder, values: dict[str, tuple[int, Fraction]], source: str
+) -> str:
+    """Add a random node on `source`; enter its channels and scale into `values`."""
+    rng = build.rng
+    channels, at = values[source]
+    choices = ["conv", "conv", "conv", "activation", "add", "concat"]
+    if channels % 4 == 0 and at <= 2:
+        choices.append("shuffle")
+    if at >= 1:
+        choices.append("stride")
+    if at.denominator == 1 and at <= 3:
+        choices.append("resize")
+    kind = str(rng.choice(choices))
+    if kind in ("conv", "stride"):
+        # Even, so that the stride halves an even size exactly.
+        groups = 2 if channels % 2 == 0 and rng.random() < 0.3 else 1
+        out_channels = int(rng.integers(1, 5)) * 2
+        if kind == "conv":
+            kernel = (int(rng.integers(1, 6)), int(rng.integers(1, 6)))
+            dilation = (int(rng.integers(1, 3)), int(rng.integers(1, 3)))
+            name = build.conv(
+                source,
+                channels,
+                out_channels,
+                kernel,
+                bool(rng.random() < 0.7),
+                groups=groups,
+                dilation=dilation,
+            )
+        else:
+            at /= 2
+            name = build.conv(
+                source,
+                channels,
+                out_channels,
+                groups=groups,
+                stride=(2, 2),
+                padding=(1, 1, 1, 1),
+            )
+        channels = out_channels
+    elif kind == "activation":
+        name = _random_activation(build, source, channels)
+    elif kind == "shuffle":
+        name = build.add(PixelShuffle, source, factor=2)
+        channels, at = channels // 4, at * 2
+    elif kind == "resize":
+        mode = str(rng.choice(["nearest", "bilinear", "bicubic"]))
+        ratio = Fraction(str(rng.choice(["2", "3", "3/2", "1/2"])))
+        name = build.resize(source, mode, ratio)
+        at *= ratio
+    else:
+        same_scale = [known for known, (_, other) in values.items() if other == at]
+        partner = str(rng.choice(same_scale))
+        if kind == "add" and values[partner][0] == channels:
+            name = build.add(Add, source, partner)
+        else:
+            name = build.add(Concat, source, partner)
+            channels += values[partner][0]
+    values[name] = (channels, at)
+    return name
+
+
+def _random_activation(build: Builder, source: str, channels: int) -> str:
+    kind = build.rng.integers(4)
+    if kind == 0:
+        return build.add(Relu, source)
+    if kind == 1:
+        return build.prelu(source, channels)
+    if kind == 2:
+        return build.add(LeakyRelu, source, slope=0.125)
+    return build.add(Clamp, source, low=-2.0, high=2.0)
+
+
+def assert_same_graph(found: Graph, expected: Graph) -> None:
+    """Fail unless both graphs are equal, their tensors bit for bit."""
+    for attribute in (
+        "name",
+        "scale",
+        "channels",
+        "nodes",
+        "output",
+        "value_range",
+        "metadata",
+    ):
+        assert getattr(found, attribute) == getattr(expected, attribute)
+    assert set(found.tensors) == set(expected.tensors)
+    for name, tensor in expected.tensors.items():
+        assert found.tensors[name].dtype == tensor.dtype, name
+        assert found.tensors[name].shape == tensor.shape, name
+        assert found.tensors[name].tobytes() == tensor.tobytes(), name

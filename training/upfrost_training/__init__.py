@@ -1,0 +1,1 @@
+"""Training of upfrost's networks: data, networks, losses, the loop, evaluation."""

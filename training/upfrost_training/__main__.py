@@ -1,0 +1,7 @@
+"""`python -m upfrost_training`, the same as `upfrost-train`."""
+
+import sys
+
+from upfrost_training.cli import main
+
+sys.exit(main())

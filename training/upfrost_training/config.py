@@ -1,0 +1,120 @@
+"""Settings of a training run, read from one TOML file per released model."""
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A configuration file that cannot be used, with what to change."""
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which pictures are trained on."""
+
+    # Folders of HR pictures; relative ones are looked up under --data.
+    folders: tuple[str, ...] = ()
+    # Side of an LR crop. Should exceed the receptive field (2 x layers + 1), so that
+    # most output pixels are trained with all of their context.
+    patch: int = 64
+    # Crops of mean |Laplacian| (8-bit units) below this teach nothing: sky, blur.
+    sharpness: float = 4.0
+    # One picture of this many is validated on and never trained on.
+    holdout_every: int = 12
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long and how the network is trained."""
+
+    steps: int = 50_000
+    batch: int = 16
+    # Peak rate. Folded branches stand a higher one than a bare convolution does.
+    lr: float = 2e-3
+    # Cosine from lr to lr * lr_floor over all steps.
+    lr_floor: float = 0.005
+    warmup: int = 500
+    # Gradient norm: only the first steps and rare crops exceed it.
+    clip: float = 1.0
+    ema: float = 0.999
+    loss: str = "l1"
+    # Weight of each chroma plane against luma's 1: the eye sees luma's errors first.
+    chroma: float = 0.1
+    # The last share of the steps uses this loss, in fp32. Squared error is what PSNR
+    # measures, but from the start it trains worse than L1.
+    finish_share: float = 0.15
+    finish_loss: str = "l2"
+    # bfloat16 activations up to the finish: twice the speed where the CPU has it.
+    bf16: bool = True
+    # torch.compile fuses PReLU's gradient; needs a C++ compiler.
+    compile: bool = True
+    seed: int = 1
+    threads: int = 1
+    # Steps between checkpoints, and between validations.
+    save_every: int = 500
+    validate_every: int = 1000
+    # Start from the weights of this checkpoint (another stage's), if given.
+    start_from: str = ""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run."""
+
+    name: str
+    kind: str
+    network: dict[str, Any]
+    data: DataSettings = field(default_factory=DataSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    # Folders of HR/LR pairs whose figures are logged, never used to choose weights;
+    # relative ones are looked up under --data, and skipped with a note when missing.
+    report: tuple[str, ...] = ()
+
+
+def _section(cls: type[T], table: dict[str, Any], where: str) -> T:
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise ConfigError(
+                f"{where}: unknown setting {key!r}; known: {', '.join(known)}"
+            )
+        expected = type(known[key].default)
+        if expected is tuple and isinstance(value, list):
+            value = tuple(value)
+        if expected is float and type(value) is int:
+            value = float(value)
+        if type(value) is not expected:
+            raise ConfigError(
+                f"{where}: {key} must be {expected.__name__}, not {value!r}"
+            )
+        values[key] = value
+    return cls(**values)
+
+
+def read_config(path: Path) -> Config:
+    """Read and check a configuration file."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file ({error})") from error
+    for key in table:
+        if key not in ("name", "kind", "network", "data", "train", "report"):
+            raise ConfigError(f"{path}: unknown table or key {key!r}")
+    for key in ("name", "kind"):
+        if not isinstance(table.get(key), str):
+            raise ConfigError(f"{path}: {key} is missing; it must be a string")
+    return Config(
+        name=table["name"],
+        kind=table["kind"],
+        network=dict(table.get("network", {})),
+        data=_section(DataSettings, table.get("data", {}), f"{path} [data]"),
+        train=_section(TrainSettings, table.get("train", {}), f"{path} [train]"),
+        report=tuple(table.get("report", ())),
+    )

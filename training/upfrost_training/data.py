@@ -1,0 +1,189 @@
+"""Training pictures in memory: sharp places, random crops, held-out crops."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from upfrost_training.resize import Picture, shrink
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+LUMA = np.array((0.299, 0.587, 0.114), dtype=np.float32)
+
+
+class DataError(ValueError):
+    """Training or evaluation data that is missing or not what it should be."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """High- and low-resolution pictures, and where crops may start.
+
+    `hr` and `lr` hold (sH, sW, 3) and (H, W, 3) uint8 arrays. `origins` is (n, 3):
+    picture number, top and left of an LR crop of `patch` pixels, on a grid of `stride`.
+    """
+
+    scale: int
+    patch: int
+    stride: int
+    hr: list[Picture]
+    lr: list[Picture]
+    origins: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One validation pair, uint8 (H, W, 3) and (sH, sW, 3)."""
+
+    lr: Picture
+    hr: Picture
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """All picture files under `folder`, sorted, so that numbering is stable."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of pictures")
+    files = sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES
+    )
+    if not files:
+        raise DataError(f"{folder}: no picture found ({', '.join(PICTURE_SUFFIXES)})")
+    return files
+
+
+def read_rgb(path: Path) -> Picture:
+    """A picture file as uint8 (H, W, 3); grey is repeated."""
+    try:
+        with Image.open(path) as image:
+            return np.array(image.convert("RGB"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as a picture ({error})") from error
+
+
+def crop_to_multiple(image: Picture, multiple: int) -> Picture:
+    """Cut the right and bottom edges so that both sides are multiples."""
+    height, width = (n - n % multiple for n in image.shape[:2])
+    return np.ascontiguousarray(image[:height, :width])
+
+
+def laplacian_sums(image: Picture) -> NDArray[np.float64]:
+    """Summed-area table, (H+1, W+1), of |Laplacian| of luma in 8-bit units."""
+    luma = image.astype(np.float32) @ LUMA
+    padded = np.pad(luma, 1, mode="edge")
+    laplacian = np.abs(
+        padded[:-2, 1:-1]
+        + padded[2:, 1:-1]
+        + padded[1:-1, :-2]
+        + padded[1:-1, 2:]
+        - 4.0 * luma
+    )
+    table = np.zeros((luma.shape[0] + 1, luma.shape[1] + 1))
+    table[1:, 1:] = laplacian.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
+    return table
+
+
+def sharpness(
+    table: NDArray[np.float64], top: NDArray[np.int_], left: NDArray[np.int_], side: int
+) -> NDArray[np.float64]:
+    """Mean |Laplacian| of the squares of `side` pixels at (top, left)."""
+    bottom, right = top + side, left + side
+    total = table[bottom, right] - table[top, right] - table[bottom, left]
+    return (total + table[top, left]) / side**2
+
+
+def sharp_origins(
+    hr: Picture, scale: int, patch: int, stride: int, threshold: float
+) -> NDArray[np.int32]:
+    """LR crop origins, (n, 2), whose HR crop's mean |Laplacian| passes `threshold`."""
+    height, width = hr.shape[0] // scale, hr.shape[1] // scale
+    tops = np.arange(0, height - patch + 1, stride)
+    lefts = np.arange(0, width - patch + 1, stride)
+    if not len(tops) or not len(lefts):
+        return np.zeros((0, 2), dtype=np.int32)
+    top, left = (a.ravel() for a in np.meshgrid(tops, lefts, indexing="ij"))
+    keep = (
+        sharpness(laplacian_sums(hr), top * scale, left * scale, patch * scale)
+        > threshold
+    )
+    return np.stack([top[keep], left[keep]], axis=1).astype(np.int32)
+
+
+def is_held_out(number: int, every: int) -> bool:
+    """Whether the picture of this number belongs to validation, not to training."""
+    return every > 0 and number % every == every // 2
+
+
+def load_pairs(
+    files: list[Path], scale: int, patch: int, threshold: float, kernel: str = "bicubic"
+) -> Pairs:
+    """Read `files`, make their LR partners, and find where sharp crops start."""
+    stride = 8
+    hrs: list[Picture] = []
+    lrs: list[Picture] = []
+    origins: list[NDArray[np.int32]] = []
+    for path in files:
+        hr = crop_to_multiple(read_rgb(path), scale)
+        places = sharp_origins(hr, scale, patch, stride, threshold)
+        if not len(places):
+            continue
+        number = np.full((len(places), 1), len(hrs), dtype=np.int32)
+        origins.append(np.concatenate([number, places], axis=1))
+        hrs.append(hr)
+        lrs.append(shrink(hr, scale, kernel))
+    if not hrs:
+        raise DataError(
+            f"none of {len(files)} pictures has a {patch * scale}-pixel crop sharper "
+            f"than {threshold}: lower `sharpness` or `patch`, or add pictures"
+        )
+    return Pairs(scale, patch, stride, hrs, lrs, np.concatenate(origins))
+
+
+def validation_crops(
+    files: list[Path], scale: int, side: int = 256, per_picture: int = 4
+) -> list[Crop]:
+    """The sharpest squares of `side` HR pixels of each picture, not overlapping."""
+    crops: list[Crop] = []
+    for path in files:
+        hr = crop_to_multiple(read_rgb(path), scale)
+        table = laplacian_sums(hr)
+        tops = np.arange(0, hr.shape[0] - side + 1, side)
+        lefts = np.arange(0, hr.shape[1] - side + 1, side)
+        top, left = (a.ravel() for a in np.meshgrid(tops, lefts, indexing="ij"))
+        order = np.argsort(-sharpness(table, top, left, side), kind="stable")
+        for i in order[:per_picture]:
+            square = np.ascontiguousarray(
+                hr[top[i] : top[i] + side, left[i] : left[i] + side]
+            )
+            crops.append(Crop(shrink(square, scale), square))
+    return crops
+
+
+def sample(
+    pairs: Pairs, batch: int, seed: int, step: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """One batch: LR (B, P, P, 3) and HR (B, sP, sP, 3), flipped and turned at random.
+
+    It depends on seed and step alone, so a run that was killed and resumed sees the
+    data that an unbroken run sees.
+    """
+    rng = np.random.default_rng((seed, step))
+    patch, scale = pairs.patch, pairs.scale
+    chosen = pairs.origins[rng.integers(len(pairs.origins), size=batch)]
+    jitter = rng.integers(pairs.stride, size=(batch, 2))
+    symmetry = rng.integers(8, size=batch)
+    lr = np.empty((batch, patch, patch, 3), np.uint8)
+    hr = np.empty((batch, patch * scale, patch * scale, 3), np.uint8)
+    for i, (number, top, left) in enumerate(chosen):
+        low, high = pairs.lr[number], pairs.hr[number]
+        y = min(int(top + jitter[i, 0]), low.shape[0] - patch)
+        x = min(int(left + jitter[i, 1]), low.shape[1] - patch)
+        turned = low[y : y + patch, x : x + patch]
+        y, x, side = y * scale, x * scale, patch * scale
+        turned_high = high[y : y + side, x : x + side]
+        if symmetry[i] >= 4:
+            turned, turned_high = turned[:, ::-1], turned_high[:, ::-1]
+        lr[i] = np.rot90(turned, symmetry[i] % 4)
+        hr[i] = np.rot90(turned_high, symmetry[i] % 4)
+    return lr, hr

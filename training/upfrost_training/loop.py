@@ -1,0 +1,302 @@
+"""The training loop: seeded, resumable after a kill at any moment, logged."""
+
+import csv
+import math
+import os
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from upfrost_training.config import Config, ConfigError, TrainSettings
+from upfrost_training.data import (
+    Crop,
+    Pairs,
+    is_held_out,
+    load_pairs,
+    picture_files,
+    sample,
+    validation_crops,
+)
+from upfrost_training.evaluate import evaluate_folder, y_psnr
+from upfrost_training.losses import pixel_loss
+from upfrost_training.networks import make_network
+from upfrost_training.resize import Picture
+
+CHECKPOINT = "checkpoint.pt"
+FOLDED = "folded.pt"
+LOG = "log.csv"
+
+
+@dataclass
+class State:
+    """What a checkpoint holds: all that the next step depends on."""
+
+    step: int
+    model: nn.Module
+    ema: nn.Module
+    optimizer: torch.optim.Optimizer
+    seconds: float
+
+
+def learning_rate(step: int, s: TrainSettings) -> float:
+    """Linear warm-up, then a cosine from `lr` down to `lr * lr_floor`."""
+    if step < s.warmup:
+        return s.lr * (step + 1) / s.warmup
+    done = (step - s.warmup) / max(1, s.steps - s.warmup)
+    cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+    return s.lr * (s.lr_floor + (1.0 - s.lr_floor) * cosine)
+
+
+def finish_step(s: TrainSettings) -> int:
+    """The first step of the finish: its own loss, in fp32."""
+    return s.steps - round(s.steps * s.finish_share)
+
+
+def to_tensor(pictures: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """(B, H, W, 3) uint8 → (B, 3, H, W) in [0, 1], channels last in memory."""
+    return torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 255.0
+
+
+def to_picture(tensor: Tensor) -> Picture:
+    """(1, 3, H, W) in [0, 1] → uint8 (H, W, 3)."""
+    rounded = (tensor[0].clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+    picture: Picture = rounded.permute(1, 2, 0).contiguous().cpu().numpy()
+    return picture
+
+
+def upscaler(network: nn.Module, device: torch.device) -> Callable[[Picture], Picture]:
+    """A folded network as a function of uint8 pictures, in fp32."""
+    network = network.to(device).eval()
+
+    def upscale(picture: Picture) -> Picture:
+        with torch.no_grad():
+            return to_picture(network(to_tensor(picture[None], device)))
+
+    return upscale
+
+
+def train_step(
+    state: State,
+    forward: Callable[[Tensor], Tensor],
+    batch: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    s: TrainSettings,
+    device: torch.device,
+) -> float:
+    """One step of the optimizer and of the EMA. Returns the loss."""
+    finish = state.step >= finish_step(s)
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate(state.step, s)
+    lr, hr = (to_tensor(pictures, device) for pictures in batch)
+    with torch.autocast(device.type, torch.bfloat16, enabled=s.bf16 and not finish):
+        output = forward(lr)
+    loss = pixel_loss(output, hr, s.finish_loss if finish else s.loss, s.chroma)
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(state.model.parameters(), s.clip)
+    state.optimizer.step()
+    state.step += 1
+    # Early on the average follows quickly, so that a young checkpoint is usable too.
+    decay = min(s.ema, (1 + state.step) / (10 + state.step))
+    with torch.no_grad():
+        ema, now = list(state.ema.parameters()), list(state.model.parameters())
+        torch._foreach_lerp_(ema, now, 1.0 - decay)
+    return float(loss.detach())
+
+
+def write_atomically(path: Path, content: Any) -> None:
+    """`torch.save` under a temporary name, then rename: a kill leaves the old file."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def save(state: State, config: Config, folder: Path) -> None:
+    """Write the checkpoint, and the EMA's folded weights beside it."""
+    content = {
+        "step": state.step,
+        "seconds": state.seconds,
+        "config": asdict(config),
+        "model": state.model.state_dict(),
+        "ema": state.ema.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+    }
+    write_atomically(folder / CHECKPOINT, content)
+    folded: nn.Module = state.ema.folded()  # type: ignore[operator]
+    folded_content = {
+        "step": state.step,
+        "config": asdict(config),
+        "weights": folded.state_dict(),
+    }
+    write_atomically(folder / FOLDED, folded_content)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content; nothing but tensors and plain data is unpickled."""
+    try:
+        content: dict[str, Any] = torch.load(
+            path, map_location="cpu", weights_only=True
+        )
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        raise ConfigError(f"{path}: not a readable checkpoint ({error})") from error
+    return content
+
+
+def folded_network(folder: Path) -> nn.Module:
+    """The inference form of a run's EMA weights."""
+    content = load_checkpoint(folder / CHECKPOINT)
+    config = content["config"]
+    model = make_network(config["kind"], config["network"])
+    model.load_state_dict(content["ema"])
+    folded: nn.Module = model.folded()  # type: ignore[operator]
+    return folded
+
+
+def start(config: Config, folder: Path, device: torch.device) -> State:
+    """The state to go on from: the run's checkpoint, another's weights, or new."""
+    torch.manual_seed(config.train.seed)
+    model = make_network(config.kind, config.network).to(device)
+    if config.train.start_from and not (folder / CHECKPOINT).exists():
+        first = load_checkpoint(Path(config.train.start_from))
+        model.load_state_dict(first["ema"])
+    ema = deepcopy(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, foreach=True)
+    state = State(0, model, ema, optimizer, 0.0)
+    if (folder / CHECKPOINT).exists():
+        content = load_checkpoint(folder / CHECKPOINT)
+        if content["config"]["network"] != config.network:
+            raise ConfigError(
+                f"{folder / CHECKPOINT} is of another network: "
+                f"{content['config']['network']} instead of {config.network}; "
+                "choose another run folder or remove this one"
+            )
+        model.load_state_dict(content["model"])
+        ema.load_state_dict(content["ema"])
+        optimizer.load_state_dict(content["optimizer"])
+        state.step, state.seconds = content["step"], content["seconds"]
+    return state
+
+
+def validate(network: nn.Module, crops: list[Crop], device: torch.device) -> float:
+    """Mean Y-PSNR in dB of a folded network over the held-out crops."""
+    upscale = upscaler(network, device)
+    border = crops[0].hr.shape[0] // crops[0].lr.shape[0]
+    return float(np.mean([y_psnr(upscale(c.lr), c.hr, border) for c in crops]))
+
+
+def read_log(folder: Path, before: int) -> list[dict[str, str]]:
+    """Rows of the run's log up to step `before`: later ones will be done again."""
+    path = folder / LOG
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if int(row["step"]) <= before]
+
+
+def write_log(folder: Path, rows: list[dict[str, str]]) -> None:
+    """Write all rows; columns are those of the widest row."""
+    columns = max((list(row) for row in rows), key=len, default=[])
+    temporary = folder / f".{LOG}.tmp"
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(folder / LOG)
+
+
+def load_data(config: Config, root: Path) -> tuple[Pairs, list[Crop]]:
+    """Training pairs and validation crops of the configured folders."""
+    scale = int(config.network.get("scale", 2))
+    d = config.data
+    files = [f for name in d.folders for f in picture_files(root / name)]
+    held = [is_held_out(i, d.holdout_every) for i in range(len(files))]
+    train_files = [f for f, h in zip(files, held, strict=True) if not h]
+    pairs = load_pairs(train_files, scale, d.patch, d.sharpness)
+    crops = validation_crops(
+        [f for f, h in zip(files, held, strict=True) if h], scale
+    )
+    return pairs, crops
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds as 1:02:03."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def train(
+    config: Config, data: Path, folder: Path, say: Callable[[str], None]
+) -> State:
+    """Train until `config.train.steps`, going on from the folder's checkpoint.
+
+    `data` is the folder under which the configured folders lie; `folder` receives
+    checkpoint.pt, folded.pt and log.csv. `say` is given one line of progress.
+    """
+    s = config.train
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(s.threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs, crops = load_data(config, data)
+    state = start(config, folder, device)
+    rows = read_log(folder, state.step)
+    pixels = sum(p.shape[0] * p.shape[1] for p in pairs.hr) / 1e6
+    say(
+        f"{config.name}: {len(pairs.hr)} pictures, {pixels:.0f} megapixels, "
+        f"{len(pairs.origins)} sharp places, {len(crops)} validation crops; "
+        f"step {state.step} of {s.steps}"
+    )
+    model = state.model.train().to(memory_format=torch.channels_last)
+    forward = torch.compile(model) if s.compile else model
+    mean_loss, begun, begun_step = 0.0, time.monotonic(), state.step
+    last = time.monotonic()
+    while state.step < s.steps:
+        batch = sample(pairs, s.batch, s.seed, state.step)
+        loss = train_step(state, forward, batch, s, device)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss} at step {state.step}: lower lr or clip"
+            )
+        mean_loss += (loss - mean_loss) / min(200, state.step - begun_step)
+        if state.step == finish_step(s):
+            mean_loss, begun_step, begun = 0.0, state.step, time.monotonic()
+        now = time.monotonic()
+        state.seconds += now - last
+        last = now
+        ending = state.step == s.steps
+        if state.step % s.validate_every == 0 or ending:
+            folded: nn.Module = state.ema.folded()  # type: ignore[operator]
+            row = {
+                "step": str(state.step),
+                "seconds": f"{state.seconds:.0f}",
+                "rate": f"{learning_rate(state.step, s):.3e}",
+                "loss": f"{mean_loss:.6f}",
+                "psnr": f"{validate(folded, crops, device):.3f}",
+            }
+            for name in config.report:
+                if (data / name).is_dir():
+                    scale = int(config.network.get("scale", 2))
+                    quality = evaluate_folder(
+                        data / name, upscaler(folded, device), scale
+                    )
+                    row[name] = f"{quality.psnr:.3f}"
+            rows.append(row)
+            write_log(folder, rows)
+            pace = (now - begun) / max(1, state.step - begun_step)
+            left = clock(pace * (s.steps - state.step))
+            figures = "  ".join(f"{k} {v}" for k, v in row.items() if k != "seconds")
+            say(f"{figures}  {pace * 1000:.0f} ms/step, {left} left")
+            last = time.monotonic()
+        if state.step % s.save_every == 0 or ending:
+            save(state, config, folder)
+    return state

@@ -1,0 +1,34 @@
+"""Pixel losses that weigh luma and chroma as the eye (and Y-PSNR) does."""
+
+import torch
+from torch import Tensor
+
+# BT.601: rows are Y, Cb, Cr from RGB in [0, 1], without the video range's scaling.
+RGB_TO_YCC = (
+    (0.299, 0.587, 0.114),
+    (-0.168736, -0.331264, 0.5),
+    (0.5, -0.418688, -0.081312),
+)
+
+
+def pixel_loss(
+    output: Tensor, target: Tensor, kind: str = "l1", chroma: float = 0.1
+) -> Tensor:
+    """Mean loss between (B, 3, H, W) pictures in [0, 1].
+
+    `kind` is "l1", "l2" or "charbonnier" (sqrt(d² + 1e-6)). The difference is taken in
+    YCbCr; `chroma` is the weight of each chroma plane, luma's being 1.
+    """
+    matrix = torch.tensor(RGB_TO_YCC, dtype=output.dtype, device=output.device)
+    difference = torch.einsum("kc,bchw->bkhw", matrix, output - target)
+    if kind == "l1":
+        cost = difference.abs()
+    elif kind == "l2":
+        cost = difference.square()
+    elif kind == "charbonnier":
+        cost = (difference.square() + 1e-6).sqrt()
+    else:
+        raise ValueError(f"unknown loss {kind!r}: use l1, l2 or charbonnier")
+    means = cost.mean(dim=(0, 2, 3))
+    weights = torch.tensor((1.0, chroma, chroma), dtype=output.dtype)
+    return (means * weights.to(output.device)).sum()

@@ -217,11 +217,12 @@ case ${1:-} in run | test) ;; *) fail "usage: tools/setup.sh run|test" ;; esac
 
 need_packages libvulkan1 mesa-vulkan-drivers
 need_venv
-need_built kp "$KP_VERSION" "1 to 3"
 if [[ $1 == run ]]; then
     need_upfrost run .
 else
     need_packages spirv-tools vulkan-validationlayers
-    need_built pyshaderc "$PYSHADERC_VERSION" "2 to 4"
     need_upfrost test ".[dev]"
+    need_built pyshaderc "$PYSHADERC_VERSION" "2 to 4"
 fi
+# After numpy, without which the import of kp does not fail but crash.
+need_built kp "$KP_VERSION" "1 to 3"

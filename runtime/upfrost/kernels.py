@@ -1,0 +1,519 @@
+"""The shaders: what each is called with, how its weights are packed, its grid.
+
+`VARIANTS` lists every compiled shader: a source in shaders/, and what it is compiled
+with. A function per shader turns an operation on values into a `Call`, which is data:
+the plan collects calls, the device dispatches them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from upfrost.graph import Conv2d, Resize
+
+Precision = Literal["fp16", "fp32"]
+Words = npt.NDArray[np.uint32]
+
+SPIRV_FOLDER = Path(__file__).parent / "spirv"
+HEADER_BYTES = 64  # before the rows of a picture in host memory; holds the token
+MODES = {"nearest": 1, "bilinear": 2, "bicubic": 3}
+_UNBOUNDED = 3.0e38
+
+
+@dataclass(frozen=True)
+class RegisterTile:
+    """Output pixels and output quads that one invocation computes."""
+
+    width: int
+    height: int
+    quads: int
+    group: tuple[int, int]  # invocations of a workgroup in x and y
+
+    @property
+    def coverage(self) -> tuple[int, int]:
+        """Pixels that a workgroup computes in x and y."""
+        return self.width * self.group[0], self.height * self.group[1]
+
+    @property
+    def label(self) -> str:
+        return f"{self.width}x{self.height}x{self.quads}"
+
+    @property
+    def defines(self) -> dict[str, int]:
+        return {
+            "TILE_W": self.width,
+            "TILE_H": self.height,
+            "QUADS": self.quads,
+            "GROUP_X": self.group[0],
+            "GROUP_Y": self.group[1],
+        }
+
+
+@dataclass(frozen=True)
+class Family:
+    """Which register tiles suit a kind of device; the first that divides is taken."""
+
+    name: str
+    conv3x3: tuple[RegisterTile, ...]
+    conv: RegisterTile
+
+
+# Mali: 2×2×1 has the fewest instructions per product that stay within 64 registers
+# (docs/mali.md). CPU: wide tiles keep the weights of many products in registers.
+MALI = Family(
+    "mali",
+    conv3x3=(RegisterTile(2, 2, 1, (8, 8)),),
+    conv=RegisterTile(2, 1, 1, (8, 8)),
+)
+CPU = Family(
+    "cpu",
+    conv3x3=(
+        RegisterTile(4, 3, 4, (8, 1)),
+        RegisterTile(4, 3, 3, (8, 1)),
+        RegisterTile(4, 3, 2, (8, 1)),
+        RegisterTile(4, 3, 1, (8, 1)),
+    ),
+    conv=RegisterTile(4, 1, 1, (8, 1)),
+)
+FAMILIES = (MALI, CPU)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One SPIR-V file: a shader source and the macros that it is compiled with."""
+
+    name: str
+    source: str
+    defines: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        return SPIRV_FOLDER / f"{self.name}.spv"
+
+
+def _variants() -> dict[str, Variant]:
+    plain = ("unpack", "pack", "pixel_shuffle", "resize", "elementwise", "gather")
+    shaders = [Variant(name, name) for name in plain]
+    for family in FAMILIES:
+        shaders += [
+            Variant(f"conv3x3_{tile.label}", "conv3x3", tile.defines)
+            for tile in family.conv3x3
+        ]
+        shaders.append(
+            Variant(f"conv_{family.conv.label}", "conv", family.conv.defines)
+        )
+    variants = [Variant("clear", "clear")]
+    for shader in shaders:
+        variants.append(replace(shader, name=f"{shader.name}-fp32"))
+        variants.append(
+            Variant(
+                f"{shader.name}-fp16", shader.source, {**shader.defines, "FP16": 1}
+            )
+        )
+    return {variant.name: variant for variant in variants}
+
+
+VARIANTS: Mapping[str, Variant] = _variants()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a value lies in its buffer, in quads (see shaders/upfrost.glsl)."""
+
+    base: int
+    stride: int
+    plane: int
+    width: int
+    height: int
+    channels: int
+
+    @property
+    def quads(self) -> int:
+        return quads(self.channels)
+
+    @property
+    def rows(self) -> int:
+        return self.plane // self.stride
+
+    @property
+    def words(self) -> tuple[int, ...]:
+        """As a kernel takes it among its push constants."""
+        return (self.base, self.stride, self.plane, self.width, self.height)
+
+    def behind(self, first_channel: int) -> Layout:
+        """Of a value whose first channel is `first_channel` of this one."""
+        return replace(self, base=self.base + first_channel // 4 * self.plane)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Weights as a kernel reads them, or other data that does not change."""
+
+    words: Words
+
+
+@dataclass(frozen=True)
+class Call:
+    """One dispatch. `Buffer` is a number of the plan's buffers, or data of its own."""
+
+    shader: str
+    label: str
+    buffers: tuple[int | Constant, ...]
+    grid: tuple[int, int, int]  # workgroups
+    constants: tuple[int, ...]  # specialization constants as 32-bit words
+    push: tuple[int, ...]
+    macs: int = 0
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What follows a convolution's sums, in the order of the fields.
+
+    `residual` names the buffer and layout of a value to add; `slopes` are the
+    rectifier's, one per channel; then the clamp.
+    """
+
+    residual: tuple[int, Layout] | None = None
+    residual_first: bool = True  # before the rectifier, not after it
+    slopes: npt.NDArray[np.float32] | None = None
+    low: float = -_UNBOUNDED
+    high: float = _UNBOUNDED
+
+
+def quads(channels: int) -> int:
+    """Planes of four that hold `channels`."""
+    return -(-channels // 4)
+
+
+def float_word(value: float) -> int:
+    """The 32 bits of a single-precision number."""
+    return int(np.float32(value).view(np.uint32))
+
+
+def row_words(width: int, channels: int) -> int:
+    """32-bit words of one row of a picture in host memory."""
+    return -(-width // 4) * channels
+
+
+def picture_bytes(width: int, height: int, channels: int) -> int:
+    """Bytes of a picture in host memory, header included."""
+    return HEADER_BYTES + 4 * row_words(width, channels) * height
+
+
+def unpack(
+    picture: int, target: tuple[int, Layout], value_range: float, precision: Precision
+) -> Call:
+    """Bytes of a picture → the network's input."""
+    buffer, layout = target
+    return Call(
+        shader=f"unpack-{precision}",
+        label="unpack",
+        buffers=(picture, buffer),
+        grid=_grid(-(-layout.stride // 4), layout.rows, 1),
+        constants=(layout.channels, float_word(value_range)),
+        push=(*layout.words, row_words(layout.width, layout.channels)),
+    )
+
+
+def pack(
+    source: tuple[int, Layout],
+    pictures: tuple[int, int],
+    size: tuple[int, int],
+    channels: int,
+    *,
+    factor: int,
+    skip: tuple[int, Layout] | None,
+    mode: str | None,
+    ratio: tuple[int, int],
+    value_range: float,
+    precision: Precision,
+) -> Call:
+    """The network's last value → bytes of the picture `pictures[1]`, `size` = (H, W).
+
+    Pixel shuffle by `factor`; `skip`, interpolated by `mode` and `ratio`, is added. The
+    token of `pictures[0]` goes over to `pictures[1]`.
+    """
+    buffer, layout = source
+    height, width = size
+    skip_buffer, skip_layout = skip or source
+    return Call(
+        shader=f"pack-{precision}",
+        label="pack",
+        buffers=(buffer, pictures[1], pictures[0], skip_buffer),
+        grid=_grid(-(-width // 4), height, 1),
+        constants=(
+            channels,
+            float_word(value_range),
+            factor,
+            MODES[mode] if mode else 0,
+            *ratio,
+        ),
+        push=(
+            *layout.words,
+            *skip_layout.words,
+            width,
+            height,
+            row_words(width, channels),
+        ),
+    )
+
+
+def conv_tile(node: Conv2d, weight: npt.NDArray, family: Family) -> RegisterTile:
+    """The register tile that a family computes a convolution with."""
+    if is_direct_3x3(node, weight):
+        out_quads = quads(weight.shape[0])
+        for tile in family.conv3x3:
+            if out_quads % tile.quads == 0:
+                return tile
+    return family.conv
+
+
+def is_direct_3x3(node: Conv2d, weight: npt.NDArray) -> bool:
+    """Whether the specialised 3×3 kernel computes this convolution."""
+    return (
+        weight.shape[2:] == (3, 3)
+        and node.stride == (1, 1)
+        and node.dilation == (1, 1)
+        and node.padding == (1, 1, 1, 1)
+        and node.groups == 1
+    )
+
+
+def conv(
+    node: Conv2d,
+    weight: npt.NDArray,
+    bias: npt.NDArray | None,
+    source: tuple[int, Layout],
+    lanes: Sequence[int],
+    target: tuple[int, Layout],
+    epilogue: Epilogue,
+    family: Family,
+    precision: Precision,
+) -> Call:
+    """A convolution with its epilogue.
+
+    `lanes[c]` is the lane (4 · quad + place) that holds channel c of the source.
+    """
+    source_buffer, source_layout = source
+    target_buffer, target_layout = target
+    out_channels = weight.shape[0]
+    slopes = epilogue.slopes
+    residual_buffer, residual_layout = epilogue.residual or target
+    source_quads = lanes[-1] // 4 + 1
+    spans = _input_spans(weight.shape, node.groups, lanes)
+    in_quads = max(last - first + 1 for first, last in spans)
+    tile = conv_tile(node, weight, family)
+    direct = is_direct_3x3(node, weight)
+    constants = [
+        in_quads,
+        0 if epilogue.residual is None else (1 if epilogue.residual_first else 2),
+        int(slopes is not None),
+        float_word(epilogue.low),
+        float_word(epilogue.high),
+    ]
+    firsts = [min(first, source_quads - in_quads) for first, _ in spans]
+    if not direct:
+        constants += [
+            *weight.shape[2:],
+            *node.stride,
+            *node.dilation,
+            *node.padding[:2],
+        ]
+    return Call(
+        shader=f"{'conv3x3' if direct else 'conv'}_{tile.label}-{precision}",
+        label=node.name,
+        buffers=(
+            source_buffer,
+            target_buffer,
+            pack_weights(weight, node.groups, lanes, firsts, in_quads, precision),
+            pack_parameters(out_channels, bias, slopes, firsts),
+            residual_buffer,
+        ),
+        grid=(
+            -(-target_layout.stride // tile.coverage[0]),
+            -(-target_layout.rows // tile.coverage[1]),
+            quads(out_channels) // tile.quads,
+        ),
+        constants=tuple(constants),
+        push=(*source_layout.words, *target_layout.words, residual_layout.base),
+        macs=weight.size * target_layout.width * target_layout.height,
+    )
+
+
+def _input_spans(
+    shape: Sequence[int], groups: int, lanes: Sequence[int]
+) -> list[tuple[int, int]]:
+    """First and last input quad that each output quad reads."""
+    out_channels, group_in = shape[:2]
+    group_out = out_channels // groups
+    spans = []
+    for quad in range(quads(out_channels)):
+        last_channel = min(4 * quad + 3, out_channels - 1)
+        first = 4 * quad // group_out * group_in
+        last = last_channel // group_out * group_in + group_in - 1
+        spans.append((lanes[first] // 4, lanes[last] // 4))
+    return spans
+
+
+def pack_weights(
+    weight: npt.NDArray,
+    groups: int,
+    lanes: Sequence[int],
+    firsts: Sequence[int],
+    in_quads: int,
+    precision: Precision,
+) -> Constant:
+    """OIHW weights in the order in which the convolutions read them.
+
+    [output quad][input quad][tap][input channel of the quad][output channel of the
+    quad]; channels that are not there, or of another group, have zeros.
+    """
+    out_channels, group_in, rows, columns = weight.shape
+    group_out = out_channels // groups
+    packed = np.zeros((len(firsts), in_quads, rows * columns, 4, 4), np.float32)
+    lane_of = np.asarray(lanes)
+    for channel in range(out_channels):
+        quad = channel // 4
+        first = channel // group_out * group_in
+        lane = lane_of[first : first + group_in] - 4 * firsts[quad]
+        packed[quad, lane // 4, :, lane % 4, channel % 4] = weight[channel].reshape(
+            group_in, rows * columns
+        )
+    dtype = np.float16 if precision == "fp16" else np.float32
+    return Constant(packed.astype(dtype).reshape(-1).view(np.uint32))
+
+
+def pack_parameters(
+    out_channels: int,
+    bias: npt.NDArray | None,
+    slopes: npt.NDArray | None,
+    firsts: Sequence[int] = (),
+) -> Constant:
+    """Per output quad three vec4: biases, slopes, and the first input quad."""
+    packed = np.zeros((3, 4 * quads(out_channels)), np.float32)
+    if bias is not None:
+        packed[0, :out_channels] = bias
+    if slopes is not None:
+        packed[1, :out_channels] = slopes
+    if firsts:
+        packed[2] = np.repeat(np.asarray(firsts, np.float32), 4)
+    by_quad = packed.reshape(3, -1, 4).transpose(1, 0, 2)
+    return Constant(np.ascontiguousarray(by_quad).reshape(-1).view(np.uint32))
+
+
+def resize(
+    node: Resize,
+    source: tuple[int, Layout],
+    target: tuple[int, Layout],
+    precision: Precision,
+) -> Call:
+    """Interpolation of a value."""
+    return Call(
+        shader=f"resize-{precision}",
+        label=node.name,
+        buffers=(source[0], target[0]),
+        grid=_grid(target[1].stride, target[1].rows, target[1].quads),
+        constants=(MODES[node.mode], *node.ratio),
+        push=(*source[1].words, *target[1].words),
+    )
+
+
+def pixel_shuffle(
+    label: str,
+    factor: int,
+    source: tuple[int, Layout],
+    target: tuple[int, Layout],
+    precision: Precision,
+) -> Call:
+    """Channels to pixels."""
+    return Call(
+        shader=f"pixel_shuffle-{precision}",
+        label=label,
+        buffers=(source[0], target[0]),
+        grid=_grid(target[1].stride, target[1].rows, target[1].quads),
+        constants=(factor, target[1].channels),
+        push=(*source[1].words, *target[1].words),
+    )
+
+
+def elementwise(
+    label: str,
+    source: tuple[int, Layout],
+    target: tuple[int, Layout],
+    precision: Precision,
+    *,
+    other: tuple[int, Layout] | None = None,
+    slopes: npt.NDArray | None = None,
+    low: float = -_UNBOUNDED,
+    high: float = _UNBOUNDED,
+) -> Call:
+    """A value, plus another one, rectified, clamped: what no epilogue could take."""
+    other_buffer, other_layout = other or source
+    return Call(
+        shader=f"elementwise-{precision}",
+        label=label,
+        buffers=(
+            source[0],
+            target[0],
+            pack_parameters(target[1].channels, None, slopes),
+            other_buffer,
+        ),
+        grid=_grid(target[1].stride, target[1].rows, target[1].quads),
+        constants=(
+            int(other is not None),
+            int(slopes is not None),
+            float_word(low),
+            float_word(high),
+        ),
+        push=(*source[1].words, *target[1].words, other_layout.base),
+    )
+
+
+def gather(
+    label: str,
+    source: tuple[int, Layout],
+    target: tuple[int, Layout],
+    first: int,
+    precision: Precision,
+) -> Call:
+    """Copies a value's channels to channel `first` and on of another."""
+    channels = source[1].channels
+    return Call(
+        shader=f"gather-{precision}",
+        label=label,
+        buffers=(source[0], target[0]),
+        grid=_grid(
+            target[1].stride, target[1].rows, quads(first + channels) - first // 4
+        ),
+        constants=(first, channels),
+        push=(*source[1].words, *target[1].words),
+    )
+
+
+def clear(buffer: int, words: int) -> Call:
+    """Zeros at the beginning of a buffer."""
+    return Call(
+        shader="clear",
+        label="clear",
+        buffers=(buffer,),
+        grid=(-(-words // 64), 1, 1),
+        constants=(),
+        push=(words,),
+    )
+
+
+def alignment(tiles: Iterable[RegisterTile]) -> tuple[int, int]:
+    """Multiples to which rows and planes are padded, so that grids fit exactly."""
+    coverage = [tile.coverage for tile in tiles] or [(8, 8)]
+    return math.lcm(*(x for x, _ in coverage)), math.lcm(*(y for _, y in coverage))
+
+
+def _grid(columns: int, rows: int, planes: int) -> tuple[int, int, int]:
+    return -(-columns // 8), -(-rows // 8), planes

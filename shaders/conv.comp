@@ -1,0 +1,70 @@
+#version 450
+// Convolution of any kernel size, stride, dilation and padding: TILE_W × TILE_H pixels
+// of one output quad an invocation. Groups are a matter of weight packing: an output
+// quad reads IN_QUADS input quads from the first one that its channels need on, and
+// weights of channels of other groups are zero. Half-precision sums run over one row of
+// taps of one input quad, since a large kernel's whole sum would lose too much.
+#include "conv.glsl"
+
+layout(constant_id = 5) const uint ROWS = 1;
+layout(constant_id = 6) const uint COLUMNS = 1;
+layout(constant_id = 7) const uint STRIDE_Y = 1;
+layout(constant_id = 8) const uint STRIDE_X = 1;
+layout(constant_id = 9) const uint DILATION_Y = 1;
+layout(constant_id = 10) const uint DILATION_X = 1;
+layout(constant_id = 11) const uint PADDING_TOP = 0;
+layout(constant_id = 12) const uint PADDING_LEFT = 0;
+
+void main()
+{
+    uint x = gl_GlobalInvocationID.x * TILE_W;
+    uint y = gl_GlobalInvocationID.y * TILE_H;
+    uint quad = gl_WorkGroupID.z;
+    uint first_quad = uint(parameters[3 * quad + 2].x);
+
+    // Invocations of the margin may begin below the input: they read its last row.
+    uint last_row = push.source_plane / push.source_stride - 1;
+    uint top = push.source_base + first_quad * push.source_plane - PADDING_LEFT;
+    uint weight = quad * IN_QUADS * ROWS * COLUMNS * 4;
+
+    vec4 sum[TILE_H][TILE_W];
+    for (uint j = 0; j < TILE_H; j++)
+        for (uint i = 0; i < TILE_W; i++)
+            sum[j][i] = vec4(0.0);
+
+    for (uint input_quad = 0; input_quad < IN_QUADS; input_quad++) {
+        for (uint row = 0; row < ROWS; row++) {
+            Quad part[TILE_H][TILE_W];
+            for (uint j = 0; j < TILE_H; j++)
+                for (uint i = 0; i < TILE_W; i++)
+                    part[j][i] = Quad(0.0);
+            for (uint column = 0; column < COLUMNS; column++) {
+                Quad w0 = weights[weight], w1 = weights[weight + 1];
+                Quad w2 = weights[weight + 2], w3 = weights[weight + 3];
+                weight += 4;
+                for (uint j = 0; j < TILE_H; j++) {
+                    // Rows above the picture count down from zero and wrap, which
+                    // min() would turn into the last row: hence the signed minimum.
+                    int source_y = min(
+                        int((y + j) * STRIDE_Y + row * DILATION_Y) - int(PADDING_TOP),
+                        int(last_row));
+                    for (uint i = 0; i < TILE_W; i++) {
+                        uint source_x = (x + i) * STRIDE_X + column * DILATION_X;
+                        source_x = min(source_x, push.source_stride + PADDING_LEFT - 1);
+                        Quad v = source[top + uint(source_y * int(push.source_stride))
+                                        + source_x];
+                        part[j][i] += v.x * w0 + v.y * w1 + v.z * w2 + v.w * w3;
+                    }
+                }
+            }
+            for (uint j = 0; j < TILE_H; j++)
+                for (uint i = 0; i < TILE_W; i++)
+                    sum[j][i] += vec4(part[j][i]);
+        }
+        top += push.source_plane;
+    }
+
+    for (uint j = 0; j < TILE_H; j++)
+        for (uint i = 0; i < TILE_W; i++)
+            store(sum[j][i], quad, x + i, y + j);
+}

@@ -1,0 +1,49 @@
+// The parts that all convolutions share: buffers, push constants, epilogue, store.
+//
+// Weights: per output quad, input quad and tap four quads, one per input channel.
+// Sums: products of one input quad in the storage precision, which are then added up
+// in fp32.
+
+#include "upfrost.glsl"
+
+layout(binding = 0) readonly buffer Source { Quad source[]; };
+layout(binding = 1) writeonly buffer Target { Quad target[]; };
+layout(binding = 2) readonly buffer Weights { Quad weights[]; };
+// Per output quad: biases, slopes, the first input quad (.x).
+layout(binding = 3) readonly buffer Parameters { vec4 parameters[]; };
+layout(binding = 4) readonly buffer Residual { Quad residual[]; };
+
+layout(push_constant) uniform Push
+{
+    LAYOUT(source);
+    LAYOUT(target);
+    uint residual_base;
+} push;
+
+layout(constant_id = 0) const uint IN_QUADS = 1;  // that one output quad reads
+layout(constant_id = 1) const uint RESIDUAL = 0;
+layout(constant_id = 2) const bool RECTIFY = false;  // x > 0 ? x : slope * x
+layout(constant_id = 3) const float LOW = -3.0e38;   // clamp, last
+layout(constant_id = 4) const float HIGH = 3.0e38;
+
+const uint RESIDUAL_BEFORE_ACTIVATION = 1;
+const uint RESIDUAL_AFTER_ACTIVATION = 2;
+
+// Bias, residual, activation and clamp, in fp32, then the store. Pixels of the margin
+// become zeros.
+void store(vec4 sum, uint quad, uint x, uint y)
+{
+    uint element = ELEMENT(target, quad, x, y);
+    vec4 value = sum + parameters[3 * quad];
+    vec4 other = vec4(0.0);
+    if (RESIDUAL != 0)
+        other = vec4(residual[element - push.target_base + push.residual_base]);
+    if (RESIDUAL == RESIDUAL_BEFORE_ACTIVATION)
+        value += other;
+    if (RECTIFY)
+        value = max(value, 0.0) + parameters[3 * quad + 1] * min(value, 0.0);
+    if (RESIDUAL == RESIDUAL_AFTER_ACTIVATION)
+        value += other;
+    value = clamp(value, LOW, HIGH);
+    target[element] = Quad(inside_or_zero(value, INSIDE(target, x, y)));
+}

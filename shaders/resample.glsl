@@ -1,0 +1,61 @@
+// Interpolation by the ratio NUMERATOR / DENOMINATOR, edges replicated, as PyTorch's
+// interpolate (align_corners=False) does it. Positions are kept in integers, so that
+// a tile samples with the same weights as the whole picture.
+//
+// The including file provides vec4 fetch(uint quad, uint x, uint y) and the extent of
+// what it reads, FETCH_WIDTH and FETCH_HEIGHT.
+
+const uint NEAREST = 1;
+const uint BILINEAR = 2;
+const uint BICUBIC = 3;
+
+// Twice the numerator's units: the place in the input that output pixel `position`
+// samples, shifted by one pixel so that it is not negative.
+uint shifted_position(uint position)
+{
+    return (2 * position + 1) * DENOMINATOR + NUMERATOR;
+}
+
+uint clamp_index(int index, uint extent)
+{
+    return uint(clamp(index, 0, int(extent) - 1));
+}
+
+// Weights of the four pixels around a point, Keys' cubic with a = -0.75.
+vec4 cubic_weights(float t)
+{
+    const float a = -0.75;
+    vec4 d = vec4(1.0 + t, t, 1.0 - t, 2.0 - t);
+    vec4 near = ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0;
+    vec4 far = ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a;
+    return vec4(far.x, near.y, near.z, far.w);
+}
+
+vec4 resample(uint mode, uint quad, uint x, uint y)
+{
+    if (mode == NEAREST)
+        return fetch(quad, min(x * DENOMINATOR / NUMERATOR, FETCH_WIDTH - 1),
+                     min(y * DENOMINATOR / NUMERATOR, FETCH_HEIGHT - 1));
+    uint px = shifted_position(x), py = shifted_position(y);
+    int left = int(px / (2 * NUMERATOR)) - 1, top = int(py / (2 * NUMERATOR)) - 1;
+    float u = float(px % (2 * NUMERATOR)) / float(2 * NUMERATOR);
+    float v = float(py % (2 * NUMERATOR)) / float(2 * NUMERATOR);
+    if (mode == BILINEAR) {
+        uint x0 = clamp_index(left, FETCH_WIDTH), x1 = clamp_index(left + 1, FETCH_WIDTH);
+        uint y0 = clamp_index(top, FETCH_HEIGHT), y1 = clamp_index(top + 1, FETCH_HEIGHT);
+        vec4 upper = (1.0 - u) * fetch(quad, x0, y0) + u * fetch(quad, x1, y0);
+        vec4 lower = (1.0 - u) * fetch(quad, x0, y1) + u * fetch(quad, x1, y1);
+        return (1.0 - v) * upper + v * lower;
+    }
+    vec4 across = cubic_weights(u), down = cubic_weights(v);
+    vec4 sum = vec4(0.0);
+    for (int j = 0; j < 4; j++) {
+        uint row = clamp_index(top + j - 1, FETCH_HEIGHT);
+        vec4 line = vec4(0.0);
+        for (int i = 0; i < 4; i++)
+            line += across[i]
+                * fetch(quad, clamp_index(left + i - 1, FETCH_WIDTH), row);
+        sum += down[j] * line;
+    }
+    return sum;
+}

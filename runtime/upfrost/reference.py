@@ -4,6 +4,8 @@ Every value is float32; inside an operation sums are float64, so that a differen
 this oracle is the other side's rounding.
 """
 
+# ruff: noqa: ARG001 - the operations share one signature, and few need all of it.
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -34,6 +34,7 @@ MAX_NODES = 4096
 MAX_CHANNELS = 4096
 MAX_EXTENT = 64  # kernel size, stride, dilation, padding, scale factors
 MAX_SIZE = 1 << 20  # rows or columns of a value
+_PIECE = 1 << 18  # weights looked at in one go
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?!\.)){0,127}")
 
 
@@ -461,7 +462,8 @@ def macs_per_output_pixel(graph: Graph) -> float:
 
     Counted on a large picture, so that edges of unpadded convolutions do not matter.
     """
-    size = 1024 * alignment(graph)
+    step = alignment(graph)
+    size = step * max(64, 1024 // step)
     shapes = infer_shapes(graph, size, size)
     total = sum(node.macs(shapes[node.name], graph.tensors) for node in graph.nodes)
     return total / (shapes[graph.output].height * shapes[graph.output].width)
@@ -534,7 +536,10 @@ def _validate_tensors(tensors: Tensors) -> None:
             raise GraphError(f"tensor {name!r} is {tensor.dtype}, not fp16 or fp32")
         if not tensor.size:
             raise GraphError(f"tensor {name!r} is empty")
-        if not np.isfinite(tensor).all():
+        flat = tensor.reshape(-1)
+        # In pieces: a mask of a whole tensor takes up to half of its memory.
+        pieces = (flat[start : start + _PIECE] for start in range(0, flat.size, _PIECE))
+        if not all(np.isfinite(piece).all() for piece in pieces):
             raise GraphError(f"tensor {name!r} holds a value that is not finite")
 
 

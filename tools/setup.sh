@@ -25,7 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 
 child=
 build=
-trap '[[ -z $child ]] || kill "$child" 2>/dev/null; [[ -z $build ]] || rm -rf "$build"' EXIT
+trap '[[ -z $child ]] || kill -- "-$child" 2>/dev/null; [[ -z $build ]] || rm -rf "$build"' EXIT
 trap 'printf "\n" >&2; exit 130' INT
 trap 'exit 143' TERM
 
@@ -40,8 +40,11 @@ step() {
     shift
     printf '\n== %s\n' "$text" >>"$LOG"
     printf '  %s ...' "$text"
+    # A process group of its own, so that Ctrl-C can end all that it started.
+    set -m
     "$@" >>"$LOG" 2>&1 </dev/null &
     child=$!
+    set +m
     while [[ -t 1 ]] && kill -0 "$child" 2>/dev/null; do
         printf '\r  %s ... %d s' "$text" $((SECONDS - start))
         sleep 0.5
@@ -94,7 +97,6 @@ need_venv() {
     local python=${PYTHON:-}
     if ! "$VENV/bin/python" -c '' 2>/dev/null; then
         if [[ -z $python ]]; then
-            need_packages python3 python3-venv python3-dev
             python=$([[ -x /usr/bin/python3 ]] && echo /usr/bin/python3 || command -v python3) \
                 || fail "no python3 found; name one: PYTHON=/path/to/python3 make ..."
         fi
@@ -168,21 +170,25 @@ def _open_without_u(file, mode="r", *arguments, **options):
 builtins.open = io.open = _open_without_u
 PYTHON
     env CXXFLAGS="-include limits -include cstdint -w" PYTHONPATH="$build/site" \
+        MAKEFLAGS="-j$(nproc)" \
         "$build/venv/bin/python" -m pip wheel --no-cache-dir --no-deps \
         --no-build-isolation -w "$1" "pyshaderc==$PYSHADERC_VERSION"
+}
+
+# is_built NAME VERSION: whether .venv has it, built by the recipe that stands here.
+is_built() {
+    [[ -f $VENV/.built-$1 && $(<"$VENV/.built-$1") == "$(wheel_key "$1")" ]] \
+        && "$VENV/bin/python" -c "import importlib.metadata as m, sys, $1
+sys.exit(m.version('$1') != '$2')" 2>/dev/null
 }
 
 # need_built NAME VERSION MINUTES: a Python package with C++ in it, built and installed.
 need_built() {
     local name=$1 version=$2 minutes=$3 key folder
+    if is_built "$name" "$version"; then return; fi
     key=$(wheel_key "$name")
     folder=$CACHE/$name-$version-$key
-    if [[ $(cat "$VENV/.built-$name" 2>/dev/null) == "$key" ]] \
-        && "$VENV/bin/python" -c "import importlib.metadata as m, sys, $name
-sys.exit(m.version('$name') != '$version')" 2>/dev/null; then return; fi
     if ! compgen -G "$folder/$name-$version-*.whl" >/dev/null; then
-        need_packages cmake g++ make libvulkan-dev libfmt-dev
-        [[ -n ${PYTHON:-} ]] || need_packages python3-dev
         build_tools_step
         step "Building $name $version ($minutes minutes)" "build_$name" "$build/wheels"
         mkdir -p "$folder"
@@ -215,12 +221,20 @@ need_upfrost() {
 case ${1:-} in run | test) ;; *) fail "usage: tools/setup.sh run|test" ;; esac
 : >"$LOG" || fail "cannot write $LOG"
 
-need_packages libvulkan1 mesa-vulkan-drivers
+packages=(libvulkan1 mesa-vulkan-drivers)
+if [[ $1 == test ]]; then
+    packages+=(spirv-tools vulkan-validationlayers)
+fi
+if ! is_built kp "$KP_VERSION" \
+    || { [[ $1 == test ]] && ! is_built pyshaderc "$PYSHADERC_VERSION"; }; then
+    packages+=(cmake g++ make libvulkan-dev libfmt-dev)
+    [[ -n ${PYTHON:-} ]] || packages+=(python3 python3-venv python3-dev)
+fi
+need_packages "${packages[@]}"
 need_venv
 if [[ $1 == run ]]; then
     need_upfrost run .
 else
-    need_packages spirv-tools vulkan-validationlayers
     need_upfrost test ".[dev]"
     need_built pyshaderc "$PYSHADERC_VERSION" "2 to 4"
 fi

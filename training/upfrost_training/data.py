@@ -45,9 +45,7 @@ def picture_files(folder: Path) -> list[Path]:
     """All picture files under `folder`, sorted, so that numbering is stable."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of pictures")
-    files = sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES
-    )
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
     if not files:
         raise DataError(f"{folder}: no picture found ({', '.join(PICTURE_SUFFIXES)})")
     return files

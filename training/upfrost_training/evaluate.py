@@ -67,7 +67,9 @@ def y_ssim(a: Picture, b: Picture, border: int) -> float:
     _checked(a, b)
     x, y = _cut(luma(a), border), _cut(luma(b), border)
     if min(x.shape) < 11:
-        raise ValueError(f"SSIM needs at least 11x11 pixels inside the border: {x.shape}")
+        raise ValueError(
+            f"SSIM needs at least 11x11 pixels inside the border: {x.shape}"
+        )
     window = np.exp(-(np.arange(-5.0, 6.0) ** 2) / (2.0 * 1.5**2))
     window /= window.sum()
     c1, c2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2

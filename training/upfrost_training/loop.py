@@ -40,8 +40,8 @@ class State:
     """What a checkpoint holds: all that the next step depends on."""
 
     step: int
-    model: nn.Module
-    ema: nn.Module
+    model: Network
+    ema: Network
     optimizer: torch.optim.Optimizer
     seconds: float
 
@@ -132,7 +132,7 @@ def save(state: State, config: Config, folder: Path) -> None:
         "optimizer": state.optimizer.state_dict(),
     }
     write_atomically(folder / CHECKPOINT, content)
-    folded: nn.Module = state.ema.folded()  # type: ignore[operator]
+    folded: nn.Module = state.ema.folded()
     folded_content = {
         "step": state.step,
         "config": asdict(config),
@@ -223,9 +223,7 @@ def load_data(config: Config, root: Path) -> tuple[Pairs, list[Crop]]:
     held = [is_held_out(i, d.holdout_every) for i in range(len(files))]
     train_files = [f for f, h in zip(files, held, strict=True) if not h]
     pairs = load_pairs(train_files, scale, d.patch, d.sharpness)
-    crops = validation_crops(
-        [f for f, h in zip(files, held, strict=True) if h], scale
-    )
+    crops = validation_crops([f for f, h in zip(files, held, strict=True) if h], scale)
     return pairs, crops
 
 
@@ -275,7 +273,7 @@ def train(
         last = now
         ending = state.step == s.steps
         if state.step % s.validate_every == 0 or ending:
-            folded: nn.Module = state.ema.folded()  # type: ignore[operator]
+            folded: nn.Module = state.ema.folded()
             row = {
                 "step": str(state.step),
                 "seconds": f"{state.seconds:.0f}",

@@ -1,25 +1,20 @@
 """The networks of the released models, in training form and in inference form."""
 
-from typing import Any, Protocol
+from typing import Any
 
-from torch import Tensor, nn
+from upfrost_training.networks.cascade import CascadeNetwork, CascadeSettings
+from upfrost_training.networks.plain import Plain, PlainSettings
 
-from upfrost_training.networks.plain import PlainSettings, PlainTraining
-
-
-class TrainingNetwork(Protocol):
-    """What the loop asks of a network: it is called, and it folds."""
-
-    def __call__(self, x: Tensor) -> Tensor: ...
-
-    def folded(self) -> nn.Module: ...
+Network = Plain | CascadeNetwork
 
 
-def make_network(kind: str, settings: dict[str, Any]) -> nn.Module:
+def make_network(kind: str, settings: dict[str, Any]) -> Network:
     """The training form of network `kind`; bad settings raise ValueError."""
-    if kind != "plain":
-        raise ValueError(f"unknown kind of network {kind!r}: use plain")
     try:
-        return PlainTraining(PlainSettings(**settings))
+        if kind == "plain":
+            return Plain(PlainSettings(**settings))
+        if kind == "cascade":
+            return CascadeNetwork(CascadeSettings(**settings))
     except TypeError as error:
         raise ValueError(f"[network] of kind {kind}: {error}") from error
+    raise ValueError(f"unknown kind of network {kind!r}: use plain or cascade")

@@ -9,6 +9,8 @@ An operation is one class below, listed in `OPERATIONS`. It says how its output'
 follows from its inputs' and which rows and columns of an input an output needs.
 """
 
+# ruff: noqa: ARG002 - operations share the signatures of Node, few need all of them.
+
 from __future__ import annotations
 
 import dataclasses

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from upfrost.graph import Conv2d, Resize
+from upfrost.graph import Conv2d, Resize, Tensor
 
 Precision = Literal["fp16", "fp32"]
 Words = npt.NDArray[np.uint32]
@@ -113,9 +113,7 @@ def _variants() -> dict[str, Variant]:
     for shader in shaders:
         variants.append(replace(shader, name=f"{shader.name}-fp32"))
         variants.append(
-            Variant(
-                f"{shader.name}-fp16", shader.source, {**shader.defines, "FP16": 1}
-            )
+            Variant(f"{shader.name}-fp16", shader.source, {**shader.defines, "FP16": 1})
         )
     return {variant.name: variant for variant in variants}
 
@@ -173,16 +171,23 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Epilogue:
-    """What follows a convolution's sums, in the order of the fields.
+class Place:
+    """A value's buffer, by the plan's number, and its layout there."""
 
-    `residual` names the buffer and layout of a value to add; `slopes` are the
-    rectifier's, one per channel; then the clamp.
+    buffer: int
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What follows a kernel's sums: a residual, a rectifier, a clamp.
+
+    The rectifier's slopes are with the packed weights.
     """
 
-    residual: tuple[int, Layout] | None = None
+    residual: Place | None = None
     residual_first: bool = True  # before the rectifier, not after it
-    slopes: npt.NDArray[np.float32] | None = None
+    rectify: bool = False
     low: float = -_UNBOUNDED
     high: float = _UNBOUNDED
 
@@ -208,14 +213,14 @@ def picture_bytes(width: int, height: int, channels: int) -> int:
 
 
 def unpack(
-    picture: int, target: tuple[int, Layout], value_range: float, precision: Precision
+    picture: int, target: Place, value_range: float, precision: Precision
 ) -> Call:
     """Bytes of a picture → the network's input."""
-    buffer, layout = target
+    layout = target.layout
     return Call(
         shader=f"unpack-{precision}",
         label="unpack",
-        buffers=(picture, buffer),
+        buffers=(picture, target.buffer),
         grid=_grid(-(-layout.stride // 4), layout.rows, 1),
         constants=(layout.channels, float_word(value_range)),
         push=(*layout.words, row_words(layout.width, layout.channels)),
@@ -223,13 +228,13 @@ def unpack(
 
 
 def pack(
-    source: tuple[int, Layout],
+    source: Place,
     pictures: tuple[int, int],
     size: tuple[int, int],
     channels: int,
     *,
     factor: int,
-    skip: tuple[int, Layout] | None,
+    skip: Place | None,
     mode: str | None,
     ratio: tuple[int, int],
     value_range: float,
@@ -240,13 +245,12 @@ def pack(
     Pixel shuffle by `factor`; `skip`, interpolated by `mode` and `ratio`, is added. The
     token of `pictures[0]` goes over to `pictures[1]`.
     """
-    buffer, layout = source
     height, width = size
-    skip_buffer, skip_layout = skip or source
+    added = skip or source
     return Call(
         shader=f"pack-{precision}",
         label="pack",
-        buffers=(buffer, pictures[1], pictures[0], skip_buffer),
+        buffers=(source.buffer, pictures[1], pictures[0], added.buffer),
         grid=_grid(-(-width // 4), height, 1),
         constants=(
             channels,
@@ -256,8 +260,8 @@ def pack(
             *ratio,
         ),
         push=(
-            *layout.words,
-            *skip_layout.words,
+            *source.layout.words,
+            *added.layout.words,
             width,
             height,
             row_words(width, channels),
@@ -265,135 +269,58 @@ def pack(
     )
 
 
-def conv_tile(node: Conv2d, weight: npt.NDArray, family: Family) -> RegisterTile:
-    """The register tile that a family computes a convolution with."""
-    if is_direct_3x3(node, weight):
-        out_quads = quads(weight.shape[0])
-        for tile in family.conv3x3:
-            if out_quads % tile.quads == 0:
-                return tile
-    return family.conv
+@dataclass(frozen=True)
+class PackedConv:
+    """A convolution's weights as the kernels read them, whatever the tile size."""
+
+    weights: Constant
+    parameters: Constant
+    in_quads: int  # input quads that one output quad reads
 
 
-def is_direct_3x3(node: Conv2d, weight: npt.NDArray) -> bool:
-    """Whether the specialised 3×3 kernel computes this convolution."""
-    return (
-        weight.shape[2:] == (3, 3)
-        and node.stride == (1, 1)
-        and node.dilation == (1, 1)
-        and node.padding == (1, 1, 1, 1)
-        and node.groups == 1
-    )
-
-
-def conv(
+def pack_conv(
     node: Conv2d,
-    weight: npt.NDArray,
-    bias: npt.NDArray | None,
-    source: tuple[int, Layout],
-    lanes: Sequence[int],
-    target: tuple[int, Layout],
-    epilogue: Epilogue,
-    family: Family,
+    weight: Tensor,
+    bias: Tensor | None,
+    slopes: Tensor | None,
     precision: Precision,
-) -> Call:
-    """A convolution with its epilogue.
-
-    `lanes[c]` is the lane (4 · quad + place) that holds channel c of the source.
-    """
-    source_buffer, source_layout = source
-    target_buffer, target_layout = target
-    out_channels = weight.shape[0]
-    slopes = epilogue.slopes
-    residual_buffer, residual_layout = epilogue.residual or target
-    source_quads = lanes[-1] // 4 + 1
-    spans = _input_spans(weight.shape, node.groups, lanes)
-    in_quads = max(last - first + 1 for first, last in spans)
-    tile = conv_tile(node, weight, family)
-    direct = is_direct_3x3(node, weight)
-    constants = [
-        in_quads,
-        0 if epilogue.residual is None else (1 if epilogue.residual_first else 2),
-        int(slopes is not None),
-        float_word(epilogue.low),
-        float_word(epilogue.high),
-    ]
-    firsts = [min(first, source_quads - in_quads) for first, _ in spans]
-    if not direct:
-        constants += [
-            *weight.shape[2:],
-            *node.stride,
-            *node.dilation,
-            *node.padding[:2],
-        ]
-    return Call(
-        shader=f"{'conv3x3' if direct else 'conv'}_{tile.label}-{precision}",
-        label=node.name,
-        buffers=(
-            source_buffer,
-            target_buffer,
-            pack_weights(weight, node.groups, lanes, firsts, in_quads, precision),
-            pack_parameters(out_channels, bias, slopes, firsts),
-            residual_buffer,
-        ),
-        grid=(
-            -(-target_layout.stride // tile.coverage[0]),
-            -(-target_layout.rows // tile.coverage[1]),
-            quads(out_channels) // tile.quads,
-        ),
-        constants=tuple(constants),
-        push=(*source_layout.words, *target_layout.words, residual_layout.base),
-        macs=weight.size * target_layout.width * target_layout.height,
-    )
-
-
-def _input_spans(
-    shape: Sequence[int], groups: int, lanes: Sequence[int]
-) -> list[tuple[int, int]]:
-    """First and last input quad that each output quad reads."""
-    out_channels, group_in = shape[:2]
-    group_out = out_channels // groups
-    spans = []
-    for quad in range(quads(out_channels)):
-        last_channel = min(4 * quad + 3, out_channels - 1)
-        first = 4 * quad // group_out * group_in
-        last = last_channel // group_out * group_in + group_in - 1
-        spans.append((lanes[first] // 4, lanes[last] // 4))
-    return spans
-
-
-def pack_weights(
-    weight: npt.NDArray,
-    groups: int,
-    lanes: Sequence[int],
-    firsts: Sequence[int],
-    in_quads: int,
-    precision: Precision,
-) -> Constant:
+) -> PackedConv:
     """OIHW weights in the order in which the convolutions read them.
 
     [output quad][input quad][tap][input channel of the quad][output channel of the
     quad]; channels that are not there, or of another group, have zeros.
     """
     out_channels, group_in, rows, columns = weight.shape
-    group_out = out_channels // groups
+    group_out = out_channels // node.groups
+    spans = []
+    for quad in range(quads(out_channels)):
+        last_channel = min(4 * quad + 3, out_channels - 1)
+        first = 4 * quad // group_out * group_in
+        last = last_channel // group_out * group_in + group_in - 1
+        spans.append((first // 4, last // 4))
+    in_quads = max(last - first + 1 for first, last in spans)
+    source_quads = quads(group_in * node.groups)
+    firsts = [min(first, source_quads - in_quads) for first, _ in spans]
     packed = np.zeros((len(firsts), in_quads, rows * columns, 4, 4), np.float32)
-    lane_of = np.asarray(lanes)
     for channel in range(out_channels):
         quad = channel // 4
         first = channel // group_out * group_in
-        lane = lane_of[first : first + group_in] - 4 * firsts[quad]
+        lane = np.arange(first, first + group_in) - 4 * firsts[quad]
         packed[quad, lane // 4, :, lane % 4, channel % 4] = weight[channel].reshape(
             group_in, rows * columns
         )
     dtype = np.float16 if precision == "fp16" else np.float32
-    return Constant(packed.astype(dtype).reshape(-1).view(np.uint32))
+    return PackedConv(
+        Constant(packed.astype(dtype).reshape(-1).view(np.uint32)),
+        pack_parameters(out_channels, bias, slopes, firsts),
+        in_quads,
+    )
 
 
 def pack_parameters(
     out_channels: int,
-    bias: npt.NDArray | None,
-    slopes: npt.NDArray | None,
+    bias: Tensor | None,
+    slopes: Tensor | None,
     firsts: Sequence[int] = (),
 ) -> Constant:
     """Per output quad three vec4: biases, slopes, and the first input quad."""
@@ -408,92 +335,154 @@ def pack_parameters(
     return Constant(np.ascontiguousarray(by_quad).reshape(-1).view(np.uint32))
 
 
+def conv(
+    node: Conv2d,
+    shape: Sequence[int],
+    packed: PackedConv,
+    source: Place,
+    target: Place,
+    epilogue: Epilogue,
+    family: Family,
+    precision: Precision,
+) -> Call:
+    """A convolution by weights of `shape` (OIHW), with its epilogue."""
+    layout = target.layout
+    residual = epilogue.residual or target
+    tile = conv_tile(node, shape, family)
+    direct = is_direct_3x3(node, shape)
+    constants = [
+        packed.in_quads,
+        0 if epilogue.residual is None else (1 if epilogue.residual_first else 2),
+        int(epilogue.rectify),
+        float_word(epilogue.low),
+        float_word(epilogue.high),
+    ]
+    if not direct:
+        constants += [*shape[2:], *node.stride, *node.dilation, *node.padding[:2]]
+    return Call(
+        shader=f"{'conv3x3' if direct else 'conv'}_{tile.label}-{precision}",
+        label=node.name,
+        buffers=(
+            source.buffer,
+            target.buffer,
+            packed.weights,
+            packed.parameters,
+            residual.buffer,
+        ),
+        grid=(
+            -(-layout.stride // tile.coverage[0]),
+            -(-layout.rows // tile.coverage[1]),
+            quads(shape[0]) // tile.quads,
+        ),
+        constants=tuple(constants),
+        push=(*source.layout.words, *layout.words, residual.layout.base),
+        macs=math.prod(shape) * layout.width * layout.height,
+    )
+
+
+def conv_tile(node: Conv2d, shape: Sequence[int], family: Family) -> RegisterTile:
+    """The register tile with which a family computes a convolution."""
+    if is_direct_3x3(node, shape):
+        return next(
+            tile for tile in family.conv3x3 if quads(shape[0]) % tile.quads == 0
+        )
+    return family.conv
+
+
+def is_direct_3x3(node: Conv2d, shape: Sequence[int]) -> bool:
+    """Whether the specialised 3×3 kernel computes this convolution."""
+    return (
+        tuple(shape[2:]) == (3, 3)
+        and node.stride == (1, 1)
+        and node.dilation == (1, 1)
+        and node.padding == (1, 1, 1, 1)
+        and node.groups == 1
+    )
+
+
 def resize(
     node: Resize,
-    source: tuple[int, Layout],
-    target: tuple[int, Layout],
+    source: Place,
+    target: Place,
     precision: Precision,
 ) -> Call:
     """Interpolation of a value."""
     return Call(
         shader=f"resize-{precision}",
         label=node.name,
-        buffers=(source[0], target[0]),
-        grid=_grid(target[1].stride, target[1].rows, target[1].quads),
+        buffers=(source.buffer, target.buffer),
+        grid=_grid(target.layout.stride, target.layout.rows, target.layout.quads),
         constants=(MODES[node.mode], *node.ratio),
-        push=(*source[1].words, *target[1].words),
+        push=(*source.layout.words, *target.layout.words),
     )
 
 
 def pixel_shuffle(
     label: str,
     factor: int,
-    source: tuple[int, Layout],
-    target: tuple[int, Layout],
+    source: Place,
+    target: Place,
     precision: Precision,
 ) -> Call:
     """Channels to pixels."""
     return Call(
         shader=f"pixel_shuffle-{precision}",
         label=label,
-        buffers=(source[0], target[0]),
-        grid=_grid(target[1].stride, target[1].rows, target[1].quads),
-        constants=(factor, target[1].channels),
-        push=(*source[1].words, *target[1].words),
+        buffers=(source.buffer, target.buffer),
+        grid=_grid(target.layout.stride, target.layout.rows, target.layout.quads),
+        constants=(factor, target.layout.channels),
+        push=(*source.layout.words, *target.layout.words),
     )
 
 
 def elementwise(
     label: str,
-    source: tuple[int, Layout],
-    target: tuple[int, Layout],
+    parameters: Constant,
+    source: Place,
+    target: Place,
+    epilogue: Epilogue,
     precision: Precision,
-    *,
-    other: tuple[int, Layout] | None = None,
-    slopes: npt.NDArray | None = None,
-    low: float = -_UNBOUNDED,
-    high: float = _UNBOUNDED,
 ) -> Call:
-    """A value, plus another one, rectified, clamped: what no epilogue could take."""
-    other_buffer, other_layout = other or source
+    """A value with an epilogue of its own, where no convolution could take it.
+
+    The residual comes first; `parameters` holds the rectifier's slopes.
+    """
+    residual = epilogue.residual or source
     return Call(
         shader=f"elementwise-{precision}",
         label=label,
-        buffers=(
-            source[0],
-            target[0],
-            pack_parameters(target[1].channels, None, slopes),
-            other_buffer,
-        ),
-        grid=_grid(target[1].stride, target[1].rows, target[1].quads),
+        buffers=(source.buffer, target.buffer, parameters, residual.buffer),
+        grid=_grid(target.layout.stride, target.layout.rows, target.layout.quads),
         constants=(
-            int(other is not None),
-            int(slopes is not None),
-            float_word(low),
-            float_word(high),
+            int(epilogue.residual is not None),
+            int(epilogue.rectify),
+            float_word(epilogue.low),
+            float_word(epilogue.high),
         ),
-        push=(*source[1].words, *target[1].words, other_layout.base),
+        push=(*source.layout.words, *target.layout.words, residual.layout.base),
     )
 
 
 def gather(
     label: str,
-    source: tuple[int, Layout],
-    target: tuple[int, Layout],
+    source: Place,
+    target: Place,
     first: int,
     precision: Precision,
 ) -> Call:
     """Copies a value's channels to channel `first` and on of another."""
-    channels = source[1].channels
+    channels = source.layout.channels
     return Call(
         shader=f"gather-{precision}",
         label=label,
-        buffers=(source[0], target[0]),
+        buffers=(source.buffer, target.buffer),
         grid=_grid(
-            target[1].stride, target[1].rows, quads(first + channels) - first // 4
+            target.layout.stride,
+            target.layout.rows,
+            quads(first + channels) - first // 4,
         ),
         constants=(first, channels),
-        push=(*source[1].words, *target[1].words),
+        push=(*source.layout.words, *target.layout.words),
     )
 
 

@@ -1,0 +1,347 @@
+"""Everything Kompute: choosing a device, its limits, tensors, submission, and the proof
+that the device really ran.
+
+What the runtime relies on for the order of two dependent dispatches stands in
+docs/vulkan.md: each call is a submission of its own that has been waited for.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import kp
+import numpy as np
+import numpy.typing as npt
+import vulkan
+
+from upfrost.kernels import (
+    CPU,
+    HEADER_BYTES,
+    MALI,
+    VARIANTS,
+    Call,
+    Constant,
+    Family,
+    row_words,
+)
+from upfrost.plan import PICTURE_IN, PICTURE_OUT, Plan
+
+Bytes = npt.NDArray[np.uint8]
+Kind = Literal["discrete", "integrated", "virtual", "cpu", "other"]
+
+# Nanoseconds. The kernel driver ends a Mali job after half a second; this is for what it
+# does not end. The binding takes 32 bits.
+DISPATCH_TIMEOUT = 4_000_000_000
+_KINDS: dict[int, Kind] = {
+    vulkan.VK_PHYSICAL_DEVICE_TYPE_OTHER: "other",
+    vulkan.VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU: "integrated",
+    vulkan.VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU: "discrete",
+    vulkan.VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU: "virtual",
+    vulkan.VK_PHYSICAL_DEVICE_TYPE_CPU: "cpu",
+}
+_PREFERENCE: tuple[Kind, ...] = ("discrete", "integrated", "virtual", "other", "cpu")
+
+
+class DeviceError(RuntimeError):
+    """No device, or one that cannot do what is asked."""
+
+
+class DeviceLostError(DeviceError):
+    """The device reported success and did not compute."""
+
+
+class OutOfDeviceMemoryError(DeviceError):
+    """A plan needs more than the device has."""
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """What Vulkan says of a device. `index` is Vulkan's and Kompute's number of it."""
+
+    index: int
+    name: str
+    driver: str
+    driver_version: str
+    api_version: str
+    kind: Kind
+    heap_bytes: int
+    max_buffer_bytes: int
+    max_workgroup: int  # invocations
+    max_grid: tuple[int, int, int]  # workgroups
+    max_shared_bytes: int
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.kind in ("discrete", "integrated", "virtual")
+
+    @property
+    def family(self) -> Family:
+        """The kernels' table that suits it."""
+        return CPU if self.kind == "cpu" else MALI
+
+
+@functools.cache
+def list_devices() -> tuple[DeviceInfo, ...]:
+    """Every Vulkan device, in Vulkan's order. Raises `DeviceError` without Vulkan."""
+    # Mesa 25.0 hides Mali-G52 and its like without this; it is set for this process
+    # alone, before the driver is loaded.
+    os.environ.setdefault("PAN_I_WANT_A_BROKEN_VULKAN_DRIVER", "1")
+    extension = "VK_KHR_get_physical_device_properties2"
+    application = vulkan.VkApplicationInfo(
+        pApplicationName="upfrost", apiVersion=vulkan.VK_MAKE_VERSION(1, 0, 0)
+    )
+    try:
+        available = {
+            properties.extensionName
+            for properties in vulkan.vkEnumerateInstanceExtensionProperties(None)
+        }
+        instance = vulkan.vkCreateInstance(
+            vulkan.VkInstanceCreateInfo(
+                pApplicationInfo=application,
+                ppEnabledExtensionNames=[extension] if extension in available else [],
+            ),
+            None,
+        )
+    except vulkan.VkError as error:
+        raise DeviceError(
+            f"Vulkan cannot be started ({type(error).__name__}); "
+            "install a driver, e.g. Debian's mesa-vulkan-drivers"
+        ) from error
+    try:
+        devices = vulkan.vkEnumeratePhysicalDevices(instance)
+        return tuple(_info(i, device, instance) for i, device in enumerate(devices))
+    except vulkan.VkError as error:
+        raise DeviceError(f"Vulkan lists no device ({type(error).__name__})") from error
+    finally:
+        vulkan.vkDestroyInstance(instance, None)
+
+
+def choose_device(wanted: int | str | None = None) -> DeviceInfo:
+    """The device with that index or part of a name, or the best one: a GPU if any.
+
+    Raises `DeviceError`, listing what there is, when nothing or too much fits.
+    """
+    devices = list_devices()
+    if not devices:
+        raise DeviceError(
+            "there is no Vulkan device; install a driver, "
+            "e.g. Debian's mesa-vulkan-drivers"
+        )
+    if wanted is None:
+        return min(devices, key=lambda info: _PREFERENCE.index(info.kind))
+    there = ", ".join(f"{info.index}: {info.name}" for info in devices)
+    if isinstance(wanted, int) or wanted.isdecimal():
+        if int(wanted) < len(devices):
+            return devices[int(wanted)]
+        raise DeviceError(f"there is no device {wanted}; there is {there}")
+    found = [info for info in devices if wanted.lower() in info.name.lower()]
+    if len(found) != 1:
+        problem = "no device is" if not found else f"{len(found)} devices are"
+        raise DeviceError(f"{problem} called {wanted!r}; there is {there}")
+    return found[0]
+
+
+class Device:
+    """A device that is open. Owns Kompute's manager and all tensors made of it."""
+
+    def __init__(self, info: DeviceInfo) -> None:
+        self.info = info
+        self._manager = kp.Manager(info.index)
+        self._constants: dict[int, tuple[Constant, kp.Tensor]] = {}
+
+    def load(self, plan: Plan, *, inspect: bool = False) -> LoadedPlan:
+        """Make a plan's buffers and pipelines; with `inspect`, values can be read.
+
+        Raises `OutOfDeviceMemoryError` where it needs more than the device has, and
+        `DeviceError` where it asks for more than the device's limits.
+        """
+        _check_limits(plan, self.info)
+        return LoadedPlan(self._manager, plan, self._constant, inspect=inspect)
+
+    def close(self) -> None:
+        """Free everything. The device cannot be used after it."""
+        self._constants.clear()
+        self._manager.destroy()
+
+    def _constant(self, constant: Constant) -> kp.Tensor:
+        """The tensor of a constant, uploaded when it is first asked for."""
+        known = self._constants.get(id(constant))
+        if known is None:
+            tensor = self._manager.tensor_t(constant.words, kp.TensorTypes.device)
+            self._manager.sequence().eval(kp.OpTensorSyncDevice([tensor]))
+            # The constant is kept so that its id stays its own.
+            known = self._constants[id(constant)] = (constant, tensor)
+        return known[1]
+
+
+class LoadedPlan:
+    """A plan with its buffers and pipelines on a device."""
+
+    def __init__(
+        self,
+        manager: kp.Manager,
+        plan: Plan,
+        constant: Callable[[Constant], kp.Tensor],
+        *,
+        inspect: bool = False,
+    ) -> None:
+        self.plan = plan
+        self._inspect = inspect
+        self._buffers = [
+            _tensor(manager, size, host=inspect or number in (PICTURE_IN, PICTURE_OUT))
+            for number, size in enumerate(plan.buffer_bytes)
+        ]
+        self._sequence = manager.sequence()
+
+        def operation(call: Call) -> kp.OpAlgoDispatch:
+            tensors = [
+                constant(item) if isinstance(item, Constant) else self._buffers[item]
+                for item in call.buffers
+            ]
+            algorithm = manager.algorithm(
+                tensors,
+                _spirv(call.shader),
+                list(call.grid),
+                np.array(call.constants, np.uint32),
+                np.array(call.push, np.uint32),
+            )
+            return kp.OpAlgoDispatch(algorithm, np.array(call.push, np.uint32))
+
+        self._operations = [operation(call) for call in plan.calls]
+        for call in plan.setup:
+            self._submit(operation(call))
+        scale, channels = plan.scale, plan.channels
+        self._given = _Picture(self._buffers[PICTURE_IN], plan.width, channels)
+        self._result = _Picture(
+            self._buffers[PICTURE_OUT], plan.width * scale, channels
+        )
+
+    def run(self, picture: Bytes) -> Bytes:
+        """The network's result for a tile: uint8 (H, W, C) → a view of (sH, sW, C).
+
+        The view shows device memory: copy what is needed before the next call. Raises
+        `DeviceLostError` when the device did not compute.
+        """
+        token = secrets.randbits(32)
+        self._given.words[0] = token
+        self._result.words[0] = token
+        self._given.rows[...] = picture.reshape(picture.shape[0], -1)
+        for operation in self._operations:
+            self._submit(operation)
+        if self._result.words[0] != token ^ 0xFFFFFFFF:
+            raise DeviceLostError(
+                "the device reported success but did not compute (it was lost, or its "
+                "driver does nothing); no result was kept"
+            )
+        return self._result.rows.reshape(
+            self.plan.height * self.plan.scale, -1, self.plan.channels
+        )
+
+    def value(self, name: str) -> npt.NDArray[np.float32]:
+        """A value of the last run as (C, H, W), if its buffer is still its own.
+
+        For tests and for people who look for an error. Raises `ValueError` unless the
+        plan was loaded with `inspect`.
+        """
+        if not self._inspect:
+            raise ValueError("values can be read from a plan loaded with inspect=True")
+        place = self.plan.places[name]
+        layout = place.layout
+        dtype = np.float16 if self.plan.precision == "fp16" else np.float32
+        elements = self._buffers[place.buffer].data().view(dtype).reshape(-1, 4)
+        planes = elements[layout.base :][: layout.quads * layout.plane]
+        planes = planes.reshape(layout.quads, layout.rows, layout.stride, 4)
+        channels = planes.transpose(0, 3, 1, 2).reshape(
+            4 * layout.quads, layout.rows, layout.stride
+        )
+        return channels[: layout.channels, : layout.height, : layout.width].astype(
+            np.float32
+        )
+
+    def _submit(self, operation: kp.OpAlgoDispatch) -> None:
+        self._sequence.eval_async(operation)
+        self._sequence.eval_await(DISPATCH_TIMEOUT)
+
+
+class _Picture:
+    """A picture in host memory: the header's words and the rows' bytes."""
+
+    def __init__(self, tensor: kp.Tensor, width: int, channels: int) -> None:
+        self.words: npt.NDArray[np.uint32] = tensor.data()
+        rows = self.words[HEADER_BYTES // 4 :].reshape(-1, row_words(width, channels))
+        self.rows: Bytes = rows.view(np.uint8)[:, : width * channels]
+
+
+def _tensor(manager: kp.Manager, size: int, *, host: bool) -> kp.Tensor:
+    kind = kp.TensorTypes.host if host else kp.TensorTypes.storage
+    return manager.tensor_t(np.zeros(-(-size // 4), np.uint32), kind)
+
+
+@functools.cache
+def _spirv(shader: str) -> bytes:
+    return VARIANTS[shader].path.read_bytes()
+
+
+def _check_limits(plan: Plan, info: DeviceInfo) -> None:
+    largest = max(plan.buffer_bytes)
+    if largest > info.max_buffer_bytes:
+        raise OutOfDeviceMemoryError(
+            f"a buffer of {largest / 2**20:.0f} MiB is needed, {info.name} binds "
+            f"at most {info.max_buffer_bytes / 2**20:.0f} MiB"
+        )
+    if plan.bytes > info.heap_bytes:
+        raise OutOfDeviceMemoryError(
+            f"{plan.bytes / 2**20:.0f} MiB are needed, {info.name} has "
+            f"{info.heap_bytes / 2**20:.0f} MiB"
+        )
+    for call in plan.calls:
+        if any(n > limit for n, limit in zip(call.grid, info.max_grid, strict=True)):
+            raise DeviceError(
+                f"{call.label}: a grid of {call.grid} workgroups is beyond "
+                f"{info.name}'s {info.max_grid}"
+            )
+
+
+def _info(index: int, device: object, instance: object) -> DeviceInfo:
+    properties = vulkan.vkGetPhysicalDeviceProperties(device)
+    memory = vulkan.vkGetPhysicalDeviceMemoryProperties(device)
+    heaps = [memory.memoryHeaps[i] for i in range(memory.memoryHeapCount)]
+    own = [h for h in heaps if h.flags & vulkan.VK_MEMORY_HEAP_DEVICE_LOCAL_BIT]
+    limits = properties.limits
+    return DeviceInfo(
+        index=index,
+        name=properties.deviceName,
+        driver=_driver_name(device, instance, properties.deviceName),
+        driver_version=_version(properties.driverVersion),
+        api_version=_version(properties.apiVersion),
+        kind=_KINDS.get(properties.deviceType, "other"),
+        heap_bytes=max(heap.size for heap in own or heaps),
+        max_buffer_bytes=limits.maxStorageBufferRange,
+        max_workgroup=limits.maxComputeWorkGroupInvocations,
+        max_grid=tuple(limits.maxComputeWorkGroupCount),
+        max_shared_bytes=limits.maxComputeSharedMemorySize,
+    )
+
+
+def _driver_name(device: object, instance: object, device_name: str) -> str:
+    """The driver's own name where it has VK_KHR_driver_properties."""
+    try:
+        query = vulkan.vkGetInstanceProcAddr(
+            instance, "vkGetPhysicalDeviceProperties2KHR"
+        )
+        driver = vulkan.VkPhysicalDeviceDriverProperties()
+        query(device, vulkan.VkPhysicalDeviceProperties2(pNext=driver))
+        name = driver.driverName
+        text = name if isinstance(name, str) else vulkan.ffi.string(name).decode()
+        return text or device_name
+    except (vulkan.ProcedureNotFoundError, vulkan.ExtensionNotSupportedError):
+        return device_name
+
+
+def _version(packed: int) -> str:
+    return f"{packed >> 22}.{packed >> 12 & 0x3FF}.{packed & 0xFFF}"

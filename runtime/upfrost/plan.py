@@ -1,0 +1,564 @@
+"""Graph → kernel calls over numbered buffers.
+
+Two steps. `compile_graph` does what depends on the network and the kind of device
+alone: it fuses nodes into steps, one kernel each, and packs the weights. `make_plan`
+does what depends on the tile's size: it lays the values out, gives them buffers that
+later values use again, and writes the calls down. A `Plan` is data; its calls, in their
+order, turn the picture in buffer 0 into the picture in buffer 1.
+
+    unpack → step → step → … → pack
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from upfrost import kernels
+from upfrost.graph import (
+    INPUT,
+    Add,
+    Clamp,
+    Concat,
+    Conv2d,
+    Graph,
+    LeakyRelu,
+    Node,
+    PixelShuffle,
+    Prelu,
+    Relu,
+    Resize,
+    Shape,
+    Tensor,
+    alignment,
+    infer_shapes,
+)
+from upfrost.kernels import Call, Epilogue, Family, Layout, Place, Precision
+
+PICTURE_IN, PICTURE_OUT = 0, 1
+Rectifier = Relu | LeakyRelu | Prelu
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel's work: `node`, and the later nodes that its epilogue computes.
+
+    It writes the value `output`. `residual` names a value that is added.
+    """
+
+    node: Node
+    output: str
+    residual: str | None = None
+    residual_first: bool = True
+    rectifier: Rectifier | None = None
+    clamp: Clamp | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        own = self.node.inputs[:1] if isinstance(self.node, Add) else self.node.inputs
+        return own if self.residual is None else (*own, self.residual)
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The last kernel's work: shuffle `source` by `factor`, add `skip`, write bytes."""
+
+    source: str
+    factor: int = 1
+    skip: Resize | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.source, *(self.skip.inputs if self.skip else ()))
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network, fused and packed for a family of devices; good for every tile size."""
+
+    graph: Graph
+    steps: tuple[Step, ...]
+    tail: Tail
+    family: Family
+    precision: Precision
+    packed: Mapping[str, kernels.PackedConv]  # by node name
+    slopes: Mapping[str, kernels.Constant]  # of elementwise steps, by node name
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of weights on the device."""
+        words = sum(
+            p.weights.words.size + p.parameters.words.size for p in self.packed.values()
+        )
+        return 4 * (words + sum(c.words.size for c in self.slopes.values()))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The calls for one tile of `height` × `width` pixels, and their buffers.
+
+    Buffers 0 and 1 are the pictures in host memory; the others hold values. `setup` is
+    called once, when the buffers have been made, `calls` once a tile.
+    """
+
+    height: int
+    width: int
+    scale: int
+    channels: int
+    setup: tuple[Call, ...]
+    calls: tuple[Call, ...]
+    buffer_bytes: tuple[int, ...]
+    constant_bytes: int
+    precision: Precision
+    places: Mapping[str, Place]  # of values, while their buffer is theirs
+
+    @property
+    def bytes(self) -> int:
+        """Device bytes in all: pictures, values and weights."""
+        return sum(self.buffer_bytes) + self.constant_bytes
+
+
+def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program:
+    """Fuse a graph into steps and pack its weights.
+
+    Raises `GraphError` for an operation without a kernel, and for weights that half
+    precision cannot hold.
+    """
+    tail, in_tail = _match_tail(graph)
+    steps = _fuse(graph, in_tail)
+    packed: dict[str, kernels.PackedConv] = {}
+    slopes: dict[str, kernels.Constant] = {}
+    channels = infer_channels(graph)
+    for step in steps:
+        values = _slopes(step.rectifier, channels[step.output], graph)
+        if isinstance(step.node, Conv2d):
+            weight = graph.tensors[step.node.weight]
+            bias = graph.tensors[step.node.bias] if step.node.bias else None
+            if precision == "fp16" and np.abs(weight).max() > np.finfo(np.float16).max:
+                raise step.node.fail("weights are too large for fp16; use fp32")
+            packed[step.node.name] = kernels.pack_conv(
+                step.node, weight, bias, values, precision
+            )
+        elif _is_elementwise(step.node):
+            slopes[step.node.name] = kernels.pack_parameters(
+                channels[step.output], None, values
+            )
+    return Program(graph, steps, tail, family, precision, packed, slopes)
+
+
+def make_plan(program: Program, height: int, width: int) -> Plan:
+    """Calls and buffers for tiles of `height` × `width` pixels.
+
+    Raises `GraphError` where the network cannot work on a picture of that size.
+    """
+    graph, precision = program.graph, program.precision
+    shapes = infer_shapes(graph, height, width)
+    layouts, front = _layouts(program, shapes)
+    places, value_bytes = _place(program, layouts, front)
+    result = shapes[graph.output]
+    calls = [
+        kernels.unpack(PICTURE_IN, places[INPUT], graph.value_range, precision),
+        *(
+            call
+            for step in program.steps
+            for call in _step_calls(step, program, places)
+        ),
+        kernels.pack(
+            places[program.tail.source],
+            (PICTURE_IN, PICTURE_OUT),
+            (result.height, result.width),
+            graph.channels,
+            factor=program.tail.factor,
+            skip=places[program.tail.skip.inputs[0]] if program.tail.skip else None,
+            mode=program.tail.skip.mode if program.tail.skip else None,
+            ratio=program.tail.skip.ratio if program.tail.skip else (1, 1),
+            value_range=graph.value_range,
+            precision=precision,
+        ),
+    ]
+    front_words = front * 4 * _value_bytes(precision) // 4
+    first = PICTURE_OUT + 1
+    return Plan(
+        height=height,
+        width=width,
+        scale=graph.scale,
+        channels=graph.channels,
+        setup=tuple(
+            kernels.clear(first + number, front_words)
+            for number in range(len(value_bytes))
+            if front_words
+        ),
+        calls=tuple(calls),
+        buffer_bytes=(
+            kernels.picture_bytes(width, height, graph.channels),
+            kernels.picture_bytes(result.width, result.height, graph.channels),
+            *value_bytes,
+        ),
+        constant_bytes=program.constant_bytes,
+        precision=precision,
+        places=places,
+    )
+
+
+def infer_channels(graph: Graph) -> dict[str, int]:
+    """Channels of every value, whatever the picture's size."""
+    size = 64 * alignment(graph)  # a size that every valid graph takes
+    return {
+        name: shape.channels for name, shape in infer_shapes(graph, size, size).items()
+    }
+
+
+# Fusion
+
+
+def _match_tail(graph: Graph) -> tuple[Tail, set[str]]:
+    """What of the graph's end the last kernel computes, and the nodes that it takes.
+
+    [pixel shuffle] [+ interpolated value] [clamp to the value range], from the end on.
+    """
+    nodes = {node.name: node for node in graph.nodes}
+    uses = _uses(graph)
+    taken: set[str] = set()
+    value = graph.output
+
+    def mine(name: str) -> Node | None:
+        """The node `name`, if nobody but the node after it needs its value."""
+        single = uses[name] == (0 if name == graph.output else 1)
+        return nodes.get(name) if single else None
+
+    node = mine(value)
+    if isinstance(node, Clamp) and node.low <= 0 and node.high >= graph.value_range:
+        taken.add(value)
+        value = node.inputs[0]
+        node = mine(value)
+    skip = None
+    if isinstance(node, Add):
+        for other, name in (node.inputs, node.inputs[::-1]):
+            candidate = mine(name)
+            if isinstance(candidate, Resize):
+                skip = candidate
+                taken |= {value, name}
+                value = other
+                node = mine(value)
+                break
+    factor = 1
+    if isinstance(node, PixelShuffle):
+        factor = node.factor
+        taken.add(value)
+        value = node.inputs[0]
+    return Tail(value, factor, skip), taken
+
+
+def _fuse(graph: Graph, taken: set[str]) -> tuple[Step, ...]:
+    """Nodes → steps, in an order in which every step finds its inputs computed.
+
+    A step stands where the last node stands that it absorbed: a residual's other
+    operand is an earlier value there.
+    """
+    position = {node.name: i for i, node in enumerate(graph.nodes)}
+    uses = _uses(graph)
+    consumer = {name: node for node in graph.nodes for name in node.inputs}
+    absorbed = set(taken)
+    steps = []
+    for node in graph.nodes:
+        if node.name in absorbed:
+            continue
+        step = _head(node)
+        while (
+            uses[step.output] == 1
+            and step.output != graph.output
+            and (follower := consumer[step.output]).name not in absorbed
+            and (longer := _absorb(step, follower)) is not None
+        ):
+            absorbed.add(follower.name)
+            step = longer
+        steps.append(step)
+    return tuple(sorted(steps, key=lambda step: position[step.output]))
+
+
+def _head(node: Node) -> Step:
+    match node:
+        case Add():
+            return Step(node, node.name, residual=node.inputs[1])
+        case Relu() | LeakyRelu() | Prelu():
+            return Step(node, node.name, rectifier=node)
+        case Clamp():
+            return Step(node, node.name, clamp=node)
+        case Conv2d() | Concat() | PixelShuffle() | Resize():
+            return Step(node, node.name)
+    raise node.fail("there is no kernel for this operation")
+
+
+def _absorb(step: Step, follower: Node) -> Step | None:
+    """`step` with `follower` in its epilogue, or None where that cannot be."""
+    if not isinstance(step.node, Conv2d) and not _is_elementwise(step.node):
+        return None
+    if step.clamp is not None:
+        return None
+    match follower:
+        case Relu() | LeakyRelu() | Prelu():
+            free = step.rectifier is None and step.residual_first
+            return (
+                replace(step, output=follower.name, rectifier=follower)
+                if free
+                else None
+            )
+        case Add() if isinstance(step.node, Conv2d) and step.residual is None:
+            mine = follower.inputs.index(step.output)
+            return replace(
+                step,
+                output=follower.name,
+                residual=follower.inputs[1 - mine],
+                residual_first=step.rectifier is None,
+            )
+        case Clamp():
+            return replace(step, output=follower.name, clamp=follower)
+    return None
+
+
+def _is_elementwise(node: Node) -> bool:
+    return isinstance(node, Add | Relu | LeakyRelu | Prelu | Clamp)
+
+
+def _uses(graph: Graph) -> Counter[str]:
+    return Counter(name for node in graph.nodes for name in node.inputs)
+
+
+def _slopes(rectifier: Rectifier | None, channels: int, graph: Graph) -> Tensor | None:
+    match rectifier:
+        case None:
+            return None
+        case Relu():
+            return np.zeros(channels, np.float32)
+        case LeakyRelu():
+            return np.full(channels, rectifier.slope, np.float32)
+        case Prelu():
+            slope = graph.tensors[rectifier.slope].astype(np.float32)
+            return np.broadcast_to(slope, (channels,))
+
+
+# Layout and buffers
+
+
+def _layouts(
+    program: Program, shapes: Mapping[str, Shape]
+) -> tuple[dict[str, Layout], int]:
+    """A layout for every value, and the quads of zeros before the first plane.
+
+    Values of one size have one layout, so that a residual or a piece of a concatenation
+    needs no other.
+    """
+    graph = program.graph
+    margins: dict[tuple[int, int], int] = {}
+    tiles = []
+    for step in program.steps:
+        for name in step.inputs:
+            size = shapes[name].height, shapes[name].width
+            padding = step.node.padding if isinstance(step.node, Conv2d) else (0,)
+            margins[size] = max(margins.get(size, 0), *padding)
+        if isinstance(step.node, Conv2d):
+            weight = graph.tensors[step.node.weight]
+            tiles.append(kernels.conv_tile(step.node, weight.shape, program.family))
+    align_x, align_y = kernels.alignment(tiles)
+    strides = {}
+    rows = {}
+    for shape in shapes.values():
+        size = shape.height, shape.width
+        margin = margins.get(size, 0)
+        rows[size] = _round_up(shape.height + margin, align_y)
+        strides[size] = _round_up(shape.width + margin, align_x)
+    front = max(
+        (margin * (strides[size] + 1) for size, margin in margins.items()), default=0
+    )
+    front = _round_up(front, 16)
+    layouts = {
+        name: Layout(
+            base=front,
+            stride=strides[shape.height, shape.width],
+            plane=strides[shape.height, shape.width] * rows[shape.height, shape.width],
+            width=shape.width,
+            height=shape.height,
+            channels=shape.channels,
+        )
+        for name, shape in shapes.items()
+    }
+    return layouts, front
+
+
+def _place(
+    program: Program, layouts: Mapping[str, Layout], front: int
+) -> tuple[dict[str, Place], list[int]]:
+    """A place for every value that a step writes, and the bytes of each buffer.
+
+    A buffer is given to another value once the last step that reads it is over.
+    """
+    inside = _place_concatenations(program, layouts)
+    last_read: dict[str, int] = {}
+    end = len(program.steps)
+    for index, step in enumerate(program.steps):
+        last_read |= {_root(inside, name)[0]: index for name in step.inputs}
+    last_read |= {_root(inside, name)[0]: end for name in program.tail.inputs}
+
+    buffers: dict[str, int] = {}  # of roots
+    sizes: list[int] = []
+    free_from: list[int] = []  # step after which each buffer is free
+    writes = [(-1, INPUT), *((i, step.output) for i, step in enumerate(program.steps))]
+    for index, name in writes:
+        root, _ = _root(inside, name)
+        if root in buffers:
+            continue
+        layout = layouts[root]
+        # As many quads behind the last plane as before the first: a register tile at
+        # the lower right corner reads beyond it.
+        elements = 2 * front + layout.quads * layout.plane
+        size = elements * 4 * _value_bytes(program.precision)
+        free = [i for i, until in enumerate(free_from) if until < index]
+        if free:
+            fitting = [i for i in free if sizes[i] >= size]
+            number = (
+                min(fitting, key=sizes.__getitem__)
+                if fitting
+                else max(free, key=sizes.__getitem__)
+            )
+            sizes[number] = max(sizes[number], size)
+        else:
+            number = len(sizes)
+            sizes.append(size)
+            free_from.append(0)
+        free_from[number] = last_read.get(root, index)
+        buffers[root] = number
+    places = {}
+    for _, name in writes:
+        root, channel = _root(inside, name)
+        layout = layouts[root].behind(channel)
+        places[name] = Place(
+            PICTURE_OUT + 1 + buffers[root],
+            replace(layout, channels=layouts[name].channels),
+        )
+    return places, sizes
+
+
+def _place_concatenations(
+    program: Program, layouts: Mapping[str, Layout]
+) -> dict[str, tuple[str, int]]:
+    """Values that their producer writes into a concatenation: which, at which channel.
+
+    A piece can be written in place where it begins at a whole quad. What lies above its
+    first plane must be there before it, since convolutions read the zeros at that
+    plane's end: so the pieces before it have to be in place and written earlier.
+    """
+    first_write = {INPUT: -1}
+    complete = {INPUT: -1}
+    for index, step in enumerate(program.steps):
+        first_write[step.output] = complete[step.output] = index
+        if isinstance(step.node, Concat):
+            first_write[step.output] = min(first_write[n] for n in step.node.inputs)
+    inside: dict[str, tuple[str, int]] = {}
+    for step in reversed(program.steps):
+        if not isinstance(step.node, Concat):
+            continue
+        channel = 0
+        before: str | None = None
+        pieces = Counter(step.node.inputs)
+        for name in step.node.inputs:
+            in_place = (
+                channel % 4 == 0
+                and name not in inside
+                and pieces[name] == 1
+                and (before is None or first_write[name] > complete[before])
+            )
+            if not in_place:
+                break
+            inside[name] = (step.output, channel)
+            channel += layouts[name].channels
+            before = name
+    return inside
+
+
+def _root(inside: Mapping[str, tuple[str, int]], name: str) -> tuple[str, int]:
+    """The value in whose buffer `name` lies, and its first channel there."""
+    channel = 0
+    while name in inside:
+        name, offset = inside[name]
+        channel += offset
+    return name, channel
+
+
+def _step_calls(
+    step: Step, program: Program, places: Mapping[str, Place]
+) -> Sequence[Call]:
+    """The calls of a step: one, or for a concatenation one per piece to copy."""
+    node, precision = step.node, program.precision
+    target = places[step.output]
+    sources = [places[name] for name in node.inputs]
+    epilogue = Epilogue(
+        residual=places[step.residual] if step.residual else None,
+        residual_first=step.residual_first,
+        rectify=step.rectifier is not None,
+    )
+    if step.clamp:
+        epilogue = replace(epilogue, low=step.clamp.low, high=step.clamp.high)
+    match node:
+        case Conv2d():
+            return [
+                kernels.conv(
+                    node,
+                    program.graph.tensors[node.weight].shape,
+                    program.packed[node.name],
+                    sources[0],
+                    target,
+                    epilogue,
+                    program.family,
+                    precision,
+                )
+            ]
+        case Concat():
+            return _gathers(node, sources, target, precision)
+        case PixelShuffle():
+            return [
+                kernels.pixel_shuffle(
+                    node.name, node.factor, sources[0], target, precision
+                )
+            ]
+        case Resize():
+            return [kernels.resize(node, sources[0], target, precision)]
+        case _:
+            return [
+                kernels.elementwise(
+                    node.name,
+                    program.slopes[node.name],
+                    sources[0],
+                    target,
+                    epilogue,
+                    precision,
+                )
+            ]
+
+
+def _gathers(
+    node: Concat, sources: Sequence[Place], target: Place, precision: Precision
+) -> list[Call]:
+    calls = []
+    channel = 0
+    for source in sources:
+        layout = target.layout.behind(channel)
+        in_place = (
+            channel % 4 == 0
+            and source.buffer == target.buffer
+            and source.layout.base == layout.base
+        )
+        if not in_place:
+            calls.append(kernels.gather(node.name, source, target, channel, precision))
+        channel += source.layout.channels
+    return calls
+
+
+def _value_bytes(precision: Precision) -> int:
+    return 2 if precision == "fp16" else 4
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

@@ -1,0 +1,115 @@
+"""Collect nodes and tensors into a graph, under unique legal names.
+
+What every front end shares. A front end walks its source in order, calls `add` and
+`tensor`, and ends with `graph`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from upfrost.graph import INPUT, Conv2d, Graph, GraphError, Node, Tensor, tensor_names
+
+Numbers = npt.NDArray[np.floating[Any]]
+
+
+class ExportError(ValueError):
+    """A network that cannot be carried; says what is in the way and what to do."""
+
+
+class GraphBuilder:
+    """A graph in the making."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.tensors: dict[str, Tensor] = {}
+        self._taken = {INPUT}
+
+    def tensor(self, name: str, array: Numbers) -> str:
+        """Keep `array` as float32; returns the name it is kept under."""
+        return store(self.tensors, name, array)
+
+    def add(
+        self, kind: type[Node], label: str, inputs: Sequence[str], **attributes: Any
+    ) -> str:
+        """Append an operation; returns its value's name, which is `label` if free."""
+        name = unique_name(label, self._taken)
+        self._taken.add(name)
+        self.nodes.append(kind(name=name, inputs=tuple(inputs), **attributes))
+        return name
+
+    def affine(self, label: str, value: str, scale: Numbers, shift: Numbers) -> str:
+        """scale · x + shift with a number per channel, as a depthwise convolution.
+
+        `passes.fold_affine` merges it into a neighbouring convolution where it can.
+        """
+        return self.add(
+            Conv2d,
+            label,
+            [value],
+            weight=self.tensor(f"{label}.scale", scale.reshape(-1, 1, 1, 1)),
+            bias=self.tensor(f"{label}.shift", shift) if np.any(shift) else None,
+            groups=len(scale),
+        )
+
+    def graph(
+        self,
+        output: str,
+        *,
+        name: str,
+        scale: int,
+        channels: int,
+        value_range: float,
+        metadata: Mapping[str, object],
+    ) -> Graph:
+        """The finished graph. Raises `ExportError` where it would not be valid."""
+        if output == INPUT:
+            raise ExportError("the network returns its input unchanged")
+        used = {tensor for node in self.nodes for tensor in tensor_names(node)}
+        try:
+            return Graph(
+                name=name,
+                scale=scale,
+                channels=channels,
+                nodes=tuple(self.nodes),
+                output=output,
+                tensors={key: self.tensors[key] for key in self.tensors if key in used},
+                value_range=value_range,
+                metadata=metadata,
+            )
+        except GraphError as error:
+            raise ExportError(f"the network makes no valid graph: {error}") from error
+
+
+def store(tensors: dict[str, Tensor], name: str, array: Numbers) -> str:
+    """Put `array` into `tensors` as float32; an equal one is there only once.
+
+    Returns the name to use: `name` where it is legal and free. Raises `ExportError`
+    for numbers that float32 cannot hold.
+    """
+    with np.errstate(over="ignore"):
+        kept = np.ascontiguousarray(array, np.float32)
+    if not np.isfinite(kept).all():
+        raise ExportError(f"tensor {name!r} holds a number that is not finite")
+    for other, known in tensors.items():
+        if known.dtype == kept.dtype and np.array_equal(known, kept):
+            return other
+    name = unique_name(name, tensors)
+    tensors[name] = kept
+    return name
+
+
+def unique_name(label: str, taken: Collection[str]) -> str:
+    """A legal name close to `label` that is not in `taken`."""
+    legal = re.sub(r"[^A-Za-z0-9_.-]+", "_", label)
+    legal = re.sub(r"\.{2,}", ".", legal).lstrip(".-")[:120] or "value"
+    name, count = legal, 1
+    while name in taken:
+        count += 1
+        name = f"{legal}_{count}"
+    return name

@@ -1,0 +1,51 @@
+"""Run an exported graph against its source, and refuse it when they differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from upfrost import reference
+from upfrost.graph import Graph, alignment
+from upfrost.reference import Array
+from upfrost_exporter.builder import ExportError
+
+TOLERANCE = 1e-4
+_SIZES = ((24, 40), (35, 23))
+
+
+def verify(graph: Graph, source: Callable[[Array], Array], *, seed: int = 0) -> float:
+    """Largest difference between graph and source, as a share of the value range.
+
+    `source` maps (channels, height, width) float32 to the network's output. Both get
+    seeded random pictures of two sizes, one of them odd. Raises `ExportError` above
+    `TOLERANCE`. Results beyond the value range (as of untrained networks) raise the
+    scale of the comparison to the largest of them.
+    """
+    step = alignment(graph)
+    random = np.random.default_rng(seed)
+    worst = 0.0
+    for size in _SIZES:
+        height, width = (math.ceil(extent / step) * step for extent in size)
+        picture = graph.value_range * random.random(
+            (graph.channels, height, width), np.float32
+        )
+        expected, found = source(picture), reference.run(graph, picture)
+        if expected.shape != found.shape:
+            raise ExportError(
+                f"for a picture of {width}×{height} the source gives an array of shape "
+                f"{expected.shape}, the exported graph {found.shape}"
+            )
+        scale = max(graph.value_range, float(np.abs(expected).max()))
+        difference = float(np.abs(found - expected).max()) / scale
+        # Written so that NaN is refused too.
+        if not difference <= TOLERANCE:
+            raise ExportError(
+                f"the exported graph differs from its source by {difference:.2e} of "
+                f"the value range (allowed: {TOLERANCE}) on a random {width}×{height} "
+                f"picture, seed {seed}: does the network depend on the picture's size?"
+            )
+        worst = max(worst, difference)
+    return worst

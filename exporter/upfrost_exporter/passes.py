@@ -1,0 +1,224 @@
+"""Clean up a graph: small passes, each from a graph to an equal, simpler one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from upfrost.graph import (
+    INPUT,
+    Concat,
+    Conv2d,
+    Graph,
+    LeakyRelu,
+    Node,
+    PixelShuffle,
+    Resize,
+    Tensor,
+    tensor_fields,
+    tensor_names,
+)
+from upfrost_exporter.builder import ExportError, store
+
+_Numbers = npt.NDArray[np.float64]
+
+
+def clean(graph: Graph) -> Graph:
+    """All passes that leave float32 results as they are, but for rounding."""
+    for simplify in (remove_dead_nodes, fold_affine, remove_identities):
+        graph = simplify(graph)
+    return graph
+
+
+def remove_dead_nodes(graph: Graph) -> Graph:
+    """Drop what the output does not depend on."""
+    needed = {graph.output}
+    for node in reversed(graph.nodes):
+        if node.name in needed:
+            needed.update(node.inputs)
+    return _replace(graph, [node for node in graph.nodes if node.name in needed])
+
+
+def remove_identities(graph: Graph) -> Graph:
+    """Drop nodes that give their input as it is, such as a resize by 1."""
+    renamed: dict[str, str] = {}
+    kept: list[Node] = []
+    for node in graph.nodes:
+        node = _rename_inputs(node, renamed)
+        # A graph may not end in its input, nor lose its last node.
+        ends_in_input = node.name == graph.output and node.inputs[0] == INPUT
+        if _is_identity(node, graph.tensors) and not ends_in_input:
+            renamed[node.name] = node.inputs[0]
+        else:
+            kept.append(node)
+    output = renamed.get(graph.output, graph.output)
+    return _replace(graph, kept, output=output)
+
+
+def fold_affine(graph: Graph) -> Graph:
+    """Merge scale and shift per channel into the convolution before or after it.
+
+    A front end writes batch normalisation, mean shifts and products with constants
+    as depthwise 1×1 convolutions (`GraphBuilder.affine`). One whose input is a
+    convolution that nothing else reads always merges. One that only one convolution
+    reads merges unless it shifts and that convolution pads with zeros.
+    """
+    nodes, tensors, output = list(graph.nodes), dict(graph.tensors), graph.output
+    while True:
+        readers = Counter(name for node in nodes for name in node.inputs)
+        readers[output] += 1
+        producers = {node.name: node for node in nodes}
+        for index, node in enumerate(nodes):
+            before = producers.get(node.inputs[0])
+            if not isinstance(node, Conv2d) or not isinstance(before, Conv2d):
+                continue
+            if readers[before.name] > 1:
+                continue
+            if _is_affine(node, tensors):
+                merged = _merge_after(before, node, tensors)
+            elif _is_affine(before, tensors) and _takes_shift(before, node):
+                merged = _merge_before(before, node, tensors)
+            else:
+                continue
+            nodes[index] = merged
+            nodes.remove(before)
+            renamed = {node.name: merged.name}
+            nodes = [_rename_inputs(other, renamed) for other in nodes]
+            output = renamed.get(output, output)
+            break
+        else:
+            return _replace(graph, nodes, tensors=tensors, output=output)
+
+
+def round_tensors(graph: Graph) -> Graph:
+    """Round every tensor to fp16. Raises `ExportError` for numbers beyond 65504."""
+    rounded: dict[str, Tensor] = {}
+    for name, tensor in graph.tensors.items():
+        with np.errstate(over="ignore"):
+            half = tensor.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise ExportError(
+                f"tensor {name!r} holds {np.abs(tensor).max():.6g}, fp16 ends at "
+                "65504: export with precision fp32"
+            )
+        rounded[name] = half
+    return dataclasses.replace(graph, tensors=rounded)
+
+
+def _merge_after(conv: Conv2d, affine: Conv2d, tensors: dict[str, Tensor]) -> Conv2d:
+    """affine(conv(x)) as one convolution."""
+    scale, shift = _scale_and_shift(affine, tensors)
+    weight = scale[:, None, None, None] * tensors[conv.weight]
+    bias = scale * _bias(conv, tensors) + shift
+    return _with_weights(conv, weight, bias, tensors)
+
+
+def _merge_before(affine: Conv2d, conv: Conv2d, tensors: dict[str, Tensor]) -> Conv2d:
+    """conv(affine(x)) as one convolution."""
+    scale, shift = _scale_and_shift(affine, tensors)
+    weight = tensors[conv.weight].astype(np.float64)
+    group_outputs = len(weight) // conv.groups
+    per_group = (conv.groups, weight.shape[1])
+    scale_of, shift_of = (
+        numbers.reshape(per_group).repeat(group_outputs, axis=0)[:, :, None, None]
+        for numbers in (scale, shift)
+    )
+    bias = _bias(conv, tensors) + (weight * shift_of).sum(axis=(1, 2, 3))
+    merged = _with_weights(conv, weight * scale_of, bias, tensors)
+    return dataclasses.replace(merged, inputs=affine.inputs)
+
+
+def _with_weights(
+    conv: Conv2d, weight: _Numbers, bias: _Numbers, tensors: dict[str, Tensor]
+) -> Conv2d:
+    bias_name = conv.bias or f"{conv.weight.removesuffix('.weight')}.bias"
+    return dataclasses.replace(
+        conv,
+        weight=store(tensors, f"{conv.weight}.folded", weight),
+        bias=store(tensors, f"{bias_name}.folded", bias) if bias.any() else None,
+    )
+
+
+def _is_affine(node: Node, tensors: Mapping[str, Tensor]) -> bool:
+    return (
+        isinstance(node, Conv2d)
+        and tensors[node.weight].shape == (node.groups, 1, 1, 1)
+        and node.stride == (1, 1)
+        and not any(node.padding)
+    )
+
+
+def _takes_shift(affine: Conv2d, conv: Conv2d) -> bool:
+    # Zeros around the picture are not shifted, so a shift cannot pass padding.
+    return affine.bias is None or not any(conv.padding)
+
+
+def _scale_and_shift(
+    affine: Conv2d, tensors: Mapping[str, Tensor]
+) -> tuple[_Numbers, _Numbers]:
+    return tensors[affine.weight].astype(np.float64).ravel(), _bias(affine, tensors)
+
+
+def _bias(conv: Conv2d, tensors: Mapping[str, Tensor]) -> _Numbers:
+    if conv.bias is None:
+        return np.zeros(len(tensors[conv.weight]))
+    return tensors[conv.bias].astype(np.float64)
+
+
+def _is_identity(node: Node, tensors: Mapping[str, Tensor]) -> bool:
+    match node:
+        case Resize(ratio=(1, 1)) | PixelShuffle(factor=1) | LeakyRelu(slope=1.0):
+            return True
+        case Concat():
+            return len(node.inputs) == 1
+        case Conv2d():
+            return (
+                _is_affine(node, tensors)
+                and node.bias is None
+                and bool((tensors[node.weight] == 1).all())
+            )
+    return False
+
+
+def _rename_inputs(node: Node, renamed: Mapping[str, str]) -> Node:
+    inputs = tuple(renamed.get(name, name) for name in node.inputs)
+    return dataclasses.replace(node, inputs=inputs)
+
+
+def _rename_tensors(node: Node, names: Mapping[str, str]) -> Node:
+    attributes: dict[str, Any] = {
+        field: names[name]
+        for field in tensor_fields(node)
+        if (name := getattr(node, field)) is not None
+    }
+    return dataclasses.replace(node, **attributes)
+
+
+def _replace(
+    graph: Graph,
+    nodes: Sequence[Node],
+    *,
+    tensors: Mapping[str, Tensor] | None = None,
+    output: str | None = None,
+) -> Graph:
+    """The graph with other nodes and only the tensors that these use, well named."""
+    tensors = graph.tensors if tensors is None else tensors
+    used = {name for node in nodes for name in tensor_names(node)}
+    # What replaced a tensor takes its name when nothing else uses that any more.
+    names = {name: name for name in tensors if name in used}
+    for name in names:
+        plain = name.split(".folded")[0]
+        if plain not in used and plain not in names.values():
+            names[name] = plain
+    renamed = [_rename_tensors(node, names) for node in nodes]
+    return dataclasses.replace(
+        graph,
+        nodes=tuple(renamed),
+        tensors={new: tensors[old] for old, new in names.items()},
+        output=graph.output if output is None else output,
+    )

@@ -1,0 +1,63 @@
+"""Names and tensors that front ends collect."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from upfrost.graph import Relu, check_name
+from upfrost_exporter.builder import ExportError, GraphBuilder, store, unique_name
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["body.0.weight", "", "../../etc/passwd", "a b", "räume", "-x", "..", "x" * 500],
+)
+def test_every_label_makes_a_legal_name(label: str) -> None:
+    first = unique_name(label, set())
+    second = unique_name(label, {first})
+    check_name("tensor", first)
+    check_name("tensor", second)
+    assert first != second
+
+
+def test_a_legal_label_is_the_name() -> None:
+    assert unique_name("body.0.weight", {"body.0.bias"}) == "body.0.weight"
+
+
+def test_equal_tensors_are_kept_once() -> None:
+    builder = GraphBuilder()
+    weight = np.arange(6.0).reshape(2, 3)
+    assert builder.tensor("first", weight) == "first"
+    assert builder.tensor("second", weight.copy()) == "first"
+    assert builder.tensor("first", weight + 1) == "first_2"
+    assert builder.tensor("flat", weight.ravel()) == "flat"
+    assert {tensor.dtype for tensor in builder.tensors.values()} == {
+        np.dtype(np.float32)
+    }
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1e39])
+def test_numbers_that_float32_cannot_hold_are_refused(number: float) -> None:
+    with pytest.raises(ExportError, match="'w' holds a number that is not finite"):
+        store({}, "w", np.array([number]))
+
+
+def test_values_never_share_a_name() -> None:
+    builder = GraphBuilder()
+    assert builder.add(Relu, "act", ["input"]) == "act"
+    assert builder.add(Relu, "act", ["act"]) == "act_2"
+    assert builder.add(Relu, "input", ["act_2"]) == "input_2"
+
+
+def test_an_invalid_graph_is_an_export_error() -> None:
+    builder = GraphBuilder()
+    output = builder.add(Relu, "act", ["input"])
+    with pytest.raises(ExportError, match=r"1 times as large .* the graph says 2"):
+        builder.graph(
+            output, name="n", scale=2, channels=3, value_range=1.0, metadata={}
+        )
+    with pytest.raises(ExportError, match="returns its input unchanged"):
+        builder.graph(
+            "input", name="n", scale=1, channels=3, value_range=1.0, metadata={}
+        )

@@ -1,0 +1,303 @@
+"""Whole PyTorch networks arrive as graphs with the same result, or are refused."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.exporter.networks import (
+    Cascade,
+    Normalised,
+    Plain,
+    Reparameterised,
+    Spellings,
+)
+from tests.graphs import assert_same_graph
+from upfrost import reference
+from upfrost.graph import Graph, alignment, parameter_count
+from upfrost.modelfile import read_model
+from upfrost_exporter import ExportError, export_module, trace_module
+
+# Of the largest value: PyTorch's own rounding over a few layers in float32.
+TOLERANCE = 1e-5
+
+
+def make(network: Callable[[], nn.Module], seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    module = network().eval()
+    for parameter in module.parameters():
+        # Fresh layers are alike, trained ones are not.
+        parameter.data += 0.01 * torch.randn_like(parameter)
+    return module
+
+
+def assert_same_result(graph: Graph, module: nn.Module, seed: int) -> None:
+    step = alignment(graph)
+    for height, width in ((1, 1), (5, 2), (17, 31)):
+        random = np.random.default_rng(seed)
+        picture = graph.value_range * random.random(
+            (graph.channels, height * step, width * step), np.float32
+        )
+        with torch.no_grad():
+            expected = module(torch.from_numpy(picture)[None])[0].numpy()
+        found = reference.run(graph, picture)
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("seed", [0, 1], ids=lambda seed: f"seed{seed}")
+@pytest.mark.parametrize(
+    ("network", "scale"),
+    [
+        (Plain, 2),
+        (lambda: Plain(5, 3, "bicubic"), 3),
+        (lambda: Plain(4, 4, "nearest"), 4),
+        (Cascade, 2),
+        (lambda: Cascade(groups=1, shared=False, scale=3), 3),
+        (Normalised, 2),
+        (Spellings, 2),
+        (Reparameterised, 2),
+    ],
+    ids=[
+        "plain",
+        "bicubic-x3",
+        "nearest-x4",
+        "cascade-shared",
+        "cascade-x3",
+        "normalised",
+        "spellings",
+        "reparameterised",
+    ],
+)
+def test_a_network_gives_what_its_module_gives(
+    network: Callable[[], nn.Module], scale: int, seed: int
+) -> None:
+    module = make(network, seed)
+    assert_same_result(trace_module(module, name="net", scale=scale), module, seed)
+
+
+def test_tensors_are_named_as_the_module_names_them() -> None:
+    module = make(Plain, 0)
+    graph = trace_module(module, name="net", scale=2)
+    parameters = {name: tuple(p.shape) for name, p in module.named_parameters()}
+    assert {name: t.shape for name, t in graph.tensors.items()} == parameters
+    assert [node.name for node in graph.nodes] == [
+        "head",
+        "body.0",
+        "body.1",
+        "body.2",
+        "body.3",
+        "tail",
+        "pixel_shuffle",
+        "upsample_bilinear2d",
+        "add",
+    ]
+
+
+def test_shared_blocks_are_stored_once() -> None:
+    module = make(Cascade, 0)
+    graph = trace_module(module, name="net", scale=2)
+    own = sum(parameter.numel() for parameter in module.parameters())
+    # The mean is subtracted before a padded convolution, by a scale of 1 and a shift
+    # for each of three channels; added again, it is part of the last convolution.
+    assert parameter_count(graph) == own + 6
+
+
+def test_batch_normalisation_costs_nothing() -> None:
+    graph = trace_module(make(Normalised, 0), name="net", scale=2)
+    assert [node.op for node in graph.nodes] == [
+        "conv2d",
+        "leaky_relu",
+        "conv2d",
+        "conv2d",
+        "conv2d",
+        "pixel_shuffle",
+    ]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("value_range", [1.0, 255.0])
+def test_picture_channels_and_value_range(channels: int, value_range: float) -> None:
+    torch.manual_seed(3)
+    module = nn.Sequential(
+        nn.Conv2d(channels, 4 * channels, 3, 1, 1), nn.PixelShuffle(2)
+    )
+    graph = trace_module(
+        module, name="net", scale=2, channels=channels, value_range=value_range
+    )
+    assert (graph.channels, graph.value_range) == (channels, value_range)
+    assert_same_result(graph, module, 3)
+
+
+def test_the_module_is_left_as_it_was() -> None:
+    module = make(Normalised, 0).train()
+    module.layers[1].eval()  # type: ignore[index, union-attr]
+    modes = [part.training for part in module.modules()]
+    before = copy.deepcopy(module.state_dict())
+    trace_module(module, name="net", scale=2)
+    assert [part.training for part in module.modules()] == modes
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_a_half_precision_module_is_exported_as_its_numbers() -> None:
+    module = make(Plain, 0).half()
+    graph = trace_module(module, name="net", scale=2)
+    assert_same_result(graph, module.float(), 0)
+    assert next(module.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_file_holds_the_graph(precision: str, tmp_path: Path) -> None:
+    module = make(Plain, 0)
+    path = tmp_path / "net.upf"
+    metadata: dict[str, object] = {"licence": "MIT", "training_data": "none"}
+    graph = export_module(
+        module,
+        path,
+        name="net",
+        scale=2,
+        metadata=metadata,
+        precision=precision,  # type: ignore[arg-type]
+    )
+    found = read_model(path)
+    assert_same_graph(found, graph)
+    assert found.metadata == metadata
+    half = precision == "fp16"
+    assert {tensor.dtype for tensor in found.tensors.values()} == {
+        np.dtype(np.float16 if half else np.float32)
+    }
+    rounded = module.half().float() if half else module
+    assert_same_result(found, rounded, 0)
+
+
+class Attention(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.softmax(x, dim=1)
+
+
+class Wrapped(nn.Module):
+    """A layer to refuse, deep inside a network."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 12, 3, 1, 1), nn.Sequential(layer))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.pixel_shuffle(self.body(x), 2)
+
+
+class Lambda(nn.Module):
+    def __init__(self, function: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> object:
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            Attention(),
+            r"aten.softmax.int in module 'body\.1\.0', "
+            r"test_torch_frontend.py line \d+: `return x \* torch\.softmax\(x, dim=1\)"
+            r"`: .*transformers are out of scope",
+        ),
+        (
+            nn.AdaptiveAvgPool2d(1),
+            r"in module 'body\.1\.0'.*looks at the whole picture",
+        ),
+        (nn.InstanceNorm2d(12), r"in module 'body\.1\.0'.*looks at the whole picture"),
+        (nn.BatchNorm2d(12, track_running_stats=False), r"in module 'body\.1\.0'"),
+        (
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+            r"upsample_bilinear2d.vec in module .*align_corners is set; use",
+        ),
+        (nn.Upsample(scale_factor=(2, 3)), "height and width are scaled differently"),
+        (nn.Upsample(size=(9, 9)), "resizes .* pixels to 9; resize by a constant"),
+    ],
+    ids=[
+        "attention",
+        "pooling",
+        "instance-norm",
+        "batch-statistics",
+        "align-corners",
+        "uneven",
+        "fixed-size",
+    ],
+)
+def test_what_cannot_be_carried_is_refused(layer: nn.Module, message: str) -> None:
+    with pytest.raises(ExportError, match=message) as error:
+        trace_module(Wrapped(layer), name="net", scale=2)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x, "returns its input unchanged"),
+        (lambda x: (x * 2, x * 3), "must return one picture"),
+        (
+            lambda x: x * torch.arange(x.shape[3]),
+            "depend on the picture's size",
+        ),
+        (lambda x: x + torch.zeros(3, 1, 64), "cannot"),
+        (lambda x: x * x.mean(), "looks at the whole picture"),
+        (lambda x: x.transpose(2, 3), "no such operation"),
+        (lambda x: x.flatten(2).view_as(x), "changes the shape"),
+        (lambda x: x[:, :, 1:], "changes the shape"),
+        (lambda x: torch.cat([x, x], dim=2), "joins along dimension 2"),
+        (lambda x: x if x.sum() > 0 else -x, "torch.export cannot record Lambda"),
+        (lambda x: x / 0, "not finite"),
+        (lambda x: x.double() * 2, "converts to torch.float64"),
+        (lambda x: functional.relu(x) + x.numpy().sum(), "torch.export cannot record"),
+    ],
+    ids=lambda given: None if callable(given) else given,
+)
+def test_functions_that_make_no_network_are_refused(
+    function: Callable[[Tensor], object], message: str
+) -> None:
+    with pytest.raises(ExportError, match=message) as error:
+        trace_module(Lambda(function), name="net", scale=1)
+    assert "\n" not in str(error.value)
+
+
+def test_the_scale_must_be_the_networks_own() -> None:
+    with pytest.raises(ExportError, match=r"2 times as large .* the graph says 4"):
+        trace_module(make(Plain, 0), name="net", scale=4)
+
+
+def test_a_result_that_depends_on_the_size_is_refused() -> None:
+    def padded(x: Tensor) -> Tensor:
+        # Zero for the even sizes that the recording sees.
+        odd = x.shape[2] % 2
+        return functional.relu(x) + odd
+
+    with pytest.raises(ExportError, match=r"differs|cannot|depend"):
+        trace_module(Lambda(padded), name="net", scale=1)
+
+
+def test_nothing_is_written_when_the_export_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.upf"
+    with pytest.raises(ExportError):
+        export_module(Wrapped(Attention()), path, name="net", scale=2)
+    assert not path.exists()
+
+
+def test_torch_is_imported_only_when_it_is_needed() -> None:
+    program = (
+        "import sys, upfrost_exporter.passes, upfrost_exporter.check\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

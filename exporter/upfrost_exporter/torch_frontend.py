@@ -24,6 +24,7 @@ from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
+from upfrost import __version__
 from upfrost.graph import (
     INPUT,
     MAX_EXTENT,
@@ -47,6 +48,7 @@ from upfrost_exporter.check import verify
 # Height and width differ, so that a mix-up shows; multiples of 16, so that networks
 # that halve their input a few times accept it.
 _EXAMPLE_SIZE = (48, 64)
+_GENERATOR = f"upfrost {__version__}, torch {torch.__version__}"
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -65,6 +67,7 @@ def export_module(
 
     `module` maps float32 (1, channels, H, W) from 0 to `value_range` to
     (1, channels, H · scale, W · scale). It is taken in evaluation mode, unchanged.
+    `metadata` is what docs/format.md recommends; ``generator`` is filled in.
     With `precision` fp16 the checked weights are rounded before they are written.
     Raises `ExportError` for what cannot be carried, and where the graph's result in
     the NumPy reference differs from the module's by more than 1e-4 of the range.
@@ -102,7 +105,7 @@ def trace_module(
             scale=scale,
             channels=channels,
             value_range=value_range,
-            metadata=dict(metadata or {}),
+            metadata={"generator": _GENERATOR, **(metadata or {})},
         )
         graph = passes.clean(graph)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from upfrost_training.config import ConfigError, read_config
 from upfrost_training.data import DataError
 from upfrost_training.loop import train
+from upfrost_training.release import release
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -16,12 +17,24 @@ def _parser() -> argparse.ArgumentParser:
         "train", help="train a network, or go on where a run was stopped"
     )
     run.add_argument("config", type=Path, help="TOML file, see training/configs/")
-    run.add_argument(
-        "--data", type=Path, default=Path("data"), help="folder of picture folders"
+    out = commands.add_parser(
+        "export", help="write a run's weights as a .upf file, with measured quality"
     )
-    run.add_argument(
-        "--run", type=Path, help="folder of checkpoints and logs (default: runs/NAME)"
+    out.add_argument("config", type=Path, help="the run's TOML file")
+    out.add_argument("-o", "--output", type=Path, required=True, help=".upf file")
+    out.add_argument(
+        "--measure",
+        choices=("vulkan", "torch"),
+        default="vulkan",
+        help="what upscales for the measured quality (default: vulkan)",
     )
+    for command in (run, out):
+        command.add_argument(
+            "--data", type=Path, default=Path("data"), help="folder of picture folders"
+        )
+        command.add_argument(
+            "--run", type=Path, help="folder of checkpoints (default: runs/NAME)"
+        )
     return parser
 
 
@@ -35,7 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = read_config(options.config)
         folder = options.run or Path("runs") / config.name
-        train(config, options.data, folder, _say)
+        if options.command == "train":
+            train(config, options.data, folder, _say)
+        else:
+            release(config, folder, options.data, options.output, _say, options.measure)
     except (ConfigError, DataError, ValueError, FloatingPointError) as error:
         print(f"upfrost-train: {error}", file=sys.stderr)
         return 1

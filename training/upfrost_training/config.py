@@ -73,6 +73,11 @@ class Config:
     # Folders of HR/LR pairs whose figures are logged, never used to choose weights;
     # relative ones are looked up under --data, and skipped with a note when missing.
     report: tuple[str, ...] = ()
+    # Said in the weight file: what it is for, and what it was trained on.
+    description: str = ""
+    licence: str = "MIT"
+    training_data: tuple[str, ...] = ()
+    attribution: str = ""
 
 
 def _section(cls: type[T], table: dict[str, Any], where: str) -> T:
@@ -104,17 +109,26 @@ def read_config(path: Path) -> Config:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file ({error})") from error
-    for key in table:
-        if key not in ("name", "kind", "network", "data", "train", "report"):
-            raise ConfigError(f"{path}: unknown table or key {key!r}")
+    top = {f.name: f for f in fields(Config)}
     for key in ("name", "kind"):
-        if not isinstance(table.get(key), str):
+        if key not in table:
             raise ConfigError(f"{path}: {key} is missing; it must be a string")
-    return Config(
-        name=table["name"],
-        kind=table["kind"],
-        network=dict(table.get("network", {})),
-        data=_section(DataSettings, table.get("data", {}), f"{path} [data]"),
-        train=_section(TrainSettings, table.get("train", {}), f"{path} [train]"),
-        report=tuple(table.get("report", ())),
-    )
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key == "network" and isinstance(value, dict):
+            values[key] = value
+        elif key == "data" and isinstance(value, dict):
+            values[key] = _section(DataSettings, value, f"{path} [data]")
+        elif key == "train" and isinstance(value, dict):
+            values[key] = _section(TrainSettings, value, f"{path} [train]")
+        elif key in ("report", "training_data") and isinstance(value, list):
+            values[key] = tuple(str(entry) for entry in value)
+        elif key not in top:
+            raise ConfigError(
+                f"{path}: unknown setting {key!r}; known: {', '.join(top)}"
+            )
+        elif isinstance(value, str) and top[key].type in (str, "str"):
+            values[key] = value
+        else:
+            raise ConfigError(f"{path}: {key} cannot be {value!r}")
+    return Config(network=values.pop("network", {}), **values)

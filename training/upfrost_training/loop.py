@@ -27,7 +27,7 @@ from upfrost_training.data import (
 )
 from upfrost_training.evaluate import evaluate_folder, y_psnr
 from upfrost_training.losses import pixel_loss
-from upfrost_training.networks import make_network
+from upfrost_training.networks import Network, make_network
 from upfrost_training.resize import Picture
 
 CHECKPOINT = "checkpoint.pt"
@@ -106,7 +106,8 @@ def train_step(
     # Early on the average follows quickly, so that a young checkpoint is usable too.
     decay = min(s.ema, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
-        ema, now = list(state.ema.parameters()), list(state.model.parameters())
+        ema: list[Tensor] = list(state.ema.parameters())
+        now: list[Tensor] = list(state.model.parameters())
         torch._foreach_lerp_(ema, now, 1.0 - decay)
     return float(loss.detach())
 
@@ -158,8 +159,26 @@ def folded_network(folder: Path) -> nn.Module:
     config = content["config"]
     model = make_network(config["kind"], config["network"])
     model.load_state_dict(content["ema"])
-    folded: nn.Module = model.folded()  # type: ignore[operator]
+    folded: nn.Module = model.folded()
     return folded
+
+
+def take_weights(model: nn.Module, weights: dict[str, Tensor]) -> int:
+    """Copy the weights whose name and shape fit; returns how many did.
+
+    A network of another scale differs in its last layer alone, so it may start from
+    this one's weights.
+    """
+    own = model.state_dict()
+    fitting = {
+        name: value
+        for name, value in weights.items()
+        if name in own and own[name].shape == value.shape
+    }
+    if not fitting:
+        raise ConfigError("start_from: no weight of that checkpoint fits this network")
+    model.load_state_dict({**own, **fitting})
+    return len(fitting)
 
 
 def start(config: Config, folder: Path, device: torch.device) -> State:
@@ -167,8 +186,7 @@ def start(config: Config, folder: Path, device: torch.device) -> State:
     torch.manual_seed(config.train.seed)
     model = make_network(config.kind, config.network).to(device)
     if config.train.start_from and not (folder / CHECKPOINT).exists():
-        first = load_checkpoint(Path(config.train.start_from))
-        model.load_state_dict(first["ema"])
+        take_weights(model, load_checkpoint(Path(config.train.start_from))["ema"])
     ema = deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, foreach=True)
     state = State(0, model, ema, optimizer, 0.0)
@@ -254,7 +272,7 @@ def train(
         f"{len(pairs.origins)} sharp places, {len(crops)} validation crops; "
         f"step {state.step} of {s.steps}"
     )
-    model = state.model.train().to(memory_format=torch.channels_last)
+    model = state.model.train()
     forward = torch.compile(model) if s.compile else model
     mean_loss, begun, begun_step = 0.0, time.monotonic(), state.step
     last = time.monotonic()

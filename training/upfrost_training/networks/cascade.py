@@ -122,13 +122,14 @@ class CascadeNetwork(nn.Module):
         super().__init__()
         self.settings = s = settings
         self.clamped = False
-        branches = {"expand": s.expand, "edges": s.edges}
         self.head = nn.Sequential(
-            BranchedConv3x3(3, s.channels, **branches),
+            BranchedConv3x3(3, s.channels, expand=s.expand, edges=s.edges),
             activation(s.activation, s.channels),
         )
         self.body = Cascade([_block(s) for _ in range(s.blocks)], s.channels)
-        self.tail = BranchedConv3x3(s.channels, 3 * s.scale**2, **branches, gain=0.03)
+        self.tail = BranchedConv3x3(
+            s.channels, 3 * s.scale**2, expand=s.expand, edges=s.edges, gain=0.03
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         residual = self.tail(self.body(self.head(x)))

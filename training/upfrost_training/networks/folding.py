@@ -14,7 +14,6 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -77,8 +76,8 @@ class BranchedConv3x3(nn.Module):
         """The folded kernel, (outputs, inputs / groups, 3, 3)."""
         kernel: Tensor = self.direct
         if self.wide is not None and self.squeeze is not None:
-            squeeze = self.squeeze.unflatten(0, (self.groups, -1))
-            wide = self.wide.unflatten(0, (self.groups, -1))
+            squeeze = self.squeeze.reshape(self.groups, -1, self.squeeze.shape[1])
+            wide = self.wide.reshape(self.groups, -1, *self.wide.shape[1:])
             kernel = kernel + torch.einsum("goe,geihw->goihw", squeeze, wide).flatten(
                 0, 1
             )
@@ -90,14 +89,14 @@ class BranchedConv3x3(nn.Module):
             eye = torch.eye(
                 self.inputs // self.groups, dtype=kernel.dtype, device=kernel.device
             ).repeat(self.groups, 1)
-            kernel = kernel + F.pad(eye[:, :, None, None], (1, 1, 1, 1))
+            kernel = kernel + nn.functional.pad(eye[:, :, None, None], (1, 1, 1, 1))
         return kernel
 
     def forward(self, x: Tensor) -> Tensor:
         # The sum of branches is cheap and loses digits in bfloat16.
         with torch.autocast(x.device.type, enabled=False):
             kernel = self.kernel()
-        return F.conv2d(x, kernel, self.bias, padding=1, groups=self.groups)
+        return nn.functional.conv2d(x, kernel, self.bias, padding=1, groups=self.groups)
 
     def folded(self) -> nn.Conv2d:
         """A plain convolution of the same outputs."""
@@ -132,7 +131,7 @@ def activation(kind: str, channels: int) -> nn.Module:
 
 def add_skip(x: Tensor, residual: Tensor, scale: int) -> Tensor:
     """Bilinear upscaling of (B, 3, H, W) plus (B, 3s², H, W) as (B, 3, sH, sW)."""
-    skip = F.interpolate(
+    skip = nn.functional.interpolate(
         x, scale_factor=float(scale), mode="bilinear", align_corners=False
     )
-    return skip + F.pixel_shuffle(residual.to(x.dtype), scale)
+    return skip + nn.functional.pixel_shuffle(residual.to(x.dtype), scale)

@@ -1,0 +1,73 @@
+"""Turn a run into the weight file that ships, with what was measured in it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from upfrost import Upscaler
+from upfrost_exporter import export_module
+from upfrost_training.config import Config
+from upfrost_training.evaluate import Upscale, evaluate_folder
+from upfrost_training.loop import folded_network, upscaler
+
+
+def release(
+    config: Config,
+    folder: Path,
+    data: Path,
+    output: Path,
+    say: Callable[[str], None],
+    measure: str = "vulkan",
+) -> None:
+    """Write the EMA weights of the run in `folder` to `output`.
+
+    Quality is measured on the configuration's report folders under `data`: with
+    `measure` "vulkan" through the file itself, as a user runs it; with "torch" through
+    the network, for machines without any Vulkan driver.
+    """
+    network = folded_network(folder)
+    scale = int(config.network.get("scale", 2))
+    metadata: dict[str, Any] = {
+        "description": config.description,
+        "licence": config.licence,
+        "training_data": list(config.training_data),
+        "attribution": config.attribution,
+        "source": f"training/configs/{config.name}.toml",
+    }
+    metadata = {key: value for key, value in metadata.items() if value}
+
+    def write() -> None:
+        export_module(network, output, name=config.name, scale=scale, metadata=metadata)
+
+    write()
+    if measure == "torch":
+        quality = _measure(config, data, upscaler(network, torch.device("cpu")), say)
+    else:
+        with Upscaler(output) as vulkan:
+            quality = _measure(config, data, vulkan, say)
+    if quality:
+        metadata["quality"] = quality
+        write()
+    say(f"wrote {output}")
+
+
+def _measure(
+    config: Config, data: Path, upscale: Upscale, say: Callable[[str], None]
+) -> dict[str, dict[str, float]]:
+    """Data set → metric → number, as the metadata carries them."""
+    quality: dict[str, dict[str, float]] = {}
+    for name in config.report:
+        if not (data / name).is_dir():
+            say(f"{data / name} is missing: its quality is not measured")
+            continue
+        measured = evaluate_folder(
+            data / name, upscale, int(config.network.get("scale", 2))
+        )
+        quality[name.split("/")[0]] = {
+            "psnr_y": round(measured.psnr, 2),
+            "ssim": round(measured.ssim, 4),
+        }
+        say(f"{name}: Y-PSNR {measured.psnr:.3f} dB, SSIM {measured.ssim:.4f}")
+    return quality

@@ -36,6 +36,10 @@ class PictureError(ValueError):
     """A file that cannot be read or written; the message names it and the reason."""
 
 
+class PictureExistsError(PictureError):
+    """A file that is in the way of a new one."""
+
+
 @dataclass(frozen=True)
 class Format:
     """What a file format is called and what it can hold."""
@@ -365,8 +369,10 @@ def _error(path: Path, reason: str) -> PictureError:
     return PictureError(f"{printable(path)}: {reason}")
 
 
-def _exists(path: Path) -> PictureError:
-    return _error(path, "exists already; --overwrite replaces it")
+def _exists(path: Path) -> PictureExistsError:
+    return PictureExistsError(
+        f"{printable(path)}: exists already; --overwrite replaces it"
+    )
 
 
 def _format_named(name: str) -> Format:

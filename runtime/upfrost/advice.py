@@ -1,0 +1,88 @@
+"""What stands between this machine and its GPU, and what to do about it."""
+
+from __future__ import annotations
+
+import getpass
+import grp
+import os
+from pathlib import Path
+
+_BOOKWORM = "sudo apt install -t bookworm-backports mesa-vulkan-drivers"
+_NEWER = "sudo apt install mesa-vulkan-drivers"
+
+
+def gpu_advice(root: Path = Path("/")) -> list[str]:
+    """One line for each thing to check when Vulkan shows no GPU, the likeliest first.
+
+    `root` is where dev, sys and etc are.
+    """
+    lines = []
+    for variable in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES"):
+        if files := os.environ.get(variable):
+            lines.append(f"{variable} is set: only the drivers of {files} are seen.")
+    nodes = sorted((root / "dev/dri").glob("renderD*"))
+    if not nodes:
+        lines.append(
+            "The kernel drives no GPU here: there is no /dev/dri/renderD128. "
+            "A Mali board needs a kernel with panfrost (Mali-G31 to G76) or panthor "
+            "(Mali-G310 to G715)."
+        )
+    for node in nodes:
+        if not os.access(node, os.R_OK | os.W_OK):
+            group = _group(node)
+            lines.append(
+                f"You may not open {node}, its group {group} may: "
+                f"sudo usermod -aG {group} {_user()}, then log in again."
+            )
+    drivers = sorted({_kernel_driver(root, node.name) for node in nodes} - {""})
+    known = f"The kernel drives {', '.join(drivers)}; " if drivers else ""
+    lines.append(f"{known}Mesa's Vulkan driver for it: {_install(root)}")
+    if "panfrost" in drivers or not nodes:
+        wanted = "PAN_I_WANT_A_BROKEN_VULKAN_DRIVER"
+        if os.environ.get(wanted, "1") != "1":
+            lines.append(
+                f"{wanted} is {os.environ[wanted]!r}: Mesa 25.0 shows Mali-G31 to "
+                "G76 only when it is 1. Unset it."
+            )
+        else:
+            lines.append(
+                f"Mesa 25.0 shows Mali-G31 to G76 only with {wanted}=1; upfrost sets "
+                "that for itself, other programs do not."
+            )
+    return lines
+
+
+def _install(root: Path) -> str:
+    release = {}
+    try:
+        text = (root / "etc/os-release").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    for line in text.splitlines():
+        key, _, value = line.partition("=")
+        release[key] = value.strip("\"'")
+    if release.get("VERSION_CODENAME") == "bookworm":
+        return f"{_BOOKWORM} (its own 22.3 has none for Mali)."
+    if release.get("ID") == "debian":
+        return f"{_NEWER}."
+    return f"{_NEWER} on Debian 13, {_BOOKWORM} on Debian 12, 25.0 or newer elsewhere."
+
+
+def _group(node: Path) -> str:
+    number = node.stat().st_gid
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "$USER"
+
+
+def _kernel_driver(root: Path, node: str) -> str:
+    link = root / "sys/class/drm" / node / "device/driver"
+    return link.resolve().name if link.exists() else ""

@@ -1,0 +1,77 @@
+"""What a model is, in figures and in its maker's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from upfrost import graph as graphs
+from upfrost.modelfile import read_model
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A weight file, described. What its metadata do not say is None."""
+
+    name: str
+    file: str
+    file_bytes: int
+    scale: int
+    channels: int
+    operations: int
+    parameters: int
+    weight_types: tuple[str, ...]
+    macs_per_output_pixel: float
+    receptive_field: tuple[int, int]  # height, width in pixels of the picture
+    description: object
+    licence: object
+    attribution: object
+    training_data: object
+    source: object
+    generator: object
+    quality: object
+
+
+def model_info(path: Path) -> ModelInfo:
+    """Describe the weight file `path`. Raises `ModelFileError`."""
+    graph = read_model(path)
+    about = graph.metadata
+    return ModelInfo(
+        name=graph.name,
+        file=str(path),
+        file_bytes=path.stat().st_size,
+        scale=graph.scale,
+        channels=graph.channels,
+        operations=len(graph.nodes),
+        parameters=graphs.parameter_count(graph),
+        weight_types=tuple(sorted({str(t.dtype) for t in graph.tensors.values()})),
+        macs_per_output_pixel=graphs.macs_per_output_pixel(graph),
+        receptive_field=graphs.receptive_field(graph),
+        description=about.get("description"),
+        licence=about.get("licence"),
+        attribution=about.get("attribution"),
+        training_data=about.get("training_data"),
+        source=about.get("source"),
+        generator=about.get("generator"),
+        quality=about.get("quality"),
+    )
+
+
+def quality_lines(info: ModelInfo) -> Iterator[str]:
+    """``Set5: Y-PSNR 37.02 dB, SSIM 0.9580``, a line for each data set."""
+    if not isinstance(info.quality, Mapping):
+        return
+    for data_set, metrics in info.quality.items():
+        if isinstance(metrics, Mapping):
+            parts = (_metric(str(key), value) for key, value in metrics.items())
+            yield f"{data_set}: {', '.join(parts)}"
+
+
+def _metric(key: str, value: object) -> str:
+    if isinstance(value, int | float):
+        if key == "psnr_y":
+            return f"Y-PSNR {value:.2f} dB"
+        if key == "ssim":
+            return f"SSIM {value:.4f}"
+    return f"{key.replace('_', ' ')} {value}"

@@ -13,9 +13,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from upfrost.graph import INPUT, Conv2d, Graph, GraphError, Node, Tensor, tensor_names
+from upfrost.graph import (
+    INPUT,
+    Conv2d,
+    Graph,
+    GraphError,
+    Node,
+    Shape,
+    Tensor,
+    tensor_names,
+)
 
 Numbers = npt.NDArray[np.floating[Any]]
+
+# The picture that front ends trace. Height and width differ, so that a mix-up shows;
+# multiples of 16, so that networks that halve their input a few times accept it.
+EXAMPLE_HEIGHT, EXAMPLE_WIDTH = 48, 64
 
 
 class ExportError(ValueError):
@@ -23,12 +36,12 @@ class ExportError(ValueError):
 
 
 class GraphBuilder:
-    """A graph in the making."""
+    """A graph in the making. `shapes` are those for a picture of the example's size."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         self.nodes: list[Node] = []
         self.tensors: dict[str, Tensor] = {}
-        self._taken = {INPUT}
+        self.shapes = {INPUT: Shape(channels, EXAMPLE_HEIGHT, EXAMPLE_WIDTH)}
 
     def tensor(self, name: str, array: Numbers) -> str:
         """Keep `array` as float32; returns the name it is kept under."""
@@ -37,10 +50,16 @@ class GraphBuilder:
     def add(
         self, kind: type[Node], label: str, inputs: Sequence[str], **attributes: Any
     ) -> str:
-        """Append an operation; returns its value's name, which is `label` if free."""
-        name = unique_name(label, self._taken)
-        self._taken.add(name)
-        self.nodes.append(kind(name=name, inputs=tuple(inputs), **attributes))
+        """Append an operation; returns its value's name, which is `label` if free.
+
+        Raises `GraphError` where its attributes or its inputs' shapes do not fit.
+        """
+        name = unique_name(label, self.shapes)
+        node = kind(name=name, inputs=tuple(inputs), **attributes)
+        node.check(self.tensors)
+        shapes = [self.shapes[value] for value in inputs]
+        self.shapes[name] = node.output_shape(shapes, self.tensors)
+        self.nodes.append(node)
         return name
 
     def affine(self, label: str, value: str, scale: Numbers, shift: Numbers) -> str:
@@ -63,7 +82,6 @@ class GraphBuilder:
         *,
         name: str,
         scale: int,
-        channels: int,
         value_range: float,
         metadata: Mapping[str, object],
     ) -> Graph:
@@ -75,7 +93,7 @@ class GraphBuilder:
             return Graph(
                 name=name,
                 scale=scale,
-                channels=channels,
+                channels=self.shapes[INPUT].channels,
                 nodes=tuple(self.nodes),
                 output=output,
                 tensors={key: self.tensors[key] for key in self.tensors if key in used},

@@ -33,6 +33,7 @@ from upfrost.graph import (
     Concat,
     Conv2d,
     Graph,
+    GraphError,
     LeakyRelu,
     PixelShuffle,
     Prelu,
@@ -42,12 +43,15 @@ from upfrost.graph import (
 from upfrost.modelfile import write_model
 from upfrost.reference import Array
 from upfrost_exporter import passes
-from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
+from upfrost_exporter.builder import (
+    EXAMPLE_HEIGHT,
+    EXAMPLE_WIDTH,
+    ExportError,
+    GraphBuilder,
+    Numbers,
+)
 from upfrost_exporter.check import verify
 
-# Height and width differ, so that a mix-up shows; multiples of 16, so that networks
-# that halve their input a few times accept it.
-_EXAMPLE_SIZE = (48, 64)
 _GENERATOR = f"upfrost {__version__}, torch {torch.__version__}"
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -98,12 +102,11 @@ def trace_module(
     """The graph that `export_module` writes, in fp32. Raises the same errors."""
     with _in_evaluation(module) as prepared:
         program = _record(prepared, channels)
-        translation = _Translation(program)
+        translation = _Translation(program, channels)
         graph = translation.builder.graph(
             translation.output,
             name=name,
             scale=scale,
-            channels=channels,
             value_range=value_range,
             metadata={"generator": _GENERATOR, **(metadata or {})},
         )
@@ -138,7 +141,7 @@ def _in_evaluation(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _record(module: nn.Module, channels: int) -> ExportedProgram:
-    example = torch.zeros(1, channels, *_EXAMPLE_SIZE)
+    example = torch.zeros(1, channels, EXAMPLE_HEIGHT, EXAMPLE_WIDTH)
     sizes = ({2: Dim.AUTO, 3: Dim.AUTO},)
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -153,7 +156,7 @@ def _record(module: nn.Module, channels: int) -> ExportedProgram:
         reason = lines[0].strip() if lines else type(error).__name__
         raise ExportError(
             f"torch.export cannot record {type(module).__name__} on a "
-            f"{_EXAMPLE_SIZE[1]}×{_EXAMPLE_SIZE[0]} picture: {reason}"
+            f"{EXAMPLE_WIDTH}×{EXAMPLE_HEIGHT} picture: {reason}"
         ) from error
 
 
@@ -180,8 +183,8 @@ class _Constant:
 class _Translation:
     """Walks a recorded program and builds its graph; `output` names the result."""
 
-    def __init__(self, program: ExportedProgram) -> None:
-        self.builder = GraphBuilder()
+    def __init__(self, program: ExportedProgram, channels: int) -> None:
+        self.builder = GraphBuilder(channels)
         self._known: dict[fx.Node, Any] = {}
         names = _constants(program)
         for node in program.graph.nodes:
@@ -201,7 +204,10 @@ class _Translation:
             handler = HANDLERS.get(call.operation)
             if handler is None:
                 raise call.refuse("upfrost has no such operation", _advice(call))
-            return handler(call)
+            try:
+                return handler(call)
+            except GraphError as error:
+                raise call.refuse(str(error), "") from error
         if any(isinstance(operand, torch.SymInt) for operand in operands):
             if isinstance(node.meta.get("val"), torch.Tensor):
                 raise call.refuse(

@@ -26,7 +26,7 @@ def test_a_legal_label_is_the_name() -> None:
 
 
 def test_equal_tensors_are_kept_once() -> None:
-    builder = GraphBuilder()
+    builder = GraphBuilder(3)
     weight = np.arange(6.0).reshape(2, 3)
     assert builder.tensor("first", weight) == "first"
     assert builder.tensor("second", weight.copy()) == "first"
@@ -44,20 +44,16 @@ def test_numbers_that_float32_cannot_hold_are_refused(number: float) -> None:
 
 
 def test_values_never_share_a_name() -> None:
-    builder = GraphBuilder()
+    builder = GraphBuilder(3)
     assert builder.add(Relu, "act", ["input"]) == "act"
     assert builder.add(Relu, "act", ["act"]) == "act_2"
     assert builder.add(Relu, "input", ["act_2"]) == "input_2"
 
 
 def test_an_invalid_graph_is_an_export_error() -> None:
-    builder = GraphBuilder()
+    builder = GraphBuilder(3)
     output = builder.add(Relu, "act", ["input"])
     with pytest.raises(ExportError, match=r"1 times as large .* the graph says 2"):
-        builder.graph(
-            output, name="n", scale=2, channels=3, value_range=1.0, metadata={}
-        )
+        builder.graph(output, name="n", scale=2, value_range=1.0, metadata={})
     with pytest.raises(ExportError, match="returns its input unchanged"):
-        builder.graph(
-            "input", name="n", scale=1, channels=3, value_range=1.0, metadata={}
-        )
+        builder.graph("input", name="n", scale=1, value_range=1.0, metadata={})

@@ -1,0 +1,215 @@
+"""Graphs into ONNX models, so that a network can leave upfrost again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import singledispatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx.numpy_helper import from_array
+
+from upfrost import __version__
+from upfrost.graph import (
+    INPUT,
+    Add,
+    Clamp,
+    Concat,
+    Conv2d,
+    Graph,
+    LeakyRelu,
+    Node,
+    PixelShuffle,
+    Prelu,
+    Relu,
+    Resize,
+)
+from upfrost_exporter.builder import ExportError, Numbers, unique_name
+
+# The oldest that has all operations in this form, so that old runtimes read the file.
+OPSET = 13
+_IR_VERSION = 8
+_OUTPUT = "output"
+
+
+def write_onnx(graph: Graph, path: str | Path) -> None:
+    """Write `graph` as the ONNX file that `to_onnx` describes."""
+    onnx.save_model(to_onnx(graph), str(path))
+
+
+def to_onnx(graph: Graph) -> ModelProto:
+    """The same network as an ONNX model, float32 from end to end.
+
+    ``input`` is (1, channels, height, width) of any size, from 0 to the value range;
+    ``output`` is `scale` times as large, and not clamped unless the network does it.
+    fp16 weights stay fp16 in the file and are cast when they are used. Scale, value
+    range and metadata stand in the model's properties, where `read_onnx` finds them.
+    """
+    writer = _Writer(graph)
+    for node in graph.nodes:
+        _translate(node, writer)
+    scaled = [f"{graph.scale}*{side}" for side in ("height", "width")]
+    model = helper.make_model(
+        helper.make_graph(
+            writer.nodes,
+            graph.name,
+            [_picture(INPUT, graph.channels, ["height", "width"])],
+            [_picture(_OUTPUT, graph.channels, scaled)],
+            list(writer.constants.values()),
+        ),
+        producer_name="upfrost",
+        producer_version=__version__,
+        ir_version=_IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+    )
+    properties = {
+        "upfrost.scale": str(graph.scale),
+        "upfrost.value_range": str(graph.value_range),
+        "upfrost.metadata": json.dumps(graph.metadata, sort_keys=True),
+    }
+    helper.set_model_props(model, properties)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+class _Writer:
+    """The nodes and constants of an ONNX graph in the making."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes: list[NodeProto] = []
+        self.constants: dict[str, TensorProto] = {}
+        # Values and constants share one set of names in ONNX.
+        self.taken = {INPUT, _OUTPUT}
+        self._values = {INPUT: INPUT}
+        self._tensors: dict[tuple[str, tuple[int, ...]], str] = {}
+
+    def add(self, node: Node, kind: str, *constants: str, **attributes: Any) -> None:
+        """Append an ONNX operation on the inputs of `node`, then on `constants`."""
+        name = self.fresh(node.name)
+        if node.name == self.graph.output:
+            name = _OUTPUT
+        inputs = [*(self._values[value] for value in node.inputs), *constants]
+        self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
+        self._values[node.name] = name
+
+    def constant(self, label: str, array: Numbers) -> str:
+        name = self.fresh(label)
+        self.constants[name] = from_array(array, name)
+        return name
+
+    def tensor(self, name: str, shape: Sequence[int] | None = None) -> str:
+        """A tensor of the graph as float32, in another shape if given."""
+        array = self.graph.tensors[name]
+        key = (name, tuple(array.shape if shape is None else shape))
+        if key not in self._tensors:
+            stored = self.constant(name, array.reshape(key[1]))
+            if array.dtype == np.float16:
+                half, stored = stored, self.fresh(f"{name}.float32")
+                cast = helper.make_node("Cast", [half], [stored], to=TensorProto.FLOAT)
+                self.nodes.append(cast)
+            self._tensors[key] = stored
+        return self._tensors[key]
+
+    def fresh(self, label: str) -> str:
+        name = unique_name(label, self.taken)
+        self.taken.add(name)
+        return name
+
+
+@singledispatch
+def _translate(node: Node, writer: _Writer) -> None:
+    raise ExportError(
+        f"node {node.name!r} of {writer.graph.name!r}: no ONNX form of {node.op}"
+    )
+
+
+@_translate.register
+def _(node: Conv2d, writer: _Writer) -> None:
+    tensors = [writer.tensor(node.weight)]
+    if node.bias is not None:
+        tensors.append(writer.tensor(node.bias))
+    writer.add(
+        node,
+        "Conv",
+        *tensors,
+        kernel_shape=writer.graph.tensors[node.weight].shape[2:],
+        strides=node.stride,
+        pads=node.padding,
+        dilations=node.dilation,
+        group=node.groups,
+    )
+
+
+@_translate.register
+def _(node: Relu, writer: _Writer) -> None:
+    writer.add(node, "Relu")
+
+
+@_translate.register
+def _(node: Prelu, writer: _Writer) -> None:
+    writer.add(node, "PRelu", writer.tensor(node.slope, (-1, 1, 1)))
+
+
+@_translate.register
+def _(node: LeakyRelu, writer: _Writer) -> None:
+    writer.add(node, "LeakyRelu", alpha=node.slope)
+
+
+@_translate.register
+def _(node: Clamp, writer: _Writer) -> None:
+    bounds = [
+        writer.constant(f"{node.name}.{side}", np.array(bound, np.float32))
+        for side, bound in (("low", node.low), ("high", node.high))
+    ]
+    writer.add(node, "Clip", *bounds)
+
+
+@_translate.register
+def _(node: Add, writer: _Writer) -> None:
+    writer.add(node, "Add")
+
+
+@_translate.register
+def _(node: Concat, writer: _Writer) -> None:
+    writer.add(node, "Concat", axis=1)
+
+
+@_translate.register
+def _(node: PixelShuffle, writer: _Writer) -> None:
+    writer.add(node, "DepthToSpace", blocksize=node.factor, mode="CRD")
+
+
+@_translate.register
+def _(node: Resize, writer: _Writer) -> None:
+    modes = {"nearest": "nearest", "bilinear": "linear", "bicubic": "cubic"}
+    ratio = _at_least(Fraction(*node.ratio))
+    scales = np.array([1, 1, ratio, ratio], np.float32)
+    coordinates = "asymmetric" if node.mode == "nearest" else "half_pixel"
+    writer.add(
+        node,
+        "Resize",
+        "",  # no region of interest
+        writer.constant(f"{node.name}.scales", scales),
+        mode=modes[node.mode],
+        coordinate_transformation_mode=coordinates,
+        nearest_mode="floor",
+        cubic_coeff_a=-0.75,
+    )
+
+
+def _at_least(ratio: Fraction) -> np.float32:
+    """The nearest float32 that is not below: runtimes floor the size they compute."""
+    nearest = np.float32(ratio)
+    if Fraction(float(nearest)) < ratio:
+        nearest = np.nextafter(nearest, np.float32(np.inf))
+    return nearest
+
+
+def _picture(name: str, channels: int, sides: list[str]) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, *sides])

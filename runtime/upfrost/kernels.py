@@ -61,25 +61,23 @@ class Family:
     """Which register tiles suit a kind of device; the first that divides is taken."""
 
     name: str
+    direct: str  # the 3×3 shader
     conv3x3: tuple[RegisterTile, ...]
     conv: RegisterTile
 
 
 # Mali: 2×2×1 has the fewest instructions per product that stay within 64 registers
-# (docs/mali.md). CPU: wide tiles keep the weights of many products in registers.
+# (docs/mali.md). CPU: wide tiles load less; wider ones take seconds to compile.
 MALI = Family(
     "mali",
+    direct="conv3x3",
     conv3x3=(RegisterTile(2, 2, 1, (8, 8)),),
     conv=RegisterTile(2, 1, 1, (8, 8)),
 )
 CPU = Family(
     "cpu",
-    conv3x3=(
-        RegisterTile(4, 3, 4, (8, 1)),
-        RegisterTile(4, 3, 3, (8, 1)),
-        RegisterTile(4, 3, 2, (8, 1)),
-        RegisterTile(4, 3, 1, (8, 1)),
-    ),
+    direct="conv3x3_cpu",
+    conv3x3=(RegisterTile(4, 3, 1, (8, 1)),),
     conv=RegisterTile(4, 1, 1, (8, 1)),
 )
 FAMILIES = (MALI, CPU)
@@ -103,7 +101,7 @@ def _variants() -> dict[str, Variant]:
     shaders = [Variant(name, name) for name in plain]
     for family in FAMILIES:
         shaders += [
-            Variant(f"conv3x3_{tile.label}", "conv3x3", tile.defines)
+            Variant(f"{family.direct}_{tile.label}", family.direct, tile.defines)
             for tile in family.conv3x3
         ]
         shaders.append(
@@ -360,7 +358,7 @@ def conv(
     if not direct:
         constants += [*shape[2:], *node.stride, *node.dilation, *node.padding[:2]]
     return Call(
-        shader=f"{'conv3x3' if direct else 'conv'}_{tile.label}-{precision}",
+        shader=f"{family.direct if direct else 'conv'}_{tile.label}-{precision}",
         label=node.name,
         buffers=(
             source.buffer,

@@ -35,7 +35,7 @@ def gpu_advice(root: Path = Path("/")) -> list[str]:
                 f"sudo usermod -aG {group} {_user()}, then log in again."
             )
     drivers = sorted({_kernel_driver(root, node.name) for node in nodes} - {""})
-    known = f"The kernel drives {', '.join(drivers)}; " if drivers else ""
+    known = f"The kernel drives it by {', '.join(drivers)}; " if drivers else ""
     lines.append(f"{known}Mesa's Vulkan driver for it: {_install(root)}")
     if "panfrost" in drivers or not nodes:
         wanted = "PAN_I_WANT_A_BROKEN_VULKAN_DRIVER"

@@ -186,12 +186,15 @@ def run_batch(
         failed.append(failure.source)
         status.warn(f"upfrost: {failure.reason}")
         emit(Record(failure.source, "", error=failure.reason))
-    lost = None
+    lost = False
     for number, job in enumerate(plan.jobs, start=1):
         record = Record(str(job.source), str(job.target))
+        if lost:
+            failed.append(record.input)
+            record.error = "not tried, since the device was lost"
+            emit(record)
+            continue
         try:
-            if lost is not None:
-                raise DeviceLostError(f"not tried, since the device was lost: {lost}")
             status.begin(f"[{number}/{len(plan.jobs)}] {printable(job.source)}")
             _run(job, upscaler, options, status, record)
             record.status = "done"
@@ -204,11 +207,11 @@ def run_batch(
                 record.error = str(error)
         except DeviceLostError as error:
             record.error = f"{printable(job.source)}: {error}"
-            lost = lost or error
+            lost = True
         except Exception as error:
             record.error = _reason(job, error)
         if record.error is not None:
-            failed.append(str(job.source))
+            failed.append(record.input)
             status.warn(f"upfrost: {record.error}")
         for note in record.notes:
             status.warn(f"upfrost: {printable(job.source)}: {note}")

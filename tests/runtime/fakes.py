@@ -1,0 +1,104 @@
+"""An upscaler without a device, and the command `upfrost` with it.
+
+``python fakes.py ARGUMENTS`` is ``upfrost ARGUMENTS`` on this upscaler. The environment
+says how it behaves: FAKE_TILES and FAKE_SECONDS, how many tiles a picture has and how
+long each takes; FAKE_FAULT, what goes wrong with a picture whose first value is 13:
+lost, memory, bug, folder (OUT is removed), stuck (a call that no signal ends).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+
+from upfrost import cli
+from upfrost.device import DeviceInfo, DeviceLostError, OutOfDeviceMemoryError
+from upfrost.graph import Graph
+from upfrost.images import Pixels
+
+UNLUCKY = 13
+
+
+def device_info(kind: Literal["integrated", "cpu"] = "integrated") -> DeviceInfo:
+    return DeviceInfo(
+        index=0,
+        name="Pretender",
+        driver="none",
+        driver_version="1.2.3",
+        api_version="1.1.0",
+        kind=kind,
+        heap_bytes=1 << 30,
+        max_buffer_bytes=1 << 27,
+        max_workgroup=256,
+        max_grid=(65535, 65535, 65535),
+        max_shared_bytes=1 << 15,
+    )
+
+
+class FakeUpscaler:
+    """Repeats every pixel."""
+
+    def __init__(self, graph: Graph, options: argparse.Namespace) -> None:
+        self.graph = graph
+        self.precision = "fp16"
+        self.device = device_info("cpu" if options.device == "cpu" else "integrated")
+        self._output: str | None = getattr(options, "output", None)
+
+    def __call__(
+        self, picture: Pixels, progress: Callable[[int, int], None] | None = None
+    ) -> Pixels:
+        assert picture.shape[2] == self.graph.channels
+        if picture[0, 0, 0] == UNLUCKY:
+            self._fail(os.environ.get("FAKE_FAULT"))
+        tiles = int(os.environ.get("FAKE_TILES", "1"))
+        for done in range(1, tiles + 1):
+            time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+            if progress is not None:
+                progress(done, tiles)
+        scale = self.graph.scale
+        return picture.repeat(scale, axis=0).repeat(scale, axis=1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def _fail(self, fault: str | None) -> None:
+        if fault == "lost":
+            raise DeviceLostError("the device did not compute")
+        if fault == "memory":
+            raise OutOfDeviceMemoryError("the smallest tile does not fit")
+        if fault == "bug":
+            raise RuntimeError("this\nis a bug")
+        if fault == "folder" and self._output is not None:
+            shutil.rmtree(self._output)
+        if fault == "stuck":
+            print("stuck", file=sys.stderr, flush=True)
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 31)
+
+
+def picture(height: int = 6, width: int = 9, first: int = 200) -> Pixels:
+    """Any picture: `first` is its first value."""
+    rgb = np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    rgb[0, 0, 0] = first
+    return rgb
+
+
+if __name__ == "__main__":
+    cli.open_upscaler = FakeUpscaler  # type: ignore[assignment]
+    sys.exit(cli.main())

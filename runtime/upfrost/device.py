@@ -34,8 +34,8 @@ from upfrost.plan import PICTURE_IN, PICTURE_OUT, Plan
 Bytes = npt.NDArray[np.uint8]
 Kind = Literal["discrete", "integrated", "virtual", "cpu", "other"]
 
-# Nanoseconds. The kernel driver ends a Mali job after half a second; this is for what it
-# does not end. The binding takes 32 bits.
+# Nanoseconds. The kernel driver ends a Mali job after half a second; this is for what
+# it does not end. The binding takes 32 bits.
 DISPATCH_TIMEOUT = 4_000_000_000
 _KINDS: dict[int, Kind] = {
     vulkan.VK_PHYSICAL_DEVICE_TYPE_OTHER: "other",
@@ -259,9 +259,9 @@ class LoadedPlan:
         channels = planes.transpose(0, 3, 1, 2).reshape(
             4 * layout.quads, layout.rows, layout.stride
         )
-        return channels[: layout.channels, : layout.height, : layout.width].astype(
-            np.float32
-        )
+        pixels = channels[: layout.channels, : layout.height, : layout.width]
+        found: npt.NDArray[np.float32] = pixels.astype(np.float32)
+        return found
 
     def _submit(self, operation: kp.OpAlgoDispatch) -> None:
         self._sequence.eval_async(operation)

@@ -53,7 +53,8 @@ class TileGrid:
 def tile_grid(graph: Graph, height: int, width: int, side: int) -> TileGrid:
     """Tiles of at most `side` × `side` pixels for a picture of `height` × `width`.
 
-    Both are multiples of the graph's `alignment` (see `align`). Raises `ValueError` where `side` leaves nothing between the halos.
+    Both are multiples of the graph's `alignment` (see `align`). Raises
+    `ValueError` where `side` leaves nothing between the halos.
     """
     step = alignment(graph)
     reach = halo(graph)

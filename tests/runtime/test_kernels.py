@@ -1,0 +1,325 @@
+"""Every kernel computes what the NumPy reference computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.graphs import Builder
+from upfrost import kernels, reference
+from upfrost.device import Device, choose_device
+from upfrost.graph import (
+    INPUT,
+    Add,
+    Clamp,
+    Concat,
+    Graph,
+    LeakyRelu,
+    PixelShuffle,
+    Relu,
+)
+from upfrost.kernels import FAMILIES, Family, Precision
+from upfrost.plan import compile_graph, make_plan
+
+# fp32: sums of a few hundred products differ by their order alone.
+# fp16: values and weights carry 11 bits (5e-4 each); products are summed over one
+# block of four input channels, up to 100 taps here, and errors of random sign add up
+# to a few units of the largest value's last place.
+TOLERANCE = {"fp32": 1e-5, "fp16": 1e-2}
+SIZES = [(1, 1), (1, 37), (5, 2), (17, 33), (40, 64)]
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[Device]:
+    device = Device(choose_device())
+    yield device
+    device.close()
+
+
+def check(
+    device: Device,
+    graph: Graph,
+    size: tuple[int, int],
+    family: Family,
+    precision: Precision,
+    seed: int,
+) -> None:
+    """The value ``probe``, by the kernels and by the reference, on a random picture."""
+    rng = np.random.default_rng(seed)
+    picture = rng.integers(0, 256, (*size, graph.channels), dtype=np.uint8)
+    unit = (picture.transpose(2, 0, 1) / 255).astype(np.float32) * graph.value_range
+    expected = reference.evaluate(graph, unit.astype(np.float32))["probe"]
+    plan = make_plan(compile_graph(graph, family, precision), *size)
+    loaded = device.load(plan, inspect=True)
+    # Twice: a second run finds what the first one left in the buffers.
+    for _ in range(2):
+        loaded.run(picture)
+        found = loaded.value("probe")
+        assert found.shape == expected.shape
+        scale = np.abs(expected).max()
+        worst = np.abs(found - expected).max() / scale
+        assert worst <= TOLERANCE[precision], f"seed {seed}: off by {worst:.2e}"
+
+
+def probe_graph(
+    build: Builder,
+    make: Callable[[str], tuple[str, int]],
+    channels: int,
+    scale: int = 1,
+) -> Graph:
+    """Picture → `channels` channels → what `make` adds → three channels."""
+    lifted = build.conv(INPUT, 3, channels, kernel=1)
+    value, out_channels = make(lifted)
+    build.nodes = [
+        replace(
+            node,
+            name="probe" if node.name == value else node.name,
+            inputs=tuple("probe" if n == value else n for n in node.inputs),
+        )
+        for node in build.nodes
+    ]
+    return build.graph(build.conv("probe", out_channels, 3, kernel=1), scale)
+
+
+@pytest.fixture(params=FAMILIES, ids=lambda family: family.name)
+def family(request: pytest.FixtureRequest) -> Family:
+    found: Family = request.param
+    return found
+
+
+@pytest.fixture(params=["fp32", "fp16"])
+def precision(request: pytest.FixtureRequest) -> Precision:
+    found: Precision = request.param
+    return found
+
+
+CONVOLUTIONS = {
+    "3x3": {"kernel": 3},
+    "3x3 without bias": {"kernel": 3, "bias": False},
+    "1x1": {"kernel": 1},
+    "5x5": {"kernel": 5},
+    "1x7": {"kernel": (1, 7)},
+    "even": {"kernel": (2, 4)},
+    "dilated": {"kernel": 3, "dilation": (2, 3)},
+    "no padding": {"kernel": 1, "padding": (0, 0, 0, 0)},
+    "groups of 3": {"kernel": 3, "groups": 2},
+    "depthwise": {"kernel": 3, "groups": 6},
+}
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("attributes", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_convolution(
+    device: Device,
+    family: Family,
+    precision: Precision,
+    attributes: dict[str, Any],
+    size: tuple[int, int],
+) -> None:
+    build = Builder(seed=1)
+    graph = probe_graph(
+        build, lambda value: (build.conv(value, 6, 12, **attributes), 12), 6
+    )
+    check(device, graph, size, family, precision, seed=2)
+
+
+@pytest.mark.parametrize(("inner", "outer"), [(1, 1), (4, 16), (7, 9), (16, 32)])
+@pytest.mark.parametrize("seed", [3, 4])
+def test_3x3_channel_counts(
+    device: Device,
+    family: Family,
+    precision: Precision,
+    inner: int,
+    outer: int,
+    seed: int,
+) -> None:
+    build = Builder(seed)
+    graph = probe_graph(
+        build, lambda value: (build.conv(value, inner, outer), outer), inner
+    )
+    check(device, graph, (9, 21), family, precision, seed)
+
+
+@pytest.mark.parametrize("groups", [2, 3, 4])
+def test_groups_that_are_whole_quads_and_not(
+    device: Device, family: Family, precision: Precision, groups: int
+) -> None:
+    build = Builder(seed=5)
+    graph = probe_graph(
+        build,
+        lambda value: (build.conv(value, 24, 36, kernel=1, groups=groups), 36),
+        24,
+    )
+    check(device, graph, (6, 11), family, precision, seed=5)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("order", ["rectify", "add", "add rectify", "rectify add"])
+def test_epilogue(
+    device: Device, family: Family, precision: Precision, kernel: int, order: str
+) -> None:
+    build = Builder(seed=6)
+
+    def make(value: str) -> tuple[str, int]:
+        found = build.conv(value, 5, 5, kernel)
+        for part in order.split():
+            if part == "add":
+                found = build.add(Add, value, found)
+            else:
+                found = build.prelu(found, 5)
+        return build.add(Clamp, found, low=-0.5, high=0.6), 5
+
+    graph = probe_graph(build, make, 5)
+    program = compile_graph(graph, family, precision)
+    assert len(program.steps) == 3, "the epilogue took every operation"
+    check(device, graph, (7, 19), family, precision, seed=6)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("operation", ["relu", "leaky", "prelu", "clamp", "add"])
+def test_elementwise(
+    device: Device,
+    family: Family,
+    precision: Precision,
+    operation: str,
+    size: tuple[int, int],
+) -> None:
+    """Of a value that others need too, so that no epilogue takes it."""
+    build = Builder(seed=7)
+
+    def make(value: str) -> tuple[str, int]:
+        kept = build.conv(value, 7, 7, kernel=1)
+        match operation:
+            case "relu":
+                found = build.add(Relu, kept)
+            case "leaky":
+                found = build.add(LeakyRelu, kept, slope=0.2)
+            case "prelu":
+                found = build.prelu(kept, 7)
+            case "clamp":
+                found = build.add(Clamp, kept, low=-0.1, high=0.3)
+            case _:
+                found = build.add(Add, kept, kept)
+        return build.add(Concat, found, kept), 14
+
+    graph = probe_graph(build, make, 7)
+    check(device, graph, size, family, precision, seed=7)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("counts", [(4, 4), (8, 3), (3, 8), (5, 1, 6), (1, 1, 1)])
+def test_concatenation(
+    device: Device,
+    family: Family,
+    precision: Precision,
+    counts: tuple[int, ...],
+    size: tuple[int, int],
+) -> None:
+    build = Builder(seed=8)
+
+    def make(value: str) -> tuple[str, int]:
+        pieces = [build.conv(value, 6, count) for count in counts]
+        return build.add(Concat, *pieces), sum(counts)
+
+    check(device, probe_graph(build, make, 6), size, family, precision, seed=8)
+
+
+def test_nested_concatenations_cost_no_copy(
+    device: Device, family: Family, precision: Precision
+) -> None:
+    build = Builder(seed=9)
+
+    def make(value: str) -> tuple[str, int]:
+        joined, count = value, 8
+        for _ in range(3):
+            grown = build.conv(joined, count, 8)
+            joined, count = build.add(Concat, joined, grown), count + 8
+        return joined, count
+
+    graph = probe_graph(build, make, 8)
+    plan = make_plan(compile_graph(graph, family, precision), 12, 20)
+    assert not [call for call in plan.calls if call.shader.startswith("gather")]
+    check(device, graph, (12, 20), family, precision, seed=9)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_concatenation_in_another_order_than_computed(
+    device: Device, family: Family, precision: Precision, swapped: bool
+) -> None:
+    """A piece that is read before the piece above it is written must see zeros."""
+    build = Builder(seed=10)
+
+    def make(value: str) -> tuple[str, int]:
+        first = build.conv(value, 6, 4)
+        second = build.conv(first, 4, 4)
+        pieces = (second, first) if swapped else (first, second)
+        return build.add(Concat, *pieces), 8
+
+    check(device, probe_graph(build, make, 6), (9, 9), family, precision, seed=10)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(("factor", "channels"), [(2, 3), (3, 1), (4, 3), (2, 5)])
+def test_pixel_shuffle(
+    device: Device,
+    family: Family,
+    precision: Precision,
+    factor: int,
+    channels: int,
+    size: tuple[int, int],
+) -> None:
+    build = Builder(seed=11)
+    inner = channels * factor**2
+
+    def make(value: str) -> tuple[str, int]:
+        return build.add(PixelShuffle, value, factor=factor), channels
+
+    graph = probe_graph(build, make, inner, scale=factor)
+    check(device, graph, size, family, precision, seed=11)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("ratio", [2, 3, 4])
+def test_resize(
+    device: Device,
+    family: Family,
+    precision: Precision,
+    mode: str,
+    ratio: int,
+    size: tuple[int, int],
+) -> None:
+    build = Builder(seed=12)
+
+    def make(value: str) -> tuple[str, int]:
+        return build.resize(value, mode, ratio), 5
+
+    graph = probe_graph(build, make, 5, scale=ratio)
+    check(device, graph, size, family, precision, seed=12)
+
+
+def test_stride_and_back(device: Device, family: Family, precision: Precision) -> None:
+    build = Builder(seed=13)
+
+    def make(value: str) -> tuple[str, int]:
+        half = build.conv(value, 6, 8, stride=(2, 2), padding=(1, 1, 1, 1))
+        return build.add(PixelShuffle, half, factor=2), 2
+
+    graph = probe_graph(build, make, 6)
+    check(device, graph, (18, 34), family, precision, seed=13)
+
+
+def test_value_range_255(device: Device, family: Family, precision: Precision) -> None:
+    build = Builder(seed=14)
+    graph = probe_graph(build, lambda value: (build.conv(value, 4, 4), 4), 4)
+    check(device, replace(graph, value_range=255.0), (5, 6), family, precision, seed=14)
+
+
+def test_every_shader_is_listed_once() -> None:
+    paths = [variant.path for variant in kernels.VARIANTS.values()]
+    assert len(set(paths)) == len(paths)
+    assert all(path.is_file() for path in paths)

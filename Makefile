@@ -27,7 +27,7 @@ lint:
 
 shaders:
 	@tools/setup.sh test
-	@.venv/bin/python tools/compile_shaders.py
+	@.venv/bin/python shaders/build.py
 
 clean:
 	rm -rf .venv demo setup.log .mypy_cache .pytest_cache .ruff_cache .hypothesis

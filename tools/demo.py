@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from upfrost import UpfrostError, Upscaler
+from upfrost.device import DeviceError
+from upfrost.graph import GraphError
+from upfrost.modelfile import ModelFileError
+from upfrost.upscaler import Upscaler
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -112,6 +115,7 @@ def main() -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     try:
         upscaler = Upscaler(options.model)
+        print(f"Upscaling with {options.model} on {upscaler.device.name}", flush=True)
         for number, path in enumerate(pictures, 1):
             seconds = demonstrate(path, upscaler, options.model, options.output)
             with Image.open(path) as opened:
@@ -121,7 +125,7 @@ def main() -> int:
                 f"{seconds:.2f} s",
                 flush=True,
             )
-    except UpfrostError as error:
+    except (DeviceError, GraphError, ModelFileError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     print(f"The results are in {options.output}; begin with *-compared.png.")

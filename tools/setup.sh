@@ -170,7 +170,6 @@ def _open_without_u(file, mode="r", *arguments, **options):
 builtins.open = io.open = _open_without_u
 PYTHON
     env CXXFLAGS="-include limits -include cstdint -w" PYTHONPATH="$build/site" \
-        MAKEFLAGS="-j$(nproc)" \
         "$build/venv/bin/python" -m pip wheel --no-cache-dir --no-deps \
         --no-build-isolation -w "$1" "pyshaderc==$PYSHADERC_VERSION"
 }

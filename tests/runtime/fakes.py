@@ -4,6 +4,7 @@
 says how it behaves: FAKE_TILES and FAKE_SECONDS, how many tiles a picture has and how
 long each takes; FAKE_FAULT, what goes wrong with a picture whose first value is 13:
 lost, memory, bug, folder (OUT is removed), stuck (a call that no signal ends).
+FAKE_CPU makes the device a CPU.
 """
 
 from __future__ import annotations
@@ -47,11 +48,16 @@ def device_info(kind: Literal["integrated", "cpu"] = "integrated") -> DeviceInfo
 class FakeUpscaler:
     """Repeats every pixel."""
 
-    def __init__(self, graph: Graph, options: argparse.Namespace) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        kind: Literal["integrated", "cpu"] = "integrated",
+        output: str | None = None,
+    ) -> None:
         self.graph = graph
         self.precision = "fp16"
-        self.device = device_info("cpu" if options.device == "cpu" else "integrated")
-        self._output: str | None = getattr(options, "output", None)
+        self.device = device_info(kind)
+        self._output = output
 
     def __call__(
         self, picture: Pixels, progress: Callable[[int, int], None] | None = None
@@ -99,6 +105,14 @@ def picture(height: int = 6, width: int = 9, first: int = 200) -> Pixels:
     return rgb
 
 
+def open_fake(graph: Graph, options: argparse.Namespace) -> FakeUpscaler:
+    """Takes the place of `cli.open_upscaler`."""
+    kind: Literal["integrated", "cpu"] = (
+        "cpu" if os.environ.get("FAKE_CPU") else "integrated"
+    )
+    return FakeUpscaler(graph, kind, options.output)
+
+
 if __name__ == "__main__":
-    cli.open_upscaler = FakeUpscaler  # type: ignore[assignment]
+    cli.open_upscaler = open_fake  # type: ignore[assignment]
     sys.exit(cli.main())

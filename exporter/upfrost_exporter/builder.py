@@ -36,12 +36,17 @@ class ExportError(ValueError):
 
 
 class GraphBuilder:
-    """A graph in the making. `shapes` are those for a picture of the example's size."""
+    """A graph in the making; `shapes` are those for the picture that is traced."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        height: int = EXAMPLE_HEIGHT,
+        width: int = EXAMPLE_WIDTH,
+    ) -> None:
         self.nodes: list[Node] = []
         self.tensors: dict[str, Tensor] = {}
-        self.shapes = {INPUT: Shape(channels, EXAMPLE_HEIGHT, EXAMPLE_WIDTH)}
+        self.shapes = {INPUT: Shape(channels, height, width)}
 
     def tensor(self, name: str, array: Numbers) -> str:
         """Keep `array` as float32; returns the name it is kept under."""
@@ -75,6 +80,26 @@ class GraphBuilder:
             bias=self.tensor(f"{label}.shift", shift) if np.any(shift) else None,
             groups=len(scale),
         )
+
+    def batch_norm(
+        self,
+        label: str,
+        value: str,
+        *,
+        mean: Numbers,
+        variance: Numbers,
+        epsilon: float,
+        weight: Numbers | None = None,
+        bias: Numbers | None = None,
+    ) -> str:
+        """Normalisation by known statistics (arXiv:1502.03167), as `affine`."""
+        scale = 1 / np.sqrt(variance + epsilon)
+        if weight is not None:
+            scale = scale * weight
+        shift = -mean * scale
+        if bias is not None:
+            shift = shift + bias
+        return self.affine(label, value, scale, shift)
 
     def graph(
         self,

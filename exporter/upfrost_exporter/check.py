@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -13,21 +13,27 @@ from upfrost.reference import Array
 from upfrost_exporter.builder import ExportError
 
 TOLERANCE = 1e-4
-_SIZES = ((24, 40), (35, 23))
+SIZES = ((24, 40), (35, 23))
 
 
-def verify(graph: Graph, source: Callable[[Array], Array], *, seed: int = 0) -> float:
+def verify(
+    graph: Graph,
+    source: Callable[[Array], Array],
+    *,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    seed: int = 0,
+) -> float:
     """Largest difference between graph and source, as a share of the value range.
 
     `source` maps (channels, height, width) float32 to the network's output. Both get
-    seeded random pictures of two sizes, one of them odd. Raises `ExportError` above
-    `TOLERANCE`. Results beyond the value range (as of untrained networks) raise the
-    scale of the comparison to the largest of them.
+    seeded random pictures of the given heights and widths, rounded up to what the
+    graph takes. Raises `ExportError` above `TOLERANCE`. Results beyond the value range
+    (as of untrained networks) raise the scale of the comparison to the largest.
     """
     step = alignment(graph)
     random = np.random.default_rng(seed)
     worst = 0.0
-    for size in _SIZES:
+    for size in sizes:
         height, width = (math.ceil(extent / step) * step for extent in size)
         picture = graph.value_range * random.random(
             (graph.channels, height, width), np.float32

@@ -431,14 +431,16 @@ def _batch_norm(call: Call) -> list[_Value]:
         raise call.refuse(
             "it has no running statistics", "set track_running_stats=True and train"
         )
-    scale = 1 / np.sqrt(variance + call["eps"])
-    weight, bias = call.array("weight"), call.array("bias")
-    if weight is not None:
-        scale = scale * weight
-    shift = -mean * scale
-    if bias is not None:
-        shift = shift + bias
-    return [_Value(call.builder.affine(call.label, call.value("input"), scale, shift))]
+    result = call.builder.batch_norm(
+        call.label,
+        call.value("input"),
+        mean=mean,
+        variance=variance,
+        epsilon=call["eps"],
+        weight=call.array("weight"),
+        bias=call.array("bias"),
+    )
+    return [_Value(result)]
 
 
 def _prelu(call: Call) -> _Value:

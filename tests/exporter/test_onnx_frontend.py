@@ -1,0 +1,352 @@
+"""ONNX models arrive as graphs with ONNX Runtime's result, or are refused."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from torch import nn
+
+from tests.exporter.networks import Cascade, Normalised, Plain
+from tests.graphs import (
+    assert_same_graph,
+    every_operation,
+    plain_network,
+    random_network,
+)
+from upfrost import reference
+from upfrost.graph import Graph
+from upfrost_exporter import ExportError
+from upfrost_exporter.onnx_backend import to_onnx, write_onnx
+from upfrost_exporter.onnx_frontend import read_onnx
+
+Sides = list[int | str | None]
+FREE: Sides = [1, 3, "height", "width"]
+
+
+def model(
+    nodes: list[NodeProto],
+    constants: dict[str, np.ndarray] | None = None,
+    sides: Sides = FREE,
+    opset: int = 17,
+    kind: int = TensorProto.FLOAT,
+) -> ModelProto:
+    """A model that reads x and gives the last node's output."""
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", kind, sides)],
+        [helper.make_tensor_value_info(nodes[-1].output[0], kind, [None] * 4)],
+        [numpy_helper.from_array(a, name) for name, a in (constants or {}).items()],
+    )
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8
+    )
+
+
+def saved(made: ModelProto, folder: Path) -> Path:
+    path = folder / "net.onnx"
+    onnx.save_model(made, str(path))
+    return path
+
+
+def node(kind: str, *inputs: str, to: str = "y", **attributes: Any) -> NodeProto:
+    name = f"the_{kind}" if to == "y" else f"{kind}_to_{to}"
+    return helper.make_node(kind, list(inputs), [to], name, **attributes)
+
+
+def floats(*numbers: float) -> np.ndarray:
+    return np.array(numbers, np.float32)
+
+
+def ints(*numbers: int) -> np.ndarray:
+    return np.array(numbers, np.int64)
+
+
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(shape).standard_normal(shape, np.float32)
+
+
+@pytest.mark.parametrize("make", [every_operation, plain_network])
+def test_a_network_comes_back_from_onnx(
+    make: Callable[[int], Graph], tmp_path: Path
+) -> None:
+    graph = make(0)
+    path = tmp_path / "net.onnx"
+    write_onnx(graph, path)
+    found = read_onnx(path)
+    picture = np.random.default_rng(0).random((3, 8, 12), np.float32)
+    expected, result = (reference.run(each, picture) for each in (graph, found))
+    assert np.abs(result - expected).max() <= 1e-6
+    assert (found.name, found.scale) == (graph.name, graph.scale)
+    assert {**found.metadata, **graph.metadata} == found.metadata
+
+
+@pytest.mark.parametrize("seed", range(10), ids=lambda seed: f"seed{seed}")
+def test_random_networks_come_back(seed: int, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    write_onnx(random_network(seed), path)
+    read_onnx(path)  # compares with ONNX Runtime
+
+
+def test_the_value_range_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    made = to_onnx(plain_network(0))
+    for entry in made.metadata_props:
+        if entry.key == "upfrost.value_range":
+            entry.value = "255.0"
+    onnx.save_model(made, str(path))
+    assert read_onnx(path).value_range == 255
+    assert read_onnx(path, value_range=1.0).value_range == 1
+
+
+@pytest.mark.parametrize("opset", [11, 13, 20])
+@pytest.mark.parametrize("free", [True, False], ids=["any-size", "one-size"])
+@pytest.mark.parametrize(
+    ("network", "scale"),
+    [
+        (lambda: Plain(5, 3, "bicubic"), 3),
+        (lambda: Plain(4, 4, "nearest"), 4),
+        (Cascade, 2),
+        (Normalised, 2),
+    ],
+    ids=["bicubic", "nearest", "cascade", "normalised"],
+)
+def test_networks_that_pytorch_writes(
+    network: Callable[[], nn.Module],
+    scale: int,
+    free: bool,
+    opset: int,
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(opset)
+    path = tmp_path / "net.onnx"
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network().eval(),
+            (torch.rand(1, 3, 20, 28),),
+            buffer,  # type: ignore[arg-type]
+            dynamo=False,
+            opset_version=opset,
+            input_names=["x"],
+            dynamic_axes={"x": {2: "h", 3: "w"}} if free else None,
+        )
+    path.write_bytes(buffer.getvalue())
+    graph = read_onnx(path)
+    assert (graph.scale, graph.channels) == (scale, 3)
+    assert graph.metadata["source"] == "net.onnx"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants"),
+    [
+        ([node("Conv", "x", "w")], {"w": random(3, 3, 1, 1)}),
+        ([node("Conv", "x", "w", auto_pad="SAME_UPPER")], {"w": random(3, 3, 2, 4)}),
+        ([node("Conv", "x", "w", auto_pad="SAME_LOWER")], {"w": random(3, 3, 2, 4)}),
+        (
+            [node("Conv", "x", "w", group=3, pads=[2, 0, 2, 0], dilations=[2, 1])],
+            {"w": random(3, 1, 3, 1)},
+        ),
+        ([node("Add", "s", "x")], {"s": random(3, 1, 1)}),
+        ([node("Sub", "s", "x")], {"s": random(1, 3, 1, 1)}),
+        ([node("Sub", "x", "s")], {"s": floats(0.5)}),
+        ([node("Mul", "s", "x")], {"s": random(1)}),
+        ([node("Div", "x", "s")], {"s": floats(3.0)}),
+        ([node("Neg", "x", to="n"), node("Sub", "x", "n")], {}),
+        ([node("PRelu", "x", "s")], {"s": random(3, 1, 1)}),
+        ([node("PRelu", "x", "s")], {"s": random(1)}),
+        ([node("Clip", "x", "low")], {"low": floats(0.2)}),
+        ([node("Clip", "x", "", "high")], {"high": floats(0.2)}),
+        ([node("Clip", "x", "low")], {"low": floats(0)}),
+        (
+            [node("Concat", "x", "x", to="c", axis=-3), node("Conv", "c", "w")],
+            {"w": random(3, 6, 1, 1)},
+        ),
+        (
+            [
+                node("Conv", "x", "w", to="c"),
+                node("DepthToSpace", "c", blocksize=2, mode="DCR"),
+            ],
+            {"w": random(12, 3, 1, 1)},
+        ),
+        (
+            [node("Resize", "x", "", "scales", nearest_mode="round_prefer_ceil")],
+            {"scales": floats(1, 1, 3, 3)},
+        ),
+        (
+            [
+                node("Shape", "x", to="s"),
+                node("Slice", "s", "zero", "two", to="front"),
+                node("Slice", "s", "two", "four", to="sides"),
+                node("Mul", "sides", "factor", to="large"),
+                node("Concat", "front", "large", to="sizes", axis=0),
+                node("Resize", "x", "", "", "sizes", mode="linear"),
+            ],
+            {
+                "zero": ints(0),
+                "two": ints(2),
+                "four": ints(4),
+                "factor": ints(2, 2),
+            },
+        ),
+        (
+            [
+                helper.make_node("Cast", ["x"], ["c"], to=TensorProto.FLOAT),
+                node("Dropout", "c", to="d"),
+                node("Relu", "d"),
+            ],
+            {},
+        ),
+    ],
+)
+def test_an_operation_gives_what_onnx_runtime_gives(
+    nodes: list[NodeProto], constants: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    read_onnx(saved(model(nodes, constants), tmp_path))
+
+
+def test_upsample_of_old_models(tmp_path: Path) -> None:
+    made = model(
+        [node("Upsample", "x", "scales", mode="nearest")],
+        {"scales": floats(1, 1, 2, 2)},
+        opset=9,
+    )
+    assert read_onnx(saved(made, tmp_path)).scale == 2
+
+
+ATTENTION = [
+    node("Relu", "x", to="r"),
+    node("Softmax", "r", axis=1),
+]
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (model(ATTENTION), r"Softmax 'the_Softmax' \(operation 2 of 2\): .*attention"),
+        (model([node("GlobalAveragePool", "x")]), "looks at the whole picture"),
+        (model([node("Transpose", "x", perm=[0, 2, 3, 1])]), "channels first"),
+        (model([node("Mul", "x", "x")]), "both factors are computed"),
+        (model([node("Relu", "x")], sides=[1, 4, 8, 8]), r"has shape \[1, 4, 8, 8\]"),
+        (model([node("Relu", "x")], sides=[2, 3, 8, 8]), "with 1 or 3 channels"),
+        (model([node("Relu", "x")], sides=[1, 3, 8]), r"has shape \[1, 3, 8\]"),
+        (model([node("Relu", "x")], kind=TensorProto.FLOAT16), "is float16, not float"),
+        (
+            model([node("Conv", "x", "w")], {"w": random(3, 4, 3, 3)}),
+            r"Conv 'the_Conv' .*expects 4 input channels, found 3",
+        ),
+        (
+            model([node("Conv", "x", "w")], {"w": random(3, 3, 3, 3)}),
+            r"output for a 64×64 picture is .*height=62",
+        ),
+        (
+            model([node("Conv", "x", "w")], {"w": random(3, 3, 1, 1) * np.nan}),
+            "holds a number that is not finite",
+        ),
+        (
+            model(
+                [node("Resize", "x", "", "s", mode="linear")],
+                {"s": floats(1, 1, 2, 3)},
+            ),
+            "height and width are scaled differently",
+        ),
+        (
+            model(
+                [
+                    node(
+                        "Resize",
+                        "x",
+                        "",
+                        "s",
+                        mode="linear",
+                        coordinate_transformation_mode="align_corners",
+                    )
+                ],
+                {"s": floats(1, 1, 2, 2)},
+            ),
+            "export it with align_corners=False",
+        ),
+        (
+            model(
+                [node("ConstantOfShape", "s", to="c"), node("Add", "x", "c")],
+                {"s": ints(1 << 40, 1 << 40)},
+            ),
+            "ConstantOfShape .* makes .* numbers",
+        ),
+        (
+            model(
+                [node("Expand", "v", "s", to="c"), node("Add", "x", "c")],
+                {"v": random(1), "s": ints(1 << 31, 1 << 31)},
+            ),
+            "Expand .* makes .* numbers",
+        ),
+        (
+            model(
+                [node("Tile", "v", "s", to="c"), node("Add", "x", "c")],
+                {"v": random(1), "s": ints(1 << 40)},
+            ),
+            "Tile .* works on constants only",
+        ),
+        (model([node("Identity", "x")]), "returns its input unchanged"),
+    ],
+)
+def test_what_cannot_be_carried_is_refused(
+    made: ModelProto, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match=message) as error:
+        read_onnx(saved(made, tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_result_that_depends_on_the_size_is_refused(tmp_path: Path) -> None:
+    made = model([node("Resize", "x", "", "", "sizes")], {"sizes": ints(1, 3, 96, 128)})
+    with pytest.raises(ExportError, match=r"the source gives an array of shape"):
+        read_onnx(saved(made, tmp_path))
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    whole = to_onnx(plain_network(0)).SerializeToString()
+    path = tmp_path / "net.onnx"
+    random_bytes = np.random.default_rng(0).bytes(500)
+    for data in (b"", b"hello", random_bytes, *(whole[:n] for n in range(1, 400, 13))):
+        path.write_bytes(data)
+        with pytest.raises(ExportError) as error:
+            read_onnx(path)
+        assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"none\.onnx: cannot be read"):
+        read_onnx(tmp_path / "none.onnx")
+
+
+def test_weights_outside_the_models_folder_are_not_read(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(random(3, 3, 1, 1).tobytes())
+    folder = tmp_path / "model"
+    folder.mkdir()
+    made = model([node("Conv", "x", "w")], {"w": random(3, 3, 1, 1)})
+    weight = made.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="../secret.bin")
+    path = folder / "net.onnx"
+    path.write_bytes(made.SerializeToString())
+    with pytest.raises(ExportError, match="not a valid ONNX model"):
+        read_onnx(path)
+
+
+def test_reading_twice_gives_the_same_graph(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    write_onnx(every_operation(2), path)
+    assert_same_graph(read_onnx(path), read_onnx(path))

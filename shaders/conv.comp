@@ -27,44 +27,45 @@ void main()
     uint top = push.source_base + first_quad * push.source_plane - PADDING_LEFT;
     uint weight = quad * IN_QUADS * ROWS * COLUMNS * 4;
 
+    // A number that Mesa does not know: it would unroll the taps until they spill.
+    uint rows = ROWS + (push.source_stride >> 31);
+
     vec4 sum[TILE_H][TILE_W];
-    for (uint j = 0; j < TILE_H; j++)
-        for (uint i = 0; i < TILE_W; i++)
-            sum[j][i] = vec4(0.0);
+    PIXELS sum[j][i] = vec4(0.0);
 
     for (uint input_quad = 0; input_quad < IN_QUADS; input_quad++) {
-        for (uint row = 0; row < ROWS; row++) {
+        for (uint row = 0; row < rows; row++) {
+#ifdef FP16
+#define SUM part
             Quad part[TILE_H][TILE_W];
-            for (uint j = 0; j < TILE_H; j++)
-                for (uint i = 0; i < TILE_W; i++)
-                    part[j][i] = Quad(0.0);
+            PIXELS part[j][i] = Quad(0.0);
+#else
+#define SUM sum
+#endif
             for (uint column = 0; column < COLUMNS; column++) {
                 Quad w0 = weights[weight], w1 = weights[weight + 1];
                 Quad w2 = weights[weight + 2], w3 = weights[weight + 3];
                 weight += 4;
-                for (uint j = 0; j < TILE_H; j++) {
+                PIXELS
+                {
                     // Rows above the picture count down from zero and wrap, which
                     // min() would turn into the last row: hence the signed minimum.
                     int source_y = min(
                         int((y + j) * STRIDE_Y + row * DILATION_Y) - int(PADDING_TOP),
                         int(last_row));
-                    for (uint i = 0; i < TILE_W; i++) {
-                        uint source_x = (x + i) * STRIDE_X + column * DILATION_X;
-                        source_x = min(source_x, push.source_stride + PADDING_LEFT - 1);
-                        Quad v = source[top + uint(source_y * int(push.source_stride))
-                                        + source_x];
-                        part[j][i] += v.x * w0 + v.y * w1 + v.z * w2 + v.w * w3;
-                    }
+                    uint source_x = (x + i) * STRIDE_X + column * DILATION_X;
+                    source_x = min(source_x, push.source_stride + PADDING_LEFT - 1);
+                    Quad v = source[top + uint(source_y * int(push.source_stride))
+                                    + source_x];
+                    SUM[j][i] = SUM[j][i] + v.x * w0 + v.y * w1 + v.z * w2 + v.w * w3;
                 }
             }
-            for (uint j = 0; j < TILE_H; j++)
-                for (uint i = 0; i < TILE_W; i++)
-                    sum[j][i] += vec4(part[j][i]);
+#ifdef FP16
+            PIXELS sum[j][i] += vec4(part[j][i]);
+#endif
         }
         top += push.source_plane;
     }
 
-    for (uint j = 0; j < TILE_H; j++)
-        for (uint i = 0; i < TILE_W; i++)
-            store(sum[j][i], quad, x + i, y + j);
+    PIXELS store(sum[j][i], quad, x + i, y + j);
 }

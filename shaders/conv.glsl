@@ -1,8 +1,7 @@
 // The parts that all convolutions share: buffers, push constants, epilogue, store.
 //
 // Weights: per output quad, input quad and tap four quads, one per input channel.
-// Sums: products of one input quad in the storage precision, which are then added up
-// in fp32.
+// Sums: fp32; in half precision over one input quad, and these in fp32.
 
 #include "upfrost.glsl"
 
@@ -25,6 +24,12 @@ layout(constant_id = 1) const uint RESIDUAL = 0;
 layout(constant_id = 2) const bool RECTIFY = false;  // x > 0 ? x : slope * x
 layout(constant_id = 3) const float LOW = -3.0e38;   // clamp, last
 layout(constant_id = 4) const float HIGH = 3.0e38;
+
+// The pixels of the register tile. Loops of known bounds and small bodies are unrolled
+// by every compiler; an array that a loop's variable indexes would else go to memory.
+#define PIXELS \
+    for (uint j = 0; j < TILE_H; j++) \
+        for (uint i = 0; i < TILE_W; i++)
 
 const uint RESIDUAL_BEFORE_ACTIVATION = 1;
 const uint RESIDUAL_AFTER_ACTIVATION = 2;

@@ -4,13 +4,8 @@
 // exactly, so that no invocation has to ask whether it has work.
 #include "conv.glsl"
 
-// Mesa's compiler unrolls small loops only, and an array that a loop's variable indexes
-// goes to memory: loops over pixels stay loops, the taps are spelled out. Rows of the
-// input are loaded when the first tap needs them, which keeps all within 64 registers.
-#define PIXELS \
-    for (uint j = 0; j < TILE_H; j++) \
-        for (uint i = 0; i < TILE_W; i++)
-
+// Mesa does not unroll loops as large as one over taps: they are spelled out. Rows of
+// the input are loaded when the first tap needs them, to stay within 64 registers.
 #define ROW(r) \
     for (uint i = 0; i < TILE_W + 2; i++) \
         block[r][i] = source[corner + (r) * push.source_stride + i];

@@ -4,9 +4,6 @@
 // registers, but compiles slowly: the taps' rows stay a loop, which costs a few loads.
 #include "conv.glsl"
 
-#define PIXELS \
-    for (uint j = 0; j < TILE_H; j++) \
-        for (uint i = 0; i < TILE_W; i++)
 #define SUMS for (uint q = 0; q < QUADS; q++) PIXELS
 
 #ifdef FP16

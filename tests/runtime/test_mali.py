@@ -1,0 +1,100 @@
+"""Every shader in use on Mali stays within its registers, by Mesa's own compiler.
+
+A spill is a load and a store of a slow memory in the inner loop: no shader may have one
+on any of the two architectures. Needs a folder with Mesa's PanVK driver and the program
+`mali-stats` (CONTRIBUTING.md), named by the environment variable UPFROST_PANVK.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from upfrost.kernels import CPU, MALI, VARIANTS
+
+PANVK = os.environ.get("UPFROST_PANVK")
+pytestmark = pytest.mark.skipif(
+    not PANVK, reason="UPFROST_PANVK names no folder with mali-stats"
+)
+
+# Specialization constants by shader source: the costliest of each kind, and for the
+# convolutions what changes the inner loop.
+_EPILOGUES = [(0, 0), (1, 1), (2, 1)]  # residual, rectify
+CONSTANTS: dict[str, list[tuple[int, ...]]] = {
+    "clear": [()],
+    "unpack": [(1,), (3,)],
+    # channels, value range (bits of 1.0), factor, skip, ratio
+    "pack": [(3, 0x3F800000, 1, 0), (3, 0x3F800000, 4, 3, 4, 1)],
+    "pixel_shuffle": [(2, 3), (3, 16)],
+    "resize": [(1, 2, 1), (2, 3, 2), (3, 4, 1)],
+    "elementwise": [(0, 1), (1, 1)],
+    "gather": [(0, 16), (3, 18)],
+    "conv3x3": [(quads, *end) for quads in (1, 4, 16) for end in _EPILOGUES],
+    "conv": [
+        (16, 1, 1, 0xFF61B1E6, 0x7F61B1E6, *size)  # clamp at ∓3e38
+        # rows, columns, strides, dilations, paddings
+        for size in [
+            (1, 1, 1, 1, 1, 1, 0, 0),
+            (1, 5, 1, 1, 1, 1, 0, 2),
+            (3, 3, 1, 1, 2, 2, 2, 2),
+            (3, 3, 2, 2, 1, 1, 1, 1),
+            (5, 5, 1, 1, 1, 1, 2, 2),
+            (7, 7, 1, 1, 1, 1, 3, 3),
+            (9, 9, 1, 1, 1, 1, 4, 4),
+        ]
+    ],
+}
+
+
+def shaders_in_use() -> list[str]:
+    """Names, without the precision, of the variants that a plan for a Mali may name."""
+    elsewhere = {
+        f"{source}_{tile.label}"
+        for source, tiles in [(CPU.direct, CPU.conv3x3), ("conv", (CPU.conv,))]
+        for tile in tiles
+    } - {f"conv_{MALI.conv.label}"}
+    names = {name.removesuffix("-fp16").removesuffix("-fp32") for name in VARIANTS}
+    return sorted(names - elsewhere)
+
+
+def mali_stats(
+    files: Sequence[Path], constants: Sequence[int], gpu: str
+) -> list[dict[str, Any]]:
+    """What Mesa's compiler says of each file."""
+    specialization = [
+        word
+        for index, value in enumerate(constants)
+        for word in ("--spec", f"{index}={value}")
+    ]
+    program = Path(str(PANVK)) / "mali-stats"
+    done = subprocess.run(
+        [str(program), "--json", *specialization, *map(str, files), gpu],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("gpu", ["g52", "g610"])
+@pytest.mark.parametrize("shader", shaders_in_use())
+def test_no_shader_spills(shader: str, gpu: str) -> None:
+    variants = [
+        VARIANTS[name]
+        for name in (shader, f"{shader}-fp32", f"{shader}-fp16")
+        if name in VARIANTS
+    ]
+    files = [variant.path for variant in variants]
+    for constants in CONSTANTS[variants[0].source]:
+        rows = mali_stats(files, constants, gpu)
+        assert len(rows) == len(files)
+        for row in rows:
+            found = (row["spills"], row["fills"])
+            assert found == (0, 0), f"{row['file']}, constants {constants}: {found}"

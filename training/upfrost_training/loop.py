@@ -56,7 +56,7 @@ def learning_rate(step: int, s: TrainSettings) -> float:
 
 
 def finish_step(s: TrainSettings) -> int:
-    """The first step of the finish: its own loss, in fp32."""
+    """The first step of the finish: it has its own loss."""
     return s.steps - round(s.steps * s.finish_share)
 
 
@@ -95,7 +95,7 @@ def train_step(
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(state.step, s)
     lr, hr = (to_tensor(pictures, device) for pictures in batch)
-    with torch.autocast(device.type, torch.bfloat16, enabled=s.bf16 and not finish):
+    with torch.autocast(device.type, torch.bfloat16, enabled=s.bf16):
         output = forward(lr)
     loss = pixel_loss(output, hr, s.finish_loss if finish else s.loss, s.chroma)
     state.optimizer.zero_grad(set_to_none=True)
@@ -186,7 +186,8 @@ def start(config: Config, folder: Path, device: torch.device) -> State:
     torch.manual_seed(config.train.seed)
     model = make_network(config.kind, config.network).to(device)
     if config.train.start_from and not (folder / CHECKPOINT).exists():
-        take_weights(model, load_checkpoint(Path(config.train.start_from))["ema"])
+        first = folder.parent / config.train.start_from / CHECKPOINT
+        take_weights(model, load_checkpoint(first)["ema"])
     ema = deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, foreach=True)
     state = State(0, model, ema, optimizer, 0.0)

@@ -16,19 +16,23 @@ def pixel_loss(
 ) -> Tensor:
     """Mean loss between (B, 3, H, W) pictures in [0, 1].
 
-    `kind` is "l1", "l2" or "charbonnier" (sqrt(d² + 1e-6)). The difference is taken in
-    YCbCr; `chroma` is the weight of each chroma plane, luma's being 1.
+    `kind` is "l1", "l2", "charbonnier" (sqrt(d² + 1e-6)), or "rmse": the root of each
+    crop's mean square, averaged over crops. That follows the mean PSNR of pictures,
+    and its gradient is of L1's size, so Adam's moments stay valid when a run changes
+    from one to the other. The difference is taken in YCbCr; `chroma` is the weight of
+    each chroma plane, luma's being 1.
     """
     matrix = torch.tensor(RGB_TO_YCC, dtype=output.dtype, device=output.device)
     difference = torch.einsum("kc,bchw->bkhw", matrix, output - target)
     if kind == "l1":
-        cost = difference.abs()
+        planes = difference.abs().mean(dim=(2, 3))
     elif kind == "l2":
-        cost = difference.square()
+        planes = difference.square().mean(dim=(2, 3))
     elif kind == "charbonnier":
-        cost = (difference.square() + 1e-6).sqrt()
+        planes = (difference.square() + 1e-6).sqrt().mean(dim=(2, 3))
+    elif kind == "rmse":
+        planes = (difference.square().mean(dim=(2, 3)) + 1e-10).sqrt()
     else:
-        raise ValueError(f"unknown loss {kind!r}: use l1, l2 or charbonnier")
-    means = cost.mean(dim=(0, 2, 3))
+        raise ValueError(f"unknown loss {kind!r}: use l1, l2, charbonnier or rmse")
     weights = torch.tensor((1.0, chroma, chroma), dtype=output.dtype)
-    return (means * weights.to(output.device)).sum()
+    return (planes.mean(dim=0) * weights.to(output.device)).sum()

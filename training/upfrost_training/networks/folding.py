@@ -101,9 +101,8 @@ class BranchedConv3x3(nn.Module):
     def folded(self) -> nn.Conv2d:
         """A plain convolution of the same outputs."""
         conv = nn.Conv2d(self.inputs, self.outputs, 3, padding=1, groups=self.groups)
-        with torch.no_grad():
-            conv.weight.copy_(self.kernel())
-            conv.bias = nn.Parameter(self.bias.detach().clone())
+        conv.weight = nn.Parameter(self.kernel().detach())
+        conv.bias = nn.Parameter(self.bias.detach().clone())
         return conv
 
 

@@ -1,0 +1,106 @@
+"""Batches are pairs, drawn from sharp places of pictures that are not held out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from upfrost_training.data import (
+    DataError,
+    is_held_out,
+    load_pairs,
+    picture_files,
+    read_rgb,
+    sample,
+    validation_crops,
+)
+from upfrost_training.resize import Picture, shrink
+
+
+def textured(seed: int, height: int = 96, width: int = 120) -> Picture:
+    """Noise: sharp, but not so strong that scaling must clamp."""
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(60, 190, size=(height // 2, width // 2, 3), dtype=np.uint8)
+    return noise.repeat(2, axis=0).repeat(2, axis=1)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    for seed in range(3):
+        Image.fromarray(textured(seed)).save(tmp_path / f"{seed}.png")
+    return picture_files(tmp_path)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("step", [0, 7])
+def test_low_and_high_resolution_crops_belong_together(
+    pictures: list[Path], scale: int, step: int
+) -> None:
+    pairs = load_pairs(pictures, scale, patch=16, threshold=4.0)
+    low, high = sample(pairs, batch=12, seed=3, step=step)
+    assert low.shape == (12, 16, 16, 3)
+    assert high.shape == (12, 16 * scale, 16 * scale, 3)
+    for lr, hr in zip(low, high, strict=True):
+        inner = shrink(hr, scale)[2:-2, 2:-2].astype(int)
+        # Rows and columns are rounded in turn, so a turned crop may differ by one.
+        assert np.abs(inner - lr[2:-2, 2:-2]).max() <= 1
+
+
+def test_a_batch_depends_on_seed_and_step_alone(pictures: list[Path]) -> None:
+    pairs = load_pairs(pictures, 2, patch=16, threshold=4.0)
+    for a, b in zip(sample(pairs, 4, 1, 5), sample(pairs, 4, 1, 5), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(sample(pairs, 4, 1, 5)[0], sample(pairs, 4, 1, 6)[0])
+    assert not np.array_equal(sample(pairs, 4, 1, 5)[0], sample(pairs, 4, 2, 5)[0])
+
+
+def test_flat_places_are_left_out(tmp_path: Path) -> None:
+    picture = np.full((128, 256, 3), 90, np.uint8)
+    picture[:, 128:] = textured(0, 128, 128)
+    Image.fromarray(picture).save(tmp_path / "half.png")
+    pairs = load_pairs(picture_files(tmp_path), 2, patch=16, threshold=4.0)
+    assert pairs.origins[:, 2].min() * 2 + 32 > 128
+    Image.fromarray(picture[:, :64]).save(tmp_path / "half.png")
+    with pytest.raises(DataError, match="lower `sharpness`"):
+        load_pairs(picture_files(tmp_path), 2, patch=16, threshold=4.0)
+
+
+def test_validation_takes_the_sharpest_squares(tmp_path: Path) -> None:
+    picture = np.full((64, 128, 3), 90, np.uint8)
+    picture[:, 64:] = textured(0, 64, 64)
+    Image.fromarray(picture).save(tmp_path / "half.png")
+    (crop,) = validation_crops(picture_files(tmp_path), 2, side=64, per_picture=1)
+    np.testing.assert_array_equal(crop.hr, picture[:, 64:])
+    np.testing.assert_array_equal(crop.lr, shrink(crop.hr, 2))
+
+
+def test_one_picture_of_so_many_is_held_out() -> None:
+    assert [i for i in range(24) if is_held_out(i, 12)] == [6, 18]
+    assert not any(is_held_out(i, 0) for i in range(24))
+
+
+def test_missing_and_broken_pictures_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        picture_files(tmp_path / "nothing")
+    with pytest.raises(DataError, match="no picture found"):
+        picture_files(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"a\.png: cannot be read"):
+        read_rgb(tmp_path / "a.png")
+
+
+def thumbnail(picture: Picture) -> Picture:
+    """16x16 means, which survive scaling and recompression."""
+    small = Image.fromarray(picture).resize((16, 16), Image.Resampling.BOX)
+    return np.asarray(small)
+
+
+def test_no_evaluation_picture_is_trained_on(data: Path) -> None:
+    trained = [thumbnail(read_rgb(p)) for p in picture_files(data / "wikipedia-photos")]
+    for folder in ("Set5/x2", "Set14/x2"):
+        for path in sorted((data / folder).glob("*_HR.png")):
+            small = thumbnail(read_rgb(path)).astype(int)
+            for other in trained:
+                # Different photographs differ by 30 and more on average.
+                assert np.abs(small - other).mean() > 10.0, path

@@ -1,0 +1,91 @@
+"""The metrics give the published figures, and what can be computed by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from upfrost_training.data import DataError
+from upfrost_training.evaluate import (
+    bicubic,
+    evaluate_folder,
+    luma,
+    pair_files,
+    y_psnr,
+    y_ssim,
+)
+
+
+@pytest.mark.parametrize(
+    ("folder", "psnr", "ssim"),
+    [
+        # Y-PSNR as the data's README states it; SSIM as published for bicubic
+        # (0.9299, 0.8104, 0.8688, 0.7027), made with other copies of the pictures.
+        ("Set5/x2", 33.68, 0.9299),
+        ("Set5/x4", 28.43, 0.8104),
+        ("Set14/x2", 30.33, 0.8688),
+        ("Set14/x4", 26.09, 0.7027),
+    ],
+)
+def test_bicubic_has_the_published_quality(
+    data: Path, folder: str, psnr: float, ssim: float
+) -> None:
+    scale = int(folder[-1])
+    quality = evaluate_folder(data / folder, bicubic(scale), scale)
+    assert quality.psnr == pytest.approx(psnr, abs=0.01)
+    assert quality.ssim == pytest.approx(ssim, abs=0.0025)
+
+
+def test_luma_spans_the_video_range() -> None:
+    picture = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0]]], np.uint8)
+    np.testing.assert_allclose(luma(picture), [[16.0, 235.0, 81.481]], atol=1e-9)
+
+
+def test_psnr_of_a_known_difference() -> None:
+    a = np.full((20, 20, 3), 100, np.uint8)
+    b = a + np.uint8(10)
+    difference = 10.0 * 219.0 / 255.0
+    expected = 20.0 * np.log10(255.0 / difference)
+    assert y_psnr(a, b, 2) == pytest.approx(expected, abs=1e-9)
+    assert y_psnr(a, a, 2) == float("inf")
+
+
+def test_the_border_is_left_out() -> None:
+    a = np.zeros((20, 20, 3), np.uint8)
+    b = a.copy()
+    b[:2], b[-2:], b[:, :2], b[:, -2:] = 255, 255, 255, 255
+    assert y_psnr(a, b, 2) == float("inf")
+    assert y_psnr(a, b, 1) < 20.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ssim_is_one_for_equals_and_known_for_constants(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    picture = rng.integers(256, size=(24, 30, 3), dtype=np.uint8)
+    assert y_ssim(picture, picture, 2) == pytest.approx(1.0, abs=1e-9)
+    a, b = (np.full_like(picture, value) for value in rng.integers(256, size=2))
+    x, y, c1 = luma(a)[0, 0], luma(b)[0, 0], (0.01 * 255.0) ** 2
+    # Variances cancel to rounding of squares near 6e4, against c2 = 58.5.
+    expected = (2 * x * y + c1) / (x**2 + y**2 + c1)
+    assert y_ssim(a, b, 2) == pytest.approx(expected, abs=1e-8)
+
+
+def test_noise_lowers_both() -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(100, 150, size=(40, 40, 3), dtype=np.uint8)
+    little = picture + rng.integers(5, size=picture.shape, dtype=np.uint8)
+    much = picture + rng.integers(50, size=picture.shape, dtype=np.uint8)
+    assert y_psnr(picture, little, 2) > y_psnr(picture, much, 2)
+    assert y_ssim(picture, little, 2) > y_ssim(picture, much, 2)
+
+
+def test_folders_that_are_not_pairs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no pairs"):
+        pair_files(tmp_path)
+    Image.new("RGB", (32, 32)).save(tmp_path / "1_HR.png")
+    with pytest.raises(DataError, match="missing partner"):
+        pair_files(tmp_path)
+    Image.new("RGB", (16, 16)).save(tmp_path / "1_LR.png")
+    with pytest.raises(DataError, match="wrong scale"):
+        evaluate_folder(tmp_path, bicubic(4), 4)

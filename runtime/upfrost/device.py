@@ -27,6 +27,7 @@ from upfrost.kernels import (
     Call,
     Constant,
     Family,
+    Words,
     row_words,
 )
 from upfrost.plan import PICTURE_IN, PICTURE_OUT, Plan
@@ -248,12 +249,10 @@ class LoadedPlan:
         For tests and for people who look for an error. Raises `ValueError` unless the
         plan was loaded with `inspect`.
         """
-        if not self._inspect:
-            raise ValueError("values can be read from a plan loaded with inspect=True")
         place = self.plan.places[name]
         layout = place.layout
         dtype = np.float16 if self.plan.precision == "fp16" else np.float32
-        elements = self._buffers[place.buffer].data().view(dtype).reshape(-1, 4)
+        elements = self.words(place.buffer).view(dtype).reshape(-1, 4)
         planes = elements[layout.base :][: layout.quads * layout.plane]
         planes = planes.reshape(layout.quads, layout.rows, layout.stride, 4)
         channels = planes.transpose(0, 3, 1, 2).reshape(
@@ -262,6 +261,13 @@ class LoadedPlan:
         pixels = channels[: layout.channels, : layout.height, : layout.width]
         found: npt.NDArray[np.float32] = pixels.astype(np.float32)
         return found
+
+    def words(self, number: int) -> Words:
+        """Buffer `number` as 32-bit words. Raises `ValueError` as `value` does."""
+        if not self._inspect:
+            raise ValueError("values can be read from a plan loaded with inspect=True")
+        words: Words = self._buffers[number].data()
+        return words
 
     def _submit(self, operation: kp.OpAlgoDispatch) -> None:
         self._sequence.eval_async(operation)
@@ -272,7 +278,7 @@ class _Picture:
     """A picture in host memory: the header's words and the rows' bytes."""
 
     def __init__(self, tensor: kp.Tensor, width: int, channels: int) -> None:
-        self.words: npt.NDArray[np.uint32] = tensor.data()
+        self.words: Words = tensor.data()
         rows = self.words[HEADER_BYTES // 4 :].reshape(-1, row_words(width, channels))
         self.rows: Bytes = rows.view(np.uint8)[:, : width * channels]
 

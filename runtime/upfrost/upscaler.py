@@ -20,7 +20,7 @@ from upfrost.device import (
 from upfrost.graph import Graph
 from upfrost.kernels import Precision
 from upfrost.modelfile import find_model, read_model
-from upfrost.plan import compile_graph, make_plan
+from upfrost.plan import Plan, compile_graph, make_plan
 from upfrost.tiles import TileGrid, align, largest_side, smallest_side, tile_grid
 
 Bytes = npt.NDArray[np.uint8]
@@ -137,13 +137,17 @@ class Upscaler:
         side = self._tile or largest_side(fits, height, width, smallest)
         grid = tile_grid(self.graph, height, width, side)
         if self._tile is None and not fits(grid.height, grid.width):
-            plan = make_plan(self._program, grid.height, grid.width)
+            plan = self.plan(grid)
             raise OutOfDeviceMemoryError(
                 f"the smallest tile of {self.graph.name} needs "
                 f"{plan.bytes / 2**20:.1f} MiB, the budget is "
                 f"{self._memory / 2**20:.1f} MiB"
             )
         return grid
+
+    def plan(self, grid: TileGrid) -> Plan:
+        """The calls and buffers of one of its tiles."""
+        return make_plan(self._program, grid.height, grid.width)
 
     def close(self) -> None:
         """Give the device's memory back."""
@@ -168,6 +172,5 @@ class Upscaler:
             grid.width,
         ):
             self._loaded = None  # gives its memory back before the next one takes some
-            plan = make_plan(self._program, grid.height, grid.width)
-            loaded = self._loaded = self._device.load(plan)
+            loaded = self._loaded = self._device.load(self.plan(grid))
         return loaded

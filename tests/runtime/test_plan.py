@@ -1,0 +1,127 @@
+"""Plans: what is fused, what buffers cost, and that the result is the reference's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from tests import graphs
+from tests.graphs import Builder
+from upfrost import reference
+from upfrost.device import Device, choose_device
+from upfrost.graph import INPUT, Clamp, GraphError, Node, PixelShuffle
+from upfrost.kernels import CPU, FAMILIES, MALI, Family
+from upfrost.plan import compile_graph, make_plan
+from upfrost.tiles import align
+
+
+@pytest.mark.parametrize("layers", [0, 1, 5])
+def test_a_plain_network_costs_a_dispatch_per_convolution_and_two(layers: int) -> None:
+    graph = graphs.plain_network(seed=0, layers=layers)
+    plan = make_plan(compile_graph(graph, MALI, "fp16"), 20, 30)
+    convolutions = layers + 1
+    assert len(plan.calls) == convolutions + 2
+
+
+@pytest.mark.parametrize("layers", [4, 9])
+def test_a_chain_needs_two_buffers_and_one_for_the_skip(layers: int) -> None:
+    graph = graphs.plain_network(seed=0, layers=layers)
+    plan = make_plan(compile_graph(graph, MALI, "fp16"), 20, 30)
+    assert len(plan.buffer_bytes) == 2 + 3
+
+
+def test_weights_are_packed_once_for_every_tile_size() -> None:
+    program = compile_graph(graphs.plain_network(seed=0), CPU, "fp32")
+    small, large = make_plan(program, 8, 8), make_plan(program, 80, 80)
+    for one, other in zip(small.calls, large.calls, strict=True):
+        for mine, theirs in zip(one.buffers, other.buffers, strict=True):
+            assert isinstance(mine, int) or mine is theirs
+
+
+def test_fp16_takes_half_the_bytes_of_fp32() -> None:
+    graph = graphs.plain_network(seed=0, channels=16)
+    sizes = [
+        sum(make_plan(compile_graph(graph, MALI, p), 64, 64).buffer_bytes[2:])
+        for p in ("fp16", "fp32")
+    ]
+    assert 2 * sizes[0] == sizes[1]
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[Device]:
+    device = Device(choose_device())
+    yield device
+    device.close()
+
+
+@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_random_networks_give_the_references_bytes(
+    device: Device, seed: int, family: Family
+) -> None:
+    """Fusion, buffers that are used again and copies leave the result as it is."""
+    graph = graphs.random_network(seed)
+    rng = np.random.default_rng(seed)
+    picture = align(rng.integers(0, 256, (23, 14, 3), dtype=np.uint8), graph)
+    plan = make_plan(compile_graph(graph, family, "fp32"), *picture.shape[:2])
+    found = device.load(plan).run(picture).astype(int)
+    expected = reference.upscale_bytes(graph, picture)
+    # fp32 sums in another order may fall on the other side of a rounding.
+    assert np.abs(found - expected).max() <= 1
+    assert np.mean(found == expected) >= 0.999
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_buffers_hold_what_the_plan_says(device: Device, seed: int) -> None:
+    """No kernel writes before or behind its buffer's planes."""
+    graph = graphs.random_network(seed)
+    plan = make_plan(compile_graph(graph, CPU, "fp32"), 64, 64)
+    loaded = device.load(plan, inspect=True)
+    loaded.run(np.full((64, 64, 3), 255, np.uint8))
+    for name, place in plan.places.items():
+        elements = plan.buffer_bytes[place.buffer] // 16
+        end = place.layout.base + place.layout.quads * place.layout.plane
+        assert end <= elements, name
+    for number in range(2, len(plan.buffer_bytes)):
+        words = loaded.words(number)
+        front = min(
+            place.layout.base
+            for place in plan.places.values()
+            if place.buffer == number
+        )
+        assert not words[: 4 * front].any()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unknown(Node):
+    op = "unknown"
+
+
+def test_an_operation_without_a_kernel_is_refused_by_name() -> None:
+    graph = graphs.plain_network(seed=0)
+    odd = Unknown(name="odd", inputs=(graph.output,))
+    changed = dataclasses.replace(graph, nodes=(*graph.nodes, odd), output="odd")
+    with pytest.raises(GraphError, match=r"'odd' \(unknown\).*no kernel"):
+        compile_graph(changed, MALI, "fp16")
+
+
+def test_weights_that_fp16_cannot_hold_are_refused() -> None:
+    graph = graphs.plain_network(seed=0)
+    name = next(name for name in graph.tensors if name.endswith("weight"))
+    huge = {**graph.tensors, name: graph.tensors[name] * np.float32(1e9)}
+    with pytest.raises(GraphError, match="too large for fp16"):
+        compile_graph(dataclasses.replace(graph, tensors=huge), MALI, "fp16")
+
+
+def test_a_clamp_narrower_than_the_bytes_is_kept(device: Device) -> None:
+    build = Builder(seed=3)
+    value = build.conv(INPUT, 3, 12)
+    value = build.add(PixelShuffle, value, factor=2)
+    value = build.add(Clamp, value, low=0.25, high=0.5)
+    graph = build.graph(value, scale=2)
+    picture = np.random.default_rng(3).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    found = device.load(make_plan(compile_graph(graph, CPU, "fp32"), 8, 8)).run(picture)
+    assert (found.min(), found.max()) == (64, 128)

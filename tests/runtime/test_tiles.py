@@ -1,0 +1,118 @@
+"""Tiles cover the picture once, and their seams cannot be seen."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import graphs
+from upfrost.graph import Graph, alignment, halo
+from upfrost.kernels import Precision
+from upfrost.modelfile import bundled_models, read_model
+from upfrost.tiles import align, largest_side, smallest_side, tile_grid
+from upfrost.upscaler import Upscaler
+
+CASES = 400
+
+
+@settings(max_examples=CASES, deadline=None)
+@given(
+    seed=st.integers(0, 30),
+    blocks=st.tuples(st.integers(1, 400), st.integers(1, 400)),
+    extra=st.integers(0, 300),
+)
+def test_every_pixel_is_kept_once_and_far_enough_from_a_seam(
+    seed: int, blocks: tuple[int, int], extra: int
+) -> None:
+    graph = graphs.random_network(seed)
+    step = alignment(graph)
+    height, width = blocks[0] * step, blocks[1] * step
+    grid = tile_grid(graph, height, width, smallest_side(graph) + extra)
+    for axis, extent in enumerate((height, width)):
+        reach = halo(graph)[axis]
+        expected = 0
+        for window, kept in grid.windows[axis]:
+            assert window.start % step == 0
+            assert 0 <= window.start < window.stop <= extent
+            assert window.stop - window.start == (grid.height, grid.width)[axis]
+            assert kept.start == expected < kept.stop
+            expected = kept.stop
+            assert window.start == 0 or kept.start - window.start >= reach
+            assert window.stop == extent or window.stop - kept.stop >= reach
+        assert expected == extent
+
+
+def test_the_number_of_planner_cases_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with capsys.disabled():
+        print(f"\n[tile planner: {CASES} cases]")
+
+
+def test_a_tile_within_the_halo_is_refused() -> None:
+    graph = graphs.plain_network(seed=0, layers=4)
+    with pytest.raises(ValueError, match=r"too small.*at least 11"):
+        tile_grid(graph, 100, 100, 10)
+
+
+def test_the_largest_side_is_the_last_that_fits() -> None:
+    assert largest_side(lambda h, w: h * w <= 2500, 1000, 1000, 8) == 50
+    assert largest_side(lambda h, w: h * w <= 2500, 10, 1000, 8) == 250
+    assert largest_side(lambda h, w: h * w <= 600, 30, 20, 8) == 30
+
+
+NETWORKS = {
+    "plain": graphs.plain_network(seed=1, layers=3),
+    "every operation": graphs.every_operation(seed=1),
+    "random": graphs.random_network(seed=4),
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("size", [(1, 1), (37, 61), (64, 20)], ids=str)
+def test_tiles_give_the_bits_of_the_whole(
+    name: str, precision: Precision, size: tuple[int, int]
+) -> None:
+    assert_seamless(NETWORKS[name], precision, size)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("model", sorted(bundled_models()))
+def test_bundled_models_give_the_bits_of_the_whole(
+    model: str, precision: Precision
+) -> None:
+    assert_seamless(read_model(bundled_models()[model]), precision, (73, 91))
+
+
+def assert_seamless(graph: Graph, precision: Precision, size: tuple[int, int]) -> None:
+    picture = np.random.default_rng(5).integers(0, 256, (*size, 3), dtype=np.uint8)
+    with Upscaler(graph, precision=precision) as upscale:
+        whole = upscale(picture)
+    for extra in (0, 7):
+        side = smallest_side(graph) + extra
+        with Upscaler(graph, precision=precision, tile=side) as upscale:
+            tiled = upscale(picture)
+        assert np.array_equal(tiled, whole), f"tiles of {side}"
+
+
+def test_a_budget_bounds_the_plans_bytes() -> None:
+    graph = dataclasses.replace(graphs.plain_network(seed=2, channels=16))
+    budget = 300_000
+    with Upscaler(graph, memory=budget) as upscale:
+        grid = upscale.tiles(500, 700)
+        assert len(grid) > 1
+        assert upscale.plan(grid).bytes <= budget
+
+
+def test_strides_repeat_the_last_row_and_column() -> None:
+    graph = graphs.every_operation(seed=0)
+    picture = np.arange(3 * 5 * 3, dtype=np.uint8).reshape(3, 5, 3)
+    aligned = align(picture, graph)
+    assert aligned.shape == (4, 6, 3)
+    assert np.array_equal(aligned[3], aligned[2])
+    assert np.array_equal(aligned[:, 5], aligned[:, 4])

@@ -1,0 +1,188 @@
+"""`Upscaler` against PyTorch, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests import graphs
+from tests.exporter import networks
+from upfrost import Upscaler
+from upfrost.device import DeviceError, OutOfDeviceMemoryError
+from upfrost.graph import (
+    INPUT,
+    Add,
+    Clamp,
+    Concat,
+    Conv2d,
+    Graph,
+    PixelShuffle,
+    Prelu,
+    Relu,
+    Resize,
+)
+from upfrost.modelfile import bundled_models, read_model
+from upfrost.tiles import smallest_side
+from upfrost_exporter import trace_module
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def photograph(seed: int, height: int, width: int) -> Bytes:
+    """A random picture without more detail than a photograph has."""
+    rng = np.random.default_rng(seed)
+    coarse = torch.tensor(rng.uniform(0, 1, (1, 3, height // 3 + 1, width // 3 + 1)))
+    smooth = functional.interpolate(coarse, size=(height, width), mode="bicubic")
+    noisy = smooth[0].permute(1, 2, 0).numpy() + rng.normal(0, 0.02, (height, width, 3))
+    return (np.clip(noisy, 0, 1) * 255).astype(np.uint8)
+
+
+def torch_bytes(module: nn.Module, picture: Bytes) -> Bytes:
+    """What PyTorch makes of the picture, rounded as the runtime rounds."""
+    batch = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None].float() / 255
+    with torch.no_grad():
+        result = module.eval()(batch)[0].clamp(0, 1)
+    return torch.floor(result * 255 + 0.5).byte().permute(1, 2, 0).numpy()
+
+
+def psnr(one: Bytes, other: Bytes) -> float:
+    error = np.mean((one.astype(float) - other) ** 2)
+    return float(10 * np.log10(255**2 / error)) if error else float("inf")
+
+
+class TorchGraph(nn.Module):
+    """A graph's operations by PyTorch, as far as released models use them."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, picture: Tensor) -> Tensor:
+        values = {INPUT: picture}
+        tensors = {
+            name: torch.tensor(array.astype(np.float32))
+            for name, array in self.graph.tensors.items()
+        }
+        for node in self.graph.nodes:
+            inputs = [values[name] for name in node.inputs]
+            match node:
+                case Conv2d():
+                    top, left, bottom, right = node.padding
+                    result = functional.conv2d(
+                        functional.pad(inputs[0], (left, right, top, bottom)),
+                        tensors[node.weight],
+                        tensors[node.bias] if node.bias else None,
+                        node.stride,
+                        0,
+                        node.dilation,
+                        node.groups,
+                    )
+                case Relu():
+                    result = functional.relu(inputs[0])
+                case Prelu():
+                    result = functional.prelu(inputs[0], tensors[node.slope])
+                case Clamp():
+                    result = inputs[0].clamp(node.low, node.high)
+                case Add():
+                    result = inputs[0] + inputs[1]
+                case Concat():
+                    result = torch.cat(inputs, dim=1)
+                case PixelShuffle():
+                    result = functional.pixel_shuffle(inputs[0], node.factor)
+                case Resize():
+                    factor = node.ratio[0] / node.ratio[1]
+                    result = functional.interpolate(
+                        inputs[0], scale_factor=factor, mode=node.mode
+                    )
+                case _:
+                    raise TypeError(node.op)
+            values[node.name] = result
+        return values[self.graph.output]
+
+
+def check_against_torch(graph: Graph, module: nn.Module, seed: int) -> None:
+    picture = photograph(seed, 61, 83)
+    expected = torch_bytes(module, picture)
+    with Upscaler(graph, precision="fp32") as upscale:
+        single = upscale(picture)
+    difference = np.abs(single.astype(int) - expected)
+    assert difference.max() <= 1
+    assert np.mean(difference.max(axis=2) == 0) >= 0.999
+    with Upscaler(graph, precision="fp16") as upscale:
+        half = upscale(picture)
+    assert psnr(half, single) >= 50
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    "make",
+    [networks.Plain, lambda: networks.Plain(scale=3, mode="bicubic"), networks.Cascade],
+    ids=["plain", "plain ×3", "cascade"],
+)
+def test_exported_networks_give_pytorchs_bytes(
+    make: Callable[[], nn.Module], seed: int
+) -> None:
+    torch.manual_seed(seed)
+    module = make()
+    scale = module(torch.zeros(1, 3, 8, 8)).shape[-1] // 8
+    check_against_torch(trace_module(module, name="network", scale=scale), module, seed)
+
+
+@pytest.mark.parametrize("model", sorted(bundled_models()))
+def test_bundled_models_give_pytorchs_bytes(model: str) -> None:
+    graph = read_model(bundled_models()[model])
+    check_against_torch(graph, TorchGraph(graph), seed=3)
+
+
+def test_a_picture_of_another_type_or_shape_is_refused() -> None:
+    with Upscaler(graphs.plain_network(seed=0)) as upscale:
+        for picture in (
+            np.zeros((4, 4, 3), np.float32),
+            np.zeros((4, 4), np.uint8),
+            np.zeros((0, 4, 3), np.uint8),
+        ):
+            with pytest.raises(ValueError, match=r"uint8 with shape \(H, W, 3\)"):
+                upscale(picture)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="takes 3 channels, found 4"):
+            upscale(np.zeros((4, 4, 4), np.uint8))
+
+
+def test_progress_counts_tiles() -> None:
+    graph = graphs.plain_network(seed=0)
+    seen: list[tuple[int, int]] = []
+    with Upscaler(graph, tile=smallest_side(graph) + 9) as upscale:
+        upscale(
+            np.zeros((40, 30, 3), np.uint8), lambda done, of: seen.append((done, of))
+        )
+    count = seen[0][1]
+    assert count > 1
+    assert seen == [(done, count) for done in range(1, count + 1)]
+
+
+def test_a_budget_too_small_for_any_tile_is_one_clear_line() -> None:
+    with (
+        Upscaler(graphs.plain_network(seed=0), memory=1000) as upscale,
+        pytest.raises(OutOfDeviceMemoryError, match=r"smallest tile .* budget is"),
+    ):
+        upscale(np.zeros((40, 30, 3), np.uint8))
+
+
+def test_an_unknown_device_lists_what_there_is() -> None:
+    with pytest.raises(DeviceError, match=r"'Adreno'; there is 0: "):
+        Upscaler(graphs.plain_network(seed=0), device="Adreno")
+
+
+def test_pictures_of_many_sizes_through_one_upscaler() -> None:
+    graph = graphs.plain_network(seed=0)
+    picture = photograph(4, 30, 40)
+    with Upscaler(graph) as upscale:
+        first = upscale(picture)
+        for size in (1, 7, 29):
+            assert upscale(picture[:size, :size]).shape == (2 * size, 2 * size, 3)
+        assert np.array_equal(upscale(picture), first)

@@ -127,12 +127,9 @@ def _report(error: Exception) -> int:
     """Say what went wrong in one line; the exit code."""
     if os.environ.get("UPFROST_TRACEBACK"):
         traceback.print_exception(error)
-    if isinstance(error, ModuleNotFoundError):
-        return _fail(
-            1,
-            f"the Python module {error.name!r} is missing; tools/setup.sh installs "
-            "what upfrost needs",
-        )
+    if isinstance(error, ImportError):
+        # Kompute's binding without libvulkan fails like this, too.
+        return _fail(1, f"{error}; tools/setup.sh run installs what upfrost needs")
     from upfrost.batch import UsageError
     from upfrost.graph import GraphError
     from upfrost.images import PictureError
@@ -347,16 +344,21 @@ def _devices(options: argparse.Namespace) -> int:
     from upfrost import device
     from upfrost.advice import gpu_advice
 
-    devices = device.list_devices()
-    chosen = device.choose_device() if devices else None
+    try:
+        devices = device.list_devices()
+        chosen = device.choose_device()
+        problem = None
+    except device.DeviceError as error:
+        devices, chosen, problem = (), None, str(error)
     advice = [] if any(info.is_gpu for info in devices) else gpu_advice()
     if options.json:
         entries = [
             dataclasses.asdict(info) | {"is_gpu": info.is_gpu, "chosen": info == chosen}
             for info in devices
         ]
-        print(json.dumps({"devices": entries, "advice": advice}, indent=2))
-        return 0 if devices else 1
+        said = {"devices": entries, "error": problem, "advice": advice}
+        print(json.dumps(said, indent=2))
+        return 1 if problem else 0
     for info in devices:
         mark = "*" if info == chosen else " "
         kind = f"{info.kind} GPU" if info.is_gpu else f"{info.kind}, not a GPU"
@@ -373,13 +375,11 @@ def _devices(options: argparse.Namespace) -> int:
             ),
         ):
             print(f"     {label:10} {text}")
-    if not devices:
-        print("There is no Vulkan device.")
     if advice:
-        print("\nNo GPU is among them. On a board:" if devices else "\nOn a board:")
+        print("\nNo GPU is among them. On a board:" if devices else "On a board:")
         for line in advice:
             print(_wrap(line, "  - ", "    "))
-    return 0 if devices else 1
+    return _fail(1, problem) if problem else 0
 
 
 def _add_models(commands: _Commands) -> None:

@@ -3,7 +3,8 @@
 ``python fakes.py ARGUMENTS`` is ``upfrost ARGUMENTS`` on this upscaler. The environment
 says how it behaves: FAKE_TILES and FAKE_SECONDS, how many tiles a picture has and how
 long each takes; FAKE_FAULT, what goes wrong with a picture whose first value is 13:
-lost, memory, bug, folder (OUT is removed), stuck (a call that no signal ends).
+lost, memory, bug, folder (OUT is removed), slow (many tiles), stuck (a call that no
+signal ends).
 FAKE_CPU makes the device a CPU.
 """
 
@@ -63,11 +64,15 @@ class FakeUpscaler:
         self, picture: Pixels, progress: Callable[[int, int], None] | None = None
     ) -> Pixels:
         assert picture.shape[2] == self.graph.channels
-        if picture[0, 0, 0] == UNLUCKY:
-            self._fail(os.environ.get("FAKE_FAULT"))
         tiles = int(os.environ.get("FAKE_TILES", "1"))
+        seconds = float(os.environ.get("FAKE_SECONDS", "0"))
+        if picture[0, 0, 0] == UNLUCKY:
+            fault = os.environ.get("FAKE_FAULT")
+            if fault == "slow":
+                tiles, seconds = 10_000, 0.1
+            self._fail(fault)
         for done in range(1, tiles + 1):
-            time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+            time.sleep(seconds)
             if progress is not None:
                 progress(done, tiles)
         scale = self.graph.scale
@@ -95,7 +100,7 @@ class FakeUpscaler:
             shutil.rmtree(self._output)
         if fault == "stuck":
             print("stuck", file=sys.stderr, flush=True)
-            hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 31)
+            hashlib.pbkdf2_hmac("sha256", b"", b"", (1 << 31) - 1)
 
 
 def picture(height: int = 6, width: int = 9, first: int = 200) -> Pixels:

@@ -35,9 +35,6 @@ from upfrost.plan import PICTURE_IN, PICTURE_OUT, Plan
 Bytes = npt.NDArray[np.uint8]
 Kind = Literal["discrete", "integrated", "virtual", "cpu", "other"]
 
-# Nanoseconds. The kernel driver ends a Mali job after half a second; this is for what
-# it does not end. The binding takes 32 bits.
-DISPATCH_TIMEOUT = 4_000_000_000
 _KINDS: dict[int, Kind] = {
     vulkan.VK_PHYSICAL_DEVICE_TYPE_OTHER: "other",
     vulkan.VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU: "integrated",
@@ -197,9 +194,8 @@ class LoadedPlan:
             _tensor(manager, size, host=inspect or number in (PICTURE_IN, PICTURE_OUT))
             for number, size in enumerate(plan.buffer_bytes)
         ]
-        self._sequence = manager.sequence()
 
-        def operation(call: Call) -> kp.OpAlgoDispatch:
+        def submission(call: Call) -> kp.Sequence:
             tensors = [
                 constant(item) if isinstance(item, Constant) else self._buffers[item]
                 for item in call.buffers
@@ -211,11 +207,12 @@ class LoadedPlan:
                 np.array(call.constants, np.uint32),
                 np.array(call.push, np.uint32),
             )
-            return kp.OpAlgoDispatch(algorithm, np.array(call.push, np.uint32))
+            # Without an argument, the push constants of the algorithm are used.
+            return manager.sequence().record(kp.OpAlgoDispatch(algorithm))
 
-        self._operations = [operation(call) for call in plan.calls]
+        self._submissions = [submission(call) for call in plan.calls]
         for call in plan.setup:
-            self._submit(operation(call))
+            submission(call).eval()
         scale, channels = plan.scale, plan.channels
         self._given = _Picture(self._buffers[PICTURE_IN], plan.width, channels)
         self._result = _Picture(
@@ -232,8 +229,8 @@ class LoadedPlan:
         self._given.words[0] = token
         self._result.words[0] = token
         self._given.rows[...] = picture.reshape(picture.shape[0], -1)
-        for operation in self._operations:
-            self._submit(operation)
+        for submission in self._submissions:
+            submission.eval()
         if self._result.words[0] != token ^ 0xFFFFFFFF:
             raise DeviceLostError(
                 "the device reported success but did not compute (it was lost, or its "
@@ -268,10 +265,6 @@ class LoadedPlan:
             raise ValueError("values can be read from a plan loaded with inspect=True")
         words: Words = self._buffers[number].data()
         return words
-
-    def _submit(self, operation: kp.OpAlgoDispatch) -> None:
-        self._sequence.eval_async(operation)
-        self._sequence.eval_await(DISPATCH_TIMEOUT)
 
 
 class _Picture:

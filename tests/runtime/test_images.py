@@ -342,11 +342,14 @@ def test_profile_exif_and_resolution_come_back(tmp_path: Path, suffix: str) -> N
     exif = Image.Exif()
     exif[ExifTags.Base.Make] = "Maker"
     exif[ExifTags.Base.Copyright] = "someone"
-    exif.get_ifd(ExifTags.IFD.Exif).update(
-        {0x829A: TiffImagePlugin.IFDRational(1, 250), PIXEL_WIDTH: 21, 0xA003: 13}
-        | {SUBJECT_AREA: (3, 4), 0x9003: "2026:01:02 03:04:05"}
-    )
-    exif.get_ifd(ExifTags.IFD.GPSInfo)[1] = "N"
+    exif[ExifTags.IFD.Exif] = {
+        0x829A: TiffImagePlugin.IFDRational(1, 250),
+        PIXEL_WIDTH: 21,
+        0xA003: 13,
+        SUBJECT_AREA: (3, 4),
+        0x9003: "2026:01:02 03:04:05",
+    }
+    exif[ExifTags.IFD.GPSInfo] = {1: "N"}
     Image.fromarray(gradient()).save(
         path, icc_profile=SRGB, exif=exif.tobytes(), dpi=(300, 300)
     )

@@ -100,6 +100,7 @@ need_venv() {
             python=$([[ -x /usr/bin/python3 ]] && echo /usr/bin/python3 || command -v python3) \
                 || fail "no python3 found; name one: PYTHON=/path/to/python3 make ..."
         fi
+        command -v "$python" >/dev/null || fail "there is no $python to run"
         "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail \
             "$python is $("$python" --version 2>&1); upfrost needs 3.11 or newer." \
             "Name another: PYTHON=/path/to/python3.11 make ..."

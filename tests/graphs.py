@@ -219,7 +219,7 @@ def _random_node(
     rng = build.rng
     channels, at = values[source]
     choices = ["conv", "conv", "conv", "activation", "add", "concat"]
-    if channels % 4 == 0 and at <= 2:
+    if at <= 2:
         choices.append("shuffle")
     if at >= 1:
         choices.append("stride")
@@ -256,8 +256,10 @@ def _random_node(
     elif kind == "activation":
         name = _random_activation(build, source, channels)
     elif kind == "shuffle":
-        name = build.add(PixelShuffle, source, factor=2)
-        channels, at = channels // 4, at * 2
+        # Mixed first, as in real networks, so that all rows depend on all channels.
+        mixed = build.conv(source, channels, 8, kernel=1)
+        name = build.add(PixelShuffle, mixed, factor=2)
+        channels, at = 2, at * 2
     elif kind == "resize":
         mode = str(rng.choice(["nearest", "bilinear", "bicubic"]))
         ratio = Fraction(str(rng.choice(["2", "3", "3/2", "1/2"])))

@@ -2,7 +2,7 @@
 
 The oracle is PyTorch in float64, run by the few lines of `run` below. What an output
 pixel depends on is found by brute force: a NaN in the input reaches exactly the
-outputs that read it, even where a weight is zero.
+outputs that read it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from upfrost.graph import (
     tensor_names,
 )
 
-SEEDS = range(40)
+SEEDS = range(24)
 
 
 def run(graph: Graph, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -107,16 +107,22 @@ def noise(seed: int, *shape: int) -> torch.Tensor:
     return torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
-def dependencies(graph: Graph, axis: int, size: int) -> npt.NDArray[np.bool_]:
-    """Whether output row i reads input row j, (scale · size, size); or columns."""
+def dependencies(
+    graph: Graph, axis: int, size: int, probe: float = torch.nan
+) -> npt.NDArray[np.bool_]:
+    """Whether output row i changes with input row j, (scale · size, size); or columns.
+
+    Where `probe`, put in place of a row, is NaN, also taps of weight zero count.
+    """
     # Wide enough that a kernel of even size, dilated, reads more than padding.
     other = 8 * alignment(graph)
-    pictures = noise(0, size, graph.channels, size, other)
-    pictures[torch.arange(size), :, torch.arange(size), :] = torch.nan
+    pictures = noise(0, 1, graph.channels, size, other).repeat(size, 1, 1, 1)
+    changed = pictures.clone()
+    changed[torch.arange(size), :, torch.arange(size), :] = probe
     if axis == 1:
-        pictures = pictures.transpose(2, 3)
-    result = run(graph, pictures)[graph.output]
-    reached = result.isnan().any(dim=1).any(dim=2 if axis == 0 else 1)
+        pictures, changed = pictures.transpose(2, 3), changed.transpose(2, 3)
+    differs = run(graph, changed)[graph.output] != run(graph, pictures)[graph.output]
+    reached = differs.any(dim=1).any(dim=2 if axis == 0 else 1)
     found: npt.NDArray[np.bool_] = reached.numpy().T
     return found
 
@@ -166,20 +172,22 @@ def test_halo_is_exactly_what_outputs_read(seed: int, axis: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("axis", [0, 1])
-def test_required_window_holds_for_any_block(seed: int, axis: int) -> None:
+def test_required_window_is_what_any_block_reads(seed: int, axis: int) -> None:
     graph = example(seed)
     step, reach = alignment(graph), halo(graph)[axis]
     size = (2 * -(-reach // step) + 3) * step
     reads = dependencies(graph, axis, size)
+    # At the edges a resize reads the outermost row twice, the second time with weight
+    # zero, where PyTorch takes the next row: that is no dependency.
+    changes = dependencies(graph, axis, size, probe=100.0)
     rng = np.random.default_rng(seed)
     for _ in range(20):
         start, stop = sorted(rng.choice(size * graph.scale + 1, 2, replace=False))
         window = required_window(graph, Window(int(start), int(stop)), axis)
-        rows = np.flatnonzero(reads[start:stop].any(axis=0))
-        assert window.start <= rows[0]
-        assert rows[-1] < window.stop
+        rows = np.flatnonzero(changes[start:stop].any(axis=0))
+        assert all(window.start <= row < window.stop for row in rows)
         if window.start >= 0 and window.stop <= size:
-            # Away from the picture's edges, where what is read is padding.
+            rows = np.flatnonzero(reads[start:stop].any(axis=0))
             assert (rows[0], rows[-1] + 1) == (window.start, window.stop)
 
 
@@ -295,7 +303,7 @@ def test_scales_and_alignment_of_fractions() -> None:
     assert alignment(graph) == 6
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", range(24, 100))
 def test_random_networks_are_valid(seed: int) -> None:
     graph = random_network(seed)
     assert macs_per_output_pixel(graph) >= 0

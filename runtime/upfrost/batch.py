@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import glob
 import json
+import logging
 import os
 import re
 import time
@@ -247,10 +248,14 @@ def _run(
     check_writable(job.target, *record.output_size)
     status.expect(width * height * scale * scale)
 
-    def through_network(pixels: Pixels) -> Pixels:
-        return _upscale_channels(upscaler, pixels, status.advance)
+    def advance(done: int, tiles: int) -> None:
+        record.tiles = tiles
+        status.advance(done, tiles)
 
-    with _timed(record, "upscale"):
+    def through_network(pixels: Pixels) -> Pixels:
+        return _upscale_channels(upscaler, pixels, advance)
+
+    with _timed(record, "upscale"), _heard(record.notes):
         result = upscale_picture(picture, through_network, scale)
     with _timed(record, "write"):
         record.notes += write_picture(
@@ -306,6 +311,27 @@ def _reason(job: Job, error: Exception) -> str:
         f"{source}: {type(error).__name__}: {printable(str(error))} "
         "(UPFROST_TRACEBACK=1 shows where)"
     )
+
+
+class _Listener(logging.Handler):
+    """Collects what the library logs as notes of a picture."""
+
+    def __init__(self, notes: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._notes = notes
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._notes.append(printable(record.getMessage()))
+
+
+@contextlib.contextmanager
+def _heard(notes: list[str]) -> Iterator[None]:
+    logger, listener = logging.getLogger("upfrost"), _Listener(notes)
+    logger.addHandler(listener)
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
 
 
 def _summary(record: Record, number: int, total: int) -> str:

@@ -224,6 +224,7 @@ def test_a_record_says_all_of_a_picture(tmp_path: Path) -> None:
         "device": "Pretender",
         "device_kind": "integrated",
         "precision": "fp16",
+        "tiles": 1,
         "notes": ["16 bits a channel reduced to 8"],
     }
     said = json.loads(record.to_json())
@@ -293,6 +294,18 @@ def test_other_faults_do_not(
     assert failed == 1
     assert [record.status for record in records] == ["failed", "done"]
     assert reason in text
+
+
+def test_what_the_library_logs_is_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_FAULT", "less")
+    path = tmp_path / "a.png"
+    write_picture(path, Picture(picture(first=UNLUCKY)))
+    failed, (record,), text = run(job(path))
+    assert (failed, record.status) == (0, "done")
+    assert record.notes == ["going on with less"]
+    assert f"upfrost: {path}: going on with less" in text.splitlines()
 
 
 @pytest.mark.parametrize("existing", ["refuse", "replace", "skip"])

@@ -10,6 +10,7 @@ import json
 import os
 import pty
 import re
+import resource
 import select
 import signal
 import subprocess
@@ -385,6 +386,23 @@ def test_an_output_folder_that_vanishes(tmp_path: Path) -> None:
     assert "b-x2.png: cannot be written: No such file or directory" in result.stderr
     assert f"{out}: no such folder" in result.stderr
     assert not out.exists(), "it may be where a disk was: not made again"
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """A limit of the kernel's on the size of a file stands for the end of a disk."""
+    for name, size in (("a.png", 200), ("b.png", 5)):
+        write_picture(tmp_path / name, Picture(picture(size, size)))
+    result = subprocess.run(
+        command("upscale", tmp_path, "-o", tmp_path / "out", "--format", "bmp"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert result.returncode == 1
+    assert "a-x2.bmp: cannot be written: File too large" in result.stderr
+    assert files(tmp_path / "out") == ["b-x2.bmp"], "the next one fits"
 
 
 def test_a_reader_that_has_enough(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ CMAKE
 }
 
 # build_pyshaderc FOLDER: its glslang is of 2018 and expects that year's compilers and
-# Pythons: headers that were included by others, and open()'s mode U.
+# Pythons: headers that were included by others, open()'s mode U, a command `python`.
 build_pyshaderc() {
     mkdir "$build/site"
     cat >"$build/site/sitecustomize.py" <<'PYTHON'
@@ -170,7 +170,8 @@ def _open_without_u(file, mode="r", *arguments, **options):
 
 builtins.open = io.open = _open_without_u
 PYTHON
-    env CXXFLAGS="-include limits -include cstdint -w" PYTHONPATH="$build/site" \
+    env CXXFLAGS="-include limits -include cstdint -w" \
+        PYTHONPATH="$build/site" PATH="$build/venv/bin:$PATH" \
         "$build/venv/bin/python" -m pip wheel --no-cache-dir --no-deps \
         --no-build-isolation -w "$1" "pyshaderc==$PYSHADERC_VERSION"
 }

@@ -22,8 +22,9 @@ void main()
     uint quad = gl_WorkGroupID.z;
     uint first_quad = uint(parameters[3 * quad + 2].x);
 
-    // Invocations of the margin may begin below the input: they read its last row.
-    uint last_row = push.source_plane / push.source_stride - 1;
+    // Invocations of the margin may begin below the input: they read its last row. Its
+    // height is that of the plane here, from the first row of this call on.
+    uint last_row = push.source_height - 1;
     uint top = push.source_base + first_quad * push.source_plane - PADDING_LEFT;
     uint weight = quad * IN_QUADS * ROWS * COLUMNS * 4;
 

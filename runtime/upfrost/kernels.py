@@ -25,6 +25,7 @@ SPIRV_FOLDER = Path(__file__).parent / "spirv"
 HEADER_BYTES = 64  # before the rows of a picture in host memory; holds the token
 MODES = {"nearest": 1, "bilinear": 2, "bicubic": 3}
 _UNBOUNDED = 3.0e38
+DISPATCH_SECONDS = 0.1  # a Mali job is ended after about half a second
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Family:
     direct: str  # the 3×3 shader
     conv3x3: tuple[RegisterTile, ...]
     conv: RegisterTile
+    macs_per_second: float  # of convolutions, the slowest member's, to be safe
 
 
 # Mali: 2×2×1 has the fewest instructions per product that stay within 64 registers
@@ -73,12 +75,14 @@ MALI = Family(
     direct="conv3x3",
     conv3x3=(RegisterTile(2, 2, 1, (8, 8)),),
     conv=RegisterTile(2, 1, 1, (8, 8)),
+    macs_per_second=4e9,  # a sixth of what Mali-G52's arithmetic could do in fp16
 )
 CPU = Family(
     "cpu",
     direct="conv3x3_cpu",
     conv3x3=(RegisterTile(4, 3, 1, (8, 1)),),
     conv=RegisterTile(4, 1, 1, (8, 1)),
+    macs_per_second=2e9,
 )
 FAMILIES = (MALI, CPU)
 
@@ -143,6 +147,12 @@ class Layout:
         """As a kernel takes it among its push constants."""
         return (self.base, self.stride, self.plane, self.width, self.height)
 
+    def below(self, row: int) -> Layout:
+        """Of the rows from `row` on."""
+        return replace(
+            self, base=self.base + row * self.stride, height=self.height - row
+        )
+
     def behind(self, first_channel: int) -> Layout:
         """Of a value whose first channel is `first_channel` of this one."""
         return replace(self, base=self.base + first_channel // 4 * self.plane)
@@ -174,6 +184,16 @@ class Place:
 
     buffer: int
     layout: Layout
+    first_row: int = 0  # of the plane, at the layout's base
+
+    @property
+    def rows(self) -> int:
+        """Rows of the plane from the first one on, margin included."""
+        return self.layout.rows - self.first_row
+
+    def below(self, row: int) -> Place:
+        """Of the rows from `row` on."""
+        return Place(self.buffer, self.layout.below(row), self.first_row + row)
 
 
 @dataclass(frozen=True)
@@ -342,11 +362,52 @@ def conv(
     epilogue: Epilogue,
     family: Family,
     precision: Precision,
+) -> list[Call]:
+    """A convolution by weights of `shape` (OIHW), with its epilogue.
+
+    Calls of bands of rows, none of them longer than `DISPATCH_SECONDS` by the family's
+    estimate, since a driver ends what takes too long.
+    """
+    layout = target.layout
+    tile = conv_tile(node, shape, family)
+    macs_per_row = math.prod(shape) * layout.width
+    most = family.macs_per_second * DISPATCH_SECONDS / macs_per_row
+    step = max(1, int(most / tile.coverage[1])) * tile.coverage[1]
+    return [
+        _conv_band(
+            node,
+            shape,
+            packed,
+            source.below(first * node.stride[0]),
+            target.below(first),
+            replace(
+                epilogue,
+                residual=epilogue.residual.below(first) if epilogue.residual else None,
+            ),
+            # Rows of the margin cost as much as others, but hold at most a few tiles.
+            (step if first + step < layout.height else layout.rows - first),
+            tile,
+            family,
+            precision,
+        )
+        for first in range(0, layout.height, step)
+    ]
+
+
+def _conv_band(
+    node: Conv2d,
+    shape: Sequence[int],
+    packed: PackedConv,
+    source: Place,
+    target: Place,
+    epilogue: Epilogue,
+    rows: int,
+    tile: RegisterTile,
+    family: Family,
+    precision: Precision,
 ) -> Call:
-    """A convolution by weights of `shape` (OIHW), with its epilogue."""
     layout = target.layout
     residual = epilogue.residual or target
-    tile = conv_tile(node, shape, family)
     direct = is_direct_3x3(node, shape)
     constants = [
         packed.in_quads,
@@ -369,12 +430,16 @@ def conv(
         ),
         grid=(
             -(-layout.stride // tile.coverage[0]),
-            -(-layout.rows // tile.coverage[1]),
+            -(-rows // tile.coverage[1]),
             quads(shape[0]) // tile.quads,
         ),
         constants=tuple(constants),
-        push=(*source.layout.words, *layout.words, residual.layout.base),
-        macs=math.prod(shape) * layout.width * layout.height,
+        push=(
+            *replace(source.layout, height=source.rows).words,
+            *layout.words,
+            residual.layout.base,
+        ),
+        macs=math.prod(shape) * layout.width * min(rows, layout.height),
     )
 
 

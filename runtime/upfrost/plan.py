@@ -112,6 +112,7 @@ class Plan:
     calls: tuple[Call, ...]
     buffer_bytes: tuple[int, ...]
     constant_bytes: int
+    longest_dispatch: float  # seconds, by the family's estimate
     precision: Precision
     places: Mapping[str, Place]  # of values, while their buffer is theirs
 
@@ -198,6 +199,7 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
             *value_bytes,
         ),
         constant_bytes=program.constant_bytes,
+        longest_dispatch=max(c.macs for c in calls) / program.family.macs_per_second,
         precision=precision,
         places=places,
     )
@@ -490,7 +492,8 @@ def _root(inside: Mapping[str, tuple[str, int]], name: str) -> tuple[str, int]:
 def _step_calls(
     step: Step, program: Program, places: Mapping[str, Place]
 ) -> Sequence[Call]:
-    """The calls of a step: one, or for a concatenation one per piece to copy."""
+    """The calls of a step: one; several bands of rows for a convolution that takes
+    long, and for a concatenation one per piece to copy."""
     node, precision = step.node, program.precision
     target = places[step.output]
     sources = [places[name] for name in node.inputs]
@@ -503,18 +506,16 @@ def _step_calls(
         epilogue = replace(epilogue, low=step.clamp.low, high=step.clamp.high)
     match node:
         case Conv2d():
-            return [
-                kernels.conv(
-                    node,
-                    program.graph.tensors[node.weight].shape,
-                    program.packed[node.name],
-                    sources[0],
-                    target,
-                    epilogue,
-                    program.family,
-                    precision,
-                )
-            ]
+            return kernels.conv(
+                node,
+                program.graph.tensors[node.weight].shape,
+                program.packed[node.name],
+                sources[0],
+                target,
+                epilogue,
+                program.family,
+                precision,
+            )
         case Concat():
             return _gathers(node, sources, target, precision)
         case PixelShuffle():

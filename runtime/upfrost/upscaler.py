@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -18,13 +19,15 @@ from upfrost.device import (
     choose_device,
 )
 from upfrost.graph import Graph
-from upfrost.kernels import Precision
+from upfrost.kernels import DISPATCH_SECONDS, Precision
 from upfrost.modelfile import find_model, read_model
 from upfrost.plan import Plan, compile_graph, make_plan
 from upfrost.tiles import TileGrid, align, largest_side, smallest_side, tile_grid
 
 Bytes = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
+
+_log = logging.getLogger("upfrost")
 
 HEAP_SHARE = 4  # the budget is a fourth of the heap, if none is given
 
@@ -88,59 +91,90 @@ class Upscaler:
                 f"{self.graph.name} takes {channels} channels, found {picture.shape[2]}"
             )
         height, width, _ = picture.shape
-        picture = align(picture, self.graph)
-        result = self._run(picture, progress)
-        scale = self.graph.scale
-        return result[: height * scale, : width * scale]
-
-    def _run(self, picture: Bytes, progress: Progress | None) -> Bytes:
-        height, width, channels = picture.shape
-        grid = self.tiles(height, width)
-        loaded = self._load(grid)
+        aligned = align(picture, self.graph)
         scale = self.graph.scale
         result = np.empty((height * scale, width * scale, channels), np.uint8)
-        for done, tile in enumerate(grid, start=1):
-            rows, columns = tile.rows, tile.columns
-            output = loaded.run(
-                picture[rows.start : rows.stop, columns.start : columns.stop]
-            )
-            kept_rows, kept_columns = tile.kept_rows, tile.kept_columns
-            result[
-                kept_rows.start * scale : kept_rows.stop * scale,
-                kept_columns.start * scale : kept_columns.stop * scale,
-            ] = output[
-                (kept_rows.start - rows.start) * scale : (kept_rows.stop - rows.start)
-                * scale,
-                (kept_columns.start - columns.start) * scale : (
-                    kept_columns.stop - columns.start
-                )
-                * scale,
-            ]
-            if progress is not None:
-                progress(done, len(grid))
+        filled = 0
+
+        def write(rows: Bytes) -> None:
+            nonlocal filled
+            part = result[filled : filled + len(rows)]
+            part[...] = rows[: len(part), : width * scale]
+            filled += len(part)
+
+        self.stream(
+            aligned.shape[0],
+            aligned.shape[1],
+            lambda start, stop: aligned[start:stop],
+            write,
+            progress,
+        )
         return result
 
-    def tiles(self, height: int, width: int) -> TileGrid:
-        """The tiles of a picture of that size.
+    def stream(
+        self,
+        height: int,
+        width: int,
+        read: Callable[[int, int], Bytes],
+        write: Callable[[Bytes], None],
+        progress: Progress | None = None,
+    ) -> None:
+        """Upscale a picture that need not be in memory as a whole.
 
-        Raises `OutOfDeviceMemoryError` when not even the smallest tile fits.
+        `height` and `width` are multiples of the graph's `alignment`. `read(start,
+        stop)` gives rows of the picture, uint8 (stop - start, width, C); starts and
+        stops never go back, though windows overlap by the network's halo. `write` takes
+        the next rows of the result, uint8 (n, s · width, C), valid until it returns.
+        Errors are those of calling.
+        """
+        scale, channels = self.graph.scale, self.graph.channels
+        loaded, grid = self._load(height, width)
+        columns = grid.windows[1]
+        done = 0
+        for rows, kept_rows in grid.windows[0]:
+            band = read(rows.start, rows.stop)
+            kept = slice(
+                (kept_rows.start - rows.start) * scale,
+                (kept_rows.stop - rows.start) * scale,
+            )
+            result = np.empty(
+                (kept.stop - kept.start, width * scale, channels), np.uint8
+            )
+            for window, kept_columns in columns:
+                output = loaded.run(band[:, window.start : window.stop])
+                first = (kept_columns.start - window.start) * scale
+                last = (kept_columns.stop - window.start) * scale
+                result[:, kept_columns.start * scale : kept_columns.stop * scale] = (
+                    output[kept, first:last]
+                )
+                done += 1
+                if progress is not None:
+                    progress(done, len(grid))
+            write(result)
+
+    def tiles(self, height: int, width: int, side: int | None = None) -> TileGrid:
+        """The tiles of a picture of that size, their sides at most `side`.
+
+        Without a side, the largest that the budget allows. Raises
+        `OutOfDeviceMemoryError` when not even the smallest tile fits.
         """
 
         def fits(tile_height: int, tile_width: int) -> bool:
             plan = make_plan(self._program, tile_height, tile_width)
             return (
                 plan.bytes <= self._memory
+                and plan.longest_dispatch <= DISPATCH_SECONDS
                 and max(plan.buffer_bytes) <= self.device.max_buffer_bytes
             )
 
         smallest = smallest_side(self.graph)
-        side = self._tile or largest_side(fits, height, width, smallest)
-        grid = tile_grid(self.graph, height, width, side)
-        if self._tile is None and not fits(grid.height, grid.width):
-            plan = self.plan(grid)
+        chosen = side or largest_side(fits, height, width, smallest)
+        grid = tile_grid(self.graph, height, width, chosen)
+        needed = self.plan(grid).bytes
+        if side is None and needed > self._memory:
             raise OutOfDeviceMemoryError(
                 f"the smallest tile of {self.graph.name} needs "
-                f"{plan.bytes / 2**20:.1f} MiB, the budget is "
+                f"{needed / 2**20:.1f} MiB, the budget is "
                 f"{self._memory / 2**20:.1f} MiB"
             )
         return grid
@@ -165,7 +199,25 @@ class Upscaler:
     ) -> None:
         self.close()
 
-    def _load(self, grid: TileGrid) -> LoadedPlan:
+    def _load(self, height: int, width: int) -> tuple[LoadedPlan, TileGrid]:
+        """A loaded plan and the tiles that it is for.
+
+        Where the device's memory does not suffice, tiles of half the side are tried.
+        """
+        side = self._tile
+        while True:
+            grid = self.tiles(height, width, side)
+            try:
+                return self._loaded_plan(grid), grid
+            except OutOfDeviceMemoryError as error:
+                longest = max(grid.height, grid.width)
+                side = max(longest // 2, smallest_side(self.graph))
+                if side >= longest:
+                    raise
+                self._tile = side
+                _log.warning("%s; going on with tiles of %d pixels", error, side)
+
+    def _loaded_plan(self, grid: TileGrid) -> LoadedPlan:
         loaded = self._loaded
         if loaded is None or (loaded.plan.height, loaded.plan.width) != (
             grid.height,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,7 +14,7 @@ from tests.graphs import Builder
 from upfrost import reference
 from upfrost.device import Device, choose_device
 from upfrost.graph import INPUT, Clamp, GraphError, Node, PixelShuffle
-from upfrost.kernels import CPU, FAMILIES, MALI, Family
+from upfrost.kernels import CPU, DISPATCH_SECONDS, FAMILIES, MALI, Family, Precision
 from upfrost.plan import compile_graph, make_plan
 from upfrost.tiles import align
 
@@ -125,3 +126,33 @@ def test_a_clamp_narrower_than_the_bytes_is_kept(device: Device) -> None:
     picture = np.random.default_rng(3).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     found = device.load(make_plan(compile_graph(graph, CPU, "fp32"), 8, 8)).run(picture)
     assert (found.min(), found.max()) == (64, 128)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("seed", [0, 3, 5, 9])
+def test_bands_of_rows_give_the_bits_of_one_dispatch(
+    device: Device, seed: int, precision: Precision
+) -> None:
+    graph = graphs.random_network(seed)
+    rng = np.random.default_rng(seed)
+    picture = align(rng.integers(0, 256, (45, 30, 3), dtype=np.uint8), graph)
+    results = []
+    for macs_per_second in (CPU.macs_per_second, 1.0):
+        family = dataclasses.replace(CPU, macs_per_second=macs_per_second)
+        plan = make_plan(compile_graph(graph, family, precision), *picture.shape[:2])
+        results.append((device.load(plan).run(picture).copy(), len(plan.calls)))
+    assert results[1][1] > results[0][1], "there was more than one band"
+    assert np.array_equal(results[0][0], results[1][0])
+
+
+def test_no_dispatch_is_estimated_longer_than_the_bound() -> None:
+    graph = graphs.plain_network(seed=0, channels=64)
+    plan = make_plan(compile_graph(graph, MALI, "fp16"), 540, 480)
+    most = MALI.macs_per_second * DISPATCH_SECONDS
+    convolutions = [call for call in plan.calls if call.macs]
+    assert len(convolutions) > 3
+    assert max(call.macs for call in convolutions) <= most
+    assert plan.longest_dispatch <= DISPATCH_SECONDS
+    shapes = [graph.tensors[name].shape for name in graph.tensors if "weight" in name]
+    expected = sum(math.prod(shape) for shape in shapes) * 540 * 480
+    assert sum(call.macs for call in convolutions) == expected

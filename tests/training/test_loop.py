@@ -99,7 +99,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(folder: Path) -> None:
 def test_training_lowers_the_loss_and_leaves_a_network(folder: Path) -> None:
     config = read_config(folder / "tiny.toml")
     lines: list[str] = []
-    state = loop.train(config, folder, folder / "run", lines.append)
+    state = loop.train(config, [folder], folder / "run", lines.append)
     assert state.step == 60
     assert "left" in lines[-1]
     with (folder / "run" / loop.LOG).open(newline="") as file:
@@ -137,7 +137,7 @@ def test_another_run_s_weights_are_taken_where_they_fit(folder: Path) -> None:
         read_config(folder / "tiny.toml"),
         train=TrainSettings(steps=1, batch=1, compile=False),
     )
-    loop.train(config, folder, folder / "tiny", lambda _: None)
+    loop.train(config, [folder], folder / "tiny", lambda _: None)
     larger = replace(
         config,
         name="tiny-x4",
@@ -156,7 +156,7 @@ def test_a_run_folder_of_another_network_is_refused(folder: Path) -> None:
         read_config(folder / "tiny.toml"),
         train=TrainSettings(steps=1, batch=1, compile=False),
     )
-    loop.train(config, folder, folder / "tiny", lambda _: None)
+    loop.train(config, [folder], folder / "tiny", lambda _: None)
     other = replace(config, network={"channels": 8})
     with pytest.raises(ConfigError, match="of another network"):
         loop.start(other, folder / "tiny", torch.device("cpu"))

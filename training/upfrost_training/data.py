@@ -51,6 +51,11 @@ def picture_files(folder: Path) -> list[Path]:
     return files
 
 
+def find_folder(roots: list[Path], name: str) -> Path | None:
+    """The folder `name` under the first of `roots` that has it."""
+    return next((root / name for root in roots if (root / name).is_dir()), None)
+
+
 def read_rgb(path: Path) -> Picture:
     """A picture file as uint8 (H, W, 3); grey is repeated."""
     try:

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from upfrost_training.config import Config, ConfigError, TrainSettings
 from upfrost_training.data import (
     Crop,
+    DataError,
     Pairs,
+    find_folder,
     is_held_out,
     load_pairs,
     picture_files,
@@ -234,11 +236,19 @@ def write_log(folder: Path, rows: list[dict[str, str]]) -> None:
     temporary.replace(folder / LOG)
 
 
-def load_data(config: Config, root: Path) -> tuple[Pairs, list[Crop]]:
+def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
     """Training pairs and validation crops of the configured folders."""
     scale = int(config.network.get("scale", 2))
     d = config.data
-    files = [f for name in d.folders for f in picture_files(root / name)]
+    files: list[Path] = []
+    for name in d.folders:
+        found = find_folder(roots, name)
+        if found is None:
+            raise DataError(
+                f"no folder {name} under {', '.join(map(str, roots))}: say with --data "
+                "where it is"
+            )
+        files.extend(picture_files(found))
     held = [is_held_out(i, d.holdout_every) for i in range(len(files))]
     train_files = [f for f, h in zip(files, held, strict=True) if not h]
     pairs = load_pairs(train_files, scale, d.patch, d.sharpness)
@@ -253,11 +263,11 @@ def clock(seconds: float) -> str:
 
 
 def train(
-    config: Config, data: Path, folder: Path, say: Callable[[str], None]
+    config: Config, data: list[Path], folder: Path, say: Callable[[str], None]
 ) -> State:
     """Train until `config.train.steps`, going on from the folder's checkpoint.
 
-    `data` is the folder under which the configured folders lie; `folder` receives
+    `data` are folders under which the configured folders lie; `folder` receives
     checkpoint.pt, folded.pt and log.csv. `say` is given one line of progress.
     """
     s = config.train
@@ -301,10 +311,11 @@ def train(
                 "psnr": f"{validate(folded, crops, device):.3f}",
             }
             for name in config.report:
-                if (data / name).is_dir():
+                pairs_folder = find_folder(data, name)
+                if pairs_folder is not None:
                     scale = int(config.network.get("scale", 2))
                     quality = evaluate_folder(
-                        data / name, upscaler(folded, device), scale
+                        pairs_folder, upscaler(folded, device), scale
                     )
                     row[name] = f"{quality.psnr:.3f}"
             rows.append(row)

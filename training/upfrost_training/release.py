@@ -9,6 +9,7 @@ import torch
 from upfrost import Upscaler
 from upfrost_exporter import export_module
 from upfrost_training.config import Config
+from upfrost_training.data import find_folder
 from upfrost_training.evaluate import Upscale, evaluate_folder
 from upfrost_training.loop import folded_network, upscaler
 
@@ -16,7 +17,7 @@ from upfrost_training.loop import folded_network, upscaler
 def release(
     config: Config,
     folder: Path,
-    data: Path,
+    data: list[Path],
     output: Path,
     say: Callable[[str], None],
     measure: str = "vulkan",
@@ -54,16 +55,17 @@ def release(
 
 
 def _measure(
-    config: Config, data: Path, upscale: Upscale, say: Callable[[str], None]
+    config: Config, data: list[Path], upscale: Upscale, say: Callable[[str], None]
 ) -> dict[str, dict[str, float]]:
     """Data set → metric → number, as the metadata carries them."""
     quality: dict[str, dict[str, float]] = {}
     for name in config.report:
-        if not (data / name).is_dir():
-            say(f"{data / name} is missing: its quality is not measured")
+        pairs_folder = find_folder(data, name)
+        if pairs_folder is None:
+            say(f"{name} is not under --data: its quality is not measured")
             continue
         measured = evaluate_folder(
-            data / name, upscale, int(config.network.get("scale", 2))
+            pairs_folder, upscale, int(config.network.get("scale", 2))
         )
         quality[name.split("/")[0]] = {
             "psnr_y": round(measured.psnr, 2),

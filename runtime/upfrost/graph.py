@@ -233,9 +233,11 @@ class Concat(Node):
     max_inputs = 64
 
     def output_shape(self, inputs: Sequence[Shape], tensors: Tensors) -> Shape:
-        sizes = {(shape.height, shape.width) for shape in inputs}
+        sizes = sorted({(shape.height, shape.width) for shape in inputs})
         if len(sizes) != 1:
-            raise self.fail(f"inputs differ in height or width: {sorted(sizes)}")
+            raise self.fail(
+                f"inputs differ in height or width: {sizes[0]} and {sizes[1]}"
+            )
         channels = sum(shape.channels for shape in inputs)
         return dataclasses.replace(inputs[0], channels=channels)
 

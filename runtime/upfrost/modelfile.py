@@ -390,22 +390,23 @@ def _aligned(position: int) -> int:
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".upfrost-{secrets.token_hex(8)}.tmp")
+    target = Path(os.path.realpath(path))  # a symbolic link stays one
+    temporary = target.with_name(f".upfrost-{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    # The new name must outlast a power cut too.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
+        temporary.replace(target)
     finally:
-        os.close(folder)
+        temporary.unlink(missing_ok=True)
+    # The new name must outlast a power cut too, where the file system can say so.
+    with contextlib.suppress(OSError):
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -30,6 +30,7 @@ from upfrost.graph import (
     Graph,
     GraphError,
     LeakyRelu,
+    Node,
     PixelShuffle,
     Prelu,
     Relu,
@@ -346,6 +347,13 @@ def conv_graph(
     )
 
 
+def unpadded_and_padded(operation: type[Node]) -> Graph:
+    """A value two pixels smaller than the picture, joined with the picture."""
+    build = Builder(0)
+    smaller = build.conv(INPUT, 3, 3, padding=(0, 0, 0, 0))
+    return build.graph(build.add(operation, INPUT, smaller), scale=1)
+
+
 def relu(name: str, source: str = INPUT) -> Relu:
     return Relu(name=name, inputs=(source,))
 
@@ -474,6 +482,14 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
             Concat(name="a", inputs=(INPUT, INPUT)),
             Add(name="last", inputs=(INPUT, "a")),
         ),
+        "inputs differ in shape",
+    ),
+    "concat of other sizes": (
+        lambda: unpadded_and_padded(Concat),
+        "inputs differ in height or width: \\(62, 62\\) and \\(64, 64\\)",
+    ),
+    "add of other sizes": (
+        lambda: unpadded_and_padded(Add),
         "inputs differ in shape",
     ),
     "shuffle": (

@@ -394,6 +394,13 @@ def test_a_file_is_replaced_and_has_ordinary_permissions(tmp_path: Path) -> None
     assert path.stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
+def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "link.upf").symlink_to("real.upf")
+    write_model(tmp_path / "link.upf", small_graph())
+    assert (tmp_path / "link.upf").is_symlink()
+    assert (tmp_path / "real.upf").read_bytes() == VALID
+
+
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "a.upf"
     with pytest.raises(ModelFileError, match=re.escape(f"{path}: file: cannot be wr")):

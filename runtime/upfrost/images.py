@@ -7,6 +7,7 @@ lost on the way is said in notes, one line each.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import io
@@ -141,12 +142,54 @@ def sniff_format(path: Path) -> Format | None:
     return None
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its first picture, before a pixel is read."""
+
+    size: tuple[int, int]  # width, height as they lie in the file
+    format: str
+    depth: int  # bits a channel
+    grey: bool
+    sequential: bool  # nothing but rows of grey or RGB, top to bottom, the right way up
+    icc_profile: bytes | None
+    exif: bytes | None
+    dpi: tuple[float, float] | None
+    notes: tuple[str, ...]
+
+
+def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
+    """What the file at `path` holds. Errors are those of `read_picture`."""
+    with _reading(path) as file, _opened(path, file, max_pixels) as image:
+        notes = _notes_on_frames(image)
+        depth, grey = _depth_and_grey(image, file)
+        if depth > 8:
+            notes.append(_depth_note(depth))
+        return Header(
+            size=image.size,
+            format=_format_of(image),
+            depth=depth,
+            grey=grey,
+            sequential=_is_sequential(image, depth),
+            icc_profile=_profile(image, grey, notes),
+            exif=_descriptive_exif(image, notes),
+            dpi=_dpi(image),
+            notes=tuple(notes),
+        )
+
+
 def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read the first picture of a file, turned the right way up.
 
     Raises `PictureError` for whatever cannot be read, and for pictures of more than
     `max_pixels` pixels, which a small file can claim to hold (decompression bomb).
     """
+    with _reading(path) as file:
+        return _decode(path, file, max_pixels)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[BinaryIO]:
+    """The file at `path`, and `PictureError` for all that goes wrong with it."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -156,7 +199,7 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
         if not status.st_size:
             raise _error(path, "the file is empty")
         with path.open("rb") as file, _pillow_quiet():
-            return _decode(path, file, max_pixels)
+            yield file
     except PictureError:
         raise
     except UnidentifiedImageError:
@@ -210,7 +253,7 @@ def write_picture(
     if entry.metadata:
         if picture.icc_profile:
             options["icc_profile"] = picture.icc_profile
-        exif = _exif_for_size(picture)
+        exif = exif_for_size(picture.exif, picture.size)
         if entry.name == "JPEG" and len(exif.tobytes()) > 65533:
             notes.append("the EXIF data is too long for JPEG and is left out")
         elif exif:
@@ -276,8 +319,8 @@ def remove_unfinished() -> None:
 
 
 @contextmanager
-def new_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """A file to write that gets the name `path` only when all of it is on disk.
+def new_path(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """An empty file to write that gets the name `path` only when all of it is on disk.
 
     A symbolic link at `path` is followed. On any exception the file is removed. Raises
     `PictureError` when `path` exists and `overwrite` is not given, whoever made it and
@@ -289,13 +332,12 @@ def new_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     if not overwrite and target.exists():
         raise _exists(path)
     temporary = target.parent / f".upfrost-{secrets.token_hex(8)}.part"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     _unfinished.add(temporary)
     try:
         # Not by tempfile, whose files only their owner may read.
-        with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
-            yield file
-            file.flush()
+        temporary.touch(exist_ok=False)
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         if overwrite:
             temporary.replace(target)
@@ -305,6 +347,16 @@ def new_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)
         _unfinished.discard(temporary)
+
+
+@contextmanager
+def new_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """The file of `new_path`, open for writing."""
+    with (
+        new_path(path, overwrite=overwrite) as temporary,
+        temporary.open("wb") as file,
+    ):
+        yield file
 
 
 def _publish(temporary: Path, target: Path, path: Path) -> None:
@@ -394,9 +446,10 @@ def _pillow_quiet() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _decode(path: Path, file: BinaryIO, max_pixels: int) -> Picture:
-    names = [entry.name for entry in FORMATS]
-    with Image.open(file, formats=names) as image:
+@contextmanager
+def _opened(path: Path, file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
+    """The picture in `file`, its pixels not yet read."""
+    with Image.open(file, formats=[entry.name for entry in FORMATS]) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise _error(
@@ -405,38 +458,68 @@ def _decode(path: Path, file: BinaryIO, max_pixels: int) -> Picture:
                 f"{max_pixels / 1e6:.0f} megapixels; if you trust the file, raise it "
                 "with --max-megapixels",
             )
-        notes: list[str] = []
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1:
-            notes.append(f"the file holds {frames} pictures; only the first is used")
-        # Multi-picture JPEGs, as some telephones write them.
-        name = "JPEG" if image.format == "MPO" else str(image.format)
+        yield image
+
+
+def _decode(path: Path, file: BinaryIO, max_pixels: int) -> Picture:
+    with _opened(path, file, max_pixels) as image:
+        notes = _notes_on_frames(image)
         depth, grey = _depth_and_grey(image, file)
         image.seek(0)
         image.load()
         dpi = _dpi(image)
-        try:
+        with contextlib.suppress(Exception):
+            # Damaged EXIF data raise nearly anything; they are noted below.
             ImageOps.exif_transpose(image, in_place=True)
-            exif = _descriptive_exif(image.getexif())
-        except Exception:
-            # Pillow raises struct.error, SyntaxError, TypeError and more here.
-            exif = None
-            notes.append("the EXIF data is damaged and is left out")
+        exif = _descriptive_exif(image, notes)
         plain = _to_rgb(path, image, depth, grey, notes)
-        profile = _profile(image, plain, notes)
         pixels = np.array(plain)
         bands = plain.getbands()
         return Picture(
             rgb=_three_channels(pixels, len(bands)),
             alpha=np.ascontiguousarray(pixels[..., -1]) if "A" in bands else None,
             grey=bands[0] == "L",
-            format=name,
-            icc_profile=profile,
+            format=_format_of(image),
+            icc_profile=_profile(image, bands[0] == "L", notes),
             exif=exif,
             dpi=dpi,
-            frames=frames,
+            frames=getattr(image, "n_frames", 1),
             notes=tuple(notes),
         )
+
+
+def _format_of(image: Image.Image) -> str:
+    # Multi-picture JPEGs, as some telephones write them.
+    return "JPEG" if image.format == "MPO" else str(image.format)
+
+
+def _notes_on_frames(image: Image.Image) -> list[str]:
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        return [f"the file holds {frames} pictures; only the first is used"]
+    return []
+
+
+def _depth_note(depth: int) -> str:
+    return f"{depth} bits a channel reduced to 8"
+
+
+def _is_sequential(image: Image.Image, depth: int) -> bool:
+    info, tags = image.info, getattr(image, "tag_v2", {})
+    turned = False
+    with contextlib.suppress(Exception):
+        # As in `_decode`: a picture with damaged EXIF data is taken as it lies.
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return (
+        not turned
+        and image.format in ("PNG", "JPEG", "MPO", "TIFF")
+        and image.mode in ("L", "RGB", "I;16", "I;16B")
+        and depth in (8, 16)
+        and not any(key in info for key in ("transparency", "interlace", "progressive"))
+        # TIFF 6.0: photometric interpretation, samples per pixel.
+        and tags.get(262, 2) in (1, 2)
+        and tags.get(277, 3) in (1, 3)
+    )
 
 
 def _three_channels(pixels: Pixels, bands: int) -> Pixels:
@@ -468,7 +551,7 @@ def _to_rgb(
 ) -> Image.Image:
     """`image` as L, LA, RGB or RGBA, eight bits a channel."""
     if depth > 8:
-        notes.append(f"{depth} bits a channel reduced to 8")
+        notes.append(_depth_note(depth))
     mode = image.mode
     transparency = image.info.get("transparency")
     if mode in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
@@ -534,15 +617,13 @@ def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _profile(image: Image.Image, plain: Image.Image, notes: list[str]) -> bytes | None:
-    """The colour profile, unless it is for other channels than those of `plain`."""
+def _profile(image: Image.Image, grey: bool, notes: list[str]) -> bytes | None:
+    """The colour profile, unless it is for other channels than those that are kept."""
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or not profile:
         return None
     # ICC.1:2022, 7.2.6: the header's data colour space.
-    space = profile[16:20]
-    wanted = (b"GRAY", b"RGB ") if plain.mode.startswith("L") else (b"RGB ",)
-    if space in wanted:
+    if profile[16:20] in ((b"GRAY", b"RGB ") if grey else (b"RGB ",)):
         return profile
     if image.mode != "CMYK":
         notes.append("the colour profile does not fit the picture and is left out")
@@ -557,30 +638,37 @@ def _dpi(image: Image.Image) -> tuple[float, float] | None:
     return (x, y) if 1 <= x <= 1e5 and 1 <= y <= 1e5 else None
 
 
-def _descriptive_exif(exif: Image.Exif) -> bytes | None:
-    """What EXIF data say of the photograph; None when they say nothing."""
+def _descriptive_exif(image: Image.Image, notes: list[str]) -> bytes | None:
+    """What the EXIF data say of the photograph; None when they say nothing."""
     kept = Image.Exif()
-    for tag in _DESCRIPTIVE_TAGS:
-        if tag in exif:
-            kept[tag] = exif[tag]
-    for group in _DIRECTORIES:
-        values = dict(exif.get_ifd(group))
-        for tag in _PIXEL_TAGS:
-            values.pop(tag, None)
-        if values:
-            kept[group] = values
-    return kept.tobytes() if len(kept) else None
+    try:
+        exif = image.getexif()
+        for tag in _DESCRIPTIVE_TAGS:
+            if tag in exif:
+                kept[tag] = exif[tag]
+        for group in _DIRECTORIES:
+            values = dict(exif.get_ifd(group))
+            for tag in _PIXEL_TAGS:
+                values.pop(tag, None)
+            if values:
+                kept[group] = values
+        return kept.tobytes() if len(kept) else None
+    except Exception:
+        # Pillow raises struct.error, SyntaxError, TypeError and more on damaged data.
+        notes.append("the EXIF data is damaged and is left out")
+        return None
 
 
-def _exif_for_size(picture: Picture) -> Image.Exif:
+def exif_for_size(data: bytes | None, size: tuple[int, int]) -> Image.Exif:
+    """EXIF data of a `Picture` or `Header` for a picture of that width and height."""
     exif = Image.Exif()
-    if picture.exif is None:
+    if data is None:
         return exif
-    exif.load(picture.exif)
+    exif.load(data)
     photograph = exif.get_ifd(ExifTags.IFD.Exif)
     for tag, extent in zip(
         (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight),
-        picture.size,
+        size,
         strict=True,
     ):
         if tag in photograph:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image
 
+from upfrost import streams
 from upfrost.graph import GraphError
 from upfrost.images import (
     FORMAT_NAMES,
@@ -28,7 +29,9 @@ from upfrost.images import (
     PictureExistsError,
     Pixels,
     check_writable,
+    output_format,
     printable,
+    read_header,
     read_picture,
     reason_of,
     sniff_format,
@@ -100,6 +103,7 @@ class Record:
     tile_size: tuple[int, int] | None = None
     tiles: int | None = None
     device_bytes: int | None = None
+    streamed: bool | None = None  # row by row, since it is too large for memory
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -240,17 +244,43 @@ def _run(
     record.precision = upscaler.precision
     overwrite = options.existing == "replace"
     _check_target(job.target, overwrite)
-    with _timed(record, "read"):
-        picture = read_picture(job.source, max_pixels=options.max_pixels)
-    record.notes += picture.notes
-    width, height = record.input_size = picture.size
-    record.output_size = (width * scale, height * scale)
-    check_writable(job.target, *record.output_size)
-    status.expect(width * height * scale * scale)
 
     def advance(done: int, tiles: int) -> None:
         record.tiles = tiles
         status.advance(done, tiles)
+
+    def expect(size: tuple[int, int]) -> int:
+        width, height = record.input_size = size
+        record.output_size = (width * scale, height * scale)
+        check_writable(job.target, *record.output_size)
+        pixels = width * height * scale * scale
+        status.expect(pixels)
+        return pixels
+
+    header = read_header(job.source, max_pixels=options.max_pixels)
+    record.format = output_format(job.target).name
+    record.streamed = expect(header.size) > streams.STREAM_ABOVE and streams.can_stream(
+        header, job.target, graph.channels
+    )
+    if record.streamed:
+        with _heard(record.notes):
+            times, notes = streams.upscale_stream(
+                job.source,
+                job.target,
+                header,
+                upscaler,
+                quality=options.quality,
+                overwrite=overwrite,
+                progress=advance,
+            )
+        for phase in ("read", "upscale", "write"):
+            record.seconds[phase] = round(getattr(times, phase), 6)
+        record.notes += notes
+        return
+    with _timed(record, "read"):
+        picture = read_picture(job.source, max_pixels=options.max_pixels)
+    record.notes += picture.notes
+    expect(picture.size)
 
     def through_network(pixels: Pixels) -> Pixels:
         return _upscale_channels(upscaler, pixels, advance)
@@ -261,7 +291,6 @@ def _run(
         record.notes += write_picture(
             job.target, result, quality=options.quality, overwrite=overwrite
         )
-    record.format = FORMAT_OF_SUFFIX[job.target.suffix.lower()].name
 
 
 def _upscale_channels(

@@ -78,6 +78,25 @@ class FakeUpscaler:
         scale = self.graph.scale
         return picture.repeat(scale, axis=0).repeat(scale, axis=1)
 
+    def stream(
+        self,
+        height: int,
+        width: int,
+        read: Callable[[int, int], Pixels],
+        write: Callable[[Pixels], None],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Bands of 40 rows, read with 3 rows above and below, as a halo would be."""
+        tops = range(0, height, 40)
+        for done, top in enumerate(tops, start=1):
+            bottom = min(top + 40, height)
+            first = max(top - 3, 0)
+            rows = read(first, min(bottom + 3, height))
+            assert rows.shape[1:] == (width, 3)
+            write(self(rows[top - first : bottom - first]))
+            if progress is not None:
+                progress(done, len(tops))
+
     def __enter__(self) -> Self:
         return self
 

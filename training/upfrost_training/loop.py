@@ -30,11 +30,13 @@ from upfrost_training.data import (
 from upfrost_training.evaluate import evaluate_folder, y_psnr
 from upfrost_training.losses import pixel_loss
 from upfrost_training.networks import Network, make_network
+from upfrost_training.plot import draw_log
 from upfrost_training.resize import Picture
 
 CHECKPOINT = "checkpoint.pt"
 FOLDED = "folded.pt"
 LOG = "log.csv"
+PLOT = "log.svg"
 
 
 @dataclass
@@ -268,7 +270,8 @@ def train(
     """Train until `config.train.steps`, going on from the folder's checkpoint.
 
     `data` are folders under which the configured folders lie; `folder` receives
-    checkpoint.pt, folded.pt and log.csv. `say` is given one line of progress.
+    checkpoint.pt, folded.pt, log.csv and its plot log.svg. `say` is given one line of
+    progress at a time.
     """
     s = config.train
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -320,6 +323,7 @@ def train(
                     row[name] = f"{quality.psnr:.3f}"
             rows.append(row)
             write_log(folder, rows)
+            draw_log(rows, config.name, folder / PLOT)
             pace = (now - begun) / max(1, state.step - begun_step)
             left = clock(pace * (s.steps - state.step))
             figures = "  ".join(f"{k} {v}" for k, v in row.items() if k != "seconds")

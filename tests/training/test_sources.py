@@ -1,0 +1,186 @@
+"""Free photographs are found, chosen and credited."""
+
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from upfrost_training import sources
+from upfrost_training.cli import main
+from upfrost_training.data import DataError
+from upfrost_training.resize import Picture
+from upfrost_training.sources import (
+    credit_for,
+    is_known,
+    prepare,
+    read_copyright,
+    read_qt_resources,
+    sharpened_by_scaling,
+    thumbnail,
+)
+
+COPYRIGHT = """\
+Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+Upstream-Name: pictures
+
+Files: *
+Copyright: 2001 Ann
+           2002 Bob
+License: GPL-2+
+
+Files: src/zoo/cat*.jpg
+ src/zoo/dog.jpg
+Copyright: 2003 Cid
+License: CC-BY-4.0
+ The long text.
+
+Files: 16.04/Bridge_by_Dee.jpg
+Copyright: 2004 Dee
+License: CC0-1.0
+
+Files: debian/*
+Copyright: 2005 Eve
+License: MIT
+"""
+
+
+def noise(seed: int, side: int = 512) -> Picture:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(256, size=(8, 8, 3), dtype=np.uint8)
+    picture = np.asarray(Image.fromarray(coarse).resize((side, side))).astype(int)
+    picture += rng.integers(-30, 30, size=picture.shape)
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("path", "author", "licence"),
+    [
+        ("usr/share/other.png", "2001 Ann; 2002 Bob", "GPL-2+"),
+        ("game/src/zoo/cat2.webp", "2003 Cid", "CC-BY-4.0"),
+        ("game/src/zoo/dog.webp", "2003 Cid", "CC-BY-4.0"),
+        ("game/src/farm/dog.webp", "2001 Ann; 2002 Bob", "GPL-2+"),
+        ("usr/share/backgrounds/Bridge_by_Dee.jpg", "2004 Dee", "CC0-1.0"),
+    ],
+)
+def test_the_last_matching_entry_of_the_copyright_file_is_credited(
+    path: str, author: str, licence: str
+) -> None:
+    credit = credit_for(path, "pictures", read_copyright(COPYRIGHT))
+    assert (credit.author, credit.licence) == (author, licence)
+    assert path in credit.source
+
+
+def qt_resources(files: dict[str, bytes], version: int) -> bytes:
+    """A resource file with one folder `a` that holds `files`, every second packed."""
+    names, data, nodes = b"", b"", b""
+    tail = b"" if version == 1 else bytes(8)
+
+    def add_name(name: str) -> int:
+        nonlocal names
+        offset = len(names)
+        names += struct.pack(">HI", len(name), 0) + name.encode("utf-16-be")
+        return offset
+
+    nodes += struct.pack(">IHII", 0, 2, 1, 1) + tail
+    nodes += struct.pack(">IHII", add_name("a"), 2, len(files), 2) + tail
+    for i, (name, content) in enumerate(files.items()):
+        if i % 2:
+            content = struct.pack(">I", len(content)) + zlib.compress(content)
+        nodes += struct.pack(">IHHHI", add_name(name), i % 2, 0, 0, len(data)) + tail
+        data += struct.pack(">I", len(content)) + content
+    start = 20 if version < 3 else 24
+    header = struct.pack(
+        ">4I", version, start, start + len(nodes), start + len(nodes) + len(data)
+    )
+    return b"qres" + header + bytes(start - 20) + nodes + data + names
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_qt_resources_are_read(version: int) -> None:
+    files = {"ä.webp": b"picture", "b.txt": b"text" * 50, "c": b""}
+    found = dict(read_qt_resources(qt_resources(files, version)))
+    assert found == {f"a/{name}": content for name, content in files.items()}
+    with pytest.raises(DataError, match="not a Qt resource file"):
+        list(read_qt_resources(b"PNG" + bytes(30)))
+
+
+def test_soft_pictures_are_halved_until_sharp() -> None:
+    sharp = noise(0)
+    result = sharpened_by_scaling(sharp)
+    assert result is not None
+    np.testing.assert_array_equal(result, sharp)
+    soft = np.asarray(
+        Image.fromarray(noise(0, 1024)).filter(ImageFilter.GaussianBlur(3))
+    )
+    halved = sharpened_by_scaling(soft)
+    assert halved is None or halved.shape[0] < 1024
+    assert sharpened_by_scaling(np.full((512, 512, 3), 7, np.uint8)) is None
+
+
+def test_scaled_recompressed_and_mirrored_pictures_are_known(tmp_path: Path) -> None:
+    picture = noise(0)
+    known = [thumbnail(picture)]
+    Image.fromarray(picture).resize((200, 200)).save(tmp_path / "a.jpg", quality=60)
+    again = np.asarray(Image.open(tmp_path / "a.jpg"))
+    assert is_known(again, known)
+    assert is_known(again[:, ::-1], known)
+    assert not is_known(noise(1), known)
+
+
+def package(folder: Path) -> Path:
+    """A `.deb` of the known package palapeli-data, with three pictures."""
+    root = folder / "root"
+    pictures = root / "usr/share/palapeli/collection"
+    documents = root / "usr/share/doc/palapeli-data"
+    for path in (pictures, documents, root / "DEBIAN"):
+        path.mkdir(parents=True)
+    for seed in range(3):
+        Image.fromarray(noise(seed)).save(pictures / f"{seed}.jpg", quality=98)
+    (documents / "copyright").write_text(COPYRIGHT)
+    (root / "DEBIAN/control").write_text(
+        "Package: palapeli-data\nVersion: 1\nArchitecture: all\n"
+        "Maintainer: A <a@example.org>\nDescription: test\n"
+    )
+    archive = folder / "palapeli-data_1_all.deb"
+    subprocess.run(
+        ["dpkg-deb", "-b", str(root), str(archive)], check=True, capture_output=True
+    )
+    return archive
+
+
+def test_a_package_becomes_pictures_and_an_attribution(tmp_path: Path) -> None:
+    archive = package(tmp_path)
+    for name, seed in (("evaluation", 0), ("listed", 1)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(noise(seed)).save(tmp_path / name / "p.png")
+    (tmp_path / "listed/README.md").write_text(
+        "Pages:\n* https://example.org/wiki/File%3ABlue_cat_%281%29.jpg\n"
+    )
+    lines: list[str] = []
+    output = tmp_path / "out"
+    count = prepare(
+        [archive],
+        [tmp_path / "listed"],
+        [tmp_path / "evaluation"],
+        output,
+        lines.append,
+    )
+    assert count == 1
+    assert [p.name for p in output.glob("*.png")] == ["001-palapeli-data-2.png"]
+    text = (output / sources.ATTRIBUTION).read_text(encoding="utf-8")
+    assert "[Blue cat (1)](https://example.org" in text
+    assert "001-palapeli-data-2.png: Debian package palapeli-data" in text
+    assert "2001 Ann; 2002 Bob; GPL-2+" in text
+
+
+def test_an_unknown_package_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "hello_1_all.deb"
+    archive.write_bytes(b"")
+    assert main(["data", str(tmp_path / "out"), str(archive)]) == 1
+    assert "not one of the known packages" in capsys.readouterr().err

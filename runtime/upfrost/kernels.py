@@ -68,12 +68,13 @@ class Family:
     macs_per_second: float  # of convolutions, the slowest member's, to be safe
 
 
-# Mali: 2×2×1 has the fewest instructions per product that stay within 64 registers
-# (docs/mali.md). CPU: wide tiles load less; wider ones take seconds to compile.
+# Mali: a column of six pixels has the fewest instructions per product that stay within
+# 64 registers, and 16 invocations of a row read whole cache lines (docs/mali.md).
+# CPU: wide tiles load less; wider ones than this take seconds to compile.
 MALI = Family(
     "mali",
     direct="conv3x3",
-    conv3x3=(RegisterTile(2, 2, 1, (8, 8)),),
+    conv3x3=(RegisterTile(1, 6, 1, (16, 4)),),
     conv=RegisterTile(2, 1, 1, (8, 8)),
     macs_per_second=4e9,  # a sixth of what Mali-G52's arithmetic could do in fp16
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from upfrost.graph import (
     INPUT,
+    MAX_EXTENT,
     Concat,
     Conv2d,
     Graph,
@@ -30,7 +31,13 @@ _Numbers = npt.NDArray[np.float64]
 
 def clean(graph: Graph) -> Graph:
     """All passes that leave float32 results as they are, but for rounding."""
-    for simplify in (remove_dead_nodes, fold_affine, remove_identities):
+    for simplify in (
+        remove_dead_nodes,
+        fold_affine,
+        fold_pointwise,
+        fold_padding,
+        remove_identities,
+    ):
         graph = simplify(graph)
     return graph
 
@@ -68,31 +75,84 @@ def fold_affine(graph: Graph) -> Graph:
     convolution that nothing else reads always merges. One that only one convolution
     reads merges unless it shifts and that convolution pads with zeros.
     """
+
+    def merge(before: Conv2d, conv: Conv2d, tensors: dict[str, Tensor]) -> Node | None:
+        if _is_affine(conv, tensors):
+            return _merge_after(before, conv, tensors)
+        if _is_affine(before, tensors) and _takes_shift(before, conv):
+            return _merge_before(before, conv, tensors)
+        return None
+
+    return _fold(graph, merge)
+
+
+def fold_pointwise(graph: Graph) -> Graph:
+    """Merge a 1×1 convolution into the convolution before it, where that is cheaper.
+
+    So do channels that a front end only picks or reorders (`lowering.pick_channels`).
+    """
+
+    def merge(before: Conv2d, conv: Conv2d, tensors: dict[str, Tensor]) -> Node | None:
+        first, second = tensors[before.weight], tensors[conv.weight]
+        if not _is_pointwise(conv, tensors) or before.groups > 1 or conv.groups > 1:
+            return None
+        if len(second) * first[0].size > first.size + second.size:
+            return None
+        matrix = second[:, :, 0, 0].astype(np.float64)
+        weight = np.tensordot(matrix, first.astype(np.float64), axes=1)
+        bias = matrix @ _bias(before, tensors) + _bias(conv, tensors)
+        return _with_weights(before, weight, bias, tensors)
+
+    return _fold(graph, merge)
+
+
+def fold_padding(graph: Graph) -> Graph:
+    """Merge zeros around a value (`lowering.zero_pad`) into the convolution behind."""
+
+    def merge(before: Conv2d, conv: Conv2d, tensors: dict[str, Tensor]) -> Node | None:
+        pairs = zip(before.padding, conv.padding, strict=True)
+        top, left, bottom, right = map(sum, pairs)
+        padding = (top, left, bottom, right)
+        if not _is_zero_pad(before, tensors) or max(padding) > MAX_EXTENT:
+            return None
+        return dataclasses.replace(conv, inputs=before.inputs, padding=padding)
+
+    return _fold(graph, merge)
+
+
+_Merge = Callable[[Conv2d, Conv2d, dict[str, Tensor]], Node | None]
+
+
+def _fold(graph: Graph, merge: _Merge) -> Graph:
+    """Replace pairs of convolutions by what `merge` makes of them, as often as it does.
+
+    The second of a pair is the only one that reads the first.
+    """
     nodes, tensors, output = list(graph.nodes), dict(graph.tensors), graph.output
-    while True:
-        readers = Counter(name for node in nodes for name in node.inputs)
+    index = 0
+    while index < len(nodes):
+        node = nodes[index]
+        readers = Counter(name for other in nodes for name in other.inputs)
         readers[output] += 1
-        producers = {node.name: node for node in nodes}
-        for index, node in enumerate(nodes):
-            before = producers.get(node.inputs[0])
-            if not isinstance(node, Conv2d) or not isinstance(before, Conv2d):
-                continue
-            if readers[before.name] > 1:
-                continue
-            if _is_affine(node, tensors):
-                merged = _merge_after(before, node, tensors)
-            elif _is_affine(before, tensors) and _takes_shift(before, node):
-                merged = _merge_before(before, node, tensors)
-            else:
-                continue
-            nodes[index] = merged
-            nodes.remove(before)
-            renamed = {node.name: merged.name}
-            nodes = [_rename_inputs(other, renamed) for other in nodes]
-            output = renamed.get(output, output)
-            break
-        else:
-            return _replace(graph, nodes, tensors=tensors, output=output)
+        before = next((other for other in nodes if other.name == node.inputs[0]), None)
+        merged = (
+            merge(before, node, tensors)
+            if isinstance(node, Conv2d)
+            and isinstance(before, Conv2d)
+            and readers[before.name] == 1
+            else None
+        )
+        if merged is None or before is None:
+            index += 1
+            continue
+        nodes[index] = merged
+        nodes.remove(before)
+        renamed = {node.name: merged.name}
+        nodes = [_rename_inputs(other, renamed) for other in nodes]
+        output = renamed.get(output, output)
+        # The merged convolution may now follow, or be followed by, another one.
+        index = max(0, index - 1)
+    return _replace(graph, nodes, tensors=tensors, output=output)
 
 
 def round_tensors(graph: Graph) -> Graph:
@@ -144,12 +204,25 @@ def _with_weights(
     )
 
 
-def _is_affine(node: Node, tensors: Mapping[str, Tensor]) -> bool:
+def _is_pointwise(conv: Conv2d, tensors: Mapping[str, Tensor]) -> bool:
     return (
-        isinstance(node, Conv2d)
-        and tensors[node.weight].shape == (node.groups, 1, 1, 1)
-        and node.stride == (1, 1)
-        and not any(node.padding)
+        tensors[conv.weight].shape[2:] == (1, 1)
+        and conv.stride == (1, 1)
+        and not any(conv.padding)
+    )
+
+
+def _is_affine(conv: Conv2d, tensors: Mapping[str, Tensor]) -> bool:
+    depthwise = tensors[conv.weight].shape[:2] == (conv.groups, 1)
+    return depthwise and _is_pointwise(conv, tensors)
+
+
+def _is_zero_pad(conv: Conv2d, tensors: Mapping[str, Tensor]) -> bool:
+    return (
+        tensors[conv.weight].shape == (conv.groups, 1, 1, 1)
+        and conv.stride == (1, 1)
+        and conv.bias is None
+        and bool((tensors[conv.weight] == 1).all())
     )
 
 
@@ -177,11 +250,7 @@ def _is_identity(node: Node, tensors: Mapping[str, Tensor]) -> bool:
         case Concat():
             return len(node.inputs) == 1
         case Conv2d():
-            return (
-                _is_affine(node, tensors)
-                and node.bias is None
-                and bool((tensors[node.weight] == 1).all())
-            )
+            return _is_zero_pad(node, tensors) and not any(node.padding)
     return False
 
 

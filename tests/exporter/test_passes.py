@@ -144,6 +144,30 @@ def test_a_value_with_two_readers_is_kept() -> None:
     assert_same_graph(passes.fold_affine(before), before)
 
 
+def test_a_convolution_of_one_pixel_folds_where_that_is_cheaper() -> None:
+    build = Builder(7)
+    value = build.conv(INPUT, 3, 16, (3, 5))
+    value = build.conv(value, 16, 8, 1, bias=False)
+    value = build.conv(value, 8, 24, 1)
+    # Not worth it: 3×3×24×24 products against 3×3×24×4 and 4×24.
+    value = build.conv(build.conv(value, 24, 4), 4, 24, 1)
+    before = build.graph(build.conv(value, 24, 3), scale=1)
+    after = passes.fold_pointwise(before)
+    assert operations(before).count("conv2d") - operations(after).count("conv2d") == 1
+    assert_same_result(before, after, TOLERANCE)
+
+
+def test_zeros_around_a_value_fold_into_the_convolution_behind() -> None:
+    build = Builder(8)
+    build.tensors["ones"] = np.ones((3, 1, 1, 1), np.float32)
+    padded = build.add(Conv2d, INPUT, weight="ones", groups=3, padding=(2, 1, 0, 3))
+    value = build.conv(padded, 3, 3, 5, padding=(0, 0, 2, 0))
+    before = build.graph(build.add(Relu, value), scale=1)
+    after = passes.fold_padding(before)
+    assert operations(after) == ["conv2d", "relu"]
+    assert_same_result(before, after)
+
+
 def test_shared_weights_that_fold_differently_become_two() -> None:
     build = Builder(6)
     first = build.conv(INPUT, 3, 3)

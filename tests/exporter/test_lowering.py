@@ -1,0 +1,161 @@
+"""Lowered operations give what PyTorch's give, exactly but for float32's rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from upfrost import reference
+from upfrost.graph import INPUT, GraphError
+from upfrost.reference import Array
+from upfrost_exporter import lowering
+from upfrost_exporter.builder import GraphBuilder
+
+TOLERANCE = 1e-5
+
+
+def random(seed: int, *shape: int) -> Array:
+    return np.random.default_rng((seed, *shape)).standard_normal(shape, np.float32)
+
+
+def run(builder: GraphBuilder, output: str, picture: Array) -> Array:
+    values = {INPUT: picture}
+    for node in builder.nodes:
+        inputs = [values[name] for name in node.inputs]
+        values[node.name] = reference.apply(node, inputs, builder.tensors)
+    return values[output]
+
+
+def assert_matches(
+    builder: GraphBuilder, output: str, picture: Array, expected: Tensor
+) -> None:
+    found, wanted = run(builder, output, picture), expected.numpy()
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).max() <= TOLERANCE * max(1, np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("seed", [0, 1], ids=lambda seed: f"seed{seed}")
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "extra", "dilation", "groups"),
+    [
+        (2, 2, 0, 0, 1, 1),
+        (4, 2, 1, 0, 1, 1),
+        (4, 2, 3, 0, 1, 1),
+        (3, 1, 1, 0, 1, 2),
+        (3, 1, 0, 0, 2, 1),
+        (9, 2, 4, 1, 1, 1),
+        (9, 3, 4, 2, 1, 1),
+        (9, 4, 4, 3, 1, 2),
+        (6, 2, 2, 0, 1, 6),
+        (5, 3, 2, 2, 1, 1),
+        (1, 2, 0, 1, 1, 1),
+        (3, 2, 1, 1, 3, 1),
+        (8, 4, 6, 0, 1, 3),
+    ],
+)
+def test_transposed_convolution(
+    kernel: int,
+    stride: int,
+    padding: int,
+    extra: int,
+    dilation: int,
+    groups: int,
+    seed: int,
+) -> None:
+    picture = random(seed, 6, 7, 9)
+    weight = random(seed, 6, 12 // groups, kernel, kernel)
+    bias = random(seed, 12)
+    builder = GraphBuilder(6)
+    output = lowering.transposed_convolution(
+        builder,
+        "up",
+        INPUT,
+        weight,
+        bias,
+        stride=(stride, stride),
+        padding=(padding,) * 4,
+        output_padding=(extra, extra),
+        dilation=(dilation, dilation),
+        groups=groups,
+    )
+    expected = functional.conv_transpose2d(
+        torch.from_numpy(picture)[None],
+        torch.from_numpy(weight),
+        torch.from_numpy(bias),
+        stride=stride,
+        padding=padding,
+        output_padding=extra,
+        dilation=dilation,
+        groups=groups,
+    )[0]
+    assert_matches(builder, output, picture, expected)
+
+
+def test_axes_of_a_transposed_convolution_may_differ() -> None:
+    picture, weight = random(0, 3, 5, 6), random(0, 3, 4, 4, 2)
+    builder = GraphBuilder(3)
+    output = lowering.transposed_convolution(
+        builder, "up", INPUT, weight, None, stride=(2, 2), padding=(1, 0, 1, 0)
+    )
+    expected = functional.conv_transpose2d(
+        torch.from_numpy(picture)[None],
+        torch.from_numpy(weight),
+        stride=2,
+        padding=(1, 0),
+    )[0]
+    assert_matches(builder, output, picture, expected)
+
+
+@pytest.mark.parametrize(("stride", "padding"), [((2, 2), 1), ((2, 1), 0)])
+def test_a_transposed_convolution_of_odd_size_is_refused(
+    stride: tuple[int, int], padding: int
+) -> None:
+    with pytest.raises(GraphError, match="a multiple of the stride"):
+        lowering.transposed_convolution(
+            GraphBuilder(3),
+            "up",
+            INPUT,
+            random(0, 3, 4, 3, 3),
+            None,
+            stride=stride,
+            padding=(padding,) * 4,
+        )
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_pixel_unshuffle(factor: int) -> None:
+    picture = random(factor, 3, 6 * factor, 4 * factor)
+    builder = GraphBuilder(3)
+    output = lowering.pixel_unshuffle(builder, "un", INPUT, factor)
+    expected = functional.pixel_unshuffle(torch.from_numpy(picture), factor)
+    assert_matches(builder, output, picture, expected)
+
+
+def test_channels() -> None:
+    picture = random(0, 5, 4, 6)
+    given = torch.from_numpy(picture)
+    builder = GraphBuilder(5)
+    some = lowering.pick_channels(builder, "some", INPUT, [4, 1, 1])
+    assert_matches(builder, some, picture, given[[4, 1, 1]])
+    assert lowering.pick_channels(builder, "all", INPUT, range(5)) == INPUT
+    mean = lowering.channel_mean(builder, "mean", INPUT)
+    assert_matches(builder, mean, picture, given.mean(0, keepdim=True))
+
+
+def test_zero_padding() -> None:
+    picture = random(0, 3, 4, 6)
+    builder = GraphBuilder(3)
+    output = lowering.zero_pad(builder, "pad", INPUT, (1, 2, 3, 4))
+    expected = functional.pad(torch.from_numpy(picture), (2, 4, 1, 3))
+    assert_matches(builder, output, picture, expected)
+
+
+def test_average_pooling() -> None:
+    picture = random(0, 3, 9, 8)
+    builder = GraphBuilder(3)
+    output = lowering.average_pool(builder, "pool", INPUT, (3, 2), (2, 1), (1, 1, 1, 1))
+    expected = functional.avg_pool2d(torch.from_numpy(picture), (3, 2), (2, 1), 1)
+    assert_matches(builder, output, picture, expected)

@@ -7,10 +7,11 @@ docs/vulkan.md: each call is a submission of its own that has been waited for.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -159,7 +160,13 @@ class Device:
         `DeviceError` where it asks for more than the device's limits.
         """
         _check_limits(plan, self.info)
-        return LoadedPlan(self._manager, plan, self._constant, inspect=inspect)
+        try_allocation(self.info, plan.buffer_bytes)
+        try:
+            return LoadedPlan(self._manager, plan, self._constant, inspect=inspect)
+        except MemoryError as error:
+            raise OutOfDeviceMemoryError(
+                f"{plan.bytes / 2**20:.0f} MiB are needed, the system gives no more"
+            ) from error
 
     def close(self) -> None:
         """Free everything. The device cannot be used after it."""
@@ -170,8 +177,13 @@ class Device:
         """The tensor of a constant, uploaded when it is first asked for."""
         known = self._constants.get(id(constant))
         if known is None:
-            tensor = self._manager.tensor_t(constant.words, kp.TensorTypes.device)
-            self._manager.sequence().eval(kp.OpTensorSyncDevice([tensor]))
+            # Where the device reads the host's memory as fast as its own, a second
+            # copy would be wasted.
+            shared = self.info.kind in ("integrated", "cpu")
+            kind = kp.TensorTypes.host if shared else kp.TensorTypes.device
+            tensor = self._manager.tensor_t(constant.words, kind)
+            if not shared:
+                self._manager.sequence().eval(kp.OpTensorSyncDevice([tensor]))
             # The constant is kept so that its id stays its own.
             known = self._constants[id(constant)] = (constant, tensor)
         return known[1]
@@ -194,23 +206,38 @@ class LoadedPlan:
             _tensor(manager, size, host=inspect or number in (PICTURE_IN, PICTURE_OUT))
             for number, size in enumerate(plan.buffer_bytes)
         ]
+        constants = {
+            id(item): constant(item)
+            for call in plan.calls
+            for item in call.buffers
+            if isinstance(item, Constant)
+        }
+        self.allocated_bytes = sum(
+            4 * tensor.size() for tensor in (*self._buffers, *constants.values())
+        )
+        algorithms: dict[Call, kp.Algorithm] = {}
 
         def submission(call: Call) -> kp.Sequence:
-            tensors = [
-                constant(item) if isinstance(item, Constant) else self._buffers[item]
-                for item in call.buffers
-            ]
-            algorithm = manager.algorithm(
-                tensors,
-                _spirv(call.shader),
-                list(call.grid),
-                np.array(call.constants, np.uint32),
-                np.array(call.push, np.uint32),
-            )
-            # Without an argument, the push constants of the algorithm are used.
-            return manager.sequence().record(kp.OpAlgoDispatch(algorithm))
+            push = np.array(call.push, np.uint32)
+            # Calls that differ by their push constants alone share a pipeline.
+            alike = dataclasses.replace(call, push=(), label="", macs=0)
+            if alike not in algorithms:
+                tensors = [
+                    constants[id(item)]
+                    if isinstance(item, Constant)
+                    else self._buffers[item]
+                    for item in call.buffers
+                ]
+                algorithms[alike] = manager.algorithm(
+                    tensors,
+                    _spirv(call.shader),
+                    list(call.grid),
+                    np.array(call.constants, np.uint32),
+                    push,
+                )
+            return manager.sequence().record(kp.OpAlgoDispatch(algorithms[alike], push))
 
-        self._submissions = [submission(call) for call in plan.calls]
+        self.submissions = [submission(call) for call in plan.calls]
         for call in plan.setup:
             submission(call).eval()
         scale, channels = plan.scale, plan.channels
@@ -229,7 +256,7 @@ class LoadedPlan:
         self._given.words[0] = token
         self._result.words[0] = token
         self._given.rows[...] = picture.reshape(picture.shape[0], -1)
-        for submission in self._submissions:
+        for submission in self.submissions:
             submission.eval()
         if self._result.words[0] != token ^ 0xFFFFFFFF:
             raise DeviceLostError(
@@ -274,6 +301,48 @@ class _Picture:
         self.words: Words = tensor.data()
         rows = self.words[HEADER_BYTES // 4 :].reshape(-1, row_words(width, channels))
         self.rows: Bytes = rows.view(np.uint8)[:, : width * channels]
+
+
+def try_allocation(info: DeviceInfo, sizes: Sequence[int]) -> None:
+    """Allocate and free memory of these sizes in bytes, all at once.
+
+    Kompute does not look whether its allocations succeeded, so this asks before it.
+    Raises `OutOfDeviceMemoryError`.
+    """
+    instance = vulkan.vkCreateInstance(vulkan.VkInstanceCreateInfo(), None)
+    device = None
+    held = []
+    try:
+        physical = vulkan.vkEnumeratePhysicalDevices(instance)[info.index]
+        queue = vulkan.VkDeviceQueueCreateInfo(
+            queueFamilyIndex=0, queueCount=1, pQueuePriorities=[1.0]
+        )
+        device = vulkan.vkCreateDevice(
+            physical, vulkan.VkDeviceCreateInfo(pQueueCreateInfos=[queue]), None
+        )
+        # Kompute, too, takes the first type that is local to the device.
+        memory = vulkan.vkGetPhysicalDeviceMemoryProperties(physical)
+        local = next(
+            i
+            for i in range(memory.memoryTypeCount)
+            if memory.memoryTypes[i].propertyFlags
+            & vulkan.VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT
+        )
+        for size in sizes:
+            wanted = vulkan.VkMemoryAllocateInfo(
+                allocationSize=size, memoryTypeIndex=local
+            )
+            held.append(vulkan.vkAllocateMemory(device, wanted, None))
+    except (vulkan.VkErrorOutOfDeviceMemory, vulkan.VkErrorOutOfHostMemory) as error:
+        raise OutOfDeviceMemoryError(
+            f"{info.name} does not give {sum(sizes) / 2**20:.0f} MiB"
+        ) from error
+    finally:
+        for allocation in held:
+            vulkan.vkFreeMemory(device, allocation, None)
+        if device is not None:
+            vulkan.vkDestroyDevice(device, None)
+        vulkan.vkDestroyInstance(instance, None)
 
 
 def _tensor(manager: kp.Manager, size: int, *, host: bool) -> kp.Tensor:

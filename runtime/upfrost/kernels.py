@@ -58,14 +58,30 @@ class RegisterTile:
 
 
 @dataclass(frozen=True)
+class ConvKernel:
+    """A convolution's shader source, and the register tile that it is compiled for."""
+
+    source: str
+    tile: RegisterTile
+
+    @property
+    def name(self) -> str:
+        return f"{self.source}_{self.tile.label}"
+
+
+@dataclass(frozen=True)
 class Family:
-    """Which register tiles suit a kind of device; the first that divides is taken."""
+    """Which kernels suit a kind of device, by the convolution's shape."""
 
     name: str
-    direct: str  # the 3×3 shader
-    conv3x3: tuple[RegisterTile, ...]
-    conv: RegisterTile
+    conv3x3: tuple[ConvKernel, ...]  # the first whose tile's quads divide is taken
+    conv1x1: ConvKernel
+    conv: ConvKernel  # anything else
     macs_per_second: float  # of convolutions, the slowest member's, to be safe
+
+    @property
+    def kernels(self) -> tuple[ConvKernel, ...]:
+        return (*self.conv3x3, self.conv1x1, self.conv)
 
 
 # Mali: a column of six pixels has the fewest instructions per product that stay within
@@ -73,16 +89,16 @@ class Family:
 # CPU: wide tiles load less; wider ones than this take seconds to compile.
 MALI = Family(
     "mali",
-    direct="conv3x3",
-    conv3x3=(RegisterTile(1, 6, 1, (16, 4)),),
-    conv=RegisterTile(2, 1, 1, (8, 8)),
+    conv3x3=(ConvKernel("conv3x3", RegisterTile(1, 6, 1, (16, 4))),),
+    conv1x1=ConvKernel("conv1x1", RegisterTile(1, 6, 1, (16, 4))),
+    conv=ConvKernel("conv", RegisterTile(2, 1, 1, (8, 8))),
     macs_per_second=4e9,  # a sixth of what Mali-G52's arithmetic could do in fp16
 )
 CPU = Family(
     "cpu",
-    direct="conv3x3_cpu",
-    conv3x3=(RegisterTile(4, 3, 1, (8, 1)),),
-    conv=RegisterTile(4, 1, 1, (8, 1)),
+    conv3x3=(ConvKernel("conv3x3_cpu", RegisterTile(4, 3, 1, (8, 1))),),
+    conv1x1=ConvKernel("conv1x1", RegisterTile(4, 1, 1, (8, 1))),
+    conv=ConvKernel("conv", RegisterTile(4, 1, 1, (8, 1))),
     macs_per_second=2e9,
 )
 FAMILIES = (MALI, CPU)
@@ -104,14 +120,11 @@ class Variant:
 def _variants() -> dict[str, Variant]:
     plain = ("unpack", "pack", "pixel_shuffle", "resize", "elementwise", "gather")
     shaders = [Variant(name, name) for name in plain]
-    for family in FAMILIES:
-        shaders += [
-            Variant(f"{family.direct}_{tile.label}", family.direct, tile.defines)
-            for tile in family.conv3x3
-        ]
-        shaders.append(
-            Variant(f"conv_{family.conv.label}", "conv", family.conv.defines)
-        )
+    shaders += [
+        Variant(kernel.name, kernel.source, kernel.tile.defines)
+        for family in FAMILIES
+        for kernel in family.kernels
+    ]
     variants = [Variant("clear", "clear")]
     for shader in shaders:
         variants.append(replace(shader, name=f"{shader.name}-fp32"))
@@ -159,9 +172,9 @@ class Layout:
         return replace(self, base=self.base + first_channel // 4 * self.plane)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Constant:
-    """Weights as a kernel reads them, or other data that does not change."""
+    """Weights as a kernel reads them; compared by identity."""
 
     words: Words
 
@@ -370,10 +383,11 @@ def conv(
     estimate, since a driver ends what takes too long.
     """
     layout = target.layout
-    tile = conv_tile(node, shape, family)
+    kernel = conv_kernel(node, shape, family)
+    height = kernel.tile.coverage[1]
     macs_per_row = math.prod(shape) * layout.width
     most = family.macs_per_second * DISPATCH_SECONDS / macs_per_row
-    step = max(1, int(most / tile.coverage[1])) * tile.coverage[1]
+    step = max(1, int(most / height)) * height
     return [
         _conv_band(
             node,
@@ -387,8 +401,7 @@ def conv(
             ),
             # Rows of the margin cost as much as others, but hold at most a few tiles.
             (step if first + step < layout.height else layout.rows - first),
-            tile,
-            family,
+            kernel,
             precision,
         )
         for first in range(0, layout.height, step)
@@ -403,13 +416,12 @@ def _conv_band(
     target: Place,
     epilogue: Epilogue,
     rows: int,
-    tile: RegisterTile,
-    family: Family,
+    kernel: ConvKernel,
     precision: Precision,
 ) -> Call:
     layout = target.layout
+    tile = kernel.tile
     residual = epilogue.residual or target
-    direct = is_direct_3x3(node, shape)
     constants = [
         packed.in_quads,
         0 if epilogue.residual is None else (1 if epilogue.residual_first else 2),
@@ -417,10 +429,10 @@ def _conv_band(
         float_word(epilogue.low),
         float_word(epilogue.high),
     ]
-    if not direct:
+    if kernel.source == "conv":
         constants += [*shape[2:], *node.stride, *node.dilation, *node.padding[:2]]
     return Call(
-        shader=f"{family.direct if direct else 'conv'}_{tile.label}-{precision}",
+        shader=f"{kernel.name}-{precision}",
         label=node.name,
         buffers=(
             source.buffer,
@@ -444,24 +456,19 @@ def _conv_band(
     )
 
 
-def conv_tile(node: Conv2d, shape: Sequence[int], family: Family) -> RegisterTile:
-    """The register tile with which a family computes a convolution."""
-    if is_direct_3x3(node, shape):
+def conv_kernel(node: Conv2d, shape: Sequence[int], family: Family) -> ConvKernel:
+    """The kernel with which a family computes a convolution."""
+    rows, columns = shape[2:]
+    plain = node.stride == (1, 1) and node.dilation == (1, 1) and node.groups == 1
+    if plain and (rows, columns) == (3, 3) and node.padding == (1, 1, 1, 1):
         return next(
-            tile for tile in family.conv3x3 if quads(shape[0]) % tile.quads == 0
+            kernel
+            for kernel in family.conv3x3
+            if quads(shape[0]) % kernel.tile.quads == 0
         )
+    if plain and (rows, columns) == (1, 1) and node.padding == (0, 0, 0, 0):
+        return family.conv1x1
     return family.conv
-
-
-def is_direct_3x3(node: Conv2d, shape: Sequence[int]) -> bool:
-    """Whether the specialised 3×3 kernel computes this convolution."""
-    return (
-        tuple(shape[2:]) == (3, 3)
-        and node.stride == (1, 1)
-        and node.dilation == (1, 1)
-        and node.padding == (1, 1, 1, 1)
-        and node.groups == 1
-    )
 
 
 def resize(

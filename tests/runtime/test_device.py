@@ -1,0 +1,151 @@
+"""Devices: what is chosen, and that no fault of one becomes a picture."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests import graphs
+from upfrost import device as device_module
+from upfrost.device import (
+    Device,
+    DeviceError,
+    DeviceInfo,
+    DeviceLostError,
+    Kind,
+    OutOfDeviceMemoryError,
+    choose_device,
+    list_devices,
+    try_allocation,
+)
+from upfrost.kernels import CPU, Precision
+from upfrost.plan import compile_graph, make_plan
+from upfrost.upscaler import Upscaler
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[Device]:
+    device = Device(choose_device())
+    yield device
+    device.close()
+
+
+def fake_devices(monkeypatch: pytest.MonkeyPatch, *kinds: Kind) -> list[DeviceInfo]:
+    there = list_devices()[0]
+    devices = [
+        replace(there, index=i, kind=kind, name=f"{kind} {i}")
+        for i, kind in enumerate(kinds)
+    ]
+    monkeypatch.setattr(device_module, "list_devices", lambda: tuple(devices))
+    return devices
+
+
+@pytest.mark.parametrize(
+    ("kinds", "best"),
+    [
+        (("cpu", "integrated"), 1),
+        (("integrated", "discrete", "cpu"), 1),
+        (("cpu", "virtual"), 1),
+        (("cpu",), 0),
+    ],
+)
+def test_a_gpu_is_preferred(
+    monkeypatch: pytest.MonkeyPatch, kinds: tuple[Kind, ...], best: int
+) -> None:
+    devices = fake_devices(monkeypatch, *kinds)
+    assert choose_device() == devices[best]
+
+
+def test_a_device_is_chosen_by_number_or_part_of_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    devices = fake_devices(monkeypatch, "cpu", "integrated", "integrated")
+    assert choose_device(2) == devices[2]
+    assert choose_device("1") == devices[1]
+    assert choose_device("CPU") == devices[0]
+    with pytest.raises(DeviceError, match=r"2 devices are called 'integrated'"):
+        choose_device("integrated")
+    with pytest.raises(DeviceError, match=r"no device 3; there is 0: cpu 0, 1: "):
+        choose_device(3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("size", [(1, 1), (30, 50), (64, 64)], ids=str)
+def test_a_plan_says_what_is_allocated(
+    device: Device, precision: Precision, size: tuple[int, int]
+) -> None:
+    program = compile_graph(graphs.plain_network(seed=0), CPU, precision)
+    plan = make_plan(program, *size)
+    assert device.load(plan).allocated_bytes == plan.bytes
+
+
+@pytest.mark.parametrize("lost_after", [0, 1, 3])
+def test_a_device_lost_on_the_way_is_an_error(
+    device: Device, monkeypatch: pytest.MonkeyPatch, lost_after: int
+) -> None:
+    """What Kompute does on a lost device: it says nothing and nothing is computed."""
+    plan = make_plan(compile_graph(graphs.plain_network(seed=0), CPU, "fp32"), 9, 9)
+    loaded = device.load(plan)
+    picture = np.zeros((9, 9, 3), np.uint8)
+    loaded.run(picture)  # so that the result's buffer holds a token and a picture
+
+    class Dead:
+        def eval(self) -> None:
+            pass
+
+    alive = loaded.submissions
+    monkeypatch.setattr(
+        loaded,
+        "submissions",
+        alive[:lost_after] + [Dead()] * (len(alive) - lost_after),
+    )
+    with pytest.raises(DeviceLostError, match="no result was kept"):
+        loaded.run(picture)
+
+
+def test_more_memory_than_there_is_is_refused_before_kompute_is_asked() -> None:
+    with pytest.raises(OutOfDeviceMemoryError, match=r"does not give \d+ MiB"):
+        try_allocation(choose_device(), [1 << 45])
+
+
+def test_a_failed_allocation_halves_the_tile_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    graph = graphs.plain_network(seed=1)
+    picture = np.random.default_rng(1).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    with Upscaler(graph) as upscale:
+        expected = upscale(picture)
+    refused: list[int] = []
+
+    def small_device(_: DeviceInfo, sizes: Sequence[int]) -> None:
+        if sum(sizes) > 100_000:
+            refused.append(sum(sizes))
+            raise OutOfDeviceMemoryError("the device is full")
+
+    monkeypatch.setattr(device_module, "try_allocation", small_device)
+    with Upscaler(graph) as upscale:
+        assert np.array_equal(upscale(picture), expected)
+    pattern = re.compile(r"the device is full; going on with tiles of (\d+) pixels")
+    matches = [pattern.fullmatch(record.getMessage()) for record in caplog.records]
+    sides = [80, *(int(match[1]) for match in matches if match)]
+    assert len(refused) == len(matches) == len(sides) - 1 >= 2
+    assert all(2 * after <= before for before, after in itertools.pairwise(sides))
+
+
+def test_a_device_without_any_memory_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OutOfDeviceMemoryError("the device is full")
+
+    monkeypatch.setattr(device_module, "try_allocation", full)
+    with (
+        Upscaler(graphs.plain_network(seed=1)) as upscale,
+        pytest.raises(OutOfDeviceMemoryError),
+    ):
+        upscale(np.zeros((60, 80, 3), np.uint8))

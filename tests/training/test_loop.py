@@ -109,6 +109,23 @@ def test_training_lowers_the_loss_and_leaves_a_network(folder: Path) -> None:
     assert network(torch.rand(1, 3, 5, 6)).shape == (1, 3, 10, 12)
 
 
+def test_degradations_of_the_configuration_are_applied(folder: Path) -> None:
+    degraded = """
+    [[degrade]]
+    kind = "area"
+    [[degrade]]
+    kind = "gauss"
+    strength = [5, 9]
+    """
+    (folder / "tiny.toml").write_text(CONFIG.replace("[data]", f"{degraded}\n[data]"))
+    noisy, crops = loop.load_data(read_config(folder / "tiny.toml"), [folder])
+    (folder / "tiny.toml").write_text(CONFIG)
+    clean, _ = loop.load_data(read_config(folder / "tiny.toml"), [folder])
+    difference = noisy.lr[0].astype(int) - clean.lr[0]
+    assert 4.0 < difference.std() < 20.0
+    assert crops[0].lr.shape == (128, 128, 3)
+
+
 def test_a_cut_off_checkpoint_is_refused_by_name(folder: Path) -> None:
     path = folder / loop.CHECKPOINT
     loop.write_atomically(path, {"step": 1})
@@ -180,6 +197,8 @@ def test_the_rate_warms_up_and_follows_a_cosine() -> None:
         (('name = "tiny"', ""), "name is missing"),
         (('kind = "plain"', 'kind = "plain"\ncolour = 1'), "unknown setting 'colour'"),
         (("[network]", "[network"), "not a TOML file"),
+        (("[data]", '[[degrade]]\nkind = "fog"\n[data]'), "unknown degradation 'fog'"),
+        (("[data]", '[[degrade]]\nkind = "jpeg"\n[data]'), "0 degradations scale"),
     ],
 )
 def test_bad_configurations_are_one_clear_line(

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from upfrost_training.data import BICUBIC
+from upfrost_training.degradations import Degradation, check_degradations
+
 T = TypeVar("T")
 
 
@@ -25,6 +28,8 @@ class DataSettings:
     sharpness: float = 4.0
     # One picture of this many is validated on and never trained on.
     holdout_every: int = 12
+    # Times that each picture is degraded, where `degrade` leaves something to chance.
+    variants: int = 1
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ class Config:
     network: dict[str, Any]
     data: DataSettings = field(default_factory=DataSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    # How LR pictures are made; see `degradations`.
+    degrade: tuple[Degradation, ...] = BICUBIC
     # Folders of HR/LR pairs whose figures are logged, never used to choose weights;
     # relative ones are looked up under --data, and skipped with a note when missing.
     report: tuple[str, ...] = ()
@@ -103,6 +110,19 @@ def _section(cls: type[T], table: dict[str, Any], where: str) -> T:
     return cls(**values)
 
 
+def _degradations(entries: list[Any], path: Path) -> tuple[Degradation, ...]:
+    try:
+        tuples: list[dict[str, Any]] = [
+            {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+            for entry in entries
+        ]
+        steps = tuple(Degradation(**entry) for entry in tuples)
+        check_degradations(steps)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{path} [[degrade]]: {error}") from error
+    return steps
+
+
 def read_config(path: Path) -> Config:
     """Read and check a configuration file."""
     try:
@@ -123,6 +143,8 @@ def read_config(path: Path) -> Config:
             values[key] = _section(DataSettings, value, f"{path} [data]")
         elif key == "train" and isinstance(value, dict):
             values[key] = _section(TrainSettings, value, f"{path} [train]")
+        elif key == "degrade" and isinstance(value, list):
+            values[key] = _degradations(value, path)
         elif key in ("report", "training_data") and isinstance(value, list):
             values[key] = tuple(str(entry) for entry in value)
         elif key not in top:

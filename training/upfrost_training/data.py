@@ -7,9 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from upfrost_training.resize import Picture, shrink
+from upfrost_training.degradations import Degradation, check_degradations, degrade
+from upfrost_training.resize import Picture
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+BICUBIC = (Degradation("bicubic"),)
 LUMA = np.array((0.299, 0.587, 0.114), dtype=np.float32)
 
 
@@ -119,22 +121,34 @@ def is_held_out(number: int, every: int) -> bool:
 
 
 def load_pairs(
-    files: list[Path], scale: int, patch: int, threshold: float, kernel: str = "bicubic"
+    files: list[Path],
+    scale: int,
+    patch: int,
+    threshold: float,
+    degradations: tuple[Degradation, ...] = BICUBIC,
+    variants: int = 1,
+    seed: int = 0,
 ) -> Pairs:
-    """Read `files`, make their LR partners, and find where sharp crops start."""
+    """Read `files`, make their LR partners, and find where sharp crops start.
+
+    Each picture is degraded `variants` times, differently where chance is involved.
+    """
+    check_degradations(degradations)
     stride = 8
     hrs: list[Picture] = []
     lrs: list[Picture] = []
     origins: list[NDArray[np.int32]] = []
-    for path in files:
+    for file_number, path in enumerate(files):
         hr = crop_to_multiple(read_rgb(path), scale)
         places = sharp_origins(hr, scale, patch, stride, threshold)
         if not len(places):
             continue
-        number = np.full((len(places), 1), len(hrs), dtype=np.int32)
-        origins.append(np.concatenate([number, places], axis=1))
-        hrs.append(hr)
-        lrs.append(shrink(hr, scale, kernel))
+        for variant in range(variants):
+            rng = np.random.default_rng((seed, file_number, variant))
+            number = np.full((len(places), 1), len(hrs), dtype=np.int32)
+            origins.append(np.concatenate([number, places], axis=1))
+            hrs.append(hr)
+            lrs.append(degrade(hr, scale, degradations, rng))
     if not hrs:
         raise DataError(
             f"none of {len(files)} pictures has a {patch * scale}-pixel crop sharper "
@@ -144,7 +158,11 @@ def load_pairs(
 
 
 def validation_crops(
-    files: list[Path], scale: int, side: int = 256, per_picture: int = 4
+    files: list[Path],
+    scale: int,
+    side: int = 256,
+    per_picture: int = 4,
+    degradations: tuple[Degradation, ...] = BICUBIC,
 ) -> list[Crop]:
     """The sharpest squares of `side` HR pixels of each picture, not overlapping."""
     crops: list[Crop] = []
@@ -159,7 +177,8 @@ def validation_crops(
             square = np.ascontiguousarray(
                 hr[top[i] : top[i] + side, left[i] : left[i] + side]
             )
-            crops.append(Crop(shrink(square, scale), square))
+            rng = np.random.default_rng(len(crops))
+            crops.append(Crop(degrade(square, scale, degradations, rng), square))
     return crops
 
 

@@ -253,8 +253,17 @@ def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
         files.extend(picture_files(found))
     held = [is_held_out(i, d.holdout_every) for i in range(len(files))]
     train_files = [f for f, h in zip(files, held, strict=True) if not h]
-    pairs = load_pairs(train_files, scale, d.patch, d.sharpness)
-    crops = validation_crops([f for f, h in zip(files, held, strict=True) if h], scale)
+    pairs = load_pairs(
+        train_files,
+        scale,
+        d.patch,
+        d.sharpness,
+        config.degrade,
+        d.variants,
+        config.train.seed,
+    )
+    held_files = [f for f, h in zip(files, held, strict=True) if h]
+    crops = validation_crops(held_files, scale, degradations=config.degrade)
     return pairs, crops
 
 

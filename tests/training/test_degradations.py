@@ -1,0 +1,119 @@
+"""Degradations do what they say, and only that."""
+
+import numpy as np
+import pytest
+
+from upfrost_training.degradations import (
+    STEPS,
+    Degradation,
+    blur,
+    compress_frames,
+    degrade,
+    gauss,
+    jpeg,
+    poisson,
+)
+from upfrost_training.resize import Picture, imresize, shrink
+
+
+def picture(seed: int, height: int = 48, width: int = 64) -> Picture:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(256, size=(6, 8, 3), dtype=np.uint8)
+    result: Picture = imresize(coarse, height, width)
+    return result
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_bicubic_alone_is_matlab_s() -> None:
+    hr = picture(0)
+    result = degrade(hr, 2, (Degradation("bicubic"),), rng())
+    np.testing.assert_array_equal(result, shrink(hr, 2))
+
+
+@pytest.mark.parametrize("kind", [k for k in STEPS if k not in ("h264", "h265")])
+def test_steps_keep_shape_and_change_something(kind: str) -> None:
+    strength = {"blur": 1.0, "gauss": 8.0, "poisson": 1.0, "jpeg": 40.0}[kind]
+    hr = picture(1)
+    before = hr.copy()
+    result = STEPS[kind](hr, strength, rng())
+    assert result.shape == hr.shape
+    assert result.dtype == np.uint8
+    assert not np.array_equal(result, hr)
+    np.testing.assert_array_equal(hr, before)
+
+
+def test_noise_has_the_stated_size() -> None:
+    grey = np.full((200, 200, 3), 100, np.uint8)
+    # 120,000 samples: the deviation's own error is 0.2 %; rounding adds 1/12.
+    assert gauss(grey, 5.0, rng()).std() == pytest.approx(5.0, rel=0.02)
+    assert poisson(grey, 1.0, rng()).std() == pytest.approx(10.0, rel=0.02)
+    assert poisson(grey, 4.0, rng()).std() == pytest.approx(5.0, rel=0.02)
+
+
+def test_blur_is_a_gaussian_of_the_stated_width() -> None:
+    impulse = np.zeros((41, 41, 3), np.uint8)
+    impulse[:, 20] = 255
+    line = blur(impulse, 2.0, rng())[20, :, 0].astype(float)
+    variance = np.sum(line * (np.arange(41) - 20.0) ** 2) / line.sum()
+    # The tails beyond three sigma are cut, and the rest rounded to bytes.
+    assert variance**0.5 == pytest.approx(2.0, rel=0.03)
+    flat = np.full((5, 5, 3), 9, np.uint8)
+    np.testing.assert_array_equal(blur(flat, 2.0, rng()), flat)
+    np.testing.assert_array_equal(blur(picture(0), 0.0, rng()), picture(0))
+
+
+def test_stronger_compression_loses_more() -> None:
+    hr = gauss(picture(0), 20.0, rng())
+
+    def error(quality: float) -> float:
+        return float(np.abs(jpeg(hr, quality, rng()).astype(int) - hr).mean())
+
+    assert error(20) > error(60) > error(95)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_video_codecs_keep_odd_sizes_and_lose_more_at_lower_rates(codec: str) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+    frames = np.stack([picture(seed, 45, 63) for seed in range(2)])
+    errors = []
+    for rate in (15.0, 40.0):
+        result = compress_frames(frames, codec, rate)
+        assert result.shape == frames.shape
+        errors.append(np.abs(result.astype(int) - frames).mean())
+    assert errors[0] < errors[1]
+
+
+def test_a_share_of_the_pictures_is_degraded() -> None:
+    steps = (Degradation("bicubic"), Degradation("gauss", (20.0, 20.0), share=0.5))
+    hr, plain = picture(0), shrink(picture(0), 2)
+    numbers = np.random.default_rng(1)
+    changed = [
+        not np.array_equal(degrade(hr, 2, steps, numbers), plain) for _ in range(60)
+    ]
+    # Binomial(60, 1/2) leaves 15 to 45 once in 20,000 seeds; this one is fixed.
+    assert 15 < sum(changed) < 45
+
+
+def test_the_same_seed_gives_the_same_picture() -> None:
+    steps = (Degradation("gauss", (1.0, 9.0)), Degradation("area"))
+    first, second = (degrade(picture(0), 2, steps, rng()) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Degradation("fog"), "unknown degradation 'fog'"),
+        (lambda: Degradation("jpeg", (90.0, 40.0)), "strength"),
+        (lambda: Degradation("blur", (0.0, 1.0), 2.0), "share"),
+        (lambda: Degradation("area", share=0.5), "every picture is scaled"),
+        (lambda: degrade(picture(0), 2, (), rng()), "0 degradations scale"),
+    ],
+)
+def test_bad_settings_are_refused(make: object, message: str) -> None:
+    assert callable(make)
+    with pytest.raises(ValueError, match=message):
+        make()

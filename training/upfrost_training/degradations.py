@@ -1,0 +1,181 @@
+"""What happens to a picture before it is upscaled: scaling, blur, noise, compression.
+
+Each degradation is a function of a uint8 picture, its strength drawn from a range; a
+configuration lists them in the order in which they are applied:
+
+    [[degrade]]
+    kind = "blur"
+    strength = [0.2, 1.2]
+
+    [[degrade]]
+    kind = "bicubic"
+
+    [[degrade]]
+    kind = "jpeg"
+    strength = [40, 95]
+    share = 0.8
+
+Exactly one of them scales down; without any list it is MATLAB's bicubic alone.
+"""
+
+import io
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from upfrost_training.resize import KERNELS, Picture, shrink
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """One step: what, how strongly (the range it is drawn from), and how often.
+
+    Units of `strength`: blur, the Gaussian's sigma in pixels; gauss, the noise's sigma
+    in 8-bit units; poisson, photons at white divided by 255, so less is noisier; jpeg,
+    Pillow's quality 1 to 95; h264 and h265, the constant rate factor, 0 to 51.
+    """
+
+    kind: str
+    strength: tuple[float, float] = (0.0, 0.0)
+    # Share of pictures that it is applied to.
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KERNELS and self.kind not in STEPS:
+            known = ", ".join((*KERNELS, *STEPS))
+            raise ValueError(f"unknown degradation {self.kind!r}: use one of {known}")
+        low, high = self.strength
+        if not 0.0 <= low <= high:
+            raise ValueError(f"{self.kind}: strength must be [low, high], from 0 on")
+        if not 0.0 <= self.share <= 1.0:
+            raise ValueError(f"{self.kind}: share must be from 0 to 1")
+        if self.kind in KERNELS and self.share != 1.0:
+            raise ValueError(
+                f"{self.kind}: every picture is scaled, so share must be 1"
+            )
+
+
+def check_degradations(steps: tuple[Degradation, ...]) -> None:
+    """Raise ValueError unless exactly one step scales down."""
+    count = sum(step.kind in KERNELS for step in steps)
+    if count != 1:
+        raise ValueError(
+            f"{count} degradations scale down: have exactly one of {', '.join(KERNELS)}"
+        )
+
+
+def degrade(
+    picture: Picture, scale: int, steps: tuple[Degradation, ...], rng: Rng
+) -> Picture:
+    """The low-resolution partner of `picture`, whose sides are multiples of `scale`."""
+    check_degradations(steps)
+    for step in steps:
+        # Drawn even when unused, so that one step's share moves no other's numbers.
+        applied, strength = rng.random() < step.share, rng.uniform(*step.strength)
+        if step.kind in KERNELS:
+            picture = shrink(picture, scale, step.kind)
+        elif applied:
+            picture = STEPS[step.kind](picture, strength, rng)
+    return picture
+
+
+def _to_bytes(values: NDArray[np.float64]) -> Picture:
+    return np.floor(np.clip(values, 0.0, 255.0) + 0.5).astype(np.uint8)
+
+
+def blur(picture: Picture, sigma: float, _: Rng) -> Picture:
+    """Gaussian blur, separable, the edge pixel repeated."""
+    radius = int(np.ceil(3.0 * sigma))
+    if radius == 0:
+        return picture
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    taps /= taps.sum()
+    values = picture.astype(np.float64)
+    for axis in (0, 1):
+        pad = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
+        padded = np.pad(values, pad, mode="edge")
+        size = values.shape[axis]
+        values = np.zeros_like(values)
+        for i, weight in enumerate(taps):
+            values += weight * np.take(padded, range(i, i + size), axis=axis)
+    return _to_bytes(values)
+
+
+def gauss(picture: Picture, sigma: float, rng: Rng) -> Picture:
+    """Noise that does not depend on the signal, as a sensor's electronics add."""
+    return _to_bytes(picture + rng.normal(0.0, sigma, picture.shape))
+
+
+def poisson(picture: Picture, photons: float, rng: Rng) -> Picture:
+    """Noise of counted photons: its variance grows with the signal."""
+    photons = max(photons, 1e-3)
+    counts: NDArray[np.int64] = rng.poisson(picture * photons)
+    return _to_bytes(counts / photons)
+
+
+def jpeg(picture: Picture, quality: float, _: Rng) -> Picture:
+    """JPEG with halved chroma, as cameras and the web use."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=max(1, round(quality)))
+    with Image.open(file) as image:
+        return np.array(image.convert("RGB"))
+
+
+def _video(codec: str) -> Callable[[Picture, float, Rng], Picture]:
+    def compress(picture: Picture, rate: float, _: Rng) -> Picture:
+        compressed: Picture = compress_frames(picture[None], codec, rate)[0]
+        return compressed
+
+    return compress
+
+
+STEPS: dict[str, Callable[[Picture, float, Rng], Picture]] = {
+    "blur": blur,
+    "gauss": gauss,
+    "poisson": poisson,
+    "jpeg": jpeg,
+    "h264": _video("libx264"),
+    "h265": _video("libx265"),
+}
+
+
+def compress_frames(
+    frames: NDArray[np.uint8], codec: str, rate: float
+) -> NDArray[np.uint8]:
+    """Frames (N, H, W, 3) after the video codec at a constant rate factor.
+
+    4:2:0 and BT.601 as ffmpeg's default for RGB input; odd sides are padded by one
+    and cut again. Uses the ffmpeg that the package imageio-ffmpeg bundles.
+    """
+    try:
+        ffmpeg: str = import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    except ImportError as error:
+        raise ValueError(
+            "video degradations need imageio-ffmpeg: pip install 'upfrost[video]'"
+        ) from error
+    height, width = frames.shape[1:3]
+    padded = np.pad(
+        frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge"
+    )
+    size = f"{padded.shape[2]}x{padded.shape[1]}"
+    raw = ("-f", "rawvideo", "-pix_fmt", "rgb24")
+    quiet = (ffmpeg, "-v", "error", "-nostdin", "-y", "-threads", "1")
+    with tempfile.TemporaryDirectory() as folder:
+        source, video = Path(folder, "frames.rgb"), Path(folder, "frames.mkv")
+        source.write_bytes(padded.tobytes())
+        encode = (*quiet, *raw, "-s", size, "-i", str(source), "-c:v", codec)
+        options = ("-crf", f"{rate:.1f}", "-pix_fmt", "yuv420p", str(video))
+        decode = (*quiet, "-i", str(video), *raw, "pipe:1")
+        subprocess.run((*encode, *options), check=True, stderr=subprocess.DEVNULL)
+        result = subprocess.run(decode, check=True, stdout=subprocess.PIPE)
+    decoded = np.frombuffer(result.stdout, np.uint8).reshape(padded.shape)
+    return decoded[:, :height, :width].copy()

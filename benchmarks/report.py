@@ -1,0 +1,79 @@
+"""Tables of the benchmarks: printed, and written as Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from upfrost import __version__
+
+RESULTS = Path(__file__).parent / "results"
+Row = Mapping[str, str | int | float | None]
+
+
+def publish(
+    name: str, title: str, rows: Sequence[Row], notes: Sequence[str] = ()
+) -> None:
+    """Print a table and write it to results/NAME.md and results/NAME.json.
+
+    Columns are the first row's keys, in their order. The command, the versions and the
+    machine are written beside it.
+    """
+    columns = list(rows[0])
+    cells = [[_cell(row[column]) for column in columns] for row in rows]
+    widths = [
+        max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))
+    ]
+    for line in [columns, ["-" * width for width in widths], *cells]:
+        print(
+            "  ".join(
+                cell.rjust(width) for cell, width in zip(line, widths, strict=True)
+            )
+        )
+    program = Path(sys.argv[0]).stem
+    command = shlex.join(["python", "-m", f"benchmarks.{program}", *sys.argv[1:]])
+    facts = {
+        "command": command,
+        "upfrost": __version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {_processor()}",
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(
+        json.dumps(
+            {"title": title, **facts, "notes": list(notes), "rows": list(rows)},
+            indent=1,
+            ensure_ascii=False,
+        )
+        + "\n"
+    )
+    markdown = [
+        f"# {title}",
+        "",
+        "| " + " | ".join(columns) + " |",
+        "|" + " ---: |" * len(columns),
+        *("| " + " | ".join(line) + " |" for line in cells),
+        "",
+        *(f"- {note}" for note in notes),
+        f"- `{command}`, upfrost {__version__}, Python {facts['python']}, "
+        f"{facts['machine']}",
+        "",
+    ]
+    (RESULTS / f"{name}.md").write_text("\n".join(markdown))
+
+
+def _cell(value: str | int | float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith(("model name", "Model")):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown processor"

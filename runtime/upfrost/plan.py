@@ -363,7 +363,8 @@ def _layouts(
             margins[size] = max(margins.get(size, 0), *padding)
         if isinstance(step.node, Conv2d):
             weight = graph.tensors[step.node.weight]
-            tiles.append(kernels.conv_tile(step.node, weight.shape, program.family))
+            family = program.family
+            tiles.append(kernels.conv_kernel(step.node, weight.shape, family).tile)
     align_x, align_y = kernels.alignment(tiles)
     strides = {}
     rows = {}

@@ -36,6 +36,7 @@ CONSTANTS: dict[str, list[tuple[int, ...]]] = {
     "elementwise": [(0, 1), (1, 1)],
     "gather": [(0, 16), (3, 18)],
     "conv3x3": [(quads, *end) for quads in (1, 4, 16) for end in _EPILOGUES],
+    "conv1x1": [(quads, *end) for quads in (1, 6, 16) for end in _EPILOGUES],
     "conv": [
         (16, 1, 1, 0xFF61B1E6, 0x7F61B1E6, *size)  # clamp at ∓3e38
         # rows, columns, strides, dilations, paddings
@@ -54,11 +55,8 @@ CONSTANTS: dict[str, list[tuple[int, ...]]] = {
 
 def shaders_in_use() -> list[str]:
     """Names, without the precision, of the variants that a plan for a Mali may name."""
-    elsewhere = {
-        f"{source}_{tile.label}"
-        for source, tiles in [(CPU.direct, CPU.conv3x3), ("conv", (CPU.conv,))]
-        for tile in tiles
-    } - {f"conv_{MALI.conv.label}"}
+    elsewhere = {kernel.name for kernel in CPU.kernels}
+    elsewhere -= {kernel.name for kernel in MALI.kernels}
     names = {name.removesuffix("-fp16").removesuffix("-fp32") for name in VARIANTS}
     return sorted(names - elsewhere)
 

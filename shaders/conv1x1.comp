@@ -1,0 +1,56 @@
+#version 450
+// 1×1 convolution: TILE_W × TILE_H pixels of one output quad an invocation. The grid
+// covers the whole plane exactly. Half-precision sums run over up to four input quads,
+// since one of four products would cost as much to add up as to compute.
+#include "conv.glsl"
+
+// Products of one input quad. Spelled out as often as needed, since Mesa does not unroll
+// a loop of this size.
+#define STEP \
+    { \
+        Quad w0 = weights[weight], w1 = weights[weight + 1]; \
+        Quad w2 = weights[weight + 2], w3 = weights[weight + 3]; \
+        PIXELS \
+        { \
+            Quad v = source[corner + j * push.source_stride + i]; \
+            SUM[j][i] = SUM[j][i] + v.x * w0 + v.y * w1 + v.z * w2 + v.w * w3; \
+        } \
+        weight += 4; \
+        corner += push.source_plane; \
+    }
+
+void main()
+{
+    uint x = gl_GlobalInvocationID.x * TILE_W;
+    uint y = gl_GlobalInvocationID.y * TILE_H;
+    uint quad = gl_WorkGroupID.z;
+
+    vec4 sum[TILE_H][TILE_W];
+    PIXELS sum[j][i] = vec4(0.0);
+
+    const uint block = IN_QUADS % 4 == 0 ? 4 : IN_QUADS % 2 == 0 ? 2 : 1;
+    uint corner = ELEMENT(source, 0, x, y);
+    uint weight = quad * IN_QUADS * 4;
+    for (uint input_quad = 0; input_quad < IN_QUADS; input_quad += block) {
+#ifdef FP16
+#define SUM part
+        Quad part[TILE_H][TILE_W];
+        PIXELS part[j][i] = Quad(0.0);
+#else
+#define SUM sum
+#endif
+        STEP
+        if (block > 1) {
+            STEP
+        }
+        if (block > 2) {
+            STEP
+            STEP
+        }
+#ifdef FP16
+        PIXELS sum[j][i] += vec4(part[j][i]);
+#endif
+    }
+
+    PIXELS store(sum[j][i], quad, x + i, y + j);
+}

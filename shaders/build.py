@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pyshaderc
+
 from upfrost.kernels import SPIRV_FOLDER, VARIANTS, Variant
 
 SOURCE_FOLDER = Path(__file__).parent
@@ -29,7 +30,9 @@ def source_text(variant: Variant) -> str:
     """
     text = _expand(SOURCE_FOLDER / f"{variant.source}.comp")
     version, rest = text.split("\n", 1)
-    macros = "".join(f"#define {key} {value}\n" for key, value in variant.defines.items())
+    macros = "".join(
+        f"#define {key} {value}\n" for key, value in variant.defines.items()
+    )
     return f"{version}\n{macros}{rest}"
 
 
@@ -69,9 +72,7 @@ def main() -> int:
         "--check", action="store_true", help="write nothing; fail on a stale file"
     )
     arguments = parser.parse_args()
-    compiled = {
-        variant.path: compile_variant(variant) for variant in VARIANTS.values()
-    }
+    compiled = {variant.path: compile_variant(variant) for variant in VARIANTS.values()}
     outdated = stale(compiled)
     if arguments.check:
         sys.stdout.writelines(f"{name}\n" for name in outdated)

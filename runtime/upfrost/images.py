@@ -509,7 +509,7 @@ def _is_sequential(image: Image.Image, depth: int) -> bool:
     turned = False
     with contextlib.suppress(Exception):
         # As in `_decode`: a picture with damaged EXIF data is taken as it lies.
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        turned = _exif_of(image).get(ExifTags.Base.Orientation, 1) != 1
     return (
         not turned
         and image.format in ("PNG", "JPEG", "MPO", "TIFF")
@@ -638,11 +638,16 @@ def _dpi(image: Image.Image) -> tuple[float, float] | None:
     return (x, y) if 1 <= x <= 1e5 and 1 <= y <= 1e5 else None
 
 
+def _exif_of(image: Image.Image) -> Image.Exif:
+    # Not `image.getexif()`: for a PNG it reads all pixels, in case EXIF data follow.
+    return Image.Image.getexif(image)
+
+
 def _descriptive_exif(image: Image.Image, notes: list[str]) -> bytes | None:
     """What the EXIF data say of the photograph; None when they say nothing."""
     kept = Image.Exif()
     try:
-        exif = image.getexif()
+        exif = _exif_of(image)
         for tag in _DESCRIPTIVE_TAGS:
             if tag in exif:
                 kept[tag] = exif[tag]

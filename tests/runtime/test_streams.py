@@ -232,6 +232,15 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+def test_a_header_costs_no_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(picture()).save(path)
+    # Nothing of the pixels is left: whoever reads them fails.
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"IDAT") + 4])
+    assert read_header(path).size == (9, 6)
+
+
 def test_memory_does_not_grow_with_the_height(tmp_path: Path) -> None:
     """Resident memory, for a result of 24 MB and one of 192 MB."""
     grown = []

@@ -163,6 +163,7 @@ def _clean_up() -> None:
 def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
     """The upscaler that the arguments of `add_device_arguments` ask for."""
     from upfrost.upscaler import Upscaler
+    from upfrost.watchdog import Watchdog
 
     return Upscaler(
         graph,
@@ -170,6 +171,10 @@ def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
         precision=options.precision,
         tile=options.tile,
         memory=options.memory,
+        watch=Watchdog(
+            "upfrost: the device does not answer; nothing more was written. "
+            "The kernel's log (dmesg) may say why"
+        ),
     )
 
 

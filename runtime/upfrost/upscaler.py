@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -26,9 +27,13 @@ from upfrost.tiles import TileGrid, align, largest_side, smallest_side, tile_gri
 
 Bytes = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
+Watch = Callable[[float], AbstractContextManager[object]]
 
 _log = logging.getLogger("upfrost")
 
+# A call is estimated at a tenth of a second at most, and Mali's kernel driver ends it
+# after half a second.
+SECONDS_A_CALL = 2.0
 HEAP_SHARE = 4  # the budget is a fourth of the heap, if none is given
 
 
@@ -44,6 +49,9 @@ class Upscaler:
     on a GPU and fp32 on a CPU. `tile` bounds the side of a tile in pixels, `memory` the
     device's bytes; without them a share of the device's memory is used.
 
+    `watch` is called with the seconds that a GPU's work on a tile may take at the very
+    most; the work is done in the context that it gives (see `watchdog`).
+
     Raises `ModelFileError`, `GraphError` or `DeviceError`.
     """
 
@@ -55,6 +63,7 @@ class Upscaler:
         precision: Literal["auto", "fp16", "fp32"] = "auto",
         tile: int | None = None,
         memory: int | None = None,
+        watch: Watch = nullcontext,
     ) -> None:
         self.graph = (
             model if isinstance(model, Graph) else read_model(find_model(model))
@@ -67,6 +76,8 @@ class Upscaler:
         )
         self._program = compile_graph(self.graph, self.device.family, self.precision)
         self._tile = tile
+        # A CPU may be as slow as it is; it does not hang.
+        self._watch: Watch = watch if self.device.is_gpu else nullcontext
         self._memory = (
             memory if memory is not None else (self.device.heap_bytes // HEAP_SHARE)
         )
@@ -141,7 +152,8 @@ class Upscaler:
                 (kept.stop - kept.start, width * scale, channels), np.uint8
             )
             for window, kept_columns in columns:
-                output = loaded.run(band[:, window.start : window.stop])
+                with self._watch(SECONDS_A_CALL * len(loaded.plan.calls)):
+                    output = loaded.run(band[:, window.start : window.stop])
                 first = (kept_columns.start - window.start) * scale
                 last = (kept_columns.stop - window.start) * scale
                 result[:, kept_columns.start * scale : kept_columns.stop * scale] = (

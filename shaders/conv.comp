@@ -17,9 +17,9 @@ layout(constant_id = 12) const uint PADDING_LEFT = 0;
 
 void main()
 {
-    uint x = gl_GlobalInvocationID.x * TILE_W;
-    uint y = gl_GlobalInvocationID.y * TILE_H;
-    uint quad = gl_WorkGroupID.z;
+    uint x = FIRST_X;
+    uint y = FIRST_Y;
+    uint quad = FIRST_QUAD;
     uint first_quad = uint(parameters[3 * quad + 2].x);
 
     // Invocations of the margin may begin below the input: they read its last row. Its

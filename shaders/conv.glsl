@@ -25,6 +25,12 @@ layout(constant_id = 2) const bool RECTIFY = false;  // x > 0 ? x : slope * x
 layout(constant_id = 3) const float LOW = -3.0e38;   // clamp, last
 layout(constant_id = 4) const float HIGH = 3.0e38;
 
+// The register tile of an invocation. Workgroups of one place's output quads follow each
+// other, since they all read the same input, and little of it fits into a GPU's cache.
+#define FIRST_QUAD (gl_WorkGroupID.x * QUADS)
+#define FIRST_X ((gl_WorkGroupID.y * GROUP_X + gl_LocalInvocationID.x) * TILE_W)
+#define FIRST_Y ((gl_WorkGroupID.z * GROUP_Y + gl_LocalInvocationID.y) * TILE_H)
+
 // The pixels of the register tile. Loops of known bounds and small bodies are unrolled
 // by every compiler; an array that a loop's variable indexes would else go to memory.
 #define PIXELS \

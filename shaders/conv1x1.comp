@@ -21,9 +21,9 @@
 
 void main()
 {
-    uint x = gl_GlobalInvocationID.x * TILE_W;
-    uint y = gl_GlobalInvocationID.y * TILE_H;
-    uint quad = gl_WorkGroupID.z;
+    uint x = FIRST_X;
+    uint y = FIRST_Y;
+    uint quad = FIRST_QUAD;
 
     vec4 sum[TILE_H][TILE_W];
     PIXELS sum[j][i] = vec4(0.0);

@@ -42,9 +42,9 @@
 
 void main()
 {
-    uint x = gl_GlobalInvocationID.x;
-    uint y = gl_GlobalInvocationID.y * TILE_H;
-    uint quad = gl_WorkGroupID.z;
+    uint x = FIRST_X;
+    uint y = FIRST_Y;
+    uint quad = FIRST_QUAD;
 
     vec4 sum[TILE_H];
     for (uint j = 0; j < TILE_H; j++)

@@ -33,9 +33,9 @@
 
 void main()
 {
-    uint x = gl_GlobalInvocationID.x * TILE_W;
-    uint y = gl_GlobalInvocationID.y * TILE_H;
-    uint quad = gl_WorkGroupID.z * QUADS;
+    uint x = FIRST_X;
+    uint y = FIRST_Y;
+    uint quad = FIRST_QUAD;
 
     vec4 sum[QUADS][TILE_H][TILE_W];
     SUMS sum[q][j][i] = vec4(0.0);

@@ -442,9 +442,9 @@ def _conv_band(
             residual.buffer,
         ),
         grid=(
+            quads(shape[0]) // tile.quads,
             -(-layout.stride // tile.coverage[0]),
             -(-rows // tile.coverage[1]),
-            quads(shape[0]) // tile.quads,
         ),
         constants=tuple(constants),
         push=(

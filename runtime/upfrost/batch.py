@@ -246,7 +246,11 @@ def _run(
     _check_target(job.target, overwrite)
 
     def advance(done: int, tiles: int) -> None:
-        record.tiles = tiles
+        plan = upscaler.loaded_plan
+        if plan is not None and record.tiles is None:
+            record.tiles = tiles
+            record.tile_size = (plan.width, plan.height)
+            record.device_bytes = plan.bytes
         status.advance(done, tiles)
 
     def expect(size: tuple[int, int]) -> int:

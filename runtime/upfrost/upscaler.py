@@ -195,6 +195,11 @@ class Upscaler:
         """The calls and buffers of one of its tiles."""
         return make_plan(self._program, grid.height, grid.width)
 
+    @property
+    def loaded_plan(self) -> Plan | None:
+        """The plan of the last picture's tiles, None before the first picture."""
+        return None if self._loaded is None else self._loaded.plan
+
     def close(self) -> None:
         """Give the device's memory back."""
         self._loaded = None

@@ -17,6 +17,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
@@ -46,6 +47,13 @@ def device_info(kind: Literal["integrated", "cpu"] = "integrated") -> DeviceInfo
     )
 
 
+@dataclass(frozen=True)
+class FakePlan:
+    width: int
+    height: int
+    bytes: int
+
+
 class FakeUpscaler:
     """Repeats every pixel."""
 
@@ -59,6 +67,7 @@ class FakeUpscaler:
         self.precision = "fp16"
         self.device = device_info(kind)
         self._output = output
+        self.loaded_plan = FakePlan(64, 48, 12345)
 
     def __call__(
         self, picture: Pixels, progress: Callable[[int, int], None] | None = None

@@ -225,6 +225,9 @@ def test_a_record_says_all_of_a_picture(tmp_path: Path) -> None:
         "device_kind": "integrated",
         "precision": "fp16",
         "tiles": 1,
+        "tile_size": [64, 48],
+        "device_bytes": 12345,
+        "streamed": False,
         "notes": ["16 bits a channel reduced to 8"],
     }
     said = json.loads(record.to_json())

@@ -245,6 +245,10 @@ def test_a_real_picture_on_the_real_device(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_picture(target).rgb, upscaler(rgb))
         assert said["device"] == upscaler.device.name
         assert said["precision"] == upscaler.precision
+        plan = upscaler.loaded_plan
+        assert plan is not None
+        assert said["tile_size"] == [plan.width, plan.height]
+        assert said["device_bytes"] == plan.bytes
         on_cpu = not upscaler.device.is_gpu
     assert said["output_size"] == [70, 48]
     assert ("runs on the CPU" in result.stderr) == on_cpu

@@ -179,6 +179,25 @@ def test_a_run_folder_of_another_network_is_refused(folder: Path) -> None:
         loop.start(other, folder / "tiny", torch.device("cpu"))
 
 
+def test_one_piece_of_so_many_is_held_out() -> None:
+    d = DataSettings(holdout_every=12)
+    assert [i for i in range(24) if loop.held_out(i, d)] == [6, 18]
+
+
+def test_frames_of_videos_are_trained_on_too(folder: Path) -> None:
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    pictures = folder / "pictures"
+    command = [ffmpeg, "-v", "error", "-i", str(pictures / "0.png"), "-vf"]
+    command += ["loop=40:1", "-c:v", "ffv1", str(folder / "still.mkv")]
+    subprocess.run(command, check=True)
+    videos = 'videos = ["still.mkv"]\nruns = 2\nrun_length = 3\nshrink_videos = 1'
+    (folder / "tiny.toml").write_text(CONFIG.replace("[data]", f"[data]\n{videos}"))
+    pairs, crops = loop.load_data(read_config(folder / "tiny.toml"), [folder])
+    # Two photographs and one run; the third photograph and the second run are held out.
+    assert len(pairs.hr) == 2 + 3
+    assert len(crops) == 2
+
+
 def test_the_rate_warms_up_and_follows_a_cosine() -> None:
     s = TrainSettings(steps=1000, warmup=100, lr=1e-3, lr_floor=0.01)
     assert loop.learning_rate(0, s) == pytest.approx(1e-5)

@@ -21,6 +21,13 @@ class DataSettings:
 
     # Folders of HR pictures; relative ones are looked up under --data.
     folders: tuple[str, ...] = ()
+    # Video files, of each of which `runs` runs of `run_length` frames are taken; codecs
+    # among the degradations compress a run as a whole.
+    videos: tuple[str, ...] = ()
+    runs: int = 60
+    run_length: int = 6
+    # Videos are scaled down by this first, which removes their own compression.
+    shrink_videos: int = 2
     # Side of an LR crop. Should exceed the receptive field (2 x layers + 1), so that
     # most output pixels are trained with all of their context.
     patch: int = 64

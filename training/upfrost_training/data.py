@@ -1,5 +1,9 @@
-"""Training pictures in memory: sharp places, random crops, held-out crops."""
+"""Training pictures in memory: sharp places, random crops, held-out crops.
 
+A piece is what is degraded together: frames (N, H, W, 3), one for a photograph.
+"""
+
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from upfrost_training.degradations import Degradation, check_degradations, degrade
+from upfrost_training.degradations import (
+    Degradation,
+    Frames,
+    check_degradations,
+    degrade,
+)
 from upfrost_training.resize import Picture
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
@@ -67,10 +76,10 @@ def read_rgb(path: Path) -> Picture:
         raise DataError(f"{path}: cannot be read as a picture ({error})") from error
 
 
-def crop_to_multiple(image: Picture, multiple: int) -> Picture:
-    """Cut the right and bottom edges so that both sides are multiples."""
-    height, width = (n - n % multiple for n in image.shape[:2])
-    return np.ascontiguousarray(image[:height, :width])
+def crop_to_multiple(image: Frames, multiple: int) -> Frames:
+    """Cut right and bottom of (…, H, W, 3) so that both sides are multiples."""
+    height, width = (n - n % multiple for n in image.shape[-3:-1])
+    return np.ascontiguousarray(image[..., :height, :width, :])
 
 
 def laplacian_sums(image: Picture) -> NDArray[np.float64]:
@@ -115,13 +124,13 @@ def sharp_origins(
     return np.stack([top[keep], left[keep]], axis=1).astype(np.int32)
 
 
-def is_held_out(number: int, every: int) -> bool:
-    """Whether the picture of this number belongs to validation, not to training."""
-    return every > 0 and number % every == every // 2
+def photographs(files: list[Path]) -> Iterator[Frames]:
+    """Pictures as pieces of one frame, read one after the other."""
+    return (read_rgb(path)[None] for path in files)
 
 
 def load_pairs(
-    files: list[Path],
+    pieces: Iterable[Frames],
     scale: int,
     patch: int,
     threshold: float,
@@ -129,57 +138,67 @@ def load_pairs(
     variants: int = 1,
     seed: int = 0,
 ) -> Pairs:
-    """Read `files`, make their LR partners, and find where sharp crops start.
+    """Make LR partners of pictures or runs of frames, and find where crops may start.
 
-    Each picture is degraded `variants` times, differently where chance is involved.
+    Each piece is degraded `variants` times, differently where chance is involved.
     """
     check_degradations(degradations)
     stride = 8
     hrs: list[Picture] = []
     lrs: list[Picture] = []
     origins: list[NDArray[np.int32]] = []
-    for file_number, path in enumerate(files):
-        hr = crop_to_multiple(read_rgb(path), scale)
-        places = sharp_origins(hr, scale, patch, stride, threshold)
-        if not len(places):
+    for piece_number, piece in enumerate(pieces):
+        frames = crop_to_multiple(piece, scale)
+        places = [sharp_origins(f, scale, patch, stride, threshold) for f in frames]
+        if not any(map(len, places)):
             continue
         for variant in range(variants):
-            rng = np.random.default_rng((seed, file_number, variant))
-            number = np.full((len(places), 1), len(hrs), dtype=np.int32)
-            origins.append(np.concatenate([number, places], axis=1))
-            hrs.append(hr)
-            lrs.append(degrade(hr, scale, degradations, rng))
+            rng = np.random.default_rng((seed, piece_number, variant))
+            for frame, low, found in zip(
+                frames, degrade(frames, scale, degradations, rng), places, strict=True
+            ):
+                number = np.full((len(found), 1), len(hrs), dtype=np.int32)
+                origins.append(np.concatenate([number, found], axis=1))
+                hrs.append(frame)
+                lrs.append(low)
     if not hrs:
         raise DataError(
-            f"none of {len(files)} pictures has a {patch * scale}-pixel crop sharper "
-            f"than {threshold}: lower `sharpness` or `patch`, or add pictures"
+            f"no picture has a {patch * scale}-pixel crop sharper than {threshold}: "
+            "lower `sharpness` or `patch`, or add pictures"
         )
     return Pairs(scale, patch, stride, hrs, lrs, np.concatenate(origins))
 
 
 def validation_crops(
-    files: list[Path],
+    pieces: Iterable[Frames],
     scale: int,
     side: int = 256,
-    per_picture: int = 4,
+    per_piece: int = 4,
     degradations: tuple[Degradation, ...] = BICUBIC,
 ) -> list[Crop]:
-    """The sharpest squares of `side` HR pixels of each picture, not overlapping."""
+    """The sharpest squares of `side` HR pixels of each piece's middle frame."""
     crops: list[Crop] = []
-    for path in files:
-        hr = crop_to_multiple(read_rgb(path), scale)
-        table = laplacian_sums(hr)
+    for number, piece in enumerate(pieces):
+        frames = crop_to_multiple(piece, scale)
+        rng = np.random.default_rng(number)
+        middle = len(frames) // 2
+        low, hr = degrade(frames, scale, degradations, rng)[middle], frames[middle]
         tops = np.arange(0, hr.shape[0] - side + 1, side)
         lefts = np.arange(0, hr.shape[1] - side + 1, side)
         top, left = (a.ravel() for a in np.meshgrid(tops, lefts, indexing="ij"))
-        order = np.argsort(-sharpness(table, top, left, side), kind="stable")
-        for i in order[:per_picture]:
-            square = np.ascontiguousarray(
-                hr[top[i] : top[i] + side, left[i] : left[i] + side]
-            )
-            rng = np.random.default_rng(len(crops))
-            crops.append(Crop(degrade(square, scale, degradations, rng), square))
+        measured = sharpness(laplacian_sums(hr), top, left, side)
+        for i in np.argsort(-measured, kind="stable")[:per_piece]:
+            crops.append(_crop_pair(low, hr, int(top[i]), int(left[i]), side))
     return crops
+
+
+def _crop_pair(low: Picture, hr: Picture, top: int, left: int, side: int) -> Crop:
+    scale = hr.shape[0] // low.shape[0]
+    y, x, low_side = top // scale, left // scale, side // scale
+    return Crop(
+        np.ascontiguousarray(low[y : y + low_side, x : x + low_side]),
+        np.ascontiguousarray(hr[top : top + side, left : left + side]),
+    )
 
 
 def sample(

@@ -33,6 +33,8 @@ from PIL import Image
 from upfrost_training.resize import KERNELS, Picture, shrink
 
 Rng = np.random.Generator
+# uint8 (N, H, W, 3)
+Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class Degradation:
     share: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in KERNELS and self.kind not in STEPS:
-            known = ", ".join((*KERNELS, *STEPS))
+        if self.kind not in (*KERNELS, *STEPS, *CODECS):
+            known = ", ".join((*KERNELS, *STEPS, *CODECS))
             raise ValueError(f"unknown degradation {self.kind!r}: use one of {known}")
         low, high = self.strength
         if not 0.0 <= low <= high:
@@ -74,18 +76,24 @@ def check_degradations(steps: tuple[Degradation, ...]) -> None:
 
 
 def degrade(
-    picture: Picture, scale: int, steps: tuple[Degradation, ...], rng: Rng
-) -> Picture:
-    """The low-resolution partner of `picture`, whose sides are multiples of `scale`."""
+    frames: Frames, scale: int, steps: tuple[Degradation, ...], rng: Rng
+) -> Frames:
+    """The low-resolution partners of frames (N, sH, sW, 3): (N, H, W, 3).
+
+    All frames are degraded alike; a codec sees them as one piece of video. A picture
+    is one frame.
+    """
     check_degradations(steps)
     for step in steps:
         # Drawn even when unused, so that one step's share moves no other's numbers.
         applied, strength = rng.random() < step.share, rng.uniform(*step.strength)
         if step.kind in KERNELS:
-            picture = shrink(picture, scale, step.kind)
+            frames = np.stack([shrink(frame, scale, step.kind) for frame in frames])
+        elif applied and step.kind in CODECS:
+            frames = compress_frames(frames, CODECS[step.kind], strength)
         elif applied:
-            picture = STEPS[step.kind](picture, strength, rng)
-    return picture
+            frames = np.stack([STEPS[step.kind](f, strength, rng) for f in frames])
+    return frames
 
 
 def _to_bytes(values: NDArray[np.float64]) -> Picture:
@@ -130,45 +138,39 @@ def jpeg(picture: Picture, quality: float, _: Rng) -> Picture:
         return np.array(image.convert("RGB"))
 
 
-def _video(codec: str) -> Callable[[Picture, float, Rng], Picture]:
-    def compress(picture: Picture, rate: float, _: Rng) -> Picture:
-        compressed: Picture = compress_frames(picture[None], codec, rate)[0]
-        return compressed
-
-    return compress
-
-
 STEPS: dict[str, Callable[[Picture, float, Rng], Picture]] = {
     "blur": blur,
     "gauss": gauss,
     "poisson": poisson,
     "jpeg": jpeg,
-    "h264": _video("libx264"),
-    "h265": _video("libx265"),
 }
+CODECS = {"h264": "libx264", "h265": "libx265"}
 
 
-def compress_frames(
-    frames: NDArray[np.uint8], codec: str, rate: float
-) -> NDArray[np.uint8]:
+def ffmpeg_path() -> str:
+    """The ffmpeg that the package imageio-ffmpeg bundles."""
+    try:
+        path: str = import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    except ImportError as error:
+        raise ValueError(
+            "video needs imageio-ffmpeg: pip install 'upfrost[video]'"
+        ) from error
+    return path
+
+
+def compress_frames(frames: Frames, codec: str, rate: float) -> Frames:
     """Frames (N, H, W, 3) after the video codec at a constant rate factor.
 
     4:2:0 and BT.601 as ffmpeg's default for RGB input; odd sides are padded by one
-    and cut again. Uses the ffmpeg that the package imageio-ffmpeg bundles.
+    and cut again.
     """
-    try:
-        ffmpeg: str = import_module("imageio_ffmpeg").get_ffmpeg_exe()
-    except ImportError as error:
-        raise ValueError(
-            "video degradations need imageio-ffmpeg: pip install 'upfrost[video]'"
-        ) from error
     height, width = frames.shape[1:3]
     padded = np.pad(
         frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge"
     )
     size = f"{padded.shape[2]}x{padded.shape[1]}"
     raw = ("-f", "rawvideo", "-pix_fmt", "rgb24")
-    quiet = (ffmpeg, "-v", "error", "-nostdin", "-y", "-threads", "1")
+    quiet = (ffmpeg_path(), "-v", "error", "-nostdin", "-y", "-threads", "1")
     with tempfile.TemporaryDirectory() as folder:
         source, video = Path(folder, "frames.rgb"), Path(folder, "frames.mkv")
         source.write_bytes(padded.tobytes())

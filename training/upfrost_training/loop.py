@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from upfrost_training.config import Config, ConfigError, TrainSettings
+from upfrost_training.clips import read_runs
+from upfrost_training.config import Config, ConfigError, DataSettings, TrainSettings
 from upfrost_training.data import (
     Crop,
     DataError,
     Pairs,
     find_folder,
-    is_held_out,
     load_pairs,
+    photographs,
     picture_files,
     sample,
     validation_crops,
 )
+from upfrost_training.degradations import Frames
 from upfrost_training.evaluate import evaluate_folder, y_psnr
 from upfrost_training.losses import pixel_loss
 from upfrost_training.networks import Network, make_network
@@ -238,8 +241,14 @@ def write_log(folder: Path, rows: list[dict[str, str]]) -> None:
     temporary.replace(folder / LOG)
 
 
+def held_out(number: int, settings: DataSettings) -> bool:
+    """Whether the piece of this number is validated on, and so never trained on."""
+    every = settings.holdout_every
+    return number % every == every // 2
+
+
 def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
-    """Training pairs and validation crops of the configured folders."""
+    """Training pairs and validation crops of the configured folders and videos."""
     scale = int(config.network.get("scale", 2))
     d = config.data
     files: list[Path] = []
@@ -251,10 +260,15 @@ def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
                 "where it is"
             )
         files.extend(picture_files(found))
-    held = [is_held_out(i, d.holdout_every) for i in range(len(files))]
-    train_files = [f for f, h in zip(files, held, strict=True) if not h]
+    runs: list[Frames] = []
+    for name in d.videos:
+        video = next((r / name for r in roots if (r / name).is_file()), Path(name))
+        runs.extend(read_runs(video, d.run_length, d.runs, d.shrink_videos))
     pairs = load_pairs(
-        train_files,
+        chain(
+            photographs([f for i, f in enumerate(files) if not held_out(i, d)]),
+            (run for i, run in enumerate(runs) if not held_out(i, d)),
+        ),
         scale,
         d.patch,
         d.sharpness,
@@ -262,8 +276,19 @@ def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
         d.variants,
         config.train.seed,
     )
-    held_files = [f for f, h in zip(files, held, strict=True) if h]
-    crops = validation_crops(held_files, scale, degradations=config.degrade)
+    crops = validation_crops(
+        chain(
+            photographs([f for i, f in enumerate(files) if held_out(i, d)]),
+            (run for i, run in enumerate(runs) if held_out(i, d)),
+        ),
+        scale,
+        degradations=config.degrade,
+    )
+    if not crops:
+        raise DataError(
+            f"nothing is held out for validation: have at least {d.holdout_every} "
+            "pictures, or lower `holdout_every`"
+        )
     return pairs, crops
 
 

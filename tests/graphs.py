@@ -15,14 +15,20 @@ from upfrost.graph import (
     Clamp,
     Concat,
     Conv2d,
+    Crop,
+    GlobalMean,
     Graph,
     LeakyRelu,
+    MaxPool2d,
+    Multiply,
     Node,
+    Pad,
     PixelShuffle,
     Prelu,
     Relu,
     Resize,
     Tensor,
+    Unary,
 )
 
 
@@ -185,6 +191,27 @@ def every_operation(seed: int, dtype: npt.DTypeLike = np.float32) -> Graph:
         name="every-operation",
         metadata={"licence": "MIT", "quality": {"Set5": {"psnr_y": 30.5}}},
     )
+
+
+def imported_operations(seed: int, dtype: npt.DTypeLike = np.float32) -> Graph:
+    """One network, ×2, with the operations that only imported networks have."""
+    build = Builder(seed, dtype)
+    padded = build.add(Pad, INPUT, mode="reflect", padding=(3, 2, 1, 2))
+    features = build.conv(padded, 3, 6, padding=(0, 0, 0, 0))
+    features = build.add(Unary, features, function="silu")
+    whole = build.conv(build.add(GlobalMean, features), 6, 6, kernel=1)
+    gate = build.add(Unary, whole, function="sigmoid")
+    features = build.add(Multiply, features, gate)
+    cropped = build.add(Crop, features, margins=(2, 0, 0, 2))
+    pooled = build.add(
+        MaxPool2d, cropped, kernel=(2, 3), stride=(2, 2), padding=(0, 1, 0, 0)
+    )
+    back = build.resize(pooled, "nearest", 2)
+    joined = build.add(
+        Concat, back, build.add(Pad, INPUT, mode="replicate", padding=(0, 0, 0, 0))
+    )
+    result = build.add(PixelShuffle, build.conv(joined, 9, 12), factor=2)
+    return build.graph(result, scale=2, name="imported-operations")
 
 
 def random_network(seed: int, dtype: npt.DTypeLike = np.float32) -> Graph:

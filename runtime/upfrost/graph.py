@@ -36,6 +36,7 @@ MAX_NODES = 4096
 MAX_CHANNELS = 4096
 MAX_EXTENT = 64  # kernel size, stride, dilation, padding, scale factors
 MAX_SIZE = 1 << 20  # rows or columns of a value
+WHOLE = 1 << 30  # beyond every edge: what looks at the whole picture needs so much
 _PIECE = 1 << 18  # weights looked at in one go
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?!\.)){0,127}")
 
@@ -139,17 +140,8 @@ class Conv2d(Node):
             raise self.fail(
                 f"expects {expected} input channels, found {inputs[0].channels}"
             )
-        size = []
-        for axis, extent in enumerate((inputs[0].height, inputs[0].width)):
-            reach = (kernel[axis] - 1) * self.dilation[axis]
-            padded = extent + self.padding[axis] + self.padding[axis + 2]
-            if padded <= reach:
-                raise self.fail(
-                    f"the kernel reaches over {reach + 1} pixels, "
-                    f"the padded input has {padded}"
-                )
-            size.append((padded - reach - 1) // self.stride[axis] + 1)
-        return Shape(out_channels, size[0], size[1])
+        size = _slide(self, inputs[0], kernel, self.dilation)
+        return Shape(out_channels, *size)
 
     def scale(self, axis: int) -> Fraction:
         return Fraction(1, self.stride[axis])
@@ -319,6 +311,145 @@ class Resize(Node):
         return ((2 * position + 1) * denominator - numerator) // (2 * numerator)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unary(Node):
+    """A function of each number, as PyTorch's of that name."""
+
+    function: Literal[
+        "abs",
+        "elu",  # alpha = 1
+        "exp",
+        "gelu",  # by the error function
+        "gelu_tanh",
+        "hardsigmoid",
+        "hardswish",
+        "mish",
+        "reciprocal",
+        "rsqrt",
+        "sigmoid",
+        "silu",
+        "softplus",  # beta = 1
+        "sqrt",
+        "tanh",
+    ]
+
+    op = "unary"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Multiply(Node):
+    """Product of two values of one shape, number by number."""
+
+    op = "multiply"
+    min_inputs = 2
+    max_inputs = 2
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Tensors) -> Shape:
+        if inputs[0] != inputs[1]:
+            raise self.fail(f"inputs differ in shape: {inputs[0]} and {inputs[1]}")
+        return inputs[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pad(Node):
+    """More rows and columns: copies of the edge, or the picture mirrored in it.
+
+    ``reflect`` does not repeat the edge itself, as torch.nn.ReflectionPad2d.
+    """
+
+    mode: Literal["reflect", "replicate"]
+    padding: tuple[int, int, int, int]  # top, left, bottom, right
+
+    op = "pad"
+
+    def check(self, tensors: Tensors) -> None:
+        _require_range(self, "padding", self.padding, 0, MAX_EXTENT)
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Tensors) -> Shape:
+        top, left, bottom, right = self.padding
+        height, width = inputs[0].height, inputs[0].width
+        if self.mode == "reflect" and (
+            max(top, bottom) >= height or max(left, right) >= width
+        ):
+            raise self.fail(f"padding {self.padding} does not fit into {inputs[0]}")
+        return Shape(inputs[0].channels, height + top + bottom, width + left + right)
+
+    def input_window(self, window: Window, axis: int, tensors: Tensors) -> Window:
+        before, after = self.padding[axis], self.padding[axis + 2]
+        inside = Window(window.start - before, window.stop - before)
+        if self.mode == "replicate":
+            return inside
+        # A row as far beyond the edge as it can be reads one as far inside.
+        return Window(inside.start - 2 * after, inside.stop + 2 * before)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop(Node):
+    """Fewer rows and columns."""
+
+    margins: tuple[int, int, int, int]  # top, left, bottom, right
+
+    op = "crop"
+
+    def check(self, tensors: Tensors) -> None:
+        _require_range(self, "margins", self.margins, 0, MAX_EXTENT)
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Tensors) -> Shape:
+        top, left, bottom, right = self.margins
+        height = inputs[0].height - top - bottom
+        width = inputs[0].width - left - right
+        if height < 1 or width < 1:
+            raise self.fail(f"margins {self.margins} leave nothing of {inputs[0]}")
+        return Shape(inputs[0].channels, height, width)
+
+    def input_window(self, window: Window, axis: int, tensors: Tensors) -> Window:
+        before = self.margins[axis]
+        return Window(window.start + before, window.stop + before)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxPool2d(Node):
+    """Largest number of each window; what pads it is smaller than all numbers."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right
+
+    op = "max_pool2d"
+
+    def check(self, tensors: Tensors) -> None:
+        _require_range(self, "kernel", self.kernel, 1, MAX_EXTENT)
+        _require_range(self, "stride", self.stride, 1, MAX_EXTENT)
+        _require_range(self, "padding", self.padding, 0, MAX_EXTENT)
+        if any(self.padding[side] >= self.kernel[side % 2] for side in range(4)):
+            raise self.fail(f"padding {self.padding} hides a whole kernel")
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Tensors) -> Shape:
+        return Shape(inputs[0].channels, *_slide(self, inputs[0], self.kernel))
+
+    def scale(self, axis: int) -> Fraction:
+        return Fraction(1, self.stride[axis])
+
+    def input_window(self, window: Window, axis: int, tensors: Tensors) -> Window:
+        first = window.start * self.stride[axis] - self.padding[axis]
+        last = (window.stop - 1) * self.stride[axis] - self.padding[axis]
+        return Window(first, last + self.kernel[axis])
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalMean(Node):
+    """Each channel's mean over the whole picture, at every pixel.
+
+    It has the input's shape, so that what follows is an ordinary operation. A tile
+    cannot compute it: the window it needs has no end.
+    """
+
+    op = "global_mean"
+
+    def input_window(self, window: Window, axis: int, tensors: Tensors) -> Window:
+        return Window(-WHOLE, WHOLE)
+
+
 OPERATIONS: Mapping[str, type[Node]] = MappingProxyType(
     {
         cls.op: cls
@@ -332,6 +463,12 @@ OPERATIONS: Mapping[str, type[Node]] = MappingProxyType(
             Concat,
             PixelShuffle,
             Resize,
+            Unary,
+            Multiply,
+            Pad,
+            Crop,
+            MaxPool2d,
+            GlobalMean,
         )
     }
 )
@@ -471,6 +608,26 @@ def macs_per_output_pixel(graph: Graph) -> float:
     shapes = infer_shapes(graph, size, size)
     total = sum(node.macs(shapes[node.name], graph.tensors) for node in graph.nodes)
     return total / (shapes[graph.output].height * shapes[graph.output].width)
+
+
+def _slide(
+    node: Conv2d | MaxPool2d,
+    shape: Shape,
+    kernel: Sequence[int],
+    dilation: Sequence[int] = (1, 1),
+) -> tuple[int, int]:
+    """Height and width of what a kernel gives that slides over a padded value."""
+    size = []
+    for axis, extent in enumerate((shape.height, shape.width)):
+        reach = (kernel[axis] - 1) * dilation[axis]
+        padded = extent + node.padding[axis] + node.padding[axis + 2]
+        if padded <= reach:
+            raise node.fail(
+                f"the kernel reaches over {reach + 1} pixels, "
+                f"the padded input has {padded}"
+            )
+        size.append((padded - reach - 1) // node.stride[axis] + 1)
+    return size[0], size[1]
 
 
 def _require_range(

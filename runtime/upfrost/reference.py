@@ -8,11 +8,14 @@ this oracle is the other side's rounding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import singledispatch
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from upfrost.graph import (
     INPUT,
@@ -20,15 +23,21 @@ from upfrost.graph import (
     Clamp,
     Concat,
     Conv2d,
+    Crop,
+    GlobalMean,
     Graph,
     GraphError,
     LeakyRelu,
+    MaxPool2d,
+    Multiply,
     Node,
+    Pad,
     PixelShuffle,
     Prelu,
     Relu,
     Resize,
     Tensors,
+    Unary,
     infer_shapes,
 )
 
@@ -171,6 +180,48 @@ def _(node: Resize, inputs: Sequence[Array], tensors: Tensors) -> Array:
     return _resample(tall.swapaxes(1, 2), node).swapaxes(1, 2).astype(np.float32)
 
 
+@apply.register
+def _(node: Unary, inputs: Sequence[Array], tensors: Tensors) -> Array:
+    with np.errstate(all="ignore"):
+        result = _FUNCTIONS[node.function](inputs[0].astype(np.float64))
+        return result.astype(np.float32)
+
+
+@apply.register
+def _(node: Multiply, inputs: Sequence[Array], tensors: Tensors) -> Array:
+    return inputs[0] * inputs[1]
+
+
+@apply.register
+def _(node: Pad, inputs: Sequence[Array], tensors: Tensors) -> Array:
+    top, left, bottom, right = node.padding
+    mode: Literal["reflect", "edge"] = "reflect" if node.mode == "reflect" else "edge"
+    return np.pad(inputs[0], ((0, 0), (top, bottom), (left, right)), mode)
+
+
+@apply.register
+def _(node: Crop, inputs: Sequence[Array], tensors: Tensors) -> Array:
+    top, left, bottom, right = node.margins
+    _, height, width = inputs[0].shape
+    return inputs[0][:, top : height - bottom, left : width - right]
+
+
+@apply.register
+def _(node: MaxPool2d, inputs: Sequence[Array], tensors: Tensors) -> Array:
+    top, left, bottom, right = node.padding
+    around = ((0, 0), (top, bottom), (left, right))
+    padded = np.pad(inputs[0], around, constant_values=-np.inf)
+    windows = sliding_window_view(padded, node.kernel, axis=(1, 2))
+    result: Array = windows[:, :: node.stride[0], :: node.stride[1]].max(axis=(3, 4))
+    return result
+
+
+@apply.register
+def _(node: GlobalMean, inputs: Sequence[Array], tensors: Tensors) -> Array:
+    means = inputs[0].mean(axis=(1, 2), dtype=np.float64, keepdims=True)
+    return np.broadcast_to(means, inputs[0].shape).astype(np.float32)
+
+
 def _leak(value: Array, slope: _Sums | np.float64) -> Array:
     return np.where(value > 0, value, value * slope).astype(np.float32)
 
@@ -209,3 +260,44 @@ def _cubic(behind: _Sums) -> tuple[_Sums, ...]:
         return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
 
     return far(behind + 1), near(behind), near(1 - behind), far(2 - behind)
+
+
+def _erf(x: _Sums) -> _Sums:
+    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), np.float64)
+
+
+def _sigmoid(x: _Sums) -> _Sums:
+    return 0.5 + 0.5 * np.tanh(0.5 * x)
+
+
+def _softplus(x: _Sums) -> _Sums:
+    return np.logaddexp(0, x)
+
+
+def _hardsigmoid(x: _Sums) -> _Sums:
+    result: _Sums = np.clip(x / 6 + 0.5, 0, 1)
+    return result
+
+
+def _gelu_tanh(x: _Sums) -> _Sums:
+    inner: _Sums = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+    return 0.5 * x * (1 + np.tanh(inner))
+
+
+_FUNCTIONS: Mapping[str, Callable[[_Sums], _Sums]] = {
+    "abs": np.abs,
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "exp": np.exp,
+    "gelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
+    "gelu_tanh": _gelu_tanh,
+    "hardsigmoid": _hardsigmoid,
+    "hardswish": lambda x: x * _hardsigmoid(x),
+    "mish": lambda x: x * np.tanh(_softplus(x)),
+    "reciprocal": np.reciprocal,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "sigmoid": _sigmoid,
+    "silu": lambda x: x * _sigmoid(x),
+    "softplus": _softplus,
+    "sqrt": np.sqrt,
+    "tanh": np.tanh,
+}

@@ -18,19 +18,30 @@ import pytest
 import torch
 import torch.nn.functional as nn
 
-from tests.graphs import Builder, every_operation, plain_network, random_network
+from tests.graphs import (
+    Builder,
+    every_operation,
+    imported_operations,
+    plain_network,
+    random_network,
+)
+from upfrost import reference
 from upfrost.graph import (
     INPUT,
     MAX_NODES,
+    MAX_SIZE,
     OPERATIONS,
     Add,
     Clamp,
     Concat,
     Conv2d,
+    Crop,
     Graph,
     GraphError,
     LeakyRelu,
+    MaxPool2d,
     Node,
+    Pad,
     PixelShuffle,
     Prelu,
     Relu,
@@ -311,9 +322,49 @@ def test_random_networks_are_valid(seed: int) -> None:
     assert alignment(graph) <= 64
 
 
-def test_the_example_holds_every_operation() -> None:
-    """Tests of files, kernels and plans use it: a new operation must be in it."""
-    assert {node.op for node in every_operation(0).nodes} == set(OPERATIONS)
+def test_the_examples_hold_every_operation() -> None:
+    """Tests of files, kernels and plans use them: a new operation must be in one."""
+    nodes = [*every_operation(0).nodes, *imported_operations(0).nodes]
+    assert {node.op for node in nodes} == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(
+    "node",
+    [
+        Pad(name="n", inputs=(INPUT,), mode="reflect", padding=(5, 2, 3, 4)),
+        Pad(name="n", inputs=(INPUT,), mode="replicate", padding=(5, 2, 3, 4)),
+        Crop(name="n", inputs=(INPUT,), margins=(2, 0, 3, 1)),
+        MaxPool2d(
+            name="n",
+            inputs=(INPUT,),
+            kernel=(3, 4),
+            stride=(2, 3),
+            padding=(1, 3, 0, 1),
+        ),
+    ],
+    ids=["reflect", "replicate", "crop", "pool"],
+)
+def test_windows_of_pads_crops_and_pools_hold_what_they_read(
+    node: Node, axis: int
+) -> None:
+    value = np.random.default_rng(0).random((1, 24, 24), np.float32)
+    expected = reference.apply(node, [value], {})
+    for row in range(24):
+        changed = value.copy()
+        np.moveaxis(changed, axis + 1, 0)[row] += 1
+        differs = reference.apply(node, [changed], {}) != expected
+        for place in np.flatnonzero(differs.any(axis=(0, 2 - axis))):
+            window = node.input_window(Window(int(place), int(place) + 1), axis, {})
+            # Beyond the edge, a copy of it is read.
+            start = min(window.start, 23) if node.op == "pad" else window.start
+            stop = max(window.stop, 1) if node.op == "pad" else window.stop
+            assert start <= row < stop
+
+
+def test_a_mean_over_the_picture_needs_all_of_it() -> None:
+    reach = halo(imported_operations(0))
+    assert min(reach) > MAX_SIZE
 
 
 def test_tensor_attributes_are_found_by_their_annotation() -> None:

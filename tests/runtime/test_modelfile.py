@@ -28,6 +28,7 @@ from tests.graphs import (
     Builder,
     assert_same_graph,
     every_operation,
+    imported_operations,
     plain_network,
     random_network,
 )
@@ -62,6 +63,7 @@ EXAMPLES: dict[str, Callable[[], Graph]] = {
     "grey": lambda: plain_network(3, picture_channels=1),
     "every operation": lambda: every_operation(4),
     "every operation fp16": lambda: every_operation(5, np.float16),
+    "imported operations": lambda: imported_operations(6),
     "no tensors": lambda: _without_tensors(),
     **{f"random {seed}": partial(random_network, seed) for seed in range(8)},
 }

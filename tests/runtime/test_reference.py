@@ -6,7 +6,8 @@ rounding of PyTorch's float32 sums over at most a few hundred products.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -20,19 +21,42 @@ from upfrost.graph import (
     Clamp,
     Concat,
     Conv2d,
+    Crop,
+    GlobalMean,
     Graph,
     GraphError,
     LeakyRelu,
+    MaxPool2d,
+    Multiply,
     Node,
+    Pad,
     PixelShuffle,
     Prelu,
     Relu,
     Resize,
+    Unary,
 )
 
 SIZES = [(1, 1), (1, 7), (5, 1), (9, 13), (16, 8)]
 SEEDS = [0, 1]
 Mode = Literal["nearest", "bilinear", "bicubic"]
+Function = Literal[
+    "abs",
+    "elu",
+    "exp",
+    "gelu",
+    "gelu_tanh",
+    "hardsigmoid",
+    "hardswish",
+    "mish",
+    "reciprocal",
+    "rsqrt",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "sqrt",
+    "tanh",
+]
 
 sizes = pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 seeds = pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: f"seed{seed}")
@@ -228,6 +252,117 @@ def test_resize_to_fewer_pixels(
         as_torch(value)[None], scale_factor=ratio[0] / ratio[1], mode=mode
     )[0]
     assert_matches(node, expected, value)
+
+
+FUNCTIONS: dict[Function, Callable[[torch.Tensor], torch.Tensor]] = {
+    "abs": torch.abs,
+    "elu": functional.elu,
+    "exp": torch.exp,
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "hardsigmoid": functional.hardsigmoid,
+    "hardswish": functional.hardswish,
+    "mish": functional.mish,
+    "reciprocal": torch.reciprocal,
+    "rsqrt": torch.rsqrt,
+    "sigmoid": torch.sigmoid,
+    "silu": functional.silu,
+    "softplus": functional.softplus,
+    "sqrt": torch.sqrt,
+    "tanh": torch.tanh,
+}
+
+
+@seeds
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_functions_of_each_number(function: Function, seed: int) -> None:
+    value = 4 * random(seed, 5, 9, 13)
+    if function in ("sqrt", "rsqrt", "reciprocal"):
+        value = 0.1 + np.abs(value)
+    node = Unary(name="n", inputs=("input",), function=function)
+    assert_matches(node, FUNCTIONS[function](as_torch(value)), value)
+
+
+def test_every_function_is_tested() -> None:
+    assert set(FUNCTIONS) == set(get_args(get_type_hints(Unary)["function"]))
+
+
+@pytest.mark.parametrize("function", sorted(set(FUNCTIONS) - {"exp"}))
+def test_functions_bear_large_numbers(function: Function) -> None:
+    value = np.array([[[-1e4, 1e4]]], np.float32)
+    node = Unary(name="n", inputs=("input",), function=function)
+    expected = FUNCTIONS[function](as_torch(value)).numpy()
+    result = reference.apply(node, [value], {})
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+@seeds
+@sizes
+def test_multiply(size: tuple[int, int], seed: int) -> None:
+    first, second = random(seed, 3, *size), random(seed + 10, 3, *size)
+    node = Multiply(name="n", inputs=("a", "b"))
+    assert_matches(node, as_torch(first) * as_torch(second), first, second)
+
+
+@seeds
+@sizes
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_pad_and_crop(
+    mode: Literal["reflect", "replicate"], size: tuple[int, int], seed: int
+) -> None:
+    value = random(seed, 3, *size)
+    top, left, bottom, right = (
+        (3, 0, 1, 2)
+        if mode == "replicate"
+        else (
+            min(3, size[0] - 1),
+            0,
+            min(1, size[0] - 1),
+            min(2, size[1] - 1),
+        )
+    )
+    pad = Pad(
+        name="n", inputs=("input",), mode=mode, padding=(top, left, bottom, right)
+    )
+    expected = functional.pad(
+        as_torch(value)[None], (left, right, top, bottom), mode=mode
+    )[0]
+    assert_matches(pad, expected, value)
+    crop = Crop(name="n", inputs=("input",), margins=(top, left, bottom, right))
+    assert_matches(crop, as_torch(value), expected.numpy())
+
+
+@seeds
+@pytest.mark.parametrize("size", [(8, 16), (9, 13), (21, 5)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [((2, 2), (2, 2), (0, 0)), ((3, 4), (1, 3), (1, 2)), ((4, 4), (4, 4), (0, 0))],
+)
+def test_max_pool2d(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    size: tuple[int, int],
+    seed: int,
+) -> None:
+    value = random(seed, 3, *size)
+    node = MaxPool2d(
+        name="n",
+        inputs=("input",),
+        kernel=kernel,
+        stride=stride,
+        padding=(*padding, *padding),
+    )
+    expected = functional.max_pool2d(as_torch(value)[None], kernel, stride, padding)[0]
+    assert_matches(node, expected, value)
+
+
+@seeds
+@sizes
+def test_global_mean(size: tuple[int, int], seed: int) -> None:
+    value = random(seed, 5, *size)
+    expected = functional.adaptive_avg_pool2d(as_torch(value), 1).expand(5, *size)
+    assert_matches(GlobalMean(name="n", inputs=("input",)), expected, value)
 
 
 def small_graph(

@@ -287,7 +287,7 @@ def _run(
     expect(picture.size)
 
     def through_network(pixels: Pixels) -> Pixels:
-        return _upscale_channels(upscaler, pixels, advance)
+        return upscale_channels(upscaler, pixels, advance)
 
     with _timed(record, "upscale"), _heard(record.notes):
         result = upscale_picture(picture, through_network, scale)
@@ -297,8 +297,10 @@ def _run(
         )
 
 
-def _upscale_channels(
-    upscaler: Upscaler, rgb: Pixels, progress: Callable[[int, int], None]
+def upscale_channels(
+    upscaler: Upscaler,
+    rgb: Pixels,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Pixels:
     """RGB through a network of three channels, or of one: the luma.
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from upfrost import __version__
 from upfrost.signals import Stopped, prompt_stop
+from upfrost.videocli import add_video
 
 if TYPE_CHECKING:
     from upfrost.graph import Graph
@@ -141,6 +142,8 @@ def _report(error: Exception) -> int:
     # Not imported here, since that needs Kompute and Vulkan.
     if device := sys.modules.get("upfrost.device"):
         expected += (device.DeviceError,)
+    if ffmpeg := sys.modules.get("upfrost.ffmpeg"):
+        expected += (ffmpeg.VideoError,)
     if isinstance(error, expected):
         return _fail(1, str(error))
     name = type(error).__name__
@@ -226,6 +229,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         title="commands", metavar="COMMAND", parser_class=_Parser
     )
     _add_upscale(commands)
+    add_video(commands)
     _add_devices(commands)
     _add_models(commands)
     _add_info(commands)

@@ -50,18 +50,25 @@ class Status:
 
     def advance(self, done: int, total: int) -> None:
         """Say that `done` of `total` tiles are done."""
-        now = self._clock()
-        interval = LIVE_INTERVAL if self._live else PLAIN_INTERVAL
-        if now - self._shown < interval or not done:
+        if not done or not self.is_due():
             return
-        self._shown = now
-        seconds = max(now - self._began, 1e-9)
+        seconds = max(self._clock() - self._began, 1e-9)
         rate = self._pixels * done / total / seconds / 1e6
         rest = seconds * (total - done) / done
         text = (
             f"{100 * done // total:3d} %, {done} of {total} tiles, "
             f"{rate:.2f} Mpixel/s, {duration(rest)} left"
         )
+        self.show(text)
+
+    def is_due(self) -> bool:
+        """Whether it is time for another line of progress."""
+        interval = LIVE_INTERVAL if self._live else PLAIN_INTERVAL
+        return self._clock() - self._shown >= interval
+
+    def show(self, text: str) -> None:
+        """Say how far it is with what `begin` named."""
+        self._shown = self._clock()
         if self._live:
             self._draw(self._label, text)
         else:

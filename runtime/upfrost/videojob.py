@@ -1,0 +1,164 @@
+"""The work on one video as files beside it, so that it can go on after an end.
+
+The folder ``OUT.upfrost`` holds ``job.json``, what was asked for, and for each segment
+a Matroska file and, written last, a JSON file with its frames' times. A segment counts
+when both are there. Whatever happens to the process or the power, files that have
+their names are complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from upfrost.ffmpeg import VideoError
+from upfrost.images import new_file, printable
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A finished segment: its frames' times, and sums over their decoded pixels."""
+
+    times: tuple[int, ...]  # in units of the video's time base
+    last_duration: int | None
+    sums: tuple[int, ...]  # CRC-32 of each frame as it was decoded
+
+
+class Job:
+    """A job's folder, open and locked."""
+
+    def __init__(self, folder: Path, lock: IO[bytes], segments: list[Segment]) -> None:
+        self.folder = folder
+        self.segments = segments
+        self._lock = lock
+
+    def segment_file(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.mkv"
+
+    def part_file(self, name: str) -> Path:
+        """A name for something unfinished: not that of another, killed run."""
+        return self.folder / f"{os.getpid()}-{name}.part"
+
+    def add(self, part: Path, segment: Segment) -> None:
+        """Make a finished file the next segment."""
+        number = len(self.segments)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(self.segment_file(number))
+        _write_json(self.folder / f"{number:06d}.json", dataclasses.asdict(segment))
+        self.segments.append(segment)
+
+    def close(self) -> None:
+        """Remove what is unfinished and let others have the folder."""
+        for part in self.folder.glob("*.part"):
+            part.unlink(missing_ok=True)
+        self._lock.close()
+
+    def remove(self) -> None:
+        """Remove the folder: its work is done."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()
+
+
+def job_folder(target: Path) -> Path:
+    return target.with_name(f"{target.name}.upfrost")
+
+
+def open_job(
+    target: Path, asked: dict[str, Any], *, resume: bool, overwrite: bool
+) -> Job:
+    """The job for `target`: a new one, or with `resume` the one that is there.
+
+    `asked` is all that decides what the result is, as JSON can hold it. Raises
+    `VideoError` when there is one and neither is given, when it was begun with
+    something else, and while another process works on it.
+    """
+    folder, name = job_folder(target), printable(target)
+    if folder.exists() and not (resume or overwrite):
+        raise VideoError(
+            f"{name}: an unfinished run is there; --resume goes on with it, "
+            "--overwrite begins anew"
+        )
+    try:
+        folder.mkdir(exist_ok=True)
+        lock = (folder / "lock").open("wb")
+    except OSError as error:
+        raise VideoError(f"{printable(folder)}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise VideoError(f"{name}: another process is working on it") from None
+    try:
+        asked = json.loads(json.dumps({"format": _FORMAT, **asked}))
+        begun = _read_json(folder / "job.json") if resume else None
+        if begun is None:
+            _empty(folder)
+            _write_json(folder / "job.json", asked)
+            return Job(folder, lock, [])
+        for key in sorted(begun.keys() | asked.keys()):
+            if begun.get(key) != asked.get(key):
+                raise VideoError(
+                    f"{name}: was begun with another {key} ({begun.get(key)}, not "
+                    f"{asked.get(key)}); resume it with the same, or begin anew with "
+                    "--overwrite"
+                )
+        job = Job(folder, lock, _segments(folder))
+        _empty(folder, keep=len(job.segments))
+        return job
+    except OSError as error:
+        lock.close()
+        raise VideoError(f"{printable(folder)}: {error.strerror}") from error
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _segments(folder: Path) -> list[Segment]:
+    segments: list[Segment] = []
+    while True:
+        number = len(segments)
+        found = _read_json(folder / f"{number:06d}.json")
+        if found is None or not (folder / f"{number:06d}.mkv").is_file():
+            return segments
+        try:
+            segments.append(
+                Segment(
+                    tuple(map(int, found["times"])),
+                    found["last_duration"],
+                    tuple(map(int, found["sums"])),
+                )
+            )
+        except (KeyError, TypeError, ValueError):
+            return segments
+
+
+def _empty(folder: Path, keep: int = 0) -> None:
+    """Remove all but the job itself and that many segments."""
+    kept = {"lock", "job.json"}
+    kept |= {f"{n:06d}.{kind}" for n in range(keep) for kind in ("mkv", "json")}
+    for path in folder.iterdir():
+        if path.name not in kept:
+            path.unlink()
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """What a file says; None when it is missing or damaged."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with new_file(path, overwrite=True) as file:
+        file.write(json.dumps(content).encode())

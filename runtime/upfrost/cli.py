@@ -236,8 +236,15 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     if not words or words[0] not in (*commands.choices, "--version"):
         from importlib.metadata import entry_points
 
-        for entry in sorted(entry_points(group=COMMAND_GROUP)):
-            entry.load()(commands)
+        for entry in sorted(entry_points(group=COMMAND_GROUP), key=lambda e: e.name):
+            try:
+                add = entry.load()
+            except ImportError:
+                # What one command lacks is no reason to hide the others.
+                if words and words[0] == entry.name:
+                    raise
+            else:
+                add(commands)
     return parser
 
 

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,37 @@ def test_an_unknown_model_is_one_line() -> None:
     line = only_error(upfrost("upscale", "a.png", "-m", "realtime-x3"), 1)
     assert "realtime-x3" in line
     assert "realtime-x2" in line
+
+
+class OtherCommand:
+    """An entry point of another package."""
+
+    def __init__(self, name: str, missing: str | None = None) -> None:
+        self.name = name
+        self._missing = missing
+
+    def load(self) -> Callable[[cli._Commands], None]:
+        if self._missing:
+            raise ModuleNotFoundError(f"No module named {self._missing!r}")
+
+        def add(commands: cli._Commands) -> None:
+            parser = commands.add_parser(self.name, help="something else")
+            parser.set_defaults(run=lambda _: 7)
+
+        return add
+
+
+def test_commands_of_other_packages(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [OtherCommand("grow"), OtherCommand("bake", missing="oven")]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: found)  # noqa: ARG005
+    assert cli.main(["grow"]) == 7
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert "something else" in capsys.readouterr().out
+    assert cli.main(["bake"]) == 1
+    assert "No module named 'oven'; tools/setup.sh" in capsys.readouterr().err
 
 
 # Devices and models
@@ -497,11 +529,25 @@ def test_a_call_that_does_not_return_is_ended_too(tmp_path: Path) -> None:
     assert files(tmp_path / "out") == ["a-x2.png"]
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpeg", "webp", "tiff", "bmp"])
+def test_a_signal_while_the_device_works(tmp_path: Path) -> None:
+    source, target = tmp_path / "a.png", tmp_path / "b.png"
+    write_picture(source, Picture(picture(400, 400)))
+    process = subprocess.Popen(
+        command("upscale", source, "-o", target, "--tile", "40", real=True),
+        stderr=subprocess.DEVNULL,
+    )
+    # Long enough to be at work, which a fast device may have finished.
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) in (0, 130, -signal.SIGINT)
+    assert files(tmp_path) in (["a.png"], ["a.png", "b.png"])
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tiff"])
 def test_a_signal_while_writing(tmp_path: Path, suffix: str) -> None:
     """At whatever moment it comes, there is a whole file or none."""
     rng = np.random.default_rng(4)
-    for moment in rng.uniform(0, 0.5, 3):
+    for moment in rng.uniform(0, 0.5, 2):
         source, out = tmp_path / "a.png", tmp_path / f"out{moment}"
         out.mkdir()
         if not source.exists():
@@ -526,6 +572,23 @@ def test_a_signal_while_writing(tmp_path: Path, suffix: str) -> None:
 
 
 # Two processes
+
+
+def test_two_processes_on_one_device(tmp_path: Path) -> None:
+    source = tmp_path / "a.png"
+    write_picture(source, Picture(picture(60, 80)))
+    processes = [
+        subprocess.Popen(
+            command("upscale", source, "--overwrite", real=True),
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(2)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    with Upscaler("realtime-x2") as upscaler:
+        expected = upscaler(picture(60, 80))
+    np.testing.assert_array_equal(read_picture(tmp_path / "a-x2.png").rgb, expected)
+    assert files(tmp_path) == ["a-x2.png", "a.png"]
 
 
 def test_two_processes_on_one_output_folder(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ demo:
 	@.venv/bin/python tools/demo.py
 
 test: lint
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest --numprocesses auto
 
 lint:
 	@tools/setup.sh test

@@ -58,7 +58,7 @@ what becomes of a picture:
   The name's suffix decides the format. JPEG is written at quality 95 with
   colour at full resolution, WebP lossless, both at --quality if given; TIFF
   compressed without loss. The orientation tag is applied to the pixels.
-  Colour profile, EXIF (without thumbnail) and resolution are kept.
+  Colour profile, EXIF and XMP (without thumbnails) and resolution are kept.
   Grey runs through the network as RGB and comes back grey. Alpha is enlarged
   by bicubic; colours under fully transparent pixels are taken from nearby.
   Palettes become RGB. 16 bits a channel are reduced to 8, CMYK becomes RGB,

@@ -12,6 +12,7 @@ import dataclasses
 import errno
 import io
 import os
+import re
 import secrets
 import stat
 import threading
@@ -20,11 +21,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -76,6 +77,19 @@ _DESCRIPTIVE_TAGS: tuple[int, ...] = (
     *(ExifTags.Base.XResolution, ExifTags.Base.YResolution),
     ExifTags.Base.ResolutionUnit,
 )
+# In XMP: what is true of the file that was read only. ISO 16684-1, serialised either as
+# attributes or as elements.
+_XMP_OF_FILE = (
+    rb"(?:tiff:Orientation|tiff:Image(?:Width|Length)|exif:Pixel[XY]Dimension)"
+)
+_XMP_REMOVED = re.compile(
+    rb"""\s%(name)s=(?:"[^"]*"|'[^']*')"""
+    rb"|<(%(name)s)>[^<]*</\1>"
+    rb"|<(xmp:Thumbnails)\b.*?</\2>" % {b"name": _XMP_OF_FILE},
+    re.DOTALL,
+)
+_XMP_IN_PNG, _XMP_IN_TIFF = "XML:com.adobe.xmp", 700
+_JPEG_SEGMENT = 65533  # bytes
 _DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 # Places and lengths in pixels of the picture that was read, and an offset: subject
 # area, subject location, focal plane resolutions, interoperability directory.
@@ -92,6 +106,7 @@ class Picture:
     format: str = "PNG"
     icc_profile: bytes | None = None
     exif: bytes | None = None  # without orientation, thumbnail, places in pixels
+    xmp: bytes | None = None  # without orientation, thumbnail, size in pixels
     dpi: tuple[float, float] | None = None
     frames: int = 1  # in the file; the picture is the first
     notes: tuple[str, ...] = ()
@@ -153,6 +168,7 @@ class Header:
     sequential: bool  # nothing but rows of grey or RGB, top to bottom, the right way up
     icc_profile: bytes | None
     exif: bytes | None
+    xmp: bytes | None
     dpi: tuple[float, float] | None
     notes: tuple[str, ...]
 
@@ -172,6 +188,7 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
             sequential=_is_sequential(image, depth),
             icc_profile=_profile(image, grey, notes),
             exif=_descriptive_exif(image, notes),
+            xmp=_descriptive_xmp(image),
             dpi=_dpi(image),
             notes=tuple(notes),
         )
@@ -244,20 +261,10 @@ def write_picture(
     notes = []
     if picture.alpha is not None and not entry.alpha:
         notes.append(f"{entry.name} has no transparency: laid on white")
-    if not entry.metadata and (picture.icc_profile or picture.exif):
-        notes.append(f"{entry.name} cannot carry the colour profile and EXIF data")
-    options: dict[str, object] = {}
-    if picture.dpi:
-        options["dpi"] = picture.dpi
-    exif = Image.Exif()
-    if entry.metadata:
-        if picture.icc_profile:
-            options["icc_profile"] = picture.icc_profile
-        exif = exif_for_size(picture.exif, picture.size)
-        if entry.name == "JPEG" and len(exif.tobytes()) > 65533:
-            notes.append("the EXIF data is too long for JPEG and is left out")
-        elif exif:
-            options["exif"] = exif.tobytes()
+    if not entry.metadata and (picture.icc_profile or picture.exif or picture.xmp):
+        notes.append(f"{entry.name} cannot carry the colour profile and metadata")
+    exif = exif_for_size(picture.exif, picture.size)
+    options = _metadata_options(picture, entry, exif, notes)
     image = _to_pillow(picture, entry)
     if entry.name == "JPEG":
         options |= {"quality": quality or DEFAULT_QUALITY, "subsampling": 0}
@@ -282,6 +289,33 @@ def write_picture(
         # Pillow's encoders raise ValueError, struct.error and others.
         raise _error(path, f"cannot be written: {error}") from error
     return tuple(notes)
+
+
+def _metadata_options(
+    picture: Picture, entry: Format, exif: Image.Exif, notes: list[str]
+) -> dict[str, Any]:
+    """How Pillow is told of resolution, profile, EXIF and XMP."""
+    options: dict[str, Any] = {"dpi": picture.dpi} if picture.dpi else {}
+    if not entry.metadata:
+        return options
+    if picture.icc_profile:
+        options["icc_profile"] = picture.icc_profile
+    if picture.xmp:
+        if entry.name == "PNG":
+            options["pnginfo"] = PngImagePlugin.PngInfo()
+            text = picture.xmp.decode(errors="replace")
+            options["pnginfo"].add_itxt(_XMP_IN_PNG, text)
+        elif entry.name == "TIFF":
+            exif[_XMP_IN_TIFF] = picture.xmp
+        elif entry.name == "JPEG" and len(picture.xmp) > _JPEG_SEGMENT - 32:
+            notes.append("the XMP data is too long for JPEG and is left out")
+        else:
+            options["xmp"] = picture.xmp
+    if entry.name == "JPEG" and len(exif.tobytes()) > _JPEG_SEGMENT:
+        notes.append("the EXIF data is too long for JPEG and is left out")
+    elif exif:
+        options["exif"] = exif.tobytes()
+    return options
 
 
 def upscale_picture(
@@ -482,6 +516,7 @@ def _decode(path: Path, file: BinaryIO, max_pixels: int) -> Picture:
             format=_format_of(image),
             icc_profile=_profile(image, bands[0] == "L", notes),
             exif=exif,
+            xmp=_descriptive_xmp(image),
             dpi=dpi,
             frames=getattr(image, "n_frames", 1),
             notes=tuple(notes),
@@ -635,7 +670,8 @@ def _dpi(image: Image.Image) -> tuple[float, float] | None:
         x, y = (float(value) for value in image.info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
-    return (x, y) if 1 <= x <= 1e5 and 1 <= y <= 1e5 else None
+    # Pillow says 1 for a TIFF that says nothing.
+    return (x, y) if 1 < x <= 1e5 and 1 < y <= 1e5 else None
 
 
 def _exif_of(image: Image.Image) -> Image.Exif:
@@ -664,12 +700,26 @@ def _descriptive_exif(image: Image.Image, notes: list[str]) -> bytes | None:
         return None
 
 
+def _descriptive_xmp(image: Image.Image) -> bytes | None:
+    """The XMP packet (title, keywords, rights …) without what is no longer true."""
+    tags = getattr(image, "tag_v2", {})
+    data = (
+        image.info.get("xmp") or image.info.get(_XMP_IN_PNG) or tags.get(_XMP_IN_TIFF)
+    )
+    if isinstance(data, str):
+        data = data.encode()
+    return _XMP_REMOVED.sub(b"", data) if isinstance(data, bytes) and data else None
+
+
 def exif_for_size(data: bytes | None, size: tuple[int, int]) -> Image.Exif:
     """EXIF data of a `Picture` or `Header` for a picture of that width and height."""
     exif = Image.Exif()
     if data is None:
         return exif
     exif.load(data)
+    if ExifTags.IFD.Exif not in exif:
+        # Asking for it would make an empty one, with which Pillow writes no TIFF.
+        return exif
     photograph = exif.get_ifd(ExifTags.IFD.Exif)
     for tag, extent in zip(
         (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight),

@@ -277,6 +277,8 @@ def _save(
     blob = vips.GValue.blob_type
     if header.icc_profile:
         image.set_type(blob, "icc-profile-data", header.icc_profile)
+    if header.xmp:
+        image.set_type(blob, "xmp-data", header.xmp)
     if header.exif and entry.name != "TIFF":
         exif = exif_for_size(header.exif, size).tobytes()
         image.set_type(blob, "exif-data", exif)

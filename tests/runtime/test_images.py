@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin, TiffImagePlugin
+from PIL import __version__ as PILLOW  # noqa: N812
 
 from upfrost import images
 from upfrost.images import (
@@ -368,6 +369,79 @@ def test_profile_exif_and_resolution_come_back(tmp_path: Path, suffix: str) -> N
         assert back.get_ifd(ExifTags.IFD.GPSInfo)[1] == "N"
         if suffix != ".webp":
             assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>
+<rdf:Description dc:title="a hill" tiff:Orientation="6" tiff:ImageWidth='21'
+ exif:PixelXDimension="21">
+<tiff:ImageLength>13</tiff:ImageLength><tiff:Make>Maker</tiff:Make>
+<xmp:Thumbnails><rdf:Alt><xmpGImg:image>QUJD</xmpGImg:image></rdf:Alt></xmp:Thumbnails>
+</rdf:Description></rdf:RDF></x:xmpmeta>"""
+
+
+def save_with_xmp(path: Path) -> None:
+    image = Image.fromarray(gradient())
+    if path.suffix == ".png":
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", XMP.decode())
+        image.save(path, pnginfo=info)
+    elif path.suffix == ".tif":
+        image.save(path, tiffinfo={700: XMP})
+    else:
+        image.save(path, xmp=XMP)
+
+
+@pytest.mark.skipif(
+    int(PILLOW.split(".")[0]) < 11, reason="older Pillow has no XMP in JPEG"
+)
+@pytest.mark.parametrize("target", [".png", ".jpg", ".webp", ".tif"])
+@pytest.mark.parametrize("source", [".png", ".jpg", ".webp", ".tif"])
+def test_xmp_is_kept_but_for_what_is_no_longer_true(
+    tmp_path: Path, source: str, target: str
+) -> None:
+    given, out, again = (tmp_path / f"{n}{target}" for n in "abc")
+    given = given.with_suffix(source)
+    save_with_xmp(given)
+    picture = read_picture(given)
+    assert picture.size == (13, 21), "turned, as the orientation in the XMP says"
+    assert write_picture(out, picture) == ()
+    kept = read_picture(out).xmp
+    assert kept is not None
+    for word in (b'dc:title="a hill"', b"<tiff:Make>Maker</tiff:Make>"):
+        assert word in kept
+    for word in (b"Orientation", b"Image", b"PixelX", b"Thumbnails", b"QUJD"):
+        assert word not in kept
+    write_picture(again, read_picture(out))
+    assert read_picture(again).xmp == kept
+
+
+def test_xmp_too_long_for_jpeg_is_left_out(tmp_path: Path) -> None:
+    picture = Picture(gradient(), xmp=b"<x/>" * 20000)
+    (note,) = write_picture(tmp_path / "a.jpg", picture)
+    assert "XMP" in note
+    assert write_picture(tmp_path / "a.webp", picture) == ()
+
+
+@pytest.mark.parametrize("target", [".png", ".jpg", ".webp", ".tif"])
+@pytest.mark.parametrize("source", [".png", ".jpg", ".webp", ".tif"])
+@pytest.mark.parametrize("rest", [{}, {ExifTags.IFD.Exif: {PIXEL_WIDTH: 21}}])
+def test_exif_crosses_formats(
+    tmp_path: Path, source: str, target: str, rest: dict[int, dict[int, int]]
+) -> None:
+    given, out = tmp_path / f"a{source}", tmp_path / f"b{target}"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist] = "someone"
+    for tag, values in rest.items():
+        exif[tag] = values
+    Image.fromarray(gradient()).save(given, exif=exif.tobytes())
+    for _ in range(2):
+        picture = upscale_picture(read_picture(given), nearest(2), 2)
+        assert write_picture(out, picture, overwrite=True) == ()
+        with Image.open(out) as image:
+            assert image.getexif()[ExifTags.Base.Artist] == "someone"
+            photograph = image.getexif().get_ifd(ExifTags.IFD.Exif)
+            assert photograph.get(PIXEL_WIDTH) == (image.width if rest else None)
+        given = out
 
 
 def test_metadata_crosses_formats(tmp_path: Path) -> None:

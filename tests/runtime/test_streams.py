@@ -130,6 +130,15 @@ def test_what_a_file_says_is_kept(tmp_path: Path, suffix: str) -> None:
             assert (photograph[0xA002], photograph[0xA003]) == (18, 12)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_xmp_is_kept(tmp_path: Path, suffix: str) -> None:
+    source, target = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    xmp = b"<x:xmpmeta>a hill</x:xmpmeta>"
+    write_picture(source, Picture(picture(), xmp=xmp))
+    fake_stream(source, target)
+    assert read_picture(target).xmp == xmp
+
+
 def test_what_is_not_rows_of_pixels_is_not_streamed(tmp_path: Path) -> None:
     target = tmp_path / "b.png"
 

@@ -2,7 +2,7 @@
 // Convolution of any kernel size, stride, dilation and padding: TILE_W × TILE_H pixels
 // of one output quad an invocation. Groups are a matter of weight packing: an output
 // quad reads IN_QUADS input quads from the first one that its channels need on, and
-// weights of channels of other groups are zero. Half-precision sums run over one row of
+// weights of channels of other groups are zero. Half-precision sums run over at most seven
 // taps of one input quad, since a large kernel's whole sum would lose too much.
 #include "conv.glsl"
 
@@ -14,6 +14,22 @@ layout(constant_id = 9) const uint DILATION_Y = 1;
 layout(constant_id = 10) const uint DILATION_X = 1;
 layout(constant_id = 11) const uint PADDING_TOP = 0;
 layout(constant_id = 12) const uint PADDING_LEFT = 0;
+
+// Products of one tap.
+#define TAP \
+    { \
+        Quad w0 = weights[weight], w1 = weights[weight + 1]; \
+        Quad w2 = weights[weight + 2], w3 = weights[weight + 3]; \
+        PIXELS \
+        { \
+            uint source_x = (x + i) * STRIDE_X + column * DILATION_X; \
+            source_x = min(source_x, push.source_stride + PADDING_LEFT - 1); \
+            Quad v = source[line[j] + source_x]; \
+            SUM[j][i] = SUM[j][i] + v.x * w0 + v.y * w1 + v.z * w2 + v.w * w3; \
+        } \
+        weight += 4; \
+        column++; \
+    }
 
 void main()
 {
@@ -30,40 +46,42 @@ void main()
 
     // A number that Mesa does not know: it would unroll the taps until they spill.
     uint rows = ROWS + (push.source_stride >> 31);
+    // Taps of a row that are spelled out: those that a loop turns over would cost twice
+    // as much in half precision, whose sums Mesa does not pair across turns.
+    const uint block = COLUMNS % 7 == 0 ? 7
+        : COLUMNS % 5 == 0 ? 5 : COLUMNS % 3 == 0 ? 3 : COLUMNS % 2 == 0 ? 2 : 1;
 
     vec4 sum[TILE_H][TILE_W];
     PIXELS sum[j][i] = vec4(0.0);
 
     for (uint input_quad = 0; input_quad < IN_QUADS; input_quad++) {
         for (uint row = 0; row < rows; row++) {
+            uint line[TILE_H];
+            for (uint j = 0; j < TILE_H; j++) {
+                // Rows above the picture count down from zero and wrap, which min()
+                // would turn into the last row: hence the signed minimum.
+                int source_y = min(
+                    int((y + j) * STRIDE_Y + row * DILATION_Y) - int(PADDING_TOP),
+                    int(last_row));
+                line[j] = top + uint(source_y * int(push.source_stride));
+            }
+            for (uint column = 0; column < COLUMNS;) {
 #ifdef FP16
 #define SUM part
-            Quad part[TILE_H][TILE_W];
-            PIXELS part[j][i] = Quad(0.0);
+                Quad part[TILE_H][TILE_W];
+                PIXELS part[j][i] = Quad(0.0);
 #else
 #define SUM sum
 #endif
-            for (uint column = 0; column < COLUMNS; column++) {
-                Quad w0 = weights[weight], w1 = weights[weight + 1];
-                Quad w2 = weights[weight + 2], w3 = weights[weight + 3];
-                weight += 4;
-                PIXELS
-                {
-                    // Rows above the picture count down from zero and wrap, which
-                    // min() would turn into the last row: hence the signed minimum.
-                    int source_y = min(
-                        int((y + j) * STRIDE_Y + row * DILATION_Y) - int(PADDING_TOP),
-                        int(last_row));
-                    uint source_x = (x + i) * STRIDE_X + column * DILATION_X;
-                    source_x = min(source_x, push.source_stride + PADDING_LEFT - 1);
-                    Quad v = source[top + uint(source_y * int(push.source_stride))
-                                    + source_x];
-                    SUM[j][i] = SUM[j][i] + v.x * w0 + v.y * w1 + v.z * w2 + v.w * w3;
-                }
-            }
+                TAP
+                if (block > 1) TAP
+                if (block > 2) TAP
+                if (block > 3) { TAP TAP }
+                if (block > 5) { TAP TAP }
 #ifdef FP16
-            PIXELS sum[j][i] += vec4(part[j][i]);
+                PIXELS sum[j][i] += vec4(part[j][i]);
 #endif
+            }
         }
         top += push.source_plane;
     }

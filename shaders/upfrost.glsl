@@ -32,7 +32,9 @@ layout(local_size_x = GROUP_X, local_size_y = GROUP_Y) in;
 #define ELEMENT(name, quad, x, y) \
     (push.name##_base + (quad) * push.name##_plane + (y) * push.name##_stride + (x))
 
-#define INSIDE(name, x, y) ((x) < push.name##_width && (y) < push.name##_height)
+// By vectors, since && would branch.
+#define INSIDE(name, x, y) \
+    all(lessThan(uvec2(x, y), uvec2(push.name##_width, push.name##_height)))
 
 // Rows and columns of the whole plane, margin included.
 #define COVERED(name, x, y) \

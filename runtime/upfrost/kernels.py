@@ -91,7 +91,7 @@ MALI = Family(
     "mali",
     conv3x3=(ConvKernel("conv3x3", RegisterTile(1, 6, 1, (16, 4))),),
     conv1x1=ConvKernel("conv1x1", RegisterTile(1, 6, 1, (16, 4))),
-    conv=ConvKernel("conv", RegisterTile(2, 1, 1, (8, 8))),
+    conv=ConvKernel("conv", RegisterTile(1, 4, 1, (16, 4))),
     macs_per_second=4e9,  # a sixth of what Mali-G52's arithmetic could do in fp16
 )
 CPU = Family(

@@ -19,7 +19,7 @@ readonly PYBIND11_VERSION=2.13.6
 readonly PYSHADERC_VERSION=1.1.3
 readonly LOG=$PWD/setup.log
 readonly VENV=$PWD/.venv
-readonly CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/upfrost/wheels
+readonly CACHE=${XDG_CACHE_HOME:-${HOME:-$PWD}/.cache}/upfrost/wheels
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 
@@ -95,7 +95,8 @@ need_packages() {
 
 need_venv() {
     local python=${PYTHON:-}
-    if ! "$VENV/bin/python" -c '' 2>/dev/null; then
+    # After an upgrade of the system's Python .venv has an interpreter and no packages.
+    if ! "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
         if [[ -z $python ]]; then
             python=$([[ -x /usr/bin/python3 ]] && echo /usr/bin/python3 || command -v python3) \
                 || fail "no python3 found; name one: PYTHON=/path/to/python3 make ..."

@@ -34,6 +34,7 @@ _log = logging.getLogger("upfrost")
 # A call is estimated at a tenth of a second at most, and Mali's kernel driver ends it
 # after half a second.
 SECONDS_A_CALL = 2.0
+PLANS_KEPT = 4
 HEAP_SHARE = 4  # the budget is a fourth of the heap, if none is given
 
 
@@ -82,7 +83,7 @@ class Upscaler:
             memory if memory is not None else (self.device.heap_bytes // HEAP_SHARE)
         )
         self._device = Device(self.device)
-        self._loaded: LoadedPlan | None = None
+        self._loaded: dict[tuple[int, int], LoadedPlan] = {}
 
     def __call__(self, picture: Bytes, progress: Progress | None = None) -> Bytes:
         """Upscale uint8 (H, W, C), C the model's channels, to uint8 (sH, sW, C).
@@ -202,7 +203,7 @@ class Upscaler:
 
     def close(self) -> None:
         """Give the device's memory back."""
-        self._loaded = None
+        self._loaded.clear()
         self._device.close()
 
     def __enter__(self) -> Self:
@@ -227,6 +228,7 @@ class Upscaler:
             try:
                 return self._loaded_plan(grid), grid
             except OutOfDeviceMemoryError as error:
+                self._loaded.clear()
                 longest = max(grid.height, grid.width)
                 side = max(longest // 2, smallest_side(self.graph))
                 if side >= longest:
@@ -235,11 +237,21 @@ class Upscaler:
                 _log.warning("%s; going on with tiles of %d pixels", error, side)
 
     def _loaded_plan(self, grid: TileGrid) -> LoadedPlan:
-        loaded = self._loaded
-        if loaded is None or (loaded.plan.height, loaded.plan.width) != (
-            grid.height,
-            grid.width,
-        ):
-            self._loaded = None  # gives its memory back before the next one takes some
-            loaded = self._loaded = self._device.load(self.plan(grid))
+        """The plan for tiles of that size, kept from an earlier picture or new.
+
+        Making pipelines takes a while, and pictures of a batch come in few sizes. Those
+        used longest ago give their memory back, so that all keep to the budget.
+        """
+        size = grid.height, grid.width
+        loaded = self._loaded.pop(size, None)
+        if loaded is None:
+            plan = self.plan(grid)
+            while self._loaded and (
+                len(self._loaded) >= PLANS_KEPT
+                or plan.bytes + sum(kept.plan.bytes for kept in self._loaded.values())
+                > self._memory
+            ):
+                del self._loaded[next(iter(self._loaded))]
+            loaded = self._device.load(plan)
+        self._loaded[size] = loaded
         return loaded

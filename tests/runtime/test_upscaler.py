@@ -14,7 +14,7 @@ from torch.nn import functional
 from tests import graphs
 from tests.exporter import networks
 from upfrost import Upscaler
-from upfrost.device import DeviceError, OutOfDeviceMemoryError
+from upfrost.device import Device, DeviceError, LoadedPlan, OutOfDeviceMemoryError
 from upfrost.graph import (
     INPUT,
     Add,
@@ -28,6 +28,7 @@ from upfrost.graph import (
     Resize,
 )
 from upfrost.modelfile import bundled_models, read_model
+from upfrost.plan import Plan
 from upfrost.tiles import smallest_side
 from upfrost_exporter import trace_module
 
@@ -186,3 +187,30 @@ def test_pictures_of_many_sizes_through_one_upscaler() -> None:
         for size in (1, 7, 29):
             assert upscale(picture[:size, :size]).shape == (2 * size, 2 * size, 3)
         assert np.array_equal(upscale(picture), first)
+
+
+def test_plans_that_are_kept_keep_to_the_budget(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = graphs.plain_network(seed=0)
+    loads: list[tuple[int, int]] = []
+    load = Device.load
+
+    def counted(self: Device, plan: Plan) -> LoadedPlan:
+        loads.append((plan.height, plan.width))
+        return load(self, plan)
+
+    monkeypatch.setattr(Device, "load", counted)
+    small, large = photograph(5, 20, 30), photograph(5, 60, 90)
+    with Upscaler(graph) as upscale:
+        for _ in range(2):
+            upscale(small)
+            upscale(large)
+        assert loads == [(20, 30), (60, 90)]
+        budget = upscale.plan(upscale.tiles(60, 90)).bytes
+    loads.clear()
+    with Upscaler(graph, memory=budget) as upscale:
+        for _ in range(2):
+            upscale(small)
+            upscale(large)
+    assert loads == [(20, 30), (60, 90)] * 2

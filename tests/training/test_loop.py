@@ -198,6 +198,20 @@ def test_frames_of_videos_are_trained_on_too(folder: Path) -> None:
     assert len(crops) == 2
 
 
+def test_an_adversary_trains_along_and_is_kept(folder: Path) -> None:
+    second_stage = "[adversary]\nweight = 0.01\nchannels = 4\n[train]"
+    (folder / "tiny.toml").write_text(
+        CONFIG.replace("[train]", second_stage).replace("steps = 60", "steps = 6")
+    )
+    config = read_config(folder / "tiny.toml")
+    state = loop.train(config, [folder], folder / "run", lambda _: None)
+    again = loop.start(config, folder / "run", torch.device("cpu"))
+    assert state.adversary is not None
+    assert again.adversary is not None
+    before, after = (a.network.state_dict() for a in (state.adversary, again.adversary))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_the_rate_warms_up_and_follows_a_cosine() -> None:
     s = TrainSettings(steps=1000, warmup=100, lr=1e-3, lr_floor=0.01)
     assert loop.learning_rate(0, s) == pytest.approx(1e-5)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from upfrost_training.adversary import AdversarySettings
 from upfrost_training.data import BICUBIC
 from upfrost_training.degradations import Degradation, check_degradations
 
@@ -84,6 +85,7 @@ class Config:
     network: dict[str, Any]
     data: DataSettings = field(default_factory=DataSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    adversary: AdversarySettings = field(default_factory=AdversarySettings)
     # How LR pictures are made; see `degradations`.
     degrade: tuple[Degradation, ...] = BICUBIC
     # Folders of HR/LR pairs whose figures are logged, never used to choose weights;
@@ -150,6 +152,8 @@ def read_config(path: Path) -> Config:
             values[key] = _section(DataSettings, value, f"{path} [data]")
         elif key == "train" and isinstance(value, dict):
             values[key] = _section(TrainSettings, value, f"{path} [train]")
+        elif key == "adversary" and isinstance(value, dict):
+            values[key] = _section(AdversarySettings, value, f"{path} [adversary]")
         elif key == "degrade" and isinstance(value, list):
             values[key] = _degradations(value, path)
         elif key in ("report", "training_data") and isinstance(value, list):

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from upfrost_training.adversary import Adversary
 from upfrost_training.clips import read_runs
 from upfrost_training.config import Config, ConfigError, DataSettings, TrainSettings
 from upfrost_training.data import (
@@ -37,7 +38,6 @@ from upfrost_training.plot import draw_log
 from upfrost_training.resize import Picture
 
 CHECKPOINT = "checkpoint.pt"
-FOLDED = "folded.pt"
 LOG = "log.csv"
 PLOT = "log.svg"
 
@@ -51,6 +51,7 @@ class State:
     ema: Network
     optimizer: torch.optim.Optimizer
     seconds: float
+    adversary: Adversary | None = None
 
 
 def learning_rate(step: int, s: TrainSettings) -> float:
@@ -105,6 +106,10 @@ def train_step(
     with torch.autocast(device.type, torch.bfloat16, enabled=s.bf16):
         output = forward(lr)
     loss = pixel_loss(output, hr, s.finish_loss if finish else s.loss, s.chroma)
+    if state.adversary is not None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=s.bf16):
+            state.adversary.step(output, hr)
+            loss = loss + state.adversary.loss(output, hr)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.model.parameters(), s.clip)
@@ -130,7 +135,7 @@ def write_atomically(path: Path, content: Any) -> None:
 
 
 def save(state: State, config: Config, folder: Path) -> None:
-    """Write the checkpoint, and the EMA's folded weights beside it."""
+    """Write the checkpoint."""
     content = {
         "step": state.step,
         "seconds": state.seconds,
@@ -139,14 +144,9 @@ def save(state: State, config: Config, folder: Path) -> None:
         "ema": state.ema.state_dict(),
         "optimizer": state.optimizer.state_dict(),
     }
+    if state.adversary is not None:
+        content["adversary"] = state.adversary.state_dict()
     write_atomically(folder / CHECKPOINT, content)
-    folded: nn.Module = state.ema.folded()
-    folded_content = {
-        "step": state.step,
-        "config": asdict(config),
-        "weights": folded.state_dict(),
-    }
-    write_atomically(folder / FOLDED, folded_content)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -197,7 +197,10 @@ def start(config: Config, folder: Path, device: torch.device) -> State:
         take_weights(model, load_checkpoint(first)["ema"])
     ema = deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, foreach=True)
-    state = State(0, model, ema, optimizer, 0.0)
+    adversary = None
+    if config.adversary.weight > 0.0:
+        adversary = Adversary(config.adversary, device)
+    state = State(0, model, ema, optimizer, 0.0, adversary)
     if (folder / CHECKPOINT).exists():
         content = load_checkpoint(folder / CHECKPOINT)
         if content["config"]["network"] != config.network:
@@ -209,6 +212,8 @@ def start(config: Config, folder: Path, device: torch.device) -> State:
         model.load_state_dict(content["model"])
         ema.load_state_dict(content["ema"])
         optimizer.load_state_dict(content["optimizer"])
+        if adversary is not None and "adversary" in content:
+            adversary.load_state_dict(content["adversary"])
         state.step, state.seconds = content["step"], content["seconds"]
     return state
 
@@ -298,14 +303,40 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
+def measured(
+    state: State,
+    config: Config,
+    loss: float,
+    crops: list[Crop],
+    data: list[Path],
+    device: torch.device,
+) -> dict[str, str]:
+    """One row of the log: the EMA's PSNR on held-out crops and the report's folders."""
+    folded: nn.Module = state.ema.folded()
+    row = {
+        "step": str(state.step),
+        "seconds": f"{state.seconds:.0f}",
+        "rate": f"{learning_rate(state.step, config.train):.3e}",
+        "loss": f"{loss:.6f}",
+        "psnr": f"{validate(folded, crops, device):.3f}",
+    }
+    for name in config.report:
+        pairs_folder = find_folder(data, name)
+        if pairs_folder is not None:
+            scale = int(config.network.get("scale", 2))
+            quality = evaluate_folder(pairs_folder, upscaler(folded, device), scale)
+            row[name] = f"{quality.psnr:.3f}"
+    return row
+
+
 def train(
     config: Config, data: list[Path], folder: Path, say: Callable[[str], None]
 ) -> State:
     """Train until `config.train.steps`, going on from the folder's checkpoint.
 
     `data` are folders under which the configured folders lie; `folder` receives
-    checkpoint.pt, folded.pt, log.csv and its plot log.svg. `say` is given one line of
-    progress at a time.
+    checkpoint.pt, log.csv and its plot log.svg. `say` is given one line of progress at
+    a time.
     """
     s = config.train
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -339,22 +370,7 @@ def train(
         last = now
         ending = state.step == s.steps
         if state.step % s.validate_every == 0 or ending:
-            folded: nn.Module = state.ema.folded()
-            row = {
-                "step": str(state.step),
-                "seconds": f"{state.seconds:.0f}",
-                "rate": f"{learning_rate(state.step, s):.3e}",
-                "loss": f"{mean_loss:.6f}",
-                "psnr": f"{validate(folded, crops, device):.3f}",
-            }
-            for name in config.report:
-                pairs_folder = find_folder(data, name)
-                if pairs_folder is not None:
-                    scale = int(config.network.get("scale", 2))
-                    quality = evaluate_folder(
-                        pairs_folder, upscaler(folded, device), scale
-                    )
-                    row[name] = f"{quality.psnr:.3f}"
+            row = measured(state, config, mean_loss, crops, data, device)
             rows.append(row)
             write_log(folder, rows)
             draw_log(rows, config.name, folder / PLOT)

@@ -1,0 +1,60 @@
+"""The discriminator learns to tell pictures apart, and the network to mislead it."""
+
+from copy import deepcopy
+
+import torch
+
+from upfrost_training.adversary import Adversary, AdversarySettings, Discriminator
+
+SETTINGS = AdversarySettings(weight=1.0, features=0.1, channels=8, lr=1e-3)
+CPU = torch.device("cpu")
+
+
+def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise, and the same blurred to blocks of four pixels."""
+    real = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+    soft = torch.nn.functional.avg_pool2d(real, 4)
+    return real, torch.nn.functional.interpolate(soft, scale_factor=4.0)
+
+
+def test_every_pixel_has_a_score() -> None:
+    scores, features = Discriminator(4)(torch.rand(2, 3, 12, 20))
+    assert scores.shape == (2, 1, 12, 20)
+    assert [f.shape[2] for f in features] == [12, 6, 3]
+
+
+def test_the_discriminator_learns() -> None:
+    torch.manual_seed(0)
+    adversary = Adversary(SETTINGS, CPU)
+    losses = []
+    for step in range(40):
+        real, soft = batch(step)
+        losses.append(adversary.step(soft, real))
+    # Two losses of log 2 each are a guess.
+    assert losses[-1] < 0.5 * losses[0]
+    real, soft = batch(99)
+    with torch.no_grad():
+        assert adversary.network(real)[0].mean() > adversary.network(soft)[0].mean()
+
+
+def test_the_network_s_loss_reaches_its_output_and_not_the_discriminator() -> None:
+    torch.manual_seed(0)
+    adversary = Adversary(SETTINGS, CPU)
+    real, soft = batch(0)
+    output = soft.clone().requires_grad_()
+    adversary.loss(output, real).backward()  # type: ignore[no-untyped-call]
+    assert output.grad is not None
+    assert output.grad.abs().sum() > 0
+    assert all(p.grad is None for p in adversary.network.parameters())
+    assert adversary.loss(real, real) < adversary.loss(soft, real)
+
+
+def test_a_checkpoint_brings_back_the_same_adversary() -> None:
+    torch.manual_seed(0)
+    first = Adversary(SETTINGS, CPU)
+    first.step(*batch(0))
+    second = Adversary(SETTINGS, CPU)
+    # As from a file: the optimizer would share its moments otherwise.
+    second.load_state_dict(deepcopy(first.state_dict()))
+    for step in range(2):
+        assert first.step(*batch(step)) == second.step(*batch(step))

@@ -199,7 +199,7 @@ class Upscaler:
     @property
     def loaded_plan(self) -> Plan | None:
         """The plan of the last picture's tiles, None before the first picture."""
-        return None if self._loaded is None else self._loaded.plan
+        return next((kept.plan for kept in reversed(self._loaded.values())), None)
 
     def close(self) -> None:
         """Give the device's memory back."""

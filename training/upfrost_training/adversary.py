@@ -3,9 +3,9 @@
 A U-Net discriminator with spectral normalisation, which judges every pixel (Schönfeld
 et al., "A U-Net Based Discriminator for Generative Adversarial Networks", 2020; for
 super-resolution in Real-ESRGAN, 2021), and the relativistic average loss of ESRGAN
-(2018). In the place of a feature loss on downloaded weights, the discriminator's own features
-of the result are held near those of the real picture (Larsen et al., "Autoencoding
-beyond pixels using a learned similarity metric", 2016).
+(2018). In the place of a feature loss on downloaded weights, the discriminator's own
+features of the result are held near those of the real picture (Larsen et al.,
+"Autoencoding beyond pixels using a learned similarity metric", 2016).
 """
 
 from dataclasses import dataclass

@@ -161,6 +161,8 @@ def _clean_up() -> None:
     images = sys.modules.get("upfrost.images")
     if images is not None:
         images.remove_unfinished()
+    # By descriptor: the main thread may hold the lock of `sys.stderr`.
+    os.write(2, b"upfrost: stopped\n")
 
 
 def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:

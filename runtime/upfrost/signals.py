@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-GRACE = 1.5  # seconds that unwinding may take
+GRACE = 1.0  # seconds that unwinding may take
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

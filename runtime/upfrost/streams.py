@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
 import os
 import struct
 import threading
@@ -303,6 +304,8 @@ def _vips() -> Any:
 
     # Its cache of operations would keep rows of earlier pictures.
     pyvips.cache_set_max(0)
+    # What it warns of is raised as well, since `fail_on` is given.
+    logging.getLogger("pyvips").setLevel(logging.CRITICAL)
     return pyvips
 
 

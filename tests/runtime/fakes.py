@@ -4,7 +4,8 @@
 says how it behaves: FAKE_TILES and FAKE_SECONDS, how many tiles a picture has and how
 long each takes; FAKE_FAULT, what goes wrong with a picture whose first value is 13:
 lost, memory, less (memory suffices for smaller tiles), bug, folder (OUT is removed),
-slow (many tiles), stuck (a call that no signal ends). FAKE_CPU makes the device a CPU.
+slow (many tiles), stuck (a call that no signal ends). FAKE_CPU makes the device a CPU,
+FAKE_STREAM any picture too large for memory.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Literal, Self
 
 import numpy as np
 
-from upfrost import cli
+from upfrost import cli, streams
 from upfrost.device import DeviceInfo, DeviceLostError, OutOfDeviceMemoryError
 from upfrost.graph import Graph
 from upfrost.images import Pixels
@@ -150,4 +151,6 @@ def open_fake(graph: Graph, options: argparse.Namespace) -> FakeUpscaler:
 
 if __name__ == "__main__":
     cli.open_upscaler = open_fake  # type: ignore[assignment]
+    if os.environ.get("FAKE_STREAM"):
+        streams.STREAM_ABOVE = 0
     sys.exit(cli.main())

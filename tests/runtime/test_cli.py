@@ -502,14 +502,15 @@ def start(tmp_path: Path, *options: str, **environment: str) -> subprocess.Popen
     return process
 
 
+@pytest.mark.parametrize("streamed", ["", "1"])
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
 )
 def test_a_signal_ends_it_without_half_files(
-    tmp_path: Path, number: signal.Signals, code: int
+    tmp_path: Path, number: signal.Signals, code: int, streamed: str
 ) -> None:
-    with start(tmp_path, FAKE_FAULT="slow") as process:
+    with start(tmp_path, FAKE_FAULT="slow", FAKE_STREAM=streamed) as process:
         process.send_signal(number)
         _, text = process.communicate(timeout=60)
     assert process.returncode == code
@@ -525,7 +526,9 @@ def test_a_call_that_does_not_return_is_ended_too(tmp_path: Path) -> None:
         while process.stderr.readline() != "stuck\n":
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 143
+        _, text = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert text.splitlines()[-1] == "upfrost: stopped"
     assert files(tmp_path / "out") == ["a-x2.png"]
 
 

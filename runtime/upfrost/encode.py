@@ -32,6 +32,8 @@ Bytes = npt.NDArray[np.uint8]
 
 BEHIND = 3  # frames that wait for the encoder
 _PIPE_BYTES = 1 << 20
+# Packets are told apart by their times in milliseconds; rounding takes up to one.
+_APART = Fraction(2, 1000)  # seconds
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ class SegmentWriter:
 
     def _run(self) -> None:
         finishing: Future[None] | None = None
+        segment: _Encoder | None = None
         try:
             while not self._stopped and (item := self._queue.get()) is not None:
                 segment = self._start()
@@ -183,12 +186,15 @@ class SegmentWriter:
                 if finishing is not None:
                     finishing.result()
                 finishing = self._finisher.submit(self._finish, segment)
+                segment = None
                 if item is None:
                     break
             if finishing is not None:
                 finishing.result()
         except BaseException as error:
             self._error = error
+            if segment is not None:
+                segment.discard()
             # Whoever puts something must not wait for ever.
             while not self._stopped and self._queue.get() is not None:
                 pass
@@ -200,8 +206,11 @@ class SegmentWriter:
         return encoder
 
     def _finish(self, encoder: _Encoder) -> None:
-        encoder.wait()
-        self._alive.discard(encoder.process)
+        try:
+            encoder.wait()
+        finally:
+            self._alive.discard(encoder.process)
+            encoder.discard()
         if self._stopped:
             return
         last = encoder.items[-1]
@@ -230,6 +239,7 @@ class _Encoder:
         self.part = part
         self.items: list[_Item] = []
         self._base = encoding.time_base
+        self._end = Fraction(0)  # of the last frame, as the encoder is told
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         # -nostdin is for those who do not read from it.
         log_arguments = [*LOG[:1], *LOG[2:-1], "level+warning"]
@@ -253,20 +263,28 @@ class _Encoder:
     def write(self, item: _Item) -> None:
         assert item.picture is not None
         first = self.items[0].pts if self.items else item.pts
-        head = frame_header((item.pts - first) * self._base, item.picture.nbytes)
+        moment = max((item.pts - first) * self._base, self._end)
+        self._end = moment + _APART
+        head = frame_header(moment, item.picture.nbytes)
         self._write([head, item.picture.data.cast("B")])
         item.picture = None
         self.items.append(item)
 
     def end(self) -> None:
         """No more frames."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
     def wait(self) -> None:
         """Wait until the file is complete. Raises `VideoError`."""
         if self.process.wait():
             raise VideoError(self._reason())
+
+    def discard(self) -> None:
+        """End it if it goes on, and free what it holds."""
+        self.process.kill()
+        self.process.wait()
+        self.end()
         self._log.close()
 
     def _write(self, parts: list[bytes | memoryview]) -> None:

@@ -54,7 +54,7 @@ CONTAINERS[".m4v"] = CONTAINERS[".mp4"]
 class OtherStreams:
     """How the streams that are not upscaled get into the result."""
 
-    arguments: tuple[str, ...]  # -map and -c; the source is input number 1
+    arguments: tuple[str, ...]  # -map, -c, -map_metadata; the source is input number 1
     notes: tuple[str, ...]
 
 
@@ -79,6 +79,8 @@ def plan_other_streams(
         for codec in tries:
             if all_fit or _fits(ffmpeg, info, container, [(stream, codec)], folder):
                 arguments += ["-map", f"1:{stream.index}", f"-c:{output}", codec]
+                about = (f"-map_metadata:s:{output}", f"1:s:{stream.index}")
+                arguments += about
                 output += 1
                 if codec != "copy":
                     notes.append(
@@ -143,6 +145,8 @@ def write_result(
         if "mp4" in _family(container)
         else []
     )
+    # A cut leaves out sound before it; else what comes before 0 primes the decoder.
+    cut_sound = ["-copypriorss", "0"] if begin else []
     command = [
         *(ffmpeg, *LOG[:1], *LOG[2:-1], "level+warning", "-copyts"),
         *("-itsoffset", seconds(-shift), "-f", "matroska", "-i", "pipe:0"),
@@ -150,7 +154,7 @@ def write_result(
         *("-map", "0:v", "-c:0", "copy", *others.arguments),
         *("-map_metadata", "1", "-map_metadata:s:0", f"1:s:{info.video.index}"),
         *("-map_chapters", "1", "-metadata:s:0", "encoder="),
-        *("-disposition:0", "default", *hevc, *scale, *container.options),
+        *("-disposition:0", "default", *hevc, *scale, *cut_sound, *container.options),
         *("-output_ts_offset", seconds(-origin), "-max_interleave_delta", "0"),
         *("-f", container.name, "-y", f"file:{part}"),
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -214,3 +216,28 @@ def test_plans_that_are_kept_keep_to_the_budget(
             upscale(small)
             upscale(large)
     assert loads == [(20, 30), (60, 90)] * 2
+
+
+def test_a_thousand_pictures_take_no_more_memory_than_ten() -> None:
+    """In a process of its own, since what other tests freed would be used again."""
+    program = """
+from pathlib import Path
+import numpy as np
+from upfrost import Upscaler
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+picture = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+with Upscaler("realtime-x2") as upscale:
+    for number in range(1, 1001):
+        upscale(picture[: 16 + 4 * (number % 3)])
+        if number == 10:
+            early = resident()
+    print(early, resident())
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    early, late = map(int, result.stdout.split())
+    assert late <= 1.05 * early

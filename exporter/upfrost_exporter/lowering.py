@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from upfrost.graph import Conv2d, GraphError, PixelShuffle
+from upfrost.graph import Conv2d, Crop, GraphError, PixelShuffle
 from upfrost_exporter.builder import GraphBuilder, Numbers
 
 _Pair = tuple[int, int]
@@ -35,8 +35,7 @@ def transposed_convolution(
     Each of the stride² phases of the result is a convolution of its own, with every
     stride-th tap (Shi et al. 2016, arXiv:1609.07009). `weight` is (in channels, out
     channels / groups, rows, columns); `padding` (top, left, bottom, right) is what is
-    cut off the result. Raises `GraphError` where the result is not a whole number of
-    strides larger than the input.
+    cut off the result. Raises `GraphError` for strides that differ.
     """
     factor = stride[0]
     rows, columns = (
@@ -49,11 +48,8 @@ def transposed_convolution(
         )
         for axis in (0, 1)
     )
-    if rows is None or columns is None or stride[1] != factor:
-        raise GraphError(
-            f"kernel {weight.shape[2:]}, stride {stride} and padding {padding} do not "
-            "give a result that is a multiple of the stride"
-        )
+    if stride[1] != factor:
+        raise GraphError(f"the strides {stride} differ")
     inputs, group_outputs = len(weight) // groups, weight.shape[1]
     by_group = weight.reshape(groups, inputs, *weight.shape[1:]).swapaxes(1, 2)
     phases = np.zeros(
@@ -77,9 +73,12 @@ def transposed_convolution(
         padding=(rows.before, columns.before, rows.after, columns.after),
         groups=groups,
     )
-    if factor == 1:
-        return result
-    return builder.add(PixelShuffle, f"{label}.shuffle", [result], factor=factor)
+    if factor > 1:
+        result = builder.add(PixelShuffle, f"{label}.shuffle", [result], factor=factor)
+    if rows.surplus or columns.surplus:
+        margins = (0, 0, rows.surplus, columns.surplus)
+        result = builder.add(Crop, f"{label}.crop", [result], margins=margins)
+    return result
 
 
 def pixel_unshuffle(builder: GraphBuilder, label: str, value: str, factor: int) -> str:
@@ -152,24 +151,24 @@ def average_pool(
 class _Phases:
     """One axis of a transposed convolution as a convolution per phase.
 
-    For each tap, the phase it belongs to and its place in that phase's kernel.
+    For each tap, the phase it belongs to and its place in that phase's kernel; zeros
+    before and after the value; and what the result has too much, at its end.
     """
 
     taps: tuple[_Pair, ...]
     size: int
     before: int
     after: int
+    surplus: int
 
 
 def _phases(
     kernel: int, stride: int, padding: _Pair, output_padding: int, dilation: int
-) -> _Phases | None:
-    """None where the result is not `stride` times a whole number of rows."""
+) -> _Phases:
     reach = (kernel - 1) * dilation + 1
     # Rows of the result, beyond stride · rows of the input.
     beyond = reach + output_padding - sum(padding) - stride
-    if beyond % stride:
-        return None
+    surplus = -beyond % stride
     # Tap k of row i of the input lands on row i·stride - padding + k·dilation: row q
     # of phase r reads row q + offset.
     found = []
@@ -178,7 +177,7 @@ def _phases(
         found.append((phase, (phase + padding[0] - tap * dilation) // stride))
     first = min(0, *(offset for _, offset in found))
     size = max(offset for _, offset in found) - first + 1
-    after = beyond // stride + size - 1 + first
+    after = (beyond + surplus) // stride + size - 1 + first
     if after < 0:
         # A wider kernel reads the rows that must not count, and weighs them 0.
         size, after = size - after, 0
@@ -187,4 +186,5 @@ def _phases(
         size=size,
         before=-first,
         after=after,
+        surplus=surplus,
     )

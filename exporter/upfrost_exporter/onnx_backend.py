@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from onnx.numpy_helper import from_array
@@ -21,15 +23,21 @@ from upfrost.graph import (
     Clamp,
     Concat,
     Conv2d,
+    Crop,
+    GlobalMean,
     Graph,
     LeakyRelu,
+    MaxPool2d,
+    Multiply,
     Node,
+    Pad,
     PixelShuffle,
     Prelu,
     Relu,
     Resize,
+    Unary,
 )
-from upfrost_exporter.builder import ExportError, Numbers, unique_name
+from upfrost_exporter.builder import ExportError, unique_name
 
 # The oldest that has all operations in this form, so that old runtimes read the file.
 OPSET = 13
@@ -91,14 +99,35 @@ class _Writer:
 
     def add(self, node: Node, kind: str, *constants: str, **attributes: Any) -> None:
         """Append an ONNX operation on the inputs of `node`, then on `constants`."""
-        name = self.fresh(node.name)
-        if node.name == self.graph.output:
-            name = _OUTPUT
         inputs = [*(self._values[value] for value in node.inputs), *constants]
-        self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
-        self._values[node.name] = name
+        self.step(node, kind, inputs, is_end=True, **attributes)
 
-    def constant(self, label: str, array: Numbers) -> str:
+    def step(
+        self,
+        node: Node,
+        kind: str,
+        inputs: Sequence[str],
+        *,
+        is_end: bool = False,
+        **attributes: Any,
+    ) -> str:
+        """Append one ONNX operation of those that make up `node`, and name its value.
+
+        The last one's is the value of `node`.
+        """
+        name = self.fresh(node.name if is_end else f"{node.name}.{kind}")
+        if is_end:
+            if node.name == self.graph.output:
+                name = _OUTPUT
+            self._values[node.name] = name
+        self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
+        return name
+
+    def value(self, node: Node) -> str:
+        """The name of the first input of `node`."""
+        return self._values[node.inputs[0]]
+
+    def constant(self, label: str, array: npt.NDArray[Any]) -> str:
         name = self.fresh(label)
         self.constants[name] = from_array(array, name)
         return name
@@ -201,6 +230,115 @@ def _(node: Resize, writer: _Writer) -> None:
         nearest_mode="floor",
         cubic_coeff_a=-0.75,
     )
+
+
+@_translate.register
+def _(node: Unary, writer: _Writer) -> None:
+    if node.function not in _FUNCTIONS:
+        raise ExportError(f"node {node.name!r}: no ONNX form of {node.function}")
+    steps = _FUNCTIONS[node.function]
+    x = last = writer.value(node)
+    for index, (kind, *operands) in enumerate(steps):
+        names = []
+        for operand in operands:
+            if operand == "x":
+                names.append(x)
+            elif operand == "last":
+                names.append(last)
+            else:
+                number = np.array(operand, np.float32)
+                names.append(writer.constant(f"{node.name}.number", number))
+        is_end = index == len(steps) - 1
+        last = writer.step(node, str(kind), names, is_end=is_end)
+
+
+@_translate.register
+def _(node: Multiply, writer: _Writer) -> None:
+    writer.add(node, "Mul")
+
+
+@_translate.register
+def _(node: Pad, writer: _Writer) -> None:
+    top, left, bottom, right = node.padding
+    pads = writer.constant(
+        f"{node.name}.pads", np.array([0, 0, top, left, 0, 0, bottom, right])
+    )
+    mode = {"reflect": "reflect", "replicate": "edge"}[node.mode]
+    writer.add(node, "Pad", pads, mode=mode)
+
+
+@_translate.register
+def _(node: Crop, writer: _Writer) -> None:
+    top, left, bottom, right = node.margins
+    last = np.iinfo(np.int64).max
+    limits = {
+        "starts": [top, left],
+        "ends": [-bottom or last, -right or last],
+        "axes": [2, 3],
+    }
+    constants = [
+        writer.constant(f"{node.name}.{key}", np.array(numbers, np.int64))
+        for key, numbers in limits.items()
+    ]
+    writer.add(node, "Slice", *constants)
+
+
+@_translate.register
+def _(node: MaxPool2d, writer: _Writer) -> None:
+    writer.add(
+        node,
+        "MaxPool",
+        kernel_shape=node.kernel,
+        strides=node.stride,
+        pads=node.padding,
+    )
+
+
+@_translate.register
+def _(node: GlobalMean, writer: _Writer) -> None:
+    x = writer.value(node)
+    mean = writer.step(node, "GlobalAveragePool", [x])
+    shape = writer.step(node, "Shape", [x])
+    writer.step(node, "Expand", [mean, shape], is_end=True)
+
+
+# Steps of ONNX operations. ``x`` is the function's argument, ``last`` the step before.
+_Steps = Sequence[tuple[str | float, ...]]
+_SOFTPLUS: _Steps = [("Softplus", "x")]
+_GATE: _Steps = [("Mul", "x", 1 / 6), ("Add", "last", 0.5), ("Clip", "last", 0.0, 1.0)]
+_FUNCTIONS: Mapping[str, _Steps] = {
+    "abs": [("Abs", "x")],
+    "elu": [("Elu", "x")],
+    "exp": [("Exp", "x")],
+    "gelu": [
+        ("Mul", "x", math.sqrt(0.5)),
+        ("Erf", "last"),
+        ("Add", "last", 1.0),
+        ("Mul", "last", "x"),
+        ("Mul", "last", 0.5),
+    ],
+    "gelu_tanh": [
+        ("Mul", "x", "x"),
+        ("Mul", "last", 0.044715),
+        ("Add", "last", 1.0),
+        ("Mul", "last", "x"),
+        ("Mul", "last", math.sqrt(2 / math.pi)),
+        ("Tanh", "last"),
+        ("Add", "last", 1.0),
+        ("Mul", "last", "x"),
+        ("Mul", "last", 0.5),
+    ],
+    "hardsigmoid": _GATE,
+    "hardswish": [*_GATE, ("Mul", "last", "x")],
+    "mish": [*_SOFTPLUS, ("Tanh", "last"), ("Mul", "last", "x")],
+    "reciprocal": [("Reciprocal", "x")],
+    "rsqrt": [("Sqrt", "x"), ("Reciprocal", "last")],
+    "sigmoid": [("Sigmoid", "x")],
+    "silu": [("Sigmoid", "x"), ("Mul", "last", "x")],
+    "softplus": _SOFTPLUS,
+    "sqrt": [("Sqrt", "x")],
+    "tanh": [("Tanh", "x")],
+}
 
 
 def _at_least(ratio: Fraction) -> np.float32:

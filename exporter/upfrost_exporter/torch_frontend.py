@@ -9,6 +9,7 @@ torch itself, so re-parameterised and normalised weights arrive as plain numbers
 from __future__ import annotations
 
 import copy
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,17 +33,23 @@ from upfrost.graph import (
     Clamp,
     Concat,
     Conv2d,
+    Crop,
+    GlobalMean,
     Graph,
     GraphError,
     LeakyRelu,
+    MaxPool2d,
+    Multiply,
+    Pad,
     PixelShuffle,
     Prelu,
     Relu,
     Resize,
+    Unary,
 )
 from upfrost.modelfile import write_model
 from upfrost.reference import Array
-from upfrost_exporter import passes
+from upfrost_exporter import lowering, passes
 from upfrost_exporter.builder import (
     EXAMPLE_HEIGHT,
     EXAMPLE_WIDTH,
@@ -101,24 +108,55 @@ def trace_module(
 ) -> Graph:
     """The graph that `export_module` writes, in fp32. Raises the same errors."""
     with _in_evaluation(module) as prepared:
-        program = _record(prepared, channels)
-        translation = _Translation(program, channels)
-        graph = translation.builder.graph(
-            translation.output,
-            name=name,
-            scale=scale,
-            value_range=value_range,
-            metadata={"generator": _GENERATOR, **(metadata or {})},
-        )
-        graph = passes.clean(graph)
 
         def source(picture: Array) -> Array:
             with torch.no_grad():
-                result: Array = prepared(torch.from_numpy(picture)[None])[0].numpy()
+                # A copy, since some networks work on their input in place.
+                given = torch.from_numpy(picture.copy())
+                result: Array = prepared(given[None])[0].numpy()
             return result
 
-        verify(graph, source)
-    return graph
+        def traced(sizes: dict[int, Any] | None) -> Graph:
+            translation = _Translation(_record(prepared, channels, sizes), channels)
+            _check_scale(translation, scale)
+            graph = translation.builder.graph(
+                translation.output,
+                name=name,
+                scale=scale,
+                value_range=value_range,
+                metadata={"generator": _GENERATOR, **(metadata or {})},
+            )
+            graph = passes.clean(graph)
+            verify(graph, source)
+            return graph
+
+        try:
+            return traced({2: Dim.AUTO, 3: Dim.AUTO})
+        except _WrongScaleError:
+            raise
+        except ExportError as first:
+            # Some networks compute sizes in ways that only numbers can follow. That
+            # what holds for one size holds for others is what `verify` shows.
+            try:
+                return traced(None)
+            except _WrongScaleError:
+                raise
+            except ExportError:
+                raise first from None
+
+
+class _WrongScaleError(ExportError):
+    """The network is as it should be, its caller is not."""
+
+
+def _check_scale(translation: _Translation, scale: int) -> None:
+    shapes = translation.builder.shapes
+    found = Fraction(shapes[translation.output].height, shapes[INPUT].height)
+    if found != scale:
+        raise _WrongScaleError(
+            f"the network's result is {found} times as large as the picture, "
+            f"not {scale}"
+        )
 
 
 @contextmanager
@@ -140,13 +178,15 @@ def _in_evaluation(module: nn.Module) -> Iterator[nn.Module]:
             part.training = mode
 
 
-def _record(module: nn.Module, channels: int) -> ExportedProgram:
+def _record(
+    module: nn.Module, channels: int, sizes: dict[int, Any] | None
+) -> ExportedProgram:
+    """The module's operations, for pictures of any size or of the example's alone."""
     example = torch.zeros(1, channels, EXAMPLE_HEIGHT, EXAMPLE_WIDTH)
-    sizes = ({2: Dim.AUTO, 3: Dim.AUTO},)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            program = torch.export.export(module, (example,), dynamic_shapes=sizes)
+            program = torch.export.export(module, (example,), dynamic_shapes=(sizes,))
             # Operations in place become plain ones; none is taken apart.
             plain: ExportedProgram = program.run_decompositions({})
             return plain
@@ -192,8 +232,8 @@ class _Translation:
                 self._known[node] = names.get(node.name, _Value(INPUT))
             elif node.op == "call_function":
                 self._known[node] = self._call(node)
-            elif node.op == "output":
-                self.output = self._result(node)
+        outputs = program.graph_signature.user_outputs
+        self.output = self._result(outputs)
 
     def _call(self, node: fx.Node) -> Any:
         call = Call(self.builder, node, *self._resolve(node))
@@ -244,17 +284,15 @@ class _Translation:
         kwargs: Any = fx.node.map_arg(node.kwargs, known)
         return list(args), dict(kwargs)
 
-    def _result(self, node: fx.Node) -> str:
-        found = self._resolve(node)[0][0]
-        if isinstance(found, list | tuple) and len(found) == 1:
-            found = found[0]
-        if not isinstance(found, _Value):
+    def _result(self, outputs: Sequence[Any]) -> str:
+        by_name = {node.name: value for node, value in self._known.items()}
+        found = [by_name.get(name) for name in outputs]
+        if len(found) != 1 or not isinstance(found[0], _Value):
             raise ExportError(
                 "the network must return one picture, computed from its input; it "
-                f"returns {len(node.all_input_nodes)} values: wrap it in a module that "
-                "picks one"
+                f"returns {len(outputs)} values: wrap it in a module that picks one"
             )
-        return found.name
+        return found[0].name
 
 
 class Call:
@@ -381,9 +419,11 @@ def _advice(call: Call) -> str:
     return _REPLACE
 
 
+Handler = Callable[[Call], Any]
+
 _REPLACE = (
-    "replace it by convolutions, ReLU, LeakyReLU, PReLU, clamp, sums, products with "
-    "constants, concatenation, pixel shuffle or interpolation"
+    "replace it by convolutions, activations, sums, products, concatenation, pixel "
+    "shuffle, pooling or interpolation"
 )
 _ADVICE = (
     (
@@ -391,11 +431,10 @@ _ADVICE = (
         "attention and transformers are out of scope: choose a convolutional network",
     ),
     (
-        r"mean|adaptive|group_norm|instance_norm|var",
+        r"instance_norm|var|mean",
         "it looks at the whole picture, which a tile cannot: train without it",
     ),
     (r"_aa\.|antialias", "antialiased resizing: set antialias=False"),
-    (r"conv_transpose", "use a convolution followed by pixel shuffle"),
 )
 
 
@@ -480,11 +519,9 @@ def _add(call: Call, sign: int = 1) -> _Value:
     alpha = sign * call.arguments.get("alpha", 1)
     first, second = call["self"], call["other"]
     if isinstance(first, _Value) and isinstance(second, _Value):
-        if _differ(call.shape(0), call.shape(-1)):
-            raise call.refuse("it adds values of different shapes", "make them equal")
         if alpha != 1:
             second = _affine(call, second, scale=alpha)
-        return call.add(Add, [first.name, second.name])
+        return call.add(Add, _broadcast(call, first, second))
     if isinstance(first, _Value):
         return _affine(call, first, shift=alpha * _per_channel(call, second))
     scaled = _affine(call, second, scale=alpha) if alpha != 1 else second
@@ -503,17 +540,49 @@ def _subtract_from(call: Call) -> _Value:
 def _multiply(call: Call) -> _Value:
     first, second = call["self"], call["other"]
     if isinstance(first, _Value) and isinstance(second, _Value):
-        raise call.refuse("both factors are computed from the picture", _REPLACE)
+        return call.add(Multiply, _broadcast(call, first, second))
     value, factor = (first, second) if isinstance(first, _Value) else (second, first)
     return _affine(call, value, scale=_per_channel(call, factor))
 
 
 def _divide(call: Call) -> _Value:
-    if not isinstance(call["self"], _Value) or isinstance(call["other"], _Value):
-        raise call.refuse("the divisor is computed from the picture", _REPLACE)
-    with np.errstate(divide="ignore"):
-        inverse = 1 / _per_channel(call, call["other"])
-    return _affine(call, call["self"], scale=inverse)
+    first, second = call["self"], call["other"]
+    if not isinstance(second, _Value):
+        with np.errstate(divide="ignore"):
+            return _affine(call, first, scale=1 / _per_channel(call, second))
+    inverse = call.add(Unary, [second.name], function="reciprocal")
+    if isinstance(first, _Value):
+        return call.add(Multiply, _broadcast(call, first, inverse))
+    return _affine(call, inverse, scale=_per_channel(call, first))
+
+
+def _broadcast(call: Call, first: _Value, second: _Value) -> list[str]:
+    """Both operands with the shape of the result.
+
+    A channel may stand for all; and what is the same at every pixel, as a mean over the
+    picture, may come from a value of another size.
+    """
+    shapes = [call.builder.shapes[value.name] for value in (first, second)]
+    channels = max(shape.channels for shape in shapes)
+    height = max(shape.height for shape in shapes)
+    names = []
+    for value, shape in zip((first, second), shapes, strict=True):
+        name = value.name
+        if shape.channels == 1 < channels:
+            name = lowering.pick_channels(
+                call.builder, call.label, name, [0] * channels
+            )
+        if shape.height != height:
+            ratio = Fraction(height, shape.height)
+            name = call.builder.add(
+                Resize,
+                call.label,
+                [name],
+                mode="nearest",
+                ratio=(ratio.numerator, ratio.denominator),
+            )
+        names.append(name)
+    return names
 
 
 def _negate(call: Call) -> _Value:
@@ -521,7 +590,13 @@ def _negate(call: Call) -> _Value:
 
 
 def _affine(call: Call, value: _Value, *, scale: Any = 1, shift: Any = 0) -> _Value:
-    channels = int(call.shape()[1])
+    channels = call.builder.shapes[value.name].channels
+    needed = max(np.size(scale), np.size(shift))
+    if channels == 1 < needed:
+        name = lowering.pick_channels(
+            call.builder, call.label, value.name, [0] * needed
+        )
+        value, channels = _Value(name), needed
     both = (np.broadcast_to(np.float64(number), channels) for number in (scale, shift))
     return _Value(call.builder.affine(call.label, value.name, *both))
 
@@ -541,6 +616,258 @@ def _per_channel(call: Call, constant: Any) -> Numbers:
     )
 
 
+def _unary(function: str) -> Callable[[Call], _Value]:
+    def handler(call: Call) -> _Value:
+        return call.add(Unary, [call.value("self")], function=function)
+
+    return handler
+
+
+def _gelu(call: Call) -> _Value:
+    return _unary("gelu_tanh" if call["approximate"] == "tanh" else "gelu")(call)
+
+
+def _elu(call: Call) -> _Value:
+    if (call["alpha"], call["scale"], call["input_scale"]) != (1, 1, 1):
+        raise call.refuse("its alpha is not 1", "use alpha=1")
+    return _unary("elu")(call)
+
+
+def _softplus(call: Call) -> _Value:
+    if call["beta"] != 1:
+        raise call.refuse("its beta is not 1", "use beta=1")
+    return _unary("softplus")(call)
+
+
+def _power(call: Call) -> _Value:
+    value, exponent = call.value("self"), call["exponent"]
+    if exponent == 2:
+        return call.add(Multiply, [value, value])
+    functions = {0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
+    if exponent not in functions:
+        raise call.refuse(f"the exponent is {exponent}", "use a square or a root")
+    return call.add(Unary, [value], function=functions[exponent])
+
+
+def _conv_transpose2d(call: Call) -> _Value:
+    weight, bias = call.array("weight"), call.array("bias")
+    if weight is None:
+        raise call.refuse("its weight is computed from the picture", _REPLACE)
+    padding = _pair(call["padding"])
+    return _Value(
+        lowering.transposed_convolution(
+            call.builder,
+            call.label,
+            call.value("input"),
+            weight,
+            bias,
+            stride=_pair(call["stride"]),
+            padding=padding * 2,
+            output_padding=_pair(call["output_padding"]),
+            dilation=_pair(call["dilation"]),
+            groups=call["groups"],
+        )
+    )
+
+
+def _pixel_unshuffle(call: Call) -> _Value:
+    factor = int(call["downscale_factor"])
+    return _Value(
+        lowering.pixel_unshuffle(call.builder, call.label, call.value("self"), factor)
+    )
+
+
+def _pick(call: Call, value: str, picked: Sequence[int]) -> _Value:
+    return _Value(lowering.pick_channels(call.builder, call.label, value, picked))
+
+
+def _slice(call: Call) -> _Value:
+    value, axis, step = call.value("self"), call["dim"] % 4, call["step"]
+    shape = call.builder.shapes[value]
+    if axis == 1:
+        return _pick(
+            call, value, range(shape.channels)[call["start"] : call["end"] : step]
+        )
+    if not _differ(call.shape(), call.shape(0)):
+        return _keep(call)
+    # What is cut off must not depend on the picture's size.
+    start, *others = set(_probe(call["start"] or 0))
+    before, after = (_probe(extents[axis]) for extents in (call.shape(0), call.shape()))
+    lost = {whole - rest for whole, rest in zip(before, after, strict=True)}
+    if axis == 0 or step != 1 or len(lost) != 1 or others:
+        raise call.refuse("it cuts off what depends on the size", "cut a fixed margin")
+    first = start if start >= 0 else before[0] + start
+    margins = [0, 0, 0, 0]
+    margins[axis - 2], margins[axis] = first, lost.pop() - first
+    return call.add(Crop, [value], margins=tuple(margins))
+
+
+def _split(call: Call) -> list[_Value]:
+    value, axis = call.value("self"), call["dim"] % 4
+    if axis != 1:
+        raise call.refuse("it splits rows or columns", "split channels")
+    parts = call.node.meta["val"]
+    ends = np.cumsum([int(part.shape[1]) for part in parts])
+    starts = [0, *ends[:-1]]
+    return [
+        _pick(call, value, range(start, end))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def _slice_scatter(call: Call) -> _Value:
+    """Channels of a value replaced by another value, as x[:, :n] = y is recorded."""
+    value, source = call.value("self"), call.value("src")
+    if call["dim"] % 4 != 1:
+        raise call.refuse("it replaces rows or columns", "replace channels")
+    channels = range(call.builder.shapes[value].channels)
+    places = channels[call["start"] : call["end"] : call["step"]]
+    taken = {place: len(channels) + index for index, place in enumerate(places)}
+    joined = call.builder.add(Concat, call.label, [value, source])
+    return _pick(call, joined, [taken.get(place, place) for place in channels])
+
+
+def _copy(call: Call) -> _Value:
+    return _Value(call.value("src"))
+
+
+def _pad(call: Call) -> _Value:
+    value, mode = call.value("self"), call["mode"]
+    probes = [set(_probe(amount)) for amount in call["pad"]]
+    if not all(len(probe) == 1 for probe in probes) or len(probes) > 4:
+        raise call.refuse("it pads by what depends on the size", "pad a fixed margin")
+    amounts = [probe.pop() for probe in probes]
+    left, right, top, bottom = (*amounts, 0, 0)[:4]
+    around = (top, left, bottom, right)
+    more, less = _at_least_zero(around), _at_least_zero([-each for each in around])
+    if any(less):
+        value = call.builder.add(Crop, call.label, [value], margins=less)
+    if not any(more):
+        return _Value(value)
+    if mode == "constant":
+        if call["value"]:
+            raise call.refuse("it pads with a number that is not 0", "pad with zeros")
+        return _Value(lowering.zero_pad(call.builder, call.label, value, more))
+    if mode not in ("reflect", "replicate"):
+        raise call.refuse(f"it pads in the mode {mode}", "use reflect or replicate")
+    return call.add(Pad, [value], mode=mode, padding=more)
+
+
+def _max_pool2d(call: Call) -> _Value:
+    kernel = _pair(call["kernel_size"])
+    if call["ceil_mode"] or set(_pair(call["dilation"])) != {1}:
+        raise call.refuse("it is dilated or rounds up", "use neither")
+    return call.add(
+        MaxPool2d,
+        [call.value("self")],
+        kernel=kernel,
+        stride=_pair(call["stride"] or kernel),
+        padding=_pair(call["padding"]) * 2,
+    )
+
+
+def _average_pool2d(call: Call) -> _Value:
+    kernel = _pair(call["kernel_size"])
+    padding = _pair(call["padding"])
+    counts_padding = call["count_include_pad"] or not any(padding)
+    if call["ceil_mode"] or call["divisor_override"] or not counts_padding:
+        raise call.refuse("it rounds up or leaves out the padding", "use neither")
+    return _Value(
+        lowering.average_pool(
+            call.builder,
+            call.label,
+            call.value("self"),
+            kernel,
+            _pair(call["stride"] or kernel),
+            padding * 2,
+        )
+    )
+
+
+def _adaptive_max_pool2d(call: Call) -> list[_Value]:
+    """The largest of each block, where blocks divide the picture evenly."""
+    before, after = call.shape(0)[2:], call.node.meta["val"][0].shape[2:]
+    factors = []
+    for whole, parts in zip(before, after, strict=True):
+        pairs = zip(_probe(whole), _probe(parts), strict=True)
+        factor, *others = {Fraction(*pair) for pair in pairs}
+        if others or factor.denominator != 1:
+            raise call.refuse("its blocks depend on the picture's size", _REPLACE)
+        factors.append(int(factor))
+    kernel = _pair(factors)
+    return [call.add(MaxPool2d, [call.value("self")], kernel=kernel, stride=kernel)]
+
+
+def _adaptive_average_pool2d(call: Call) -> _Value:
+    if tuple(call["output_size"]) != (1, 1):
+        raise call.refuse("it makes a grid", "use an output size of 1")
+    return call.add(GlobalMean, [call.value("self")])
+
+
+def _mean(call: Call) -> _Value:
+    value = call.value("self")
+    axes = sorted(axis % 4 for axis in call["dim"])
+    if not call["keepdim"] or axes not in ([1], [2, 3]):
+        raise call.refuse(f"it is a mean over axes {axes}", "keep the dimensions")
+    if axes == [1]:
+        return _Value(lowering.channel_mean(call.builder, call.label, value))
+    return call.add(GlobalMean, [value])
+
+
+def _group_norm(call: Call) -> _Value:
+    """Normalised by mean and variance of groups of channels over the whole picture."""
+    builder, label, value = call.builder, call.label, call.value("input")
+    channels, groups = builder.shapes[value].channels, int(call["num_groups"])
+    size = channels // groups
+    mean_of_group = np.kron(np.eye(groups), np.full((size, size), 1 / size))
+
+    def group_mean(of: str) -> str:
+        whole = builder.add(GlobalMean, label, [of])
+        return lowering.mix_channels(builder, label, whole, mean_of_group)
+
+    less = builder.affine(
+        label, group_mean(value), -np.ones(channels), np.zeros(channels)
+    )
+    centred = builder.add(Add, label, [value, less])
+    variance = group_mean(builder.add(Multiply, label, [centred, centred]))
+    ones, epsilon = np.ones(channels), np.full(channels, float(call["eps"]))
+    shifted = builder.affine(label, variance, ones, epsilon)
+    inverse = builder.add(Unary, label, [shifted], function="rsqrt")
+    normed = builder.add(Multiply, label, [centred, inverse])
+    weight, bias = call.array("weight"), call.array("bias")
+    return _affine(
+        call,
+        _Value(normed),
+        scale=1 if weight is None else weight,
+        shift=0 if bias is None else bias,
+    )
+
+
+def _repeat_interleave(call: Call) -> _Value:
+    if call["dim"] is None or call["dim"] % 4 != 1:
+        raise call.refuse("it repeats rows or columns", "repeat channels")
+    value = call.value("self")
+    channels = np.arange(call.builder.shapes[value].channels)
+    return _pick(call, value, channels.repeat(call["repeats"]).tolist())
+
+
+def _repeat(call: Call) -> _Value:
+    repeats = list(call["repeats"])
+    if len(repeats) != 4 or repeats[0] != 1 or repeats[2:] != [1, 1]:
+        raise call.refuse("it repeats rows or columns", "repeat channels")
+    value = call.value("self")
+    channels = list(range(call.builder.shapes[value].channels))
+    return _pick(call, value, channels * repeats[1])
+
+
+def _expand(call: Call) -> _Value:
+    value = call.value("self")
+    shape, channels = call.builder.shapes[value], int(call.shape()[1])
+    if shape.channels == 1 < channels:
+        return _pick(call, value, [0] * channels)
+    return _keep_shape(call)
+
+
 def _concat(call: Call) -> _Value:
     if call["dim"] % 4 != 1:
         raise call.refuse(f"it joins along dimension {call['dim']}", "join channels")
@@ -550,11 +877,22 @@ def _concat(call: Call) -> _Value:
     return call.add(Concat, [part.name for part in parts])
 
 
+def _stack(call: Call) -> _Value:
+    """Numbers that stand for a picture each, as channels."""
+    parts = call["tensors"]
+    shapes = [node.meta["val"].shape for node in call.node.all_input_nodes]
+    if not all(isinstance(part, _Value) for part in parts) or any(
+        _count(shape) != 1 for shape in shapes
+    ):
+        raise call.refuse("it makes a new dimension", "join channels")
+    return call.add(Concat, [part.name for part in parts])
+
+
 def _pixel_shuffle(call: Call) -> _Value:
     return call.add(PixelShuffle, [call.value("self")], factor=call["upscale_factor"])
 
 
-def _resize(mode: str) -> Callable[[Call], _Value]:
+def _resize(mode: str) -> Handler:
     def handler(call: Call) -> _Value:
         if call.arguments.get("align_corners"):
             raise call.refuse("align_corners is set", "use align_corners=False")
@@ -596,8 +934,26 @@ def _keep(call: Call) -> _Value:
 
 def _keep_shape(call: Call) -> _Value:
     if _differ(call.shape(), call.shape(0)):
+        return _keep_numbers(call)
+    return _keep(call)
+
+
+def _keep_numbers(call: Call) -> _Value:
+    """Another shape of what has one number for each channel."""
+    before, after = call.shape(0), call.shape()
+    channels = before[1] if len(before) > 1 else None
+    if _count(before) != channels or _count(after) != channels:
         raise call.refuse("it changes the shape", _REPLACE)
     return _keep(call)
+
+
+def _linear(call: Call) -> _Value:
+    weight, value = call.array("weight"), call.value("input")
+    if weight is None or len(call.shape()) != 2:
+        raise call.refuse("it is no layer on pooled channels", _REPLACE)
+    mixed = lowering.mix_channels(call.builder, call.label, value, weight)
+    bias = call.array("bias")
+    return _Value(mixed) if bias is None else _affine(call, _Value(mixed), shift=bias)
 
 
 def _convert(call: Call) -> _Value:
@@ -608,8 +964,18 @@ def _convert(call: Call) -> _Value:
     return _keep(call)
 
 
+def _type_as(call: Call) -> Any:
+    # Everything is float32 here, constants too.
+    return call["self"]
+
+
 def _item(call: Call) -> Any:
     return call["0"][call["1"]]
+
+
+def _at_least_zero(given: Sequence[int]) -> tuple[int, int, int, int]:
+    top, left, bottom, right = (max(0, each) for each in given)
+    return top, left, bottom, right
 
 
 def _pair(given: Sequence[int]) -> tuple[int, int]:
@@ -628,16 +994,19 @@ def _probe(extent: Any) -> tuple[int, ...]:
     )
 
 
+def _count(shape: Sequence[Any]) -> int:
+    return math.prod(_probe(extent)[0] for extent in shape)
+
+
 def _differ(first: Sequence[Any], second: Sequence[Any]) -> bool:
     return list(map(_probe, first)) != list(map(_probe, second))
 
-
-Handler = Callable[[Call], Any]
 
 # ATen operation → what it becomes.
 HANDLERS: Mapping[str, Handler] = {
     "aten.conv2d.default": _conv2d,
     "aten.conv2d.padding": _conv2d,
+    "aten.conv_transpose2d.input": _conv_transpose2d,
     "aten._native_batch_norm_legit_no_training.default": _batch_norm,
     "aten.relu.default": _relu,
     "aten.prelu.default": _prelu,
@@ -653,6 +1022,21 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.relu6.default": lambda call: call.add(
         Clamp, [call.value("self")], low=0.0, high=6.0
     ),
+    "aten.abs.default": _unary("abs"),
+    "aten.elu.default": _elu,
+    "aten.exp.default": _unary("exp"),
+    "aten.gelu.default": _gelu,
+    "aten.hardsigmoid.default": _unary("hardsigmoid"),
+    "aten.hardswish.default": _unary("hardswish"),
+    "aten.mish.default": _unary("mish"),
+    "aten.pow.Tensor_Scalar": _power,
+    "aten.reciprocal.default": _unary("reciprocal"),
+    "aten.rsqrt.default": _unary("rsqrt"),
+    "aten.sigmoid.default": _unary("sigmoid"),
+    "aten.silu.default": _unary("silu"),
+    "aten.softplus.default": _softplus,
+    "aten.sqrt.default": _unary("sqrt"),
+    "aten.tanh.default": _unary("tanh"),
     "aten.add.Tensor": _add,
     "aten.sub.Tensor": _subtract,
     "aten.rsub.Scalar": _subtract_from,
@@ -660,7 +1044,16 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.div.Tensor": _divide,
     "aten.neg.default": _negate,
     "aten.cat.default": _concat,
+    "aten.stack.default": _stack,
     "aten.pixel_shuffle.default": _pixel_shuffle,
+    "aten.pixel_unshuffle.default": _pixel_unshuffle,
+    "aten.pad.default": _pad,
+    "aten.max_pool2d.default": _max_pool2d,
+    "aten.avg_pool2d.default": _average_pool2d,
+    "aten.adaptive_max_pool2d.default": _adaptive_max_pool2d,
+    "aten.adaptive_avg_pool2d.default": _adaptive_average_pool2d,
+    "aten.mean.dim": _mean,
+    "aten.group_norm.default": _group_norm,
     "aten.upsample_nearest2d.vec": _resize("nearest"),
     "aten.upsample_bilinear2d.vec": _resize("bilinear"),
     "aten.upsample_bicubic2d.vec": _resize("bicubic"),
@@ -670,9 +1063,21 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.contiguous.default": _keep,
     "aten._to_copy.default": _convert,
     "aten.to.dtype": _convert,
+    "aten.type_as.default": _type_as,
     "aten.view.default": _keep_shape,
     "aten.reshape.default": _keep_shape,
-    "aten.expand.default": _keep_shape,
-    "aten.slice.Tensor": _keep_shape,
+    "aten.squeeze.dim": _keep_numbers,
+    "aten.squeeze.dims": _keep_numbers,
+    "aten.unsqueeze.default": _keep_numbers,
+    "aten.linear.default": _linear,
+    "aten.expand.default": _expand,
+    "aten.slice.Tensor": _slice,
+    "aten.slice_scatter.default": _slice_scatter,
+    "aten.copy.default": _copy,
+    "aten.split.Tensor": _split,
+    "aten.split_with_sizes.default": _split,
+    "aten.chunk.default": _split,
+    "aten.repeat.default": _repeat,
+    "aten.repeat_interleave.self_int": _repeat_interleave,
     "<built-in function getitem>": _item,
 }

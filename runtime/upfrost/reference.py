@@ -280,8 +280,9 @@ def _hardsigmoid(x: _Sums) -> _Sums:
 
 
 def _gelu_tanh(x: _Sums) -> _Sums:
-    inner: _Sums = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
-    return 0.5 * x * (1 + np.tanh(inner))
+    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
+    result: _Sums = 0.5 * x * (1 + np.tanh(inner))
+    return result
 
 
 _FUNCTIONS: Mapping[str, Callable[[_Sums], _Sums]] = {

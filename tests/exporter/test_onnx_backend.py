@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
-from tests.graphs import Builder, every_operation, plain_network, random_network
+from tests.graphs import (
+    Builder,
+    every_operation,
+    imported_operations,
+    plain_network,
+    random_network,
+)
 from upfrost import reference
-from upfrost.graph import INPUT, OPERATIONS, Graph, Node, Relu, alignment
+from upfrost.graph import INPUT, OPERATIONS, Graph, Node, Relu, Unary, alignment
 from upfrost_exporter import onnx_backend
 from upfrost_exporter.builder import ExportError
 from upfrost_exporter.onnx_backend import to_onnx, write_onnx
@@ -47,6 +54,22 @@ def assert_same_result(graph: Graph, seed: int, sizes: list[tuple[int, int]]) ->
 @pytest.mark.parametrize("seed", [0, 1], ids=lambda seed: f"seed{seed}")
 def test_every_operation(seed: int, dtype: type[np.floating]) -> None:
     assert_same_result(every_operation(seed, dtype), seed, [(1, 1), (3, 8), (9, 5)])
+
+
+@pytest.mark.parametrize("seed", [0, 1], ids=lambda seed: f"seed{seed}")
+def test_operations_of_imported_networks(seed: int) -> None:
+    assert_same_result(imported_operations(seed), seed, [(4, 5), (9, 6)])
+
+
+@pytest.mark.parametrize("function", get_args(get_type_hints(Unary)["function"]))
+def test_functions_of_each_number(function: str) -> None:
+    build = Builder(0)
+    graph = build.graph(build.add(Unary, INPUT, function=function), scale=1)
+    assert_same_result(graph, 0, [(7, 9)])
+    build = Builder(0)
+    value = build.add(Unary, build.conv(INPUT, 3, 3), function=function)
+    if function not in ("sqrt", "rsqrt", "reciprocal"):
+        assert_same_result(build.graph(value, scale=1), 0, [(7, 9)])
 
 
 @pytest.mark.parametrize("seed", range(20), ids=lambda seed: f"seed{seed}")

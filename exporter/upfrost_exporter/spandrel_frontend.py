@@ -1,0 +1,126 @@
+"""PyTorch checkpoints, as OpenModelDB lists them, into graphs.
+
+spandrel (https://github.com/chaiNNer-org/spandrel) knows the architectures: it finds
+the one that a checkpoint's tensors belong to, and builds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from upfrost.graph import Graph
+from upfrost_exporter.builder import (
+    EXAMPLE_HEIGHT,
+    EXAMPLE_WIDTH,
+    ExportError,
+    unique_name,
+)
+from upfrost_exporter.torch_frontend import trace_module
+
+
+def read_checkpoint(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    metadata: Mapping[str, object] | None = None,
+) -> Graph:
+    """The network in a `.pth`, `.pt`, `.ckpt` or `.safetensors` file.
+
+    Only tensors are read; a pickle that holds anything else is refused, and runs
+    nothing. The graph is checked against the network in PyTorch. Raises `ExportError`.
+    """
+    path = Path(path)
+    try:
+        from spandrel import ImageModelDescriptor, ModelLoader
+    except ImportError as error:
+        raise ExportError(
+            f"reading checkpoints needs spandrel ({error}): pip install spandrel"
+        ) from None
+    state = _read(path)
+    try:
+        descriptor = ModelLoader(device="cpu").load_from_state_dict(state)
+    # spandrel's architectures raise whatever a tensor of a wrong shape leads to.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ExportError(
+            f"{path}: spandrel knows no architecture with these tensors: {reason}"
+        ) from None
+    if not isinstance(descriptor, ImageModelDescriptor):
+        raise ExportError(f"{path}: the network takes more than a picture")
+    architecture = descriptor.architecture.name
+    if descriptor.input_channels != descriptor.output_channels:
+        raise ExportError(
+            f"{path}: {architecture} maps {descriptor.input_channels} channels to "
+            f"{descriptor.output_channels}: upfrost takes networks that keep them"
+        )
+    model = settle(descriptor.model, descriptor.input_channels)
+    return trace_module(
+        model,
+        name=name or unique_name(path.stem, ()),
+        scale=descriptor.scale,
+        channels=descriptor.input_channels,
+        metadata={
+            "source": path.name,
+            "description": f"{architecture}, {descriptor.purpose}",
+            **(metadata or {}),
+        },
+    )
+
+
+def settle(module: nn.Module, channels: int) -> nn.Module:
+    """The module in a form that torch.export can record.
+
+    Layers that fuse their branches anew in every call fuse them once: SPAN's
+    convolutions (arXiv:2311.12770) do that in `update_params`. Of several results, as
+    MM-RealSR's picture and degradations (arXiv:2203.04962), the first is taken.
+    """
+    module.eval()
+    for layer in module.modules():
+        fuse = getattr(layer, "update_params", None)
+        if callable(fuse) and isinstance(getattr(layer, "eval_conv", None), nn.Conv2d):
+            fuse()
+            # nn.Module takes no function for an attribute that its class has.
+            object.__setattr__(layer, "update_params", lambda: None)
+    with torch.no_grad():
+        result = module(torch.zeros(1, channels, EXAMPLE_HEIGHT, EXAMPLE_WIDTH))
+    return module if isinstance(result, torch.Tensor) else _First(module)
+
+
+class _First(nn.Module):
+    """A network's first result."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first: torch.Tensor = self.network(x)[0]
+        return first
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            found: Any = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be read: {error.strerror}") from None
+    except ImportError:
+        raise ExportError(
+            f"{path}: needs safetensors: pip install safetensors"
+        ) from None
+    # Both libraries raise kinds of their own.
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ExportError(f"{path}: not a checkpoint of tensors: {reason}") from None
+    if not isinstance(found, dict):
+        raise ExportError(f"{path}: holds {type(found).__name__}, not named tensors")
+    return found

@@ -1,35 +1,21 @@
 #version 450
-// The convolution of conv3x3.comp for CPU devices: TILE_W × TILE_H pixels × QUADS output
-// quads an invocation, products added up in the same order. Lavapipe has no lack of
-// registers, but compiles slowly: the taps' columns stay a loop, which costs a few loads.
+// The convolution of conv3x3.comp for CPU devices: TILE_W × TILE_H pixels of one output
+// quad an invocation, products added up in the same order. On lavapipe loads are what
+// costs (each lane's in a loop of its own), so that a pixel's neighbours share theirs;
+// it has no lack of registers, but takes seconds to compile more output quads at once.
 #include "conv.glsl"
 
-#define SUMS for (uint q = 0; q < QUADS; q++) PIXELS
-
-#ifdef FP16
-#define SUM part
-#else
-#define SUM sum
-#endif
-
-// Output quads are spelled out too: a loop over them would index the sums.
-#define TAP_OF_QUAD(q, row) \
+#define TAP(row, column) \
     { \
-        uint tap = weight + q * IN_QUADS * 36 + 12 * row; \
+        uint tap = weight + 4 * (3 * row + column); \
         Quad w0 = weights[tap], w1 = weights[tap + 1]; \
         Quad w2 = weights[tap + 2], w3 = weights[tap + 3]; \
         PIXELS \
         { \
-            Quad v = block[j + row][i]; \
-            SUM[q][j][i] \
-                = SUM[q][j][i] + v.x * w0 + v.y * w1 + v.z * w2 + v.w * w3; \
+            Quad v = block[j + row][i + column]; \
+            SUM[j][i] = SUM[j][i] + v.x * w0 + v.y * w1 + v.z * w2 + v.w * w3; \
         } \
     }
-#if QUADS == 1
-#define TAP(row) TAP_OF_QUAD(0, row)
-#elif QUADS == 2
-#define TAP(row) TAP_OF_QUAD(0, row) TAP_OF_QUAD(1, row)
-#endif
 
 void main()
 {
@@ -37,30 +23,32 @@ void main()
     uint y = FIRST_Y;
     uint quad = FIRST_QUAD;
 
-    vec4 sum[QUADS][TILE_H][TILE_W];
-    SUMS sum[q][j][i] = vec4(0.0);
+    vec4 sum[TILE_H][TILE_W];
+    PIXELS sum[j][i] = vec4(0.0);
 
     uint corner = ELEMENT(source, 0, x, y) - push.source_stride - 1;
     uint weight = quad * IN_QUADS * 36;
     for (uint input_quad = 0; input_quad < IN_QUADS; input_quad++) {
 #ifdef FP16
-        Quad part[QUADS][TILE_H][TILE_W];
-        SUMS part[q][j][i] = Quad(0.0);
+#define SUM part
+        Quad part[TILE_H][TILE_W];
+        PIXELS part[j][i] = Quad(0.0);
+#else
+#define SUM sum
 #endif
-        for (uint column = 0; column < 3; column++) {
-            Quad block[TILE_H + 2][TILE_W];
-            for (uint j = 0; j < TILE_H + 2; j++)
-                for (uint i = 0; i < TILE_W; i++)
-                    block[j][i] = source[corner + j * push.source_stride + i + column];
-            TAP(0) TAP(1) TAP(2)
-            weight += 4;
-        }
-        weight += 24;
+        Quad block[TILE_H + 2][TILE_W + 2];
+        for (uint j = 0; j < TILE_H + 2; j++)
+            for (uint i = 0; i < TILE_W + 2; i++)
+                block[j][i] = source[corner + j * push.source_stride + i];
+        TAP(0, 0) TAP(1, 0) TAP(2, 0)
+        TAP(0, 1) TAP(1, 1) TAP(2, 1)
+        TAP(0, 2) TAP(1, 2) TAP(2, 2)
 #ifdef FP16
-        SUMS sum[q][j][i] += vec4(part[q][j][i]);
+        PIXELS sum[j][i] += vec4(part[j][i]);
 #endif
         corner += push.source_plane;
+        weight += 36;
     }
 
-    SUMS store(sum[q][j][i], quad + q, x + i, y + j);
+    PIXELS store(sum[j][i], quad, x + i, y + j);
 }

@@ -86,7 +86,7 @@ class Family:
 
 # Mali: a column of six pixels has the fewest instructions per product that stay within
 # 64 registers, and 16 invocations of a row read whole cache lines (docs/mali.md).
-# CPU: wide tiles load less; wider ones than this take seconds to compile.
+# CPU: wide tiles load less, and wider ones than this take seconds to compile.
 MALI = Family(
     "mali",
     conv3x3=(ConvKernel("conv3x3", RegisterTile(1, 6, 1, (16, 4))),),

@@ -10,25 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from tests import graphs
 from tests.exporter import networks
+from tests.torch_graph import TorchGraph
 from upfrost import Upscaler
 from upfrost.device import Device, DeviceError, LoadedPlan, OutOfDeviceMemoryError
-from upfrost.graph import (
-    INPUT,
-    Add,
-    Clamp,
-    Concat,
-    Conv2d,
-    Graph,
-    PixelShuffle,
-    Prelu,
-    Relu,
-    Resize,
-)
+from upfrost.graph import Graph
 from upfrost.modelfile import bundled_models, read_model
 from upfrost.plan import Plan
 from upfrost.tiles import smallest_side
@@ -57,56 +47,6 @@ def torch_bytes(module: nn.Module, picture: Bytes) -> Bytes:
 def psnr(one: Bytes, other: Bytes) -> float:
     error = np.mean((one.astype(float) - other) ** 2)
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
-
-
-class TorchGraph(nn.Module):
-    """A graph's operations by PyTorch, as far as released models use them."""
-
-    def __init__(self, graph: Graph) -> None:
-        super().__init__()
-        self.graph = graph
-
-    def forward(self, picture: Tensor) -> Tensor:
-        values = {INPUT: picture}
-        tensors = {
-            name: torch.tensor(array.astype(np.float32))
-            for name, array in self.graph.tensors.items()
-        }
-        for node in self.graph.nodes:
-            inputs = [values[name] for name in node.inputs]
-            match node:
-                case Conv2d():
-                    top, left, bottom, right = node.padding
-                    result = functional.conv2d(
-                        functional.pad(inputs[0], (left, right, top, bottom)),
-                        tensors[node.weight],
-                        tensors[node.bias] if node.bias else None,
-                        node.stride,
-                        0,
-                        node.dilation,
-                        node.groups,
-                    )
-                case Relu():
-                    result = functional.relu(inputs[0])
-                case Prelu():
-                    result = functional.prelu(inputs[0], tensors[node.slope])
-                case Clamp():
-                    result = inputs[0].clamp(node.low, node.high)
-                case Add():
-                    result = inputs[0] + inputs[1]
-                case Concat():
-                    result = torch.cat(inputs, dim=1)
-                case PixelShuffle():
-                    result = functional.pixel_shuffle(inputs[0], node.factor)
-                case Resize():
-                    factor = node.ratio[0] / node.ratio[1]
-                    result = functional.interpolate(
-                        inputs[0], scale_factor=factor, mode=node.mode
-                    )
-                case _:
-                    raise TypeError(node.op)
-            values[node.name] = result
-        return values[self.graph.output]
 
 
 def check_against_torch(graph: Graph, module: nn.Module, seed: int) -> None:

@@ -50,6 +50,18 @@ def test_runs_of_a_file_are_decoded(video: Path, shrink_by: int) -> None:
         assert np.abs(run.astype(int) - level).max() <= 2
 
 
+def test_many_runs_of_a_file_are_decoded(tmp_path: Path) -> None:
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    levels = np.tile(np.array([20, 220], np.uint8), 150).repeat(2)
+    frames = np.broadcast_to(levels[:, None, None, None], (600, 4, 4, 3))
+    raw, path = tmp_path / "frames.rgb", tmp_path / "clip.mkv"
+    raw.write_bytes(np.ascontiguousarray(frames).tobytes())
+    command = [ffmpeg, "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+    command += ["-s", "4x4", "-i", str(raw), "-c:v", "ffv1", str(path)]
+    subprocess.run(command, check=True)
+    assert len(read_runs(path, length=2, count=1000)) == 300
+
+
 def test_files_without_runs_are_refused(video: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no scene of 13 frames"):
         read_runs(video, length=13, count=1)

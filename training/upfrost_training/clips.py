@@ -71,6 +71,14 @@ def choose_runs(
     return [runs[i] for i in keep]
 
 
+def _any_of(terms: list[str]) -> str:
+    """The sum of ffmpeg terms as a tree: a chain of a hundred is too deep for it."""
+    if len(terms) == 1:
+        return terms[0]
+    half = len(terms) // 2
+    return f"({_any_of(terms[:half])}+{_any_of(terms[half:])})"
+
+
 def read_runs(path: Path, length: int, count: int, shrink_by: int = 1) -> list[Frames]:
     """Runs (length, H, W, 3) of a video, scaled down by `shrink_by` (area).
 
@@ -83,7 +91,7 @@ def read_runs(path: Path, length: int, count: int, shrink_by: int = 1) -> list[F
     runs = choose_runs(scene_starts(np.stack(small)), len(small), length, count)
     if not runs:
         raise DataError(f"{path}: no scene of {length} frames")
-    chosen = "+".join(f"between(n,{first},{last})" for first, last in runs)
+    chosen = _any_of([f"between(n,{first},{last})" for first, last in runs])
     scale = f"scale=iw/{shrink_by}:ih/{shrink_by}:flags=area"
     frames = _decode(path, f"select='{chosen}',{scale}", "rgb24")
     return [

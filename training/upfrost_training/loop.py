@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -16,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from upfrost.files import new_file
 from upfrost_training.adversary import Adversary
 from upfrost_training.clips import read_runs
 from upfrost_training.config import Config, ConfigError, DataSettings, TrainSettings
@@ -126,12 +126,8 @@ def train_step(
 
 def write_atomically(path: Path, content: Any) -> None:
     """`torch.save` under a temporary name, then rename: a kill leaves the old file."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    with new_file(path, overwrite=True) as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def save(state: State, config: Config, folder: Path) -> None:

@@ -158,9 +158,9 @@ def _fail(code: int, reason: str) -> int:
 
 def _clean_up() -> None:
     """What must not be left when the process ends without unwinding."""
-    images = sys.modules.get("upfrost.images")
-    if images is not None:
-        images.remove_unfinished()
+    files = sys.modules.get("upfrost.files")
+    if files is not None:
+        files.remove_unfinished()
     # By descriptor: the main thread may hold the lock of `sys.stderr`.
     os.write(2, b"upfrost: stopped\n")
 

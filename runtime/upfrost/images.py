@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import io
-import os
 import re
-import secrets
 import stat
 import threading
 import warnings
@@ -26,6 +23,8 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+
+from upfrost.files import new_path
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -277,7 +276,11 @@ def write_picture(
         # Pillow writes EXIF directories into uncompressed TIFF files only.
         options |= {"compression": "tiff_adobe_deflate"}
     try:
-        with _pillow_quiet(), new_file(path, overwrite=overwrite) as file:
+        with (
+            _pillow_quiet(),
+            new_picture_path(path, overwrite=overwrite) as temporary,
+            temporary.open("wb") as file,
+        ):
             image.save(cast(BinaryIO, _Stream(file)), format=entry.name, **options)
     except PictureError:
         raise
@@ -342,84 +345,16 @@ def reason_of(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
-# Files that are being written, for whoever has to end the process without unwinding.
-_unfinished: set[Path] = set()
-
-
-def remove_unfinished() -> None:
-    """Remove the temporary files of every write that is under way."""
-    for temporary in tuple(_unfinished):
-        temporary.unlink(missing_ok=True)
-
-
 @contextmanager
-def new_path(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """An empty file to write that gets the name `path` only when all of it is on disk.
-
-    A symbolic link at `path` is followed. On any exception the file is removed. Raises
-    `PictureError` when `path` exists and `overwrite` is not given, whoever made it and
-    whenever.
-    """
-    target = path.resolve()
-    if target.is_dir():
-        raise _error(path, "is a folder")
-    if not overwrite and target.exists():
-        raise _exists(path)
-    temporary = target.parent / f".upfrost-{secrets.token_hex(8)}.part"
-    _unfinished.add(temporary)
+def new_picture_path(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """`files.new_path`, with errors that name the picture."""
     try:
-        # Not by tempfile, whose files only their owner may read.
-        temporary.touch(exist_ok=False)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        if overwrite:
-            temporary.replace(target)
-        else:
-            _publish(temporary, target, path)
-        _sync_folder(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-        _unfinished.discard(temporary)
-
-
-@contextmanager
-def new_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """The file of `new_path`, open for writing."""
-    with (
-        new_path(path, overwrite=overwrite) as temporary,
-        temporary.open("wb") as file,
-    ):
-        yield file
-
-
-def _publish(temporary: Path, target: Path, path: Path) -> None:
-    """Give `temporary` the name `target`, unless another process was faster."""
-    try:
-        target.hardlink_to(temporary)
+        with new_path(path, overwrite=overwrite) as temporary:
+            yield temporary
     except FileExistsError:
         raise _exists(path) from None
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise
-        # FAT and some network file systems know no second name.
-        if target.exists():
-            raise _exists(path) from None
-        temporary.replace(target)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring the new name to disk as well, where the file system knows how."""
-    try:
-        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return
-    try:
-        os.fsync(number)
-    except OSError:
-        pass
-    finally:
-        os.close(number)
+    except IsADirectoryError:
+        raise _error(path, "is a folder") from None
 
 
 class _Stream(io.RawIOBase):

@@ -14,7 +14,6 @@ import hashlib
 import io
 import math
 import os
-import secrets
 import stat
 import struct
 import types
@@ -26,6 +25,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from upfrost import strictjson
+from upfrost.files import new_file
 from upfrost.graph import OPERATIONS, Graph, GraphError, Node, Tensor, tensor_names
 from upfrost.strictjson import FieldError
 
@@ -107,7 +107,8 @@ def write_model(path: StrPath, graph: Graph) -> None:
     try:
         data = _encode(graph)
         _read(io.BytesIO(data), len(data))
-        _write_atomically(Path(path), data)
+        with new_file(Path(path), overwrite=True) as file:
+            file.write(data)
     except (FieldError, OSError, ValueError) as error:
         raise _file_error(path, error, "cannot be written") from None
 
@@ -387,26 +388,6 @@ def _chunks(file: BinaryIO, size: int) -> Iterator[bytes]:
 
 def _aligned(position: int) -> int:
     return -(-position // ALIGNMENT) * ALIGNMENT
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    target = Path(os.path.realpath(path))  # a symbolic link stays one
-    temporary = target.with_name(f".upfrost-{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    # The new name must outlast a power cut too, where the file system can say so.
-    with contextlib.suppress(OSError):
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -32,7 +32,7 @@ from upfrost.images import (
     PictureError,
     Pixels,
     exif_for_size,
-    new_path,
+    new_picture_path,
     output_format,
     printable,
 )
@@ -106,7 +106,7 @@ def upscale_stream(
         times.read += times.lap()
         return band
 
-    with new_path(target, overwrite=overwrite) as temporary:
+    with new_picture_path(target, overwrite=overwrite) as temporary:
         save = functools.partial(
             _save, temporary, entry, header, (width * scale, height * scale), quality
         )

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from upfrost.ffmpeg import VideoError
-from upfrost.images import new_file, printable
+from upfrost.files import new_file
+from upfrost.images import printable
 
 _FORMAT = 1
 

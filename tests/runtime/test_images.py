@@ -20,13 +20,14 @@ import pytest
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin, TiffImagePlugin
 from PIL import __version__ as PILLOW  # noqa: N812
 
-from upfrost import images
+from upfrost import files, images
+from upfrost.files import new_file
 from upfrost.images import (
     FORMATS,
     Picture,
     PictureError,
     Pixels,
-    new_file,
+    new_picture_path,
     read_picture,
     sniff_format,
     upscale_picture,
@@ -714,8 +715,8 @@ def test_an_existing_file_is_kept_unless_told(tmp_path: Path) -> None:
 
 def race(path: Path) -> None:
     """Write `path`, and have somebody else do so meanwhile."""
-    with new_file(path) as file:
-        file.write(b"ours")
+    with new_picture_path(path) as temporary:
+        temporary.write_bytes(b"ours")
         path.write_bytes(b"theirs")
 
 
@@ -777,7 +778,7 @@ def test_nothing_is_left_when_writing_stops(
     with pytest.raises((KeyboardInterrupt, SystemExit, OSError)):
         write()
     assert not list(tmp_path.iterdir())
-    assert not images._unfinished
+    assert not files._unfinished
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])

@@ -1,0 +1,216 @@
+"""The command `upfrost export`: networks from elsewhere into weight files, and back."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from upfrost.graph import (
+    MAX_SIZE,
+    Graph,
+    GraphError,
+    macs_per_output_pixel,
+    parameter_count,
+    receptive_field,
+)
+from upfrost.modelfile import ModelFileError, find_model, read_model, write_model
+from upfrost_exporter import passes
+from upfrost_exporter.builder import ExportError
+
+_CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors")
+# Bytes of a result on a device in fp32 and those of the reference: an exact tie may
+# round to the other side.
+_MAX_OFF = 1
+
+DESCRIPTION = """\
+Turn a network into a weight file that upfrost runs: an ONNX model, an ncnn .param with
+its .bin, or a PyTorch checkpoint whose architecture spandrel knows. The result is
+compared with the source's own runtime before anything is written.
+
+With --to onnx, turn a weight file or a bundled model into an ONNX model."""
+
+EPILOG = """\
+examples:
+  upfrost export 4x_model.pth                 4x_model.upf beside it
+  upfrost export realesr-animevideov3-x2.param -o anime-x2.upf
+  upfrost export model.onnx --precision fp16 --check photo.jpg
+  upfrost export --to onnx realtime-x2 -o realtime-x2.onnx"""
+
+
+def add_export(commands: Any) -> None:
+    """Add `export` to what `ArgumentParser.add_subparsers` returned."""
+    parser = commands.add_parser(
+        "export",
+        help="turn a network from elsewhere into a weight file",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help=".onnx, .param, .pth, .safetensors; with --to onnx a .upf or a model",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="beside the source if left out",
+    )
+    parser.add_argument(
+        "--to", choices=("upf", "onnx"), default="upf", help="what to write (upf)"
+    )
+    parser.add_argument(
+        "--scale", type=int, metavar="N", help="refuse a network of another scale"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16"),
+        default="fp32",
+        help="of the weights in the file (fp32)",
+    )
+    parser.add_argument("--name", help="of the network, as `upfrost info` shows it")
+    parser.add_argument(
+        "--licence", help="of the weights, as an SPDX expression; kept in the file"
+    )
+    parser.add_argument(
+        "--value-range",
+        type=int,
+        choices=(1, 255),
+        help="the network's number for white, for ONNX and ncnn (1)",
+    )
+    parser.add_argument(
+        "--check",
+        type=Path,
+        metavar="PICTURE",
+        help="run it on the Vulkan device too, on this picture",
+    )
+    parser.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> int:
+    try:
+        graph, output = _load(options)
+        for label, value in _describe(graph):
+            print(f"{label:16}{value}")
+        if options.check:
+            print(f"{'device':16}{_check_on_device(graph, options.check)}")
+        if options.to == "onnx":
+            from upfrost_exporter.onnx_backend import write_onnx
+
+            write_onnx(graph, output)
+        else:
+            write_model(output, graph)
+    except (ExportError, GraphError, ModelFileError) as error:
+        print(f"upfrost: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    print(f"{'written':16}{output}")
+    return 0
+
+
+def _load(options: argparse.Namespace) -> tuple[Graph, Path]:
+    """The graph as it is to be written, and where."""
+    graph, source = _read(options)
+    if options.scale is not None and options.scale != graph.scale:
+        raise ExportError(
+            f"{source}: the network is ×{graph.scale}, not ×{options.scale}"
+        )
+    metadata = dict(graph.metadata)
+    if options.licence:
+        metadata["licence"] = options.licence
+    graph = dataclasses.replace(
+        graph, name=options.name or graph.name, metadata=metadata
+    )
+    if options.precision == "fp16":
+        graph = passes.round_tensors(graph)
+    return graph, options.output or source.with_suffix(f".{options.to}")
+
+
+def _read(options: argparse.Namespace) -> tuple[Graph, Path]:
+    """The graph in the source, compared with the source's own runtime."""
+    source = Path(options.source)
+    suffix = source.suffix.lower()
+    if options.to == "onnx":
+        found = find_model(options.source)
+        return read_model(found), Path(found.name)
+    value_range = options.value_range
+    if suffix == ".onnx":
+        from upfrost_exporter.onnx_frontend import read_onnx
+
+        return read_onnx(source, value_range=value_range), source
+    if suffix in (".param", ".bin"):
+        from upfrost_exporter.ncnn_frontend import read_ncnn
+
+        param = source.with_suffix(".param")
+        return read_ncnn(param, value_range=float(value_range or 1)), param
+    if suffix in _CHECKPOINTS:
+        try:
+            from upfrost_exporter.spandrel_frontend import read_checkpoint
+        except ImportError as error:
+            raise ExportError(
+                f"reading checkpoints needs PyTorch ({error}): "
+                "pip install torch spandrel"
+            ) from None
+        return read_checkpoint(source), source
+    raise ExportError(
+        f"{source}: unknown kind of network: upfrost reads .onnx, ncnn's .param and "
+        f"PyTorch's {', '.join(_CHECKPOINTS)}"
+    )
+
+
+def _describe(graph: Graph) -> Iterator[tuple[str, str]]:
+    height, width = receptive_field(graph)
+    field = f"{width}×{height} pixels"
+    yield "name", graph.name
+    yield "scale", f"×{graph.scale}"
+    yield "operations", f"{len(graph.nodes):,}"
+    yield "parameters", f"{parameter_count(graph):,}"
+    yield "work", f"{macs_per_output_pixel(graph):,.0f} MACs per output pixel"
+    yield "receptive field", "the whole picture" if height > MAX_SIZE else field
+    if reason := _no_kernel(graph):
+        yield "note", f"upfrost cannot run it yet: {reason}"
+
+
+def _no_kernel(graph: Graph) -> str | None:
+    """Why no device can run the graph, or None."""
+    from upfrost.kernels import FAMILIES
+    from upfrost.plan import compile_graph
+
+    try:
+        # All families know the same operations.
+        compile_graph(graph, FAMILIES[0], "fp32")
+    except GraphError as error:
+        return str(error)
+    return None
+
+
+def _check_on_device(graph: Graph, path: Path) -> str:
+    """Compare the device's bytes with the reference's. Raises `ExportError`."""
+    from upfrost import device, reference
+    from upfrost.images import PictureError, read_picture
+    from upfrost.upscaler import Upscaler
+
+    try:
+        picture = read_picture(path).rgb
+        if graph.channels == 1:
+            picture = picture[..., 1:2]
+        with Upscaler(graph, precision="fp32") as upscale:
+            found, name = upscale(picture), upscale.device.name
+    except (PictureError, device.DeviceError) as error:
+        raise ExportError(str(error)) from None
+    expected = reference.upscale_bytes(graph, picture)
+    off = np.abs(found.astype(np.int16) - expected)
+    if off.max() > _MAX_OFF:
+        raise ExportError(
+            f"{name} is off by {off.max()} of 255 on {path}: this is a fault of "
+            "upfrost or of the driver, please report it"
+        )
+    return f"{name}: equal in {(off == 0).mean():.4%} of the bytes, off by at most 1"

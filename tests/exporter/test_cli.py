@@ -1,0 +1,128 @@
+"""The command `upfrost export`."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.graphs import Builder, imported_operations, plain_network
+from upfrost.graph import INPUT
+from upfrost.modelfile import read_model, write_model
+from upfrost_exporter.cli import add_export
+from upfrost_exporter.onnx_backend import write_onnx
+
+
+def run(*words: str | Path) -> int:
+    parser = argparse.ArgumentParser()
+    add_export(parser.add_subparsers())
+    options = parser.parse_args(["export", *map(str, words)])
+    code: int = options.run(options)
+    return code
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "net.onnx"
+    write_onnx(plain_network(0), path)
+    return path
+
+
+def test_an_onnx_file_becomes_a_weight_file_beside_it(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(source) == 0
+    graph = read_model(source.with_suffix(".upf"))
+    assert (graph.name, graph.scale) == ("plain", 2)
+    output = capsys.readouterr().out
+    for words in ("×2", "parameters", "MACs per output pixel", "pixels", "net.upf"):
+        assert words in output
+    assert "cannot run it yet" not in output
+
+
+def test_options_decide_what_is_written(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "other.upf"
+    code = run(
+        source,
+        "-o",
+        output,
+        "--precision",
+        "fp16",
+        "--name",
+        "mine",
+        "--licence",
+        "MIT",
+    )
+    assert code == 0
+    graph = read_model(output)
+    assert graph.name == "mine"
+    assert graph.metadata["licence"] == "MIT"
+    assert {tensor.dtype for tensor in graph.tensors.values()} == {np.dtype(np.float16)}
+
+
+def test_a_weight_file_becomes_an_onnx_file(tmp_path: Path) -> None:
+    path = tmp_path / "net.upf"
+    write_model(path, plain_network(0))
+    output = tmp_path / "out.onnx"
+    assert run("--to", "onnx", path, "-o", output) == 0
+    onnx.checker.check_model(onnx.load_model(str(output)))
+
+
+def test_an_operation_without_a_kernel_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "net.upf"
+    write_model(path, imported_operations(0))
+    assert run("--to", "onnx", path, "-o", tmp_path / "out.onnx") == 0
+    assert "the whole picture" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{source}", "--scale", "4"], "the network is ×2, not ×4"),
+        (["{source}", "--name", "../net"], "graph name '../net'"),
+        (["{folder}/none.onnx"], "cannot be read"),
+        (["{folder}/net.gguf"], "unknown kind of network"),
+        (["{source}", "-o", "{folder}/none/net.upf"], "cannot be written"),
+        (["{source}", "--check", "{folder}/none.png"], "none.png"),
+        (["--to", "onnx", "nothing-like-it"], "neither a bundled model nor a file"),
+    ],
+)
+def test_errors_are_one_line(
+    words: list[str],
+    message: str,
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code = run(*(word.format(source=source, folder=tmp_path) for word in words))
+    captured = capsys.readouterr()
+    assert code == 1
+    assert captured.err.startswith("upfrost: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert list(tmp_path.glob("*.upf")) == []
+
+
+def test_weights_beyond_half_precision_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build = Builder(0)
+    output = build.conv(INPUT, 3, 3)
+    build.tensors[f"{output}.bias"] = np.array([0, 7e4, 0], np.float32)
+    path = tmp_path / "net.onnx"
+    write_onnx(build.graph(output, scale=1), path)
+    assert run(path, "--precision", "fp16") == 1
+    assert "export with precision fp32" in capsys.readouterr().err
+
+
+def test_the_package_offers_the_command() -> None:
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    name, value = "export", "upfrost_exporter.cli:add_export"
+    assert f'{name} = "{value}"' in text
+    assert EntryPoint(name, value, "upfrost.commands").load() is add_export

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from upfrost import __version__
+from upfrost.comparecli import add_compare
 from upfrost.signals import Stopped, prompt_stop
 from upfrost.videocli import add_video
 
@@ -232,6 +233,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     )
     _add_upscale(commands)
     add_video(commands)
+    add_compare(commands)
     _add_devices(commands)
     _add_models(commands)
     _add_info(commands)

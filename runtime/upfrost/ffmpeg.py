@@ -127,15 +127,19 @@ def find_ffmpeg(wanted: str | None = None) -> str:
 
 
 def run_ffmpeg(
-    ffmpeg: str, arguments: Sequence[str]
+    ffmpeg: str, arguments: Sequence[str], folder: Path | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run to the end; the log is in `stderr`. Raises `FfmpegMissingError`."""
+    """Run to the end, in `folder`; the log is in `stderr`.
+
+    Raises `FfmpegMissingError`.
+    """
     try:
         return subprocess.run(
             [ffmpeg, *LOG, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
+            cwd=folder,
         )
     except OSError as error:
         raise cannot_run(ffmpeg, error) from error

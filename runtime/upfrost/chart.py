@@ -1,0 +1,73 @@
+"""Charts of lines as SVG text, for pages that need nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+Points = Sequence[tuple[float, float]]
+
+WIDTH, HEIGHT = 720, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 30, 44
+# Told apart by most colour-blind people: Okabe and Ito.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+
+
+def line_chart(
+    title: str, x_label: str, series: Mapping[str, Points], *, marks: bool = False
+) -> str:
+    """One line for each of `series`; with `marks`, a dot at each point."""
+    points = [point for line in series.values() for point in line]
+    if not points:
+        raise ValueError("a chart needs points")
+    left, right = min(x for x, _ in points), max(x for x, _ in points)
+    low, high = min(y for _, y in points), max(y for _, y in points)
+    across, up = (right - left) or 1.0, (high - low) or 1.0
+
+    def place(x: float, y: float) -> str:
+        column = _LEFT + (WIDTH - _LEFT - _RIGHT) * (x - left) / across
+        row = HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * (y - low) / up
+        return f"{column:.1f} {row:.1f}"
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f'role="img" font-family="sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="#fff"/>',
+        f'<text x="{_LEFT}" y="18" font-size="14">{escape(title)}</text>',
+    ]
+    for step in range(5):
+        value = low + up * step / 4
+        column, row = place(left, value).split()
+        parts.append(
+            f'<path d="M{column} {row}H{WIDTH - _RIGHT}" stroke="#ddd"/>'
+            f'<text x="{_LEFT - 6}" y="{float(row) + 4:.1f}" text-anchor="end">'
+            f"{value:.4g}</text>"
+        )
+        value = left + across * step / 4
+        column, _ = place(value, low).split()
+        anchor = "end" if step == 4 else "middle"
+        parts.append(
+            f'<text x="{column}" y="{HEIGHT - _BOTTOM + 16}" text-anchor="{anchor}">'
+            f"{value:.4g}</text>"
+        )
+    parts.append(
+        f'<text x="{(_LEFT + WIDTH) / 2}" y="{HEIGHT - 8}" text-anchor="middle">'
+        f"{escape(x_label)}</text>"
+    )
+    offset = WIDTH - _RIGHT
+    for number, line in enumerate(series.values()):
+        color = COLORS[number % len(COLORS)]
+        path = "L".join(place(x, y) for x, y in line)
+        parts.append(f'<path d="M{path}" fill="none" stroke="{color}"/>')
+        if marks:
+            for x, y in line:
+                column, row = place(x, y).split()
+                parts.append(f'<circle cx="{column}" cy="{row}" r="3" fill="{color}"/>')
+    for number, name in reversed(list(enumerate(series))):
+        color = COLORS[number % len(COLORS)]
+        parts.append(
+            f'<text x="{offset}" y="18" text-anchor="end" fill="{color}">'
+            f"{escape(name)}</text>"
+        )
+        offset -= 12 + 7 * len(name)
+    return "".join([*parts, "</svg>"])

@@ -1,0 +1,180 @@
+"""What ncnn's 3×3 convolution costs a Mali, by the same compiler and cost model.
+
+usage: python -m benchmarks.mali_ncnn [--panvk FOLDER]
+
+ncnn computes such a layer by Winograd's F(4,3): a transform of the input, products, a
+transform of the result. Its shaders are compiled for Mali-G610 by the driver of
+mali_static, which prints what it makes of them. Where the model needs an assumption, it
+is made in ncnn's favour: every access but a spill reads and writes whole cache lines,
+and no value is fetched twice. A spilled register lies in its own line for each lane.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.mali_static import (
+    GPUS,
+    HEIGHT,
+    LINE,
+    WIDTH,
+    Gpu,
+    cost,
+    layer_calls,
+    parse_valhall,
+)
+from benchmarks.report import Row, publish
+
+QUAD = 8  # bytes of four channels in half precision
+# ncnn makes its pipelines when it loads a model. What it does after that is nothing
+# here, since the driver's kernel side is a stand-in.
+_CHILD = """
+import sys
+import ncnn
+import numpy as np
+
+channels = int(sys.argv[1])
+with open("a.param", "w") as file:
+    file.write(
+        "7767517\\n2 2\\nInput a 0 1 a\\n"
+        f"Convolution c 1 1 a b 0={channels} 1=3 4=1 5=1 6={channels ** 2 * 9}\\n"
+    )
+weights = np.random.default_rng(0).standard_normal(channels**2 * 9)
+with open("a.bin", "wb") as file:
+    file.write(bytes(4))
+    file.write(weights.astype(np.float32).tobytes())
+    file.write(bytes(4 * channels))
+net = ncnn.Net()
+net.opt.use_vulkan_compute = True
+net.load_param("a.param")
+net.load_model("a.bin")
+sys.stdout.flush()
+"""
+
+
+@dataclass(frozen=True)
+class Shader:
+    """One of ncnn's shaders: dynamic issue slots and accesses of an invocation."""
+
+    slots: float
+    accesses: float
+    spills: int  # and fills
+
+
+def ncnn_shaders(panvk: Path, channels: int, gpu: Gpu) -> list[Shader]:
+    """Input transform, products and output transform of F(4,3)."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = f'. {panvk}/env.sh {gpu.name}; exec "$0" -c "$1" {channels}'
+        said = subprocess.run(
+            ["bash", "-c", script, sys.executable, _CHILD],
+            capture_output=True,
+            cwd=folder,
+            env={**os.environ, "BIFROST_MESA_DEBUG": "shaderdb,shaders"},
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    statistics = re.findall(
+        r"^SHADER-DB: .*?: (\d+) inst,.* ([\d.]+) ls,.* (\d+):(\d+) spills",
+        said.stderr,
+        re.M,
+    )
+    listings = said.stdout.split("shader: MESA_SHADER_COMPUTE")[1:]
+    if len(statistics) < 6 or len(listings) != len(statistics):
+        sys.exit(f"mali_ncnn: ncnn made no pipelines\n{said.stderr[-1000:]}")
+    # The last six pipelines: F(4,3)'s three, then F(2,3)'s.
+    return [
+        shader_of(
+            listing, int(slots), float(accesses), int(spills) + int(fills), channels
+        )
+        for listing, (slots, accesses, spills, fills) in list(
+            zip(listings, statistics, strict=True)
+        )[-6:-3]
+    ]
+
+
+def shader_of(
+    listing: str, slots: int, accesses: float, spills: int, channels: int
+) -> Shader:
+    """A shader by its statistics, and by its listing if it has a loop."""
+    # The listing comes last, after the compiler's own form of the shader.
+    lines = re.findall(r"^   [A-Z][A-Z0-9_]+[. ].*$", listing, re.M)[-slots:]
+    code, loops = parse_valhall("\n".join(lines))
+    for first, last in loops:
+        inside = [operation for slot in code[first : last + 1] for operation in slot]
+        macs = sum(operation.macs for operation in inside)
+        if macs:
+            # Four products of four channels by four a turn, that is of an input quad.
+            turns = 64 * channels // 4 // macs
+            slots += (turns - 1) * len(inside)
+            accesses += (turns - 1) * sum(o.bytes > 0 for o in inside)
+    return Shader(slots, accesses, spills)
+
+
+def ncnn_seconds(shaders: list[Shader], channels: int, gpu: Gpu) -> list[float]:
+    """Of the three dispatches of a layer of `channels` in and out."""
+    quads = channels // 4
+    pixels = HEIGHT * WIDTH
+    tiles = pixels / 16
+    # An invocation transforms one quad of a tile, or multiplies four of 36 places.
+    invocations = [tiles * quads, tiles * 36 / 4 * quads, tiles * quads]
+    plain, spread = pixels * quads * QUAD, tiles * 36 * quads * QUAD
+    traffic = [plain + spread, 2 * spread, spread + plain]
+    seconds = []
+    for shader, number, moved in zip(shaders, invocations, traffic, strict=True):
+        lines = (shader.accesses - shader.spills) * gpu.warp * QUAD / LINE
+        lines += shader.spills * gpu.warp
+        clocks = max(shader.slots / gpu.lanes, lines / gpu.warp)
+        compute = clocks * number / gpu.cores / gpu.clock
+        seconds.append(max(compute, moved / gpu.bandwidth))
+    return seconds
+
+
+def row(panvk: Path, channels: int, gpu: Gpu) -> Row:
+    shaders = ncnn_shaders(panvk, channels, gpu)
+    seconds = ncnn_seconds(shaders, channels, gpu)
+    without = [Shader(s.slots - s.spills, s.accesses - s.spills, 0) for s in shaders]
+    free = ncnn_seconds(without, channels, gpu)
+    calls = layer_calls(3, channels, "fp16")
+    ours = sum(cost(panvk, call, gpu).seconds for call in calls)
+    return {
+        "channels": channels,
+        "slots": ", ".join(f"{shader.slots:.0f}" for shader in shaders),
+        "spills and fills": ", ".join(str(shader.spills) for shader in shaders),
+        "ncnn ms": 1e3 * sum(seconds),
+        "of each": ", ".join(f"{1e3 * part:.1f}" for part in seconds),
+        "if spills were free": 1e3 * sum(free),
+        "upfrost ms": 1e3 * ours,
+        "ratio": ours / sum(seconds),
+        "ratio if free": ours / sum(free),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--panvk", type=Path, default=os.environ.get("UPFROST_PANVK"))
+    arguments = parser.parse_args()
+    if arguments.panvk is None:
+        sys.exit("mali_ncnn: name the folder with mali-stats: --panvk FOLDER")
+    gpu = GPUS[1]
+    publish(
+        "mali_ncnn",
+        f"A 3×3 layer of {WIDTH}×{HEIGHT} pixels on {gpu.board}, fp16, by cost model",
+        [row(Path(arguments.panvk), channels, gpu) for channels in (16, 32, 64)],
+        [
+            "slots, spills and fills, ms of each: ncnn's input transform, products and "
+            "output transform",
+            "Not measured: by the cost model of docs/mali.md",
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,468 @@
+"""What Mesa's own Mali compiler makes of every kernel, and a cost model on top of it.
+
+usage: python -m benchmarks.mali_static [--panvk FOLDER] [--model MODEL ...]
+
+FOLDER holds Mesa's PanVK driver, a stand-in for its kernel driver and the program
+`mali-stats`; without the option the environment variable UPFROST_PANVK names it. No
+Mali is needed: nothing runs. The compiler's assembly is parsed, loops are counted as
+often as they run, and docs/mali.md says how cycles become milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.report import Row, publish
+from upfrost import kernels
+from upfrost.graph import INPUT, Conv2d
+from upfrost.kernels import MALI, VARIANTS, Call, Epilogue, Layout, Place, Precision
+from upfrost.modelfile import bundled_models, find_model, read_model
+from upfrost.plan import compile_graph, make_plan
+
+HEIGHT, WIDTH = 540, 960
+LINE = 64  # bytes of a cache line
+OTHER_TRIPS = 4  # of a loop in other kernels: over pixels or lanes, at most
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU on a board. Sources of the figures: docs/mali.md."""
+
+    name: str  # as mali-stats takes it
+    board: str
+    cores: int
+    lanes: int  # invocations that a core advances by one instruction a clock
+    warp: int
+    clock: float  # Hz
+    bandwidth: float  # bytes/s of the board's memory
+
+
+GPUS = (
+    Gpu("g52", "RK3568", cores=1, lanes=16, warp=8, clock=0.8e9, bandwidth=8e9),
+    Gpu("g610", "RK3588", cores=4, lanes=64, warp=16, clock=1e9, bandwidth=25e9),
+)
+
+# Valhall's units; what is in none of them is a conversion or integer arithmetic. The
+# compiler's own statistics give the same sums (`check_units`).
+_FMA_UNIT = ("FMA", "FADD", "FADD_IMM")
+_SFU_UNIT = (
+    *("LSHIFT_OR", "RSHIFT_OR", "LSHIFT_AND", "RSHIFT_AND", "LSHIFT_XOR"),
+    *("ARSHIFT_OR", "IMUL", "FRCP"),
+)
+_MEMORY = ("LD_", "LOAD", "STORE", "LEA_")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One instruction: FMA.v2f16 has the name FMA, the type v2f16."""
+
+    name: str
+    type: str
+
+    @property
+    def macs(self) -> int:
+        return 0 if self.name != "FMA" else 2 if self.type == "v2f16" else 1
+
+    @property
+    def bytes(self) -> int:
+        """That one invocation loads or stores."""
+        if not self.name.startswith(("LD_", "LOAD", "STORE")):
+            return 0
+        return int(self.type.removeprefix("i")) // 8
+
+
+@dataclass(frozen=True)
+class Code:
+    """A compiled shader as issue slots, and its loops as (first, last) slot.
+
+    A slot is an instruction on Valhall; on Bifrost a pair of them, one for each unit.
+    """
+
+    slots: tuple[tuple[Operation, ...], ...]
+    loops: tuple[tuple[int, int], ...]  # outer ones first
+    threads: int  # 2: full occupancy, at most 32 registers; 1: half
+    spills: int
+    fills: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """What one invocation issues, in all or in a stretch of code."""
+
+    slots: float
+    macs: float
+    fma: float  # by unit, on Valhall
+    sfu: float
+    memory: float
+    accesses: float  # loads and stores
+    bytes: float
+
+    @property
+    def conversions(self) -> float:
+        return self.slots - self.fma - self.sfu - self.memory
+
+
+@cache
+def compiled(panvk: Path, shader: str, constants: tuple[int, ...], gpu: str) -> Code:
+    """Compile one shader with its specialization constants."""
+    specialization = [
+        word
+        for index, value in enumerate(constants)
+        for word in ("--spec", f"{index}={value}")
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        listing = Path(folder) / "listing"
+        command = [str(panvk / "mali-stats"), "--json", "--asm", str(listing)]
+        command += [*specialization, str(VARIANTS[shader].path), gpu]
+        said = subprocess.run(command, capture_output=True, text=True, check=True)
+        text = listing.read_text()
+    statistics = json.loads(said.stdout)
+    slots, loops = parse_bifrost(text) if gpu == "g52" else parse_valhall(text)
+    code = Code(
+        slots,
+        loops,
+        statistics["threads"],
+        statistics["spills"],
+        statistics["fills"],
+    )
+    if gpu != "g52":
+        check_units(shader, code, statistics)
+    return code
+
+
+def check_units(shader: str, code: Code, statistics: dict[str, float]) -> None:
+    """Raise if instructions by unit are not what the compiler says."""
+    found = count(code, 0, len(code.slots) - 1, [1] * len(code.slots))
+    expected = (64 * statistics["fma"], 16 * statistics["sfu"], statistics["ls"])
+    if (found.fma, found.sfu, found.memory) != expected:
+        raise ValueError(f"{shader}: units {found}, the compiler says {expected}")
+
+
+Listing = tuple[tuple[tuple[Operation, ...], ...], tuple[tuple[int, int], ...]]
+
+
+def parse_valhall(text: str) -> Listing:
+    """Slots and loops of a listing: a loop ends with a branch to an earlier line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    loops = []
+    for number, line in enumerate(lines):
+        branch = re.search(r"^BRANCHZ.*offset:(-\d+)$", line)
+        if branch:
+            loops.append((number + 1 + int(branch.group(1)), number))
+    return tuple((_operation(line),) for line in lines), _nested(loops)
+
+
+def parse_bifrost(text: str) -> Listing:
+    """Slots and loops of a listing of tuples: "*" is one unit, "+" the other."""
+    slots: list[tuple[Operation, ...]] = []
+    first_slot: dict[str, int] = {}
+    loops = []
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("clause_"):
+            first_slot[line.rstrip(":")] = len(slots)
+        elif line.startswith("*"):
+            slots.append((_operation(line[1:]),))
+        elif line.startswith("+"):
+            slots[-1] += (_operation(line[1:]),)
+            target = line.rsplit(" ", 1)[-1]
+            if target in first_slot:
+                loops.append((first_slot[target], len(slots) - 1))
+    return tuple(slots), _nested(loops)
+
+
+def _operation(line: str) -> Operation:
+    name, _, rest = line.split()[0].partition(".")
+    return Operation(name, rest.split(".")[0])
+
+
+def _nested(loops: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Outer loops first; of loops that begin together (`continue`) the longest."""
+    longest = dict(sorted(loops, key=lambda loop: loop[1]))
+    return tuple(sorted(longest.items()))
+
+
+def count(code: Code, first: int, last: int, times: Sequence[int]) -> Count:
+    """Sums over slots `first` to `last`; slot i is issued `times[i]` times."""
+    issued = [
+        (times[i], operation)
+        for i in range(first, last + 1)
+        for operation in code.slots[i]
+    ]
+    return Count(
+        slots=sum(times[first : last + 1]),
+        macs=sum(n * o.macs for n, o in issued),
+        fma=sum(n * (o.name in _FMA_UNIT) for n, o in issued),
+        sfu=sum(n * (o.name in _SFU_UNIT) for n, o in issued),
+        memory=sum(n * o.name.startswith(_MEMORY) for n, o in issued),
+        accesses=sum(n * (o.bytes > 0) for n, o in issued),
+        bytes=sum(n * o.bytes for n, o in issued),
+    )
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """What a convolution's call says of its work."""
+
+    in_quads: int
+    taps: tuple[int, int]
+    tile: tuple[int, int, int]  # pixels wide, high; output quads
+    group: tuple[int, int]
+    trips: tuple[int, ...]  # of the loops in the source, outer ones first
+
+    @property
+    def macs(self) -> int:
+        """Of one invocation."""
+        return 16 * self.in_quads * math.prod(self.taps) * math.prod(self.tile)
+
+
+def convolution(call: Call) -> Convolution | None:
+    """None if the call is none."""
+    variant = VARIANTS[call.shader]
+    if "TILE_W" not in variant.defines:
+        return None
+    in_quads = call.constants[0]
+    taps = {"conv3x3": (3, 3), "conv1x1": (1, 1)}.get(variant.source)
+    if variant.source == "conv1x1":
+        block = 4 if in_quads % 4 == 0 else 2 if in_quads % 2 == 0 else 1
+        trips = [in_quads // block]
+    else:
+        trips = [in_quads]
+    if taps is None:
+        taps = call.constants[5], call.constants[6]
+        block = next(n for n in (7, 5, 3, 2, 1) if taps[1] % n == 0)
+        trips += [taps[0], taps[1] // block]
+    tile = (variant.defines[key] for key in ("TILE_W", "TILE_H", "QUADS"))
+    group = (variant.defines[key] for key in ("GROUP_X", "GROUP_Y"))
+    width, height, quads = tile
+    return Convolution(
+        in_quads, taps, (width, height, quads), (next(group), next(group)), tuple(trips)
+    )
+
+
+def executions(code: Code, layer: Convolution | None) -> list[int]:
+    """How often an invocation issues each slot."""
+    times = [1] * len(code.slots)
+    trips = list(layer.trips) if layer else [OTHER_TRIPS] * len(code.loops)
+    # Loops of one turn may be gone, and inner ones unrolled.
+    while len(trips) > len(code.loops):
+        trips.remove(1) if 1 in trips else trips.pop()
+    if len(code.loops) > len(trips):
+        raise ValueError(f"{len(code.loops)} loops, at most {len(trips)} expected")
+    for (first, last), trip in zip(code.loops, trips, strict=True):
+        for slot in range(first, last + 1):
+            times[slot] *= trip
+    if layer and code.loops:
+        found = count(code, *code.loops[0], times).macs
+        if found != layer.macs:
+            raise ValueError(f"{found} products in loops, {layer.macs} expected")
+    return times
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one call, by the model of docs/mali.md: clocks of a core, then seconds."""
+
+    issue: float  # clocks an invocation
+    sfu: float
+    cache: float
+    compute: float  # seconds
+    memory: float
+
+    @property
+    def seconds(self) -> float:
+        return max(self.compute, self.memory)
+
+    @property
+    def bound(self) -> str:
+        if self.memory > self.compute:
+            return "memory"
+        clocks = {"issue": self.issue, "SFU": self.sfu, "cache": self.cache}
+        return max(clocks, key=lambda name: clocks[name])
+
+
+def cost(panvk: Path, call: Call, gpu: Gpu) -> Cost:
+    layer = convolution(call)
+    code = compiled(panvk, call.shader, call.constants, gpu.name)
+    total = count(code, 0, len(code.slots) - 1, executions(code, layer))
+    if layer is None:
+        # Every access a line of its own, which is the worst case.
+        lines = total.accesses * gpu.warp
+        group = 64
+        traffic = total.bytes * math.prod(call.grid) * group
+    else:
+        lines = convolution_lines(layer, total, call, gpu)
+        group = math.prod(layer.group)
+        traffic = convolution_traffic(layer, call)
+    issue = total.slots / gpu.lanes
+    sfu = 0 if gpu.name == "g52" else total.sfu / (gpu.lanes / 4)
+    cache_clocks = lines / gpu.warp
+    invocations = math.prod(call.grid) * group
+    clocks = max(issue, sfu, cache_clocks) * invocations / gpu.cores
+    return Cost(issue, sfu, cache_clocks, clocks / gpu.clock, traffic / gpu.bandwidth)
+
+
+def element_bytes(call: Call) -> int:
+    """Of four channels of a pixel."""
+    return 8 if call.shader.endswith("fp16") else 16
+
+
+def convolution_lines(layer: Convolution, total: Count, call: Call, gpu: Gpu) -> float:
+    """Cache lines that a warp's loads and stores touch."""
+    size = element_bytes(call)
+    columns = min(layer.group[0], gpu.warp)
+    span = ((columns - 1) * layer.tile[0] + 1) * size
+    # A span that begins anywhere touches one line more than it fills, at most.
+    lines = gpu.warp / columns * (1 + (span - size) / LINE)
+    # A quad of weights, one line for all, serves four products of each pixel.
+    weights = layer.macs / 4 / (layer.tile[0] * layer.tile[1])
+    return weights + (total.accesses - weights) * lines
+
+
+def convolution_traffic(layer: Convolution, call: Call) -> float:
+    """Bytes from and to memory: each value once, but for the rows around a workgroup.
+
+    Workgroups of one place's output quads follow each other: their input is cached.
+    """
+    width, height, quads = layer.tile
+    columns = call.grid[1] * layer.group[0] * width
+    rows = call.grid[2] * layer.group[1] * height
+    halo = call.grid[2] * (layer.taps[0] - 1)
+    out_quads = call.grid[0] * quads * (2 if call.constants[1] else 1)
+    elements = columns * (layer.in_quads * (rows + halo) + out_quads * rows)
+    return float(elements * element_bytes(call))
+
+
+def layer_calls(kernel: int, channels: int, precision: Precision) -> list[Call]:
+    """A layer of as many channels in as out on `HEIGHT` × `WIDTH` pixels."""
+    shape = (channels, channels, kernel, kernel)
+    padding = (kernel // 2,) * 4
+    node = Conv2d(name=f"conv{kernel}", inputs=(INPUT,), weight="w", padding=padding)
+    tile = kernels.conv_kernel(node, shape, MALI).tile
+    columns, rows = kernels.alignment([tile])
+    stride = -(-(WIDTH + kernel // 2) // columns) * columns
+    plane = -(-(HEIGHT + kernel // 2) // rows) * rows * stride
+    place = Place(0, Layout(0, stride, plane, WIDTH, HEIGHT, channels))
+    weights = np.zeros(shape, np.float32)
+    slopes = np.zeros(channels, np.float32)
+    packed = kernels.pack_conv(node, weights, None, slopes, precision)
+    epilogue = Epilogue(rectify=True)
+    return kernels.conv(node, shape, packed, place, place, epilogue, MALI, precision)
+
+
+def layer_row(
+    panvk: Path, gpu: Gpu, kernel: int, channels: int, precision: Precision
+) -> Row:
+    calls = layer_calls(kernel, channels, precision)
+    call = calls[0]
+    layer = convolution(call)
+    assert layer is not None
+    code = compiled(panvk, call.shader, call.constants, gpu.name)
+    inner = code.loops[-1] if code.loops else (0, len(code.slots) - 1)
+    loop = count(code, *inner, [1] * len(code.slots))
+    costs = [cost(panvk, each, gpu) for each in calls]
+    valhall = gpu.name != "g52"
+    fmas = sum(o.macs > 0 for slot in code.slots[inner[0] : inner[1] + 1] for o in slot)
+    seconds = sum(each.seconds for each in costs)
+    return {
+        "GPU": gpu.name,
+        "kernel": call.shader,
+        "layer": f"{kernel}×{kernel}, {channels}",
+        "spills:fills": f"{code.spills}:{code.fills}",
+        "threads": {1: "half", 2: "full"}[code.threads],
+        "loop": int(loop.slots),
+        "useful %": round(100 * fmas / loop.slots, 1),
+        "FMA": loop.fma / 64 if valhall else None,
+        "CVT": loop.conversions / 64 if valhall else None,
+        "SFU": loop.sfu / 16 if valhall else None,
+        "arith": None if valhall else loop.slots / 24,
+        "LS": int(loop.memory),
+        "arith/MAC": None if valhall else loop.slots / 24 / loop.macs * 36,
+        "clocks/pixel": sum(c.seconds for c in costs)
+        * gpu.clock
+        * gpu.cores
+        / (WIDTH * HEIGHT),
+        "ms": 1e3 * seconds,
+        "GMAC/s": sum(each.macs for each in calls) / seconds / 1e9,
+        "bound": costs[0].bound,
+    }
+
+
+def model_row(panvk: Path, gpu: Gpu, name: str, precision: Precision) -> Row:
+    graph = read_model(find_model(name))
+    plan = make_plan(compile_graph(graph, MALI, precision), HEIGHT, WIDTH)
+    costs = [cost(panvk, call, gpu) for call in plan.calls]
+    seconds = sum(each.seconds for each in costs)
+    convolutions = sum(
+        each.seconds
+        for call, each in zip(plan.calls, costs, strict=True)
+        if convolution(call)
+    )
+    return {
+        "board": gpu.board,
+        "model": name,
+        "precision": precision,
+        "calls": len(plan.calls),
+        "GMAC": sum(call.macs for call in plan.calls) / 1e9,
+        "ms": 1e3 * seconds,
+        "convolutions %": round(100 * convolutions / seconds, 1),
+        "GMAC/s": sum(call.macs for call in plan.calls) / seconds / 1e9,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--panvk", type=Path, default=os.environ.get("UPFROST_PANVK"))
+    parser.add_argument("--model", action="append", help="default: all that ship")
+    arguments = parser.parse_args()
+    if arguments.panvk is None:
+        sys.exit("mali_static: name the folder with mali-stats: --panvk FOLDER")
+    panvk = Path(arguments.panvk)
+    publish(
+        "mali_static",
+        f"Convolutions by Mesa's Mali compiler, {WIDTH}×{HEIGHT} pixels",
+        [
+            layer_row(panvk, gpu, kernel, channels, precision)
+            for gpu in GPUS
+            for precision in PRECISIONS
+            for kernel in (3, 1, 5)
+            for channels in (16, 32, 64)
+        ],
+        [
+            "loop: issue slots of one turn of the inner loop (instructions on g610, "
+            "pairs on g52); useful: slots that hold an FMA of the convolution",
+            "FMA, CVT, SFU, arith: clocks of a turn by unit, as Mesa counts them; LS: "
+            "loads and stores",
+            "arith/MAC: g52's clocks per pixel, output channel and input quad of a 3×3 "
+            "layer",
+            "ms: by the cost model of docs/mali.md, not measured",
+        ],
+    )
+    publish(
+        "mali_models",
+        f"Models by the cost model of docs/mali.md, {WIDTH}×{HEIGHT} pixels in",
+        [
+            model_row(panvk, gpu, name, precision)
+            for gpu in GPUS
+            for name in arguments.model or sorted(bundled_models())
+            for precision in PRECISIONS
+        ],
+        ["Not measured: no board was at hand. Submissions and copies are not in it."],
+    )
+
+
+if __name__ == "__main__":
+    main()

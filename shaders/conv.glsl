@@ -10,20 +10,17 @@ layout(binding = 1) writeonly buffer Target { Quad target[]; };
 layout(binding = 2) readonly buffer Weights { Quad weights[]; };
 // Per output quad: biases, slopes, the first input quad (.x).
 layout(binding = 3) readonly buffer Parameters { vec4 parameters[]; };
-layout(binding = 4) readonly buffer Residual { Quad residual[]; };
+layout(binding = 4) readonly buffer Others { Quad others[]; };
 
 layout(push_constant) uniform Push
 {
     LAYOUT(source);
     LAYOUT(target);
-    uint residual_base;
+    uint other_base;
 } push;
 
 layout(constant_id = 0) const uint IN_QUADS = 1;  // that one output quad reads
-layout(constant_id = 1) const uint RESIDUAL = 0;
-layout(constant_id = 2) const bool RECTIFY = false;  // x > 0 ? x : slope * x
-layout(constant_id = 3) const float LOW = -3.0e38;   // clamp, last
-layout(constant_id = 4) const float HIGH = 3.0e38;
+#include "epilogue.glsl"
 
 // The register tile of an invocation. Workgroups of one place's output quads follow each
 // other, since they all read the same input, and little of it fits into a GPU's cache.
@@ -37,24 +34,17 @@ layout(constant_id = 4) const float HIGH = 3.0e38;
     for (uint j = 0; j < TILE_H; j++) \
         for (uint i = 0; i < TILE_W; i++)
 
-const uint RESIDUAL_BEFORE_ACTIVATION = 1;
-const uint RESIDUAL_AFTER_ACTIVATION = 2;
-
-// Bias, residual, activation and clamp, in fp32, then the store. Pixels of the margin
-// become zeros.
+// Bias and epilogue, then the store. Pixels of the margin become zeros.
 void store(vec4 sum, uint quad, uint x, uint y)
 {
     uint element = ELEMENT(target, quad, x, y);
     vec4 value = sum + parameters[3 * quad];
     vec4 other = vec4(0.0);
-    if (RESIDUAL != 0)
-        other = vec4(residual[element - push.target_base + push.residual_base]);
-    if (RESIDUAL == RESIDUAL_BEFORE_ACTIVATION)
-        value += other;
-    if (RECTIFY)
-        value = max(value, 0.0) + parameters[3 * quad + 1] * min(value, 0.0);
-    if (RESIDUAL == RESIDUAL_AFTER_ACTIVATION)
-        value += other;
-    value = clamp(value, LOW, HIGH);
+    if (OTHER != 0)
+        other = vec4(others[element - push.target_base + push.other_base]);
+    vec4 slope = vec4(0.0);
+    if (ACTIVATION == RECTIFY)
+        slope = parameters[3 * quad + 1];
+    value = finish(value, other, slope);
     target[element] = Quad(inside_or_zero(value, INSIDE(target, x, y)));
 }

@@ -16,15 +16,38 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from upfrost.graph import Conv2d, Resize, Tensor
+from upfrost.graph import Conv2d, Crop, MaxPool2d, Pad, Resize, Tensor
 
 Precision = Literal["fp16", "fp32"]
+# What an epilogue does with a second value: before or after the activation.
+Merge = Literal["add_before", "add_after", "multiply_before", "multiply_after"]
 Words = npt.NDArray[np.uint32]
 
 SPIRV_FOLDER = Path(__file__).parent / "spirv"
 HEADER_BYTES = 64  # before the rows of a picture in host memory; holds the token
 MODES = {"nearest": 1, "bilinear": 2, "bicubic": 3}
+# Numbers of what shaders/epilogue.glsl can do.
+_OTHERS = {"add_before": 1, "add_after": 2, "multiply_before": 3, "multiply_after": 4}
+_ACTIVATIONS = {
+    "rectify": 1,
+    "abs": 2,
+    "elu": 3,
+    "exp": 4,
+    "gelu": 5,
+    "gelu_tanh": 6,
+    "hardsigmoid": 7,
+    "hardswish": 8,
+    "mish": 9,
+    "reciprocal": 10,
+    "rsqrt": 11,
+    "sigmoid": 12,
+    "silu": 13,
+    "softplus": 14,
+    "sqrt": 15,
+    "tanh": 16,
+}
 _UNBOUNDED = 3.0e38
+_BANDS = 64  # of rows, whose sums make a mean; BANDS of shaders/bands.glsl
 DISPATCH_SECONDS = 0.1  # a Mali job is ended after about half a second
 
 
@@ -118,7 +141,18 @@ class Variant:
 
 
 def _variants() -> dict[str, Variant]:
-    plain = ("unpack", "pack", "pixel_shuffle", "resize", "elementwise", "gather")
+    plain = (
+        "unpack",
+        "pack",
+        "pixel_shuffle",
+        "resize",
+        "elementwise",
+        "gather",
+        "pad",
+        "max_pool",
+        "band_sums",
+        "mean",
+    )
     shaders = [Variant(name, name) for name in plain]
     shaders += [
         Variant(kernel.name, kernel.source, kernel.tile.defines)
@@ -212,16 +246,31 @@ class Place:
 
 @dataclass(frozen=True)
 class Epilogue:
-    """What follows a kernel's sums: a residual, a rectifier, a clamp.
+    """What follows a kernel's value: another one, an activation, a clamp.
 
-    The rectifier's slopes are with the packed weights.
+    `activation` is ``rectify``, whose slopes are with the packed weights, or a function
+    of `graph.Unary`.
     """
 
-    residual: Place | None = None
-    residual_first: bool = True  # before the rectifier, not after it
-    rectify: bool = False
+    other: Place | None = None
+    merge: Merge = "add_before"
+    activation: str | None = None
     low: float = -_UNBOUNDED
     high: float = _UNBOUNDED
+
+    @property
+    def constants(self) -> tuple[int, ...]:
+        """As shaders/epilogue.glsl takes them."""
+        return (
+            _OTHERS[self.merge] if self.other else 0,
+            _ACTIVATIONS[self.activation] if self.activation else 0,
+            float_word(self.low),
+            float_word(self.high),
+        )
+
+    def below(self, row: int) -> Epilogue:
+        """For the rows from `row` on."""
+        return replace(self, other=self.other.below(row)) if self.other else self
 
 
 def quads(channels: int) -> int:
@@ -395,10 +444,7 @@ def conv(
             packed,
             source.below(first * node.stride[0]),
             target.below(first),
-            replace(
-                epilogue,
-                residual=epilogue.residual.below(first) if epilogue.residual else None,
-            ),
+            epilogue.below(first),
             # Rows of the margin cost as much as others, but hold at most a few tiles.
             (step if first + step < layout.height else layout.rows - first),
             kernel,
@@ -421,14 +467,8 @@ def _conv_band(
 ) -> Call:
     layout = target.layout
     tile = kernel.tile
-    residual = epilogue.residual or target
-    constants = [
-        packed.in_quads,
-        0 if epilogue.residual is None else (1 if epilogue.residual_first else 2),
-        int(epilogue.rectify),
-        float_word(epilogue.low),
-        float_word(epilogue.high),
-    ]
+    other = epilogue.other or target
+    constants = [packed.in_quads, *epilogue.constants]
     if kernel.source == "conv":
         constants += [*shape[2:], *node.stride, *node.dilation, *node.padding[:2]]
     return Call(
@@ -439,7 +479,7 @@ def _conv_band(
             target.buffer,
             packed.weights,
             packed.parameters,
-            residual.buffer,
+            other.buffer,
         ),
         grid=(
             quads(shape[0]) // tile.quads,
@@ -450,7 +490,7 @@ def _conv_band(
         push=(
             *replace(source.layout, height=source.rows).words,
             *layout.words,
-            residual.layout.base,
+            other.layout.base,
         ),
         macs=math.prod(shape) * layout.width * min(rows, layout.height),
     )
@@ -514,23 +554,18 @@ def elementwise(
     epilogue: Epilogue,
     precision: Precision,
 ) -> Call:
-    """A value with an epilogue of its own, where no convolution could take it.
+    """A value with an epilogue, where no convolution could take it.
 
-    The residual comes first; `parameters` holds the rectifier's slopes.
+    `parameters` holds the rectifier's slopes.
     """
-    residual = epilogue.residual or source
+    other = epilogue.other or source
     return Call(
         shader=f"elementwise-{precision}",
         label=label,
-        buffers=(source.buffer, target.buffer, parameters, residual.buffer),
+        buffers=(source.buffer, target.buffer, parameters, other.buffer),
         grid=_grid(target.layout.stride, target.layout.rows, target.layout.quads),
-        constants=(
-            int(epilogue.residual is not None),
-            int(epilogue.rectify),
-            float_word(epilogue.low),
-            float_word(epilogue.high),
-        ),
-        push=(*source.layout.words, *target.layout.words, residual.layout.base),
+        constants=(target.layout.channels, *epilogue.constants),
+        push=(*source.layout.words, *target.layout.words, other.layout.base),
     )
 
 
@@ -555,6 +590,67 @@ def gather(
         constants=(first, channels),
         push=(*source.layout.words, *target.layout.words),
     )
+
+
+def pad(node: Pad | Crop, source: Place, target: Place, precision: Precision) -> Call:
+    """A value with more rows and columns around it, or with fewer."""
+    if isinstance(node, Pad):
+        top, left = node.padding[:2]
+    else:
+        top, left = -node.margins[0], -node.margins[1]
+    reflect = isinstance(node, Pad) and node.mode == "reflect"
+    return Call(
+        shader=f"pad-{precision}",
+        label=node.name,
+        buffers=(source.buffer, target.buffer),
+        grid=_grid(target.layout.stride, target.layout.rows, target.layout.quads),
+        constants=(int(reflect), top & 0xFFFFFFFF, left & 0xFFFFFFFF),
+        push=(*source.layout.words, *target.layout.words),
+    )
+
+
+def max_pool(
+    node: MaxPool2d, source: Place, target: Place, precision: Precision
+) -> Call:
+    """The largest number of each window."""
+    return Call(
+        shader=f"max_pool-{precision}",
+        label=node.name,
+        buffers=(source.buffer, target.buffer),
+        grid=_grid(target.layout.stride, target.layout.rows, target.layout.quads),
+        constants=(*node.kernel, *node.stride, *node.padding[:2]),
+        push=(*source.layout.words, *target.layout.words),
+    )
+
+
+def sums_bytes(channels: int) -> int:
+    """Bytes of the buffer for the sums of a mean over the whole picture."""
+    return quads(channels) * _BANDS * 16
+
+
+def global_mean(
+    label: str, source: Place, target: Place, sums: int, precision: Precision
+) -> list[Call]:
+    """Each channel's mean, by way of sums of bands of rows in the buffer `sums`."""
+    layout = target.layout
+    return [
+        Call(
+            shader=f"band_sums-{precision}",
+            label=label,
+            buffers=(source.buffer, sums),
+            grid=(_BANDS, 1, layout.quads),
+            constants=(),
+            push=source.layout.words,
+        ),
+        Call(
+            shader=f"mean-{precision}",
+            label=label,
+            buffers=(sums, target.buffer),
+            grid=(-(-layout.stride // _BANDS), -(-layout.rows // 16), layout.quads),
+            constants=(),
+            push=layout.words,
+        ),
+    ]
 
 
 def clear(buffer: int, words: int) -> Call:

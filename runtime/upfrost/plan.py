@@ -24,42 +24,57 @@ from upfrost.graph import (
     Clamp,
     Concat,
     Conv2d,
+    Crop,
+    GlobalMean,
     Graph,
     LeakyRelu,
+    MaxPool2d,
+    Multiply,
     Node,
+    Pad,
     PixelShuffle,
     Prelu,
     Relu,
     Resize,
     Shape,
     Tensor,
+    Unary,
     alignment,
     infer_shapes,
 )
-from upfrost.kernels import Call, Epilogue, Family, Layout, Place, Precision
+from upfrost.kernels import Call, Epilogue, Family, Layout, Merge, Place, Precision
 
 PICTURE_IN, PICTURE_OUT = 0, 1
 Rectifier = Relu | LeakyRelu | Prelu
+# Functions that are not finite at 0, where the lanes beyond the last channel are: only
+# the elementwise kernel clears those.
+_INFINITE_AT_0 = ("reciprocal", "rsqrt")
 
 
 @dataclass(frozen=True)
 class Step:
     """One kernel's work: `node`, and the later nodes that its epilogue computes.
 
-    It writes the value `output`. `residual` names a value that is added.
+    It writes the value `output`. `other` names a second value, added or multiplied.
     """
 
     node: Node
     output: str
-    residual: str | None = None
-    residual_first: bool = True
-    rectifier: Rectifier | None = None
+    other: str | None = None
+    merge: Merge = "add_before"
+    activation: Rectifier | Unary | None = None
     clamp: Clamp | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        own = self.node.inputs[:1] if isinstance(self.node, Add) else self.node.inputs
-        return own if self.residual is None else (*own, self.residual)
+        """Names of the values that the kernel reads."""
+        return self.sources if self.other is None else (*self.sources, self.other)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Those of them that are not the epilogue's."""
+        both = isinstance(self.node, Add | Multiply)
+        return self.node.inputs[:1] if both else self.node.inputs
 
 
 @dataclass(frozen=True)
@@ -134,7 +149,7 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
     slopes: dict[str, kernels.Constant] = {}
     channels = infer_channels(graph)
     for step in steps:
-        values = _slopes(step.rectifier, channels[step.output], graph)
+        values = _slopes(step.activation, channels[step.output], graph)
         if isinstance(step.node, Conv2d):
             weight = graph.tensors[step.node.weight]
             bias = graph.tensors[step.node.bias] if step.node.bias else None
@@ -159,13 +174,19 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
     shapes = infer_shapes(graph, height, width)
     layouts, front = _layouts(program, shapes)
     places, value_bytes = _place(program, layouts, front)
+    sums = PICTURE_OUT + 1 + len(value_bytes)
+    sums_bytes = [
+        kernels.sums_bytes(shapes[step.output].channels)
+        for step in program.steps
+        if isinstance(step.node, GlobalMean)
+    ]
     result = shapes[graph.output]
     calls = [
         kernels.unpack(PICTURE_IN, places[INPUT], graph.value_range, precision),
         *(
             call
             for step in program.steps
-            for call in _step_calls(step, program, places)
+            for call in _step_calls(step, program, places, sums)
         ),
         kernels.pack(
             places[program.tail.source],
@@ -197,6 +218,7 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
             kernels.picture_bytes(width, height, graph.channels),
             kernels.picture_bytes(result.width, result.height, graph.channels),
             *value_bytes,
+            *([max(sums_bytes)] if sums_bytes else ()),
         ),
         constant_bytes=program.constant_bytes,
         longest_dispatch=max(c.macs for c in calls) / program.family.macs_per_second,
@@ -284,61 +306,72 @@ def _fuse(graph: Graph, taken: set[str]) -> tuple[Step, ...]:
 def _head(node: Node) -> Step:
     match node:
         case Add():
-            return Step(node, node.name, residual=node.inputs[1])
-        case Relu() | LeakyRelu() | Prelu():
-            return Step(node, node.name, rectifier=node)
+            return Step(node, node.name, other=node.inputs[1])
+        case Multiply():
+            return Step(node, node.name, other=node.inputs[1], merge="multiply_before")
+        case Relu() | LeakyRelu() | Prelu() | Unary():
+            return Step(node, node.name, activation=node)
         case Clamp():
             return Step(node, node.name, clamp=node)
         case Conv2d() | Concat() | PixelShuffle() | Resize():
+            return Step(node, node.name)
+        case Pad() | Crop() | MaxPool2d() | GlobalMean():
             return Step(node, node.name)
     raise node.fail("there is no kernel for this operation")
 
 
 def _absorb(step: Step, follower: Node) -> Step | None:
     """`step` with `follower` in its epilogue, or None where that cannot be."""
-    if not isinstance(step.node, Conv2d) and not _is_elementwise(step.node):
+    convolution = isinstance(step.node, Conv2d)
+    if not convolution and not _is_elementwise(step.node):
         return None
     if step.clamp is not None:
         return None
     match follower:
-        case Relu() | LeakyRelu() | Prelu():
-            free = step.rectifier is None and step.residual_first
-            return (
-                replace(step, output=follower.name, rectifier=follower)
-                if free
-                else None
-            )
-        case Add() if isinstance(step.node, Conv2d) and step.residual is None:
+        case Unary() if convolution and follower.function in _INFINITE_AT_0:
+            return None
+        case Relu() | LeakyRelu() | Prelu() | Unary():
+            if step.activation is None and step.merge.endswith("before"):
+                return replace(step, output=follower.name, activation=follower)
+        case Add() | Multiply() if step.other is None:
             mine = follower.inputs.index(step.output)
             return replace(
                 step,
                 output=follower.name,
-                residual=follower.inputs[1 - mine],
-                residual_first=step.rectifier is None,
+                other=follower.inputs[1 - mine],
+                merge=_merge(follower, step.activation is not None),
             )
         case Clamp():
             return replace(step, output=follower.name, clamp=follower)
     return None
 
 
+def _merge(node: Add | Multiply, after: bool) -> Merge:
+    if isinstance(node, Add):
+        return "add_after" if after else "add_before"
+    return "multiply_after" if after else "multiply_before"
+
+
 def _is_elementwise(node: Node) -> bool:
-    return isinstance(node, Add | Relu | LeakyRelu | Prelu | Clamp)
+    return isinstance(node, Add | Multiply | Relu | LeakyRelu | Prelu | Unary | Clamp)
 
 
 def _uses(graph: Graph) -> Counter[str]:
     return Counter(name for node in graph.nodes for name in node.inputs)
 
 
-def _slopes(rectifier: Rectifier | None, channels: int, graph: Graph) -> Tensor | None:
-    match rectifier:
-        case None:
+def _slopes(
+    activation: Rectifier | Unary | None, channels: int, graph: Graph
+) -> Tensor | None:
+    match activation:
+        case None | Unary():
             return None
         case Relu():
             return np.zeros(channels, np.float32)
         case LeakyRelu():
-            return np.full(channels, rectifier.slope, np.float32)
+            return np.full(channels, activation.slope, np.float32)
         case Prelu():
-            slope = graph.tensors[rectifier.slope].astype(np.float32)
+            slope = graph.tensors[activation.slope].astype(np.float32)
             return np.broadcast_to(slope, (channels,))
 
 
@@ -491,17 +524,18 @@ def _root(inside: Mapping[str, tuple[str, int]], name: str) -> tuple[str, int]:
 
 
 def _step_calls(
-    step: Step, program: Program, places: Mapping[str, Place]
+    step: Step, program: Program, places: Mapping[str, Place], sums: int
 ) -> Sequence[Call]:
     """The calls of a step: one; several bands of rows for a convolution that takes
-    long, and for a concatenation one per piece to copy."""
+    long, for a concatenation one per piece to copy, two for a mean, whose sums go into
+    the buffer `sums`."""
     node, precision = step.node, program.precision
     target = places[step.output]
-    sources = [places[name] for name in node.inputs]
+    sources = [places[name] for name in step.sources]
     epilogue = Epilogue(
-        residual=places[step.residual] if step.residual else None,
-        residual_first=step.residual_first,
-        rectify=step.rectifier is not None,
+        other=places[step.other] if step.other else None,
+        merge=step.merge,
+        activation=_activation(step.activation),
     )
     if step.clamp:
         epilogue = replace(epilogue, low=step.clamp.low, high=step.clamp.high)
@@ -527,6 +561,12 @@ def _step_calls(
             ]
         case Resize():
             return [kernels.resize(node, sources[0], target, precision)]
+        case Pad() | Crop():
+            return [kernels.pad(node, sources[0], target, precision)]
+        case MaxPool2d():
+            return [kernels.max_pool(node, sources[0], target, precision)]
+        case GlobalMean():
+            return kernels.global_mean(node.name, sources[0], target, sums, precision)
         case _:
             return [
                 kernels.elementwise(
@@ -538,6 +578,12 @@ def _step_calls(
                     precision,
                 )
             ]
+
+
+def _activation(node: Rectifier | Unary | None) -> str | None:
+    if isinstance(node, Unary):
+        return node.function
+    return None if node is None else "rectify"
 
 
 def _gathers(

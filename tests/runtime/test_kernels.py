@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -17,12 +17,18 @@ from upfrost.graph import (
     Add,
     Clamp,
     Concat,
+    Crop,
+    GlobalMean,
     Graph,
     LeakyRelu,
+    MaxPool2d,
+    Multiply,
+    Pad,
     PixelShuffle,
     Relu,
+    Unary,
 )
-from upfrost.kernels import FAMILIES, Family, Precision
+from upfrost.kernels import CPU, FAMILIES, Family, Precision
 from upfrost.plan import compile_graph, make_plan
 
 # fp32: sums of a few hundred products differ by their order alone.
@@ -158,7 +164,18 @@ def test_groups_that_are_whole_quads_and_not(
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
-@pytest.mark.parametrize("order", ["rectify", "add", "add rectify", "rectify add"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        "rectify",
+        "add",
+        "add rectify",
+        "rectify add",
+        "multiply",
+        "multiply rectify",
+        "rectify multiply",
+    ],
+)
 def test_epilogue(
     device: Device, family: Family, precision: Precision, kernel: int, order: str
 ) -> None:
@@ -169,6 +186,8 @@ def test_epilogue(
         for part in order.split():
             if part == "add":
                 found = build.add(Add, value, found)
+            elif part == "multiply":
+                found = build.add(Multiply, value, found)
             else:
                 found = build.prelu(found, 5)
         return build.add(Clamp, found, low=-0.5, high=0.6), 5
@@ -180,7 +199,9 @@ def test_epilogue(
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("operation", ["relu", "leaky", "prelu", "clamp", "add"])
+@pytest.mark.parametrize(
+    "operation", ["relu", "leaky", "prelu", "clamp", "add", "multiply"]
+)
 def test_elementwise(
     device: Device,
     family: Family,
@@ -202,12 +223,172 @@ def test_elementwise(
                 found = build.prelu(kept, 7)
             case "clamp":
                 found = build.add(Clamp, kept, low=-0.1, high=0.3)
+            case "multiply":
+                found = build.add(Multiply, kept, value)
             case _:
                 found = build.add(Add, kept, kept)
         return build.add(Concat, found, kept), 14
 
     graph = probe_graph(build, make, 7)
     check(device, graph, size, family, precision, seed=7)
+
+
+FUNCTIONS = get_args(get_type_hints(Unary)["function"])
+ONLY_POSITIVE = ("reciprocal", "rsqrt", "sqrt")
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_unary(device: Device, precision: Precision, function: str) -> None:
+    build = Builder(seed=15)
+
+    def make(value: str) -> tuple[str, int]:
+        kept = build.conv(value, 7, 7, kernel=1)
+        low = 0.125 if function in ONLY_POSITIVE else -9.0
+        kept = build.add(Clamp, kept, low=low, high=9.0)
+        return build.add(Concat, build.add(Unary, kept, function=function), kept), 14
+
+    check(device, probe_graph(build, make, 7), (7, 19), CPU, precision, seed=15)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_unary_in_an_epilogue(device: Device, family: Family, function: str) -> None:
+    build = Builder(seed=16)
+
+    def make(value: str) -> tuple[str, int]:
+        found = build.conv(value, 5, 5)
+        if function in ONLY_POSITIVE:
+            found = build.add(Clamp, found, low=0.125, high=9.0)
+        found = build.add(Unary, found, function=function)
+        return build.add(Add, found, value), 5
+
+    graph = probe_graph(build, make, 5)
+    steps = compile_graph(graph, family, "fp32").steps
+    assert len(steps) == (4 if function in ONLY_POSITIVE else 3)
+    check(device, graph, (7, 19), family, "fp32", seed=16)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_functions_far_from_0(device: Device, function: str) -> None:
+    """Powers of e overflow where a function does not.
+
+    Inputs are whole numbers, which the kernels have exactly: the error is the
+    function's.
+    """
+    build = Builder(seed=17)
+    wide = build.conv(INPUT, 3, 4, kernel=1, bias=False)
+    weight = build.tensors[f"{wide}.weight"]
+    build.tensors[f"{wide}.weight"] = np.rint(3 * weight)
+    low = 1.0 if function in ONLY_POSITIVE else -1e9
+    value = build.add(Clamp, wide, low=low, high=80.0 if function == "exp" else 1e9)
+    value = build.add(Unary, value, function=function, name="probe")
+    graph = build.graph(build.conv(value, 4, 3, kernel=1), 1, value_range=255.0)
+    check(device, graph, (9, 9), CPU, "fp32", seed=17)
+
+
+@pytest.mark.parametrize("function", ["reciprocal", "rsqrt", "exp"])
+def test_lanes_without_a_channel_stay_finite(
+    device: Device, family: Family, precision: Precision, function: str
+) -> None:
+    """Their weights are 0, but 0 times infinity is not."""
+    build = Builder(seed=18)
+
+    def make(value: str) -> tuple[str, int]:
+        found = build.add(Clamp, build.conv(value, 5, 5), low=0.5, high=2.0)
+        found = build.add(Unary, found, function=function)
+        return build.conv(found, 5, 6), 6
+
+    check(device, probe_graph(build, make, 5), (6, 9), family, precision, seed=18)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_pad(
+    device: Device, precision: Precision, mode: str, size: tuple[int, int]
+) -> None:
+    build = Builder(seed=19)
+    most = [extent - 1 if mode == "reflect" else 62 for extent in (*size, *size)]
+    padding = tuple(map(min, (7, 2, 1, 62), most))
+
+    added = padding[0] + padding[2], padding[1] + padding[3]
+
+    def make(value: str) -> tuple[str, int]:
+        larger = build.add(Pad, value, mode=mode, padding=padding)
+        # The corners above and below are seen, each at the picture's size.
+        margins = ((*added, 0, 0), (0, 0, *added))
+        corners = [build.add(Crop, larger, margins=each) for each in margins]
+        return build.add(Concat, *corners), 12
+
+    check(device, probe_graph(build, make, 6), size, CPU, precision, seed=19)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_crop(device: Device, precision: Precision, size: tuple[int, int]) -> None:
+    build = Builder(seed=20)
+    margins = (3, 0, 2, 9)
+
+    def make(value: str) -> tuple[str, int]:
+        larger = build.add(Pad, value, mode="replicate", padding=(1, 4, 4, 5))
+        return build.add(Crop, larger, margins=margins), 6
+
+    check(device, probe_graph(build, make, 6), size, CPU, precision, seed=20)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(
+    ("kernel", "padding"),
+    [((3, 3), (1, 1, 1, 1)), ((1, 4), (0, 0, 0, 3)), ((2, 5), (1, 4, 0, 0))],
+)
+def test_max_pool(
+    device: Device,
+    precision: Precision,
+    kernel: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    size: tuple[int, int],
+) -> None:
+    build = Builder(seed=21)
+
+    def make(value: str) -> tuple[str, int]:
+        return build.add(
+            MaxPool2d, value, kernel=kernel, stride=(1, 1), padding=padding
+        ), 6
+
+    check(device, probe_graph(build, make, 6), size, CPU, precision, seed=21)
+
+
+@pytest.mark.parametrize("size", [(6, 6), (18, 66)], ids=str)
+@pytest.mark.parametrize("stride", [2, 3])
+def test_max_pool_with_strides(
+    device: Device, precision: Precision, stride: int, size: tuple[int, int]
+) -> None:
+    build = Builder(seed=22)
+
+    def make(value: str) -> tuple[str, int]:
+        rest = stride - 3, stride - 4
+        padding = (-min(rest[0], 0), -min(rest[1], 0), 0, 0)
+        pooled = build.add(
+            MaxPool2d,
+            value,
+            kernel=(3, 4),
+            stride=(stride, stride),
+            padding=padding,
+        )
+        return build.resize(pooled, "nearest", stride), 6
+
+    check(device, probe_graph(build, make, 6), size, CPU, precision, seed=22)
+
+
+@pytest.mark.parametrize("size", [*SIZES, (63, 65), (200, 130)], ids=str)
+def test_global_mean(
+    device: Device, precision: Precision, size: tuple[int, int]
+) -> None:
+    build = Builder(seed=23)
+
+    def make(value: str) -> tuple[str, int]:
+        first = build.add(GlobalMean, value)
+        return build.add(GlobalMean, build.conv(first, 10, 3)), 3
+
+    graph = probe_graph(build, make, 10)
+    check(device, graph, size, CPU, precision, seed=23)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

@@ -25,7 +25,9 @@ pytestmark = pytest.mark.skipif(
 
 # Specialization constants by shader source: the costliest of each kind, and for the
 # convolutions what changes the inner loop.
-_EPILOGUES = [(0, 0), (1, 1), (2, 1)]  # residual, rectify
+# Second value added before or after the activation or multiplied, and the activation:
+# rectifier, GELU, Mish.
+_EPILOGUES = [(0, 0), (1, 1), (2, 1), (2, 5), (4, 9)]
 CONSTANTS: dict[str, list[tuple[int, ...]]] = {
     "clear": [()],
     "unpack": [(1,), (3,)],
@@ -33,7 +35,11 @@ CONSTANTS: dict[str, list[tuple[int, ...]]] = {
     "pack": [(3, 0x3F800000, 1, 0), (3, 0x3F800000, 4, 3, 4, 1)],
     "pixel_shuffle": [(2, 3), (3, 16)],
     "resize": [(1, 2, 1), (2, 3, 2), (3, 4, 1)],
-    "elementwise": [(0, 1), (1, 1)],
+    "elementwise": [(7, *end) for end in [*_EPILOGUES, *((3, a) for a in range(17))]],
+    "pad": [(0, 1, 1), (1, 3, 2)],
+    "max_pool": [(3, 3, 2, 2, 1, 1), (9, 9, 1, 1, 4, 4)],
+    "band_sums": [()],
+    "mean": [()],
     "gather": [(0, 16), (3, 18)],
     "conv3x3": [(quads, *end) for quads in (1, 4, 16) for end in _EPILOGUES],
     "conv1x1": [(quads, *end) for quads in (1, 6, 16) for end in _EPILOGUES],

@@ -28,23 +28,31 @@ from upfrost.graph import (
     Clamp,
     Concat,
     Conv2d,
+    Crop,
+    GlobalMean,
     Graph,
     GraphError,
     LeakyRelu,
+    MaxPool2d,
+    Multiply,
+    Pad,
     PixelShuffle,
     Prelu,
     Relu,
     Resize,
     Shape,
+    Unary,
 )
 from upfrost.reference import Array
-from upfrost_exporter import passes
+from upfrost_exporter import lowering, passes
 from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers, unique_name
 from upfrost_exporter.check import verify
 
 _Floats = npt.NDArray[np.float32]
 
 _MAGIC = "7767517"
+# Large enough that networks without padding leave something.
+_EXAMPLE = (192, 256)
 _MAX_TEXT = 4 << 20
 _MAX_WEIGHTS = 1 << 29
 _HALF, _FLOAT, _INT8 = 0x01306B47, 0x0002C056, 0x000D4B38
@@ -65,21 +73,24 @@ def read_ncnn(
 
     `weights` is the `.bin` beside `param` unless it is given. The network maps
     `channels` × height × width from 0 to `value_range` to the same times an integer
-    scale. Raises `ExportError` for a damaged file, for what cannot be carried, naming
+    scale. A network that pads nothing, as waifu2x's, gives less than that: it gets the
+    picture with its edges repeated by as much, as its own programs do. Raises
+    `ExportError` for a damaged file, for what cannot be carried, naming
     the first layer in the way, and for results that differ.
     """
     param = Path(param)
     weights = param.with_suffix(".bin") if weights is None else Path(weights)
     layers = _parse(_read(param, _MAX_TEXT), param)
-    reader = _Weights(_read(weights, _MAX_WEIGHTS), weights)
-    translation = _Translation(layers, reader, channels)
-    picture, result = (
-        translation.builder.shapes[value] for value in (INPUT, translation.output)
-    )
+    data = _read(weights, _MAX_WEIGHTS)
+    translation = _Translation(layers, _Weights(data, weights), channels)
+    scale, margin = _scale_and_margin(translation.builder.shapes, translation.output)
+    if margin:
+        reader = _Weights(data, weights)
+        translation = _Translation(layers, reader, channels, margin)
     graph = translation.builder.graph(
         translation.output,
         name=name or unique_name(param.stem, ()),
-        scale=max(1, round(result.height / picture.height)),
+        scale=scale,
         value_range=value_range,
         metadata={
             "source": param.name,
@@ -89,8 +100,27 @@ def read_ncnn(
     )
     graph = passes.clean(graph)
     names = (translation.input_blob, translation.output_blob)
-    verify(graph, _runtime(param, weights, *names))
+    runtime = _runtime(param, weights, *names)
+
+    def source(picture: Array) -> Array:
+        around = ((0, 0), (margin, margin), (margin, margin))
+        return runtime(np.pad(picture, around, "edge"))
+
+    verify(graph, source)
     return graph
+
+
+def _scale_and_margin(shapes: Mapping[str, Shape], output: str) -> tuple[int, int]:
+    """The scale, and how many pixels on each side a network needs beyond the picture.
+
+    The result has scale · (side - 2 · margin) pixels for two sides that differ.
+    """
+    picture, result = shapes[INPUT], shapes[output]
+    scale = Fraction(result.width - result.height, picture.width - picture.height)
+    margin = (picture.height - result.height / scale) / 2 if scale > 0 else Fraction(0)
+    if scale.denominator != 1 or margin.denominator != 1 or margin < 0:
+        return max(1, round(result.height / picture.height)), 0
+    return int(scale), int(margin)
 
 
 @dataclass(frozen=True)
@@ -177,17 +207,23 @@ class _Translation:
     """Walks the layers and builds the graph; `output` names the result."""
 
     def __init__(
-        self, layers: Sequence[Layer], weights: _Weights, channels: int
+        self,
+        layers: Sequence[Layer],
+        weights: _Weights,
+        channels: int,
+        margin: int = 0,
     ) -> None:
-        self.builder = GraphBuilder(channels)
+        self.builder = GraphBuilder(channels, *_EXAMPLE)
         self._values: dict[str, str] = {}
+        # Values that are one number for each channel, at every pixel alike.
+        uniform: set[str] = set()
         inputs = [layer for layer in layers if layer.kind == "Input"]
         if len(inputs) != 1 or len(inputs[0].outputs) != 1:
             raise ExportError(f"the network has {len(inputs)} inputs, not one")
         self.input_blob = inputs[0].outputs[0]
         for layer in layers:
             if layer.kind == "Input":
-                self._values[self.input_blob] = INPUT
+                self._values[self.input_blob] = _padded(self.builder, margin)
                 continue
             for blob in layer.inputs:
                 if blob not in self._values:
@@ -197,10 +233,12 @@ class _Translation:
                 raise layer.refuse("upfrost has no such operation", _advice(layer.kind))
             values = [self._values[blob] for blob in layer.inputs]
             try:
-                result = handler(Call(self.builder, layer, values, weights))
+                results = handler(Call(self.builder, layer, values, weights, uniform))
             except GraphError as error:
                 raise layer.refuse(str(error), "") from None
-            self._values.update(dict.fromkeys(layer.outputs, result))
+            if isinstance(results, str):
+                results = [results] * len(layer.outputs)
+            self._values.update(zip(layer.outputs, results, strict=False))
         weights.end()
         read = {blob for layer in layers for blob in layer.inputs}
         loose = [blob for blob in self._values if blob not in read]
@@ -218,6 +256,7 @@ class Call:
     layer: Layer
     values: Sequence[str]
     weights: _Weights
+    uniform: set[str]
 
     @property
     def shape(self) -> Shape:
@@ -235,6 +274,15 @@ class Call:
         channels = self.builder.shapes[value].channels
         both = (np.broadcast_to(np.float64(each), channels) for each in (scale, shift))
         return self.builder.affine(self.layer.name, value, *both)
+
+
+Handler = Callable[[Call], str | list[str]]
+
+
+def _padded(builder: GraphBuilder, margin: int) -> str:
+    if not margin:
+        return INPUT
+    return builder.add(Pad, "pad", [INPUT], mode="replicate", padding=(margin,) * 4)
 
 
 def _read(path: Path, limit: int) -> bytes:
@@ -320,27 +368,37 @@ def _finite(text: str) -> float:
 def _advice(kind: str) -> str:
     if kind in ("Softmax", "MatMul", "Gemm", "LayerNorm", "MultiHeadAttention"):
         return "attention is out of scope: choose a convolutional network"
-    if kind in ("Pooling", "InnerProduct", "Reduction", "InstanceNorm", "GroupNorm"):
+    if kind in ("Reduction", "InstanceNorm", "GroupNorm"):
         return "it looks at the whole picture, which a tile cannot: use a model without"
     return "use a model made of convolutions, interpolation and pixel shuffle"
 
 
-def _convolution(call: Call) -> str:
+@dataclass(frozen=True)
+class _Kernel:
+    """What a convolution and a transposed one have in common."""
+
+    weight: _Floats  # (out channels, in channels / groups, rows, columns)
+    bias: _Floats | None
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+
+def _kernel(call: Call) -> _Kernel:
     layer = call.layer
     if layer.integer(8, 0):
         raise layer.refuse("it is quantised to int8", "use the fp32 or fp16 model")
-    if layer.integer(19, 0):
-        raise layer.refuse("its weights are computed", "use fixed weights")
     outputs, count = layer.integer(0, 0), layer.integer(6, 0)
     width = layer.integer(1, 0)
     kernel = (layer.integer(11, width), width)
-    groups = layer.integer(7, 1) if layer.kind == "ConvolutionDepthWise" else 1
+    groups = layer.integer(7, 1) if layer.kind.endswith("DepthWise") else 1
     inputs = call.shape.channels
     if not (
         1 <= outputs <= MAX_CHANNELS
         and all(1 <= extent <= MAX_EXTENT for extent in kernel)
         and 1 <= groups <= inputs
-        and inputs % groups == 0
+        and inputs % groups == outputs % groups == 0
         and count == outputs * (inputs // groups) * kernel[0] * kernel[1]
     ):
         raise layer.refuse(
@@ -350,21 +408,105 @@ def _convolution(call: Call) -> str:
         )
     weight = call.weights.tagged(count, layer)
     bias = call.weights.plain(outputs, layer) if layer.integer(5, 0) else None
-    dilation = (layer.integer(12, layer.integer(2, 1)), layer.integer(2, 1))
-    stride = (layer.integer(13, layer.integer(3, 1)), layer.integer(3, 1))
-    if layer.number(18, 0) != 0:
-        raise layer.refuse("it pads with a number that is not 0", "pad with zeros")
-    shape = (outputs, inputs // groups, *kernel)
-    value = call.add(
-        Conv2d,
-        weight=call.tensor("weight", weight.reshape(shape)),
-        bias=None if bias is None else call.tensor("bias", bias),
-        stride=stride,
-        padding=_padding(layer, kernel, stride, dilation),
-        dilation=dilation,
+    return _Kernel(
+        weight=weight.reshape(outputs, inputs // groups, *kernel),
+        bias=bias,
+        kernel=kernel,
+        stride=(layer.integer(13, layer.integer(3, 1)), layer.integer(3, 1)),
+        dilation=(layer.integer(12, layer.integer(2, 1)), layer.integer(2, 1)),
         groups=groups,
     )
+
+
+def _convolution(call: Call) -> str:
+    layer = call.layer
+    if layer.integer(19, 0):
+        raise layer.refuse("its weights are computed", "use fixed weights")
+    if layer.number(18, 0) != 0:
+        raise layer.refuse("it pads with a number that is not 0", "pad with zeros")
+    given = _kernel(call)
+    value = call.add(
+        Conv2d,
+        weight=call.tensor("weight", given.weight),
+        bias=None if given.bias is None else call.tensor("bias", given.bias),
+        stride=given.stride,
+        padding=_padding(layer, given.kernel, given.stride, given.dilation),
+        dilation=given.dilation,
+        groups=given.groups,
+    )
     return _activate(call, value)
+
+
+def _deconvolution(call: Call) -> str:
+    layer = call.layer
+    if layer.integer(28, 0) or layer.integer(20, 0) or layer.integer(21, 0):
+        raise layer.refuse("its weights or size are computed", "use fixed ones")
+    given = _kernel(call)
+    left = layer.integer(4, 0)
+    if left < 0:
+        raise layer.refuse("padding 'same'", "give the padding in pixels")
+    top = layer.integer(14, left)
+    right, bottom = layer.integer(15, left), layer.integer(16, top)
+    outputs, inputs, *kernel = given.weight.shape
+    by_group = given.weight.reshape(given.groups, -1, inputs, *kernel).swapaxes(1, 2)
+    value = lowering.transposed_convolution(
+        call.builder,
+        layer.name,
+        call.values[0],
+        by_group.reshape(-1, outputs // given.groups, *kernel),
+        given.bias,
+        stride=given.stride,
+        padding=(top, left, bottom, right),
+        output_padding=(layer.integer(19, 0), layer.integer(18, 0)),
+        dilation=given.dilation,
+        groups=given.groups,
+    )
+    return _activate(call, value)
+
+
+def _inner_product(call: Call) -> str:
+    layer = call.layer
+    if call.values[0] not in call.uniform:
+        raise layer.refuse("it multiplies a whole picture", "use layers of fixed reach")
+    outputs, count = layer.integer(0, 0), layer.integer(2, 0)
+    if layer.integer(8, 0) or count != outputs * call.shape.channels:
+        raise layer.refuse(
+            f"{count} weights do not make {outputs} × {call.shape.channels} channels",
+            "",
+        )
+    weight = call.weights.tagged(count, layer).reshape(outputs, -1, 1, 1)
+    bias = call.weights.plain(outputs, layer) if layer.integer(1, 0) else None
+    value = call.add(
+        Conv2d,
+        weight=call.tensor("weight", weight),
+        bias=None if bias is None else call.tensor("bias", bias),
+    )
+    return _mark(call, _activate(call, value))
+
+
+def _pooling(call: Call) -> str:
+    layer = call.layer
+    is_mean = layer.integer(0, 0) == 1
+    if layer.integer(4, 0) and is_mean:
+        return _mark(call, call.add(GlobalMean))
+    width = layer.integer(1, 0)
+    kernel = (layer.integer(11, width), width)
+    stride = (layer.integer(12, layer.integer(2, 1)), layer.integer(2, 1))
+    pads = [layer.integer(key, 0) for key in (3, 13, 14, 15)]
+    if layer.integer(4, 0) or any(pads) or layer.integer(7, 0):
+        raise layer.refuse("it takes a maximum of all, or pads", "pool without padding")
+    if layer.integer(5, 0) != 1 and kernel != stride:
+        raise layer.refuse("it rounds the size up", "round it down (pad mode 1)")
+    if is_mean:
+        return lowering.average_pool(
+            call.builder, layer.name, call.values[0], kernel, stride, (0, 0, 0, 0)
+        )
+    return call.add(MaxPool2d, kernel=kernel, stride=stride)
+
+
+def _mark(call: Call, value: str) -> str:
+    call.uniform.add(value)
+    return value
 
 
 def _padding(
@@ -390,11 +532,10 @@ def _padding(
 def _activate(call: Call, value: str) -> str:
     """The activation that ncnn's optimiser put into a layer."""
     kind, numbers = call.layer.integer(9, 0), call.layer.numbers(10)
-    needed = {0: 0, 1: 0, 2: 1, 3: 2}.get(kind)
+    needed = {0: 0, 1: 0, 2: 1, 3: 2, 4: 0, 5: 0, 6: 2}.get(kind)
     if needed is None or len(numbers) < needed:
         raise call.layer.refuse(
-            f"activation {kind} is unknown to upfrost",
-            "use a model with ReLU, LeakyReLU, PReLU or Clip",
+            f"activation {kind} is unknown to upfrost", _advice("Activation")
         )
     if kind == 1:
         return call.add(Relu, value)
@@ -402,7 +543,45 @@ def _activate(call: Call, value: str) -> str:
         return call.add(LeakyRelu, value, slope=numbers[0])
     if kind == 3:
         return call.add(Clamp, value, low=numbers[0], high=numbers[1])
-    return value
+    if kind == 6:
+        return _hard(call, "hardswish", value, numbers[0], numbers[1])
+    functions = {4: "sigmoid", 5: "mish"}
+    return call.add(Unary, value, function=functions[kind]) if kind else value
+
+
+def _function(function: str) -> Handler:
+    def handler(call: Call) -> str:
+        return call.add(Unary, function=function)
+
+    return handler
+
+
+def _hard(call: Call, function: str, value: str, slope: float, shift: float) -> str:
+    if abs(slope - 1 / 6) > 1e-6 or shift != 0.5:
+        raise call.layer.refuse(
+            f"its slope and shift are {slope} and {shift}", "use 1/6 and 1/2"
+        )
+    return call.add(Unary, value, function=function)
+
+
+def _hardswish(call: Call) -> str:
+    slope, shift = call.layer.number(0, 0.2), call.layer.number(1, 0.5)
+    return _hard(call, "hardswish", call.values[0], slope, shift)
+
+
+def _hardsigmoid(call: Call) -> str:
+    slope, shift = call.layer.number(0, 0.2), call.layer.number(1, 0.5)
+    return _hard(call, "hardsigmoid", call.values[0], slope, shift)
+
+
+def _elu(call: Call) -> str:
+    if call.layer.number(0, 0.1) != 1:
+        raise call.layer.refuse("its alpha is not 1", "use alpha=1")
+    return call.add(Unary, function="elu")
+
+
+def _gelu(call: Call) -> str:
+    return call.add(Unary, function="gelu_tanh" if call.layer.integer(0, 0) else "gelu")
 
 
 def _prelu(call: Call) -> str:
@@ -446,9 +625,7 @@ def _batch_norm(call: Call) -> str:
 def _scale(call: Call) -> str:
     count = call.layer.integer(0, 0)
     if count == _DYNAMIC:
-        raise call.layer.refuse(
-            "its factors are computed from the picture", _advice("Pooling")
-        )
+        return call.add(Multiply)
     channels = _channels(call, count)
     factors = call.weights.plain(channels, call.layer)
     has_bias = call.layer.integer(1, 0)
@@ -478,6 +655,8 @@ def _binary(call: Call) -> str:
         second = call.affine(second, -1, 0)
     elif kind == 7:
         first = call.affine(first, -1, 0)
+    elif kind == 2:
+        return call.add(Multiply, first, second)
     elif kind != 0:
         raise call.layer.refuse(
             f"operation {kind} on two values", _advice(call.layer.kind)
@@ -497,9 +676,10 @@ def _with_scalar(call: Call, kind: int, number: float) -> str:
 
 
 def _eltwise(call: Call) -> str:
-    if call.layer.integer(0, 0) != 1:
-        raise call.layer.refuse("it is no sum", _advice(call.layer.kind))
-    factors = call.layer.numbers(1) or (1.0,) * len(call.values)
+    kind = call.layer.integer(0, 0)
+    if kind not in (0, 1):
+        raise call.layer.refuse("it is no sum and no product", _advice("Eltwise"))
+    factors = (call.layer.numbers(1) if kind else ()) or (1.0,) * len(call.values)
     if len(factors) != len(call.values):
         raise call.layer.refuse(f"{len(factors)} factors", "")
     total, *others = (
@@ -507,8 +687,91 @@ def _eltwise(call: Call) -> str:
         for value, factor in zip(call.values, factors, strict=True)
     )
     for value in others:
-        total = call.add(Add, total, value)
+        total = call.add(Add if kind else Multiply, total, value)
     return total
+
+
+def _slice(call: Call) -> list[str]:
+    if call.layer.integer(1, 0) not in (0, -3):
+        raise call.layer.refuse("it splits rows or columns", "split channels")
+    sizes = [int(size) for size in call.layer.numbers(0)]
+    channels = call.shape.channels
+    parts, start = [], 0
+    for place, size in enumerate(sizes):
+        left = len(sizes) - place
+        width = (channels - start) // left if size == _DYNAMIC else size
+        if not 0 < width <= channels - start:
+            raise call.layer.refuse(f"sizes {sizes} of {channels} channels", "")
+        parts.append(
+            lowering.pick_channels(
+                call.builder,
+                call.layer.name,
+                call.values[0],
+                range(start, start + width),
+            )
+        )
+        start += width
+    return parts
+
+
+def _crop(call: Call) -> str:
+    layer, shape = call.layer, call.shape
+    if len(call.values) == 2:
+        left, top = layer.integer(0, 0), layer.integer(1, 0)
+        small = call.builder.shapes[call.values[1]]
+        sides = (top, left, small.height, small.width)
+        if layer.integer(2, 0) or small.channels != shape.channels:
+            raise layer.refuse("it crops channels", "crop rows and columns")
+    elif layer.numbers(9):
+        sides = _listed_crop(call)
+    else:
+        raise layer.refuse("it crops to a fixed size", "crop by margins")
+    top, left, height, width = sides
+    margins = (top, left, shape.height - top - height, shape.width - left - width)
+    return call.add(Crop, call.values[0], margins=margins)
+
+
+def _listed_crop(call: Call) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a crop that lists starts, ends and axes."""
+    starts, ends, axes = (
+        [int(n) for n in call.layer.numbers(key)] for key in (9, 10, 11)
+    )
+    axes = axes or list(range(len(starts)))
+    if not len(starts) == len(ends) == len(axes):
+        raise call.layer.refuse("its lists differ in length", "")
+    extents = [call.shape.channels, call.shape.height, call.shape.width]
+    first, last = [0, 0, 0], list(extents)
+    for start, end, axis in zip(starts, ends, axes, strict=True):
+        extent = extents[axis % 3]
+        first[axis % 3] = start if start >= 0 else extent + start
+        # An end beyond the edge is the edge; one from the back depends on no size.
+        last[axis % 3] = min(end, extent) if end > 0 else extent + end
+    if (first[0], last[0]) != (0, extents[0]):
+        raise call.layer.refuse("it crops channels", "crop rows and columns")
+    return first[1], first[2], last[1] - first[1], last[2] - first[2]
+
+
+def _pad(call: Call) -> str:
+    layer = call.layer
+    top, bottom, left, right = (layer.integer(key, 0) for key in range(4))
+    kind, around = layer.integer(4, 0), (top, left, bottom, right)
+    if layer.integer(7, 0) or layer.integer(8, 0) or layer.number(5, 0):
+        raise layer.refuse("it pads channels, or with a number that is not 0", "")
+    if kind == 0:
+        return lowering.zero_pad(call.builder, layer.name, call.values[0], around)
+    modes = {1: "replicate", 2: "reflect"}
+    if kind not in modes:
+        raise layer.refuse(f"padding of type {kind}", "use type 0, 1 or 2")
+    return call.add(Pad, mode=modes[kind], padding=around)
+
+
+def _reorg(call: Call) -> str:
+    if call.layer.integer(1, 0):
+        raise call.layer.refuse("its channels are in another order", "use mode 0")
+    factor = call.layer.integer(0, 1)
+    return lowering.pixel_unshuffle(
+        call.builder, call.layer.name, call.values[0], factor
+    )
 
 
 def _two(call: Call) -> tuple[str, str]:
@@ -556,11 +819,22 @@ def _dropout(call: Call) -> str:
 
 
 def _unary(call: Call) -> str:
-    if call.layer.integer(0, 0) != 1:
-        raise call.layer.refuse(
-            f"function {call.layer.integer(0, 0)}", _advice(call.layer.kind)
-        )
-    return call.affine(call.values[0], -1, 0)
+    kind = call.layer.integer(0, 0)
+    functions = {
+        0: "abs",
+        5: "sqrt",
+        6: "rsqrt",
+        7: "exp",
+        15: "reciprocal",
+        16: "tanh",
+    }
+    if kind == 1:
+        return call.affine(call.values[0], -1, 0)
+    if kind == 4:
+        return call.add(Multiply, *call.values, *call.values)
+    if kind not in functions:
+        raise call.layer.refuse(f"function {kind}", _advice(call.layer.kind))
+    return call.add(Unary, function=functions[kind])
 
 
 def _runtime(
@@ -597,12 +871,28 @@ def _runtime(
     return run
 
 
-Handler = Callable[[Call], str]
-
 # ncnn layer → what becomes of it.
 HANDLERS: Mapping[str, Handler] = {
     "Convolution": _convolution,
     "ConvolutionDepthWise": _convolution,
+    "Deconvolution": _deconvolution,
+    "DeconvolutionDepthWise": _deconvolution,
+    "InnerProduct": _inner_product,
+    "Pooling": _pooling,
+    "Crop": _crop,
+    "Padding": _pad,
+    "Slice": _slice,
+    "Reorg": _reorg,
+    "AbsVal": _function("abs"),
+    "ELU": _elu,
+    "GELU": _gelu,
+    "HardSigmoid": _hardsigmoid,
+    "HardSwish": _hardswish,
+    "Mish": _function("mish"),
+    "Sigmoid": _function("sigmoid"),
+    "Softplus": _function("softplus"),
+    "Swish": _function("silu"),
+    "TanH": _function("tanh"),
     "PReLU": _prelu,
     "ReLU": _relu,
     "Clip": _clip,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from upfrost.graph import macs_per_output_pixel, parameter_count
+from upfrost.graph import Pad, macs_per_output_pixel, parameter_count
 from upfrost_exporter import ExportError
 from upfrost_exporter.ncnn_frontend import read_ncnn
 
@@ -169,9 +169,71 @@ def joined(model: Model) -> None:
     model.convolution("e", "y", (6, 3, 1))
 
 
+def deconvolution(model: Model) -> None:
+    model.convolution("x", "a", (3, 4, 3), "4=1 3=2 9=4")
+    model.add("Deconvolution up 1 1 a b 0=4 1=4 3=2 4=1 5=1 6=256 9=5")
+    model.tagged(256, 0.2)
+    model.plain(4)
+    model.add("DeconvolutionDepthWise same 1 1 b c 0=4 1=3 4=1 5=0 6=36 7=4")
+    model.tagged(36, 0.3)
+    model.convolution("c", "y", (4, 3, 1))
+
+
+def attention(model: Model) -> None:
+    model.convolution("x", "a", (3, 8, 3), "4=1 9=2 -23310=1,0.1")
+    model.add("Split split 1 2 a b c")
+    model.add("Pooling mean 1 1 b d 0=1 4=1")
+    model.add("InnerProduct less 1 1 d e 0=4 1=1 2=32 9=1")
+    model.tagged(32)
+    model.plain(4)
+    model.add("InnerProduct more 1 1 e f 0=8 1=1 2=32 9=4")
+    model.tagged(32)
+    model.plain(8)
+    model.add("BinaryOp gate 2 1 c f g 0=2")
+    model.convolution("g", "y", (8, 3, 1))
+
+
+def functions(model: Model) -> None:
+    value = "x"
+    for place, layer in enumerate(
+        (
+            "Sigmoid",
+            "Swish",
+            "TanH",
+            "Mish",
+            "GELU",
+            "ELU 0=1.0",
+            "HardSwish 0=0.16666667 1=0.5",
+            "HardSigmoid 0=0.16666667 1=0.5",
+            "AbsVal",
+            "UnaryOp 0=5",
+            "UnaryOp 0=4",
+        )
+    ):
+        kind, *parameters = layer.split()
+        model.add(f"{kind} f{place} 1 1 {value} v{place} {' '.join(parameters)}")
+        value = f"v{place}"
+
+
+def pieces(model: Model) -> None:
+    model.convolution("x", "a", (3, 9, 3), "4=1")
+    model.add("Slice parts 1 3 a b c d -23300=3,2,4,-233 1=0")
+    model.add("Concat join 2 1 d b e 0=0")
+    model.add("Padding pad 1 1 e f 0=1 1=2 2=3 3=1 4=2")
+    model.add("Crop crop 1 1 f g -23309=2,1,3 -23310=2,-2,-1 -23311=2,1,2")
+    model.add("Pooling pool 1 1 g h 0=0 1=2 2=2 5=1")
+    model.add("Interp back 1 1 h i 0=1 1=2 2=2")
+    model.add("Concat all 2 1 i c j 0=0")
+    model.convolution("j", "y", (9, 3, 1))
+
+
 @pytest.mark.parametrize(
     "build",
     [
+        deconvolution,
+        attention,
+        functions,
+        pieces,
         depthwise,
         uneven_padding,
         strided,
@@ -194,7 +256,11 @@ def test_a_layer_gives_what_ncnn_gives(
     ("line", "message"),
     [
         ("Softmax s 1 1 x y 0=0", r"Softmax 's' \(line 4\): .*attention is out of"),
-        ("Pooling p 1 1 x y 0=1 4=1", "looks at the whole picture"),
+        ("InstanceNorm n 1 1 x y 0=3", "looks at the whole picture"),
+        ("Pooling p 1 1 x y 0=0 4=1", "a maximum of all"),
+        ("InnerProduct p 1 1 x y 0=3 1=0 2=9", "multiplies a whole picture"),
+        ("Crop c 1 1 x y 0=1 1=1 3=9 4=9", "crops to a fixed size"),
+        ("Slice s 1 2 x y z -23300=2,2,5", "sizes .* of 3 channels"),
         ("Interp i 1 1 x y 0=2 1=2 2=3", "height and width are scaled differently"),
         ("Interp i 1 1 x y 0=2 1=2 2=2 6=1", "align_corners=False"),
         ("Interp i 1 1 x y 0=2 3=9 4=9", "resizes to a fixed size"),
@@ -211,7 +277,7 @@ def test_a_layer_gives_what_ncnn_gives(
         ("Convolution c 1 1 x y 0=3 1=3 6=82", "82 weights do not make 3 × 3 channels"),
         ("Convolution c 1 1 x y 0=3 1=1000000 6=9", "1000000×1000000 kernel"),
         ("Convolution c 1 1 x y 0=-3 1=3 6=-81", "-81 weights do not make"),
-        ("Convolution c 1 1 x y 0=3 1=3 6=81 9=5", r"ends in the weights of Convol"),
+        ("Convolution c 1 1 x y 0=3 1=3 6=81", r"ends in the weights of Convol"),
         ("Convolution c 1 1 x y 0=3 1=1.5 6=81", r"parameter 1 is 1\.5, no integer"),
     ],
 )
@@ -295,6 +361,17 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
         ExportError, match=r"conv_a\.weight' holds a number that is not"
     ):
         read_ncnn(model.save(tmp_path))
+
+
+def test_a_network_that_pads_nothing_gets_more_of_the_picture(tmp_path: Path) -> None:
+    model = Model()
+    model.convolution("x", "a", (3, 4, 5))
+    model.convolution("a", "b", (4, 12, 3))
+    model.add("PixelShuffle shuffle 1 1 b y 0=2")
+    graph = read_ncnn(model.save(tmp_path))
+    assert graph.scale == 2
+    (pad,) = (node for node in graph.nodes if isinstance(node, Pad))
+    assert (pad.mode, pad.padding) == ("replicate", (3, 3, 3, 3))
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -35,7 +35,10 @@ _log = logging.getLogger("upfrost")
 # after half a second.
 SECONDS_A_CALL = 2.0
 PLANS_KEPT = 4
-HEAP_SHARE = 4  # the budget is a fourth of the heap, if none is given
+HEAP_SHARE = 4  # the budget is a fourth of the heap, if none is given,
+MOST_MEMORY = 256 << 20  # and no more than this, with which tiles cost next to nothing
+# Of the rows of tiles that a streamed picture holds in host memory.
+BAND_BYTES = 128 << 20
 
 
 class Upscaler:
@@ -80,7 +83,9 @@ class Upscaler:
         # A CPU may be as slow as it is; it does not hang.
         self._watch: Watch = watch if self.device.is_gpu else nullcontext
         self._memory = (
-            memory if memory is not None else (self.device.heap_bytes // HEAP_SHARE)
+            memory
+            if memory is not None
+            else min(self.device.heap_bytes // HEAP_SHARE, MOST_MEMORY)
         )
         self._device = Device(self.device)
         self._loaded: dict[tuple[int, int], LoadedPlan] = {}
@@ -181,7 +186,11 @@ class Upscaler:
             )
 
         smallest = smallest_side(self.graph)
-        chosen = side or largest_side(fits, height, width, smallest)
+        row_bytes = width * self.graph.scale**2 * self.graph.channels
+        chosen = side or min(
+            largest_side(fits, height, width, smallest),
+            max(smallest, BAND_BYTES // row_bytes),
+        )
         grid = tile_grid(self.graph, height, width, chosen)
         needed = self.plan(grid).bytes
         if side is None and needed > self._memory:

@@ -14,7 +14,7 @@ from upfrost.graph import Graph, alignment, halo
 from upfrost.kernels import Precision
 from upfrost.modelfile import bundled_models, read_model
 from upfrost.tiles import align, largest_side, smallest_side, tile_grid
-from upfrost.upscaler import Upscaler
+from upfrost.upscaler import BAND_BYTES, Upscaler
 
 CASES = 400
 
@@ -116,3 +116,10 @@ def test_strides_repeat_the_last_row_and_column() -> None:
     assert aligned.shape == (4, 6, 3)
     assert np.array_equal(aligned[3], aligned[2])
     assert np.array_equal(aligned[:, 5], aligned[:, 4])
+
+
+def test_a_row_of_tiles_of_a_wide_picture_fits_host_memory() -> None:
+    with Upscaler("realtime-x2") as upscale:
+        grid = upscale.tiles(10_000, 20_000)
+    assert grid.height * 20_000 * 3 * 4 <= BAND_BYTES
+    assert grid.height > 500

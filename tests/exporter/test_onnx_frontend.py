@@ -19,6 +19,7 @@ from tests.exporter.networks import Cascade, Normalised, Plain
 from tests.graphs import (
     assert_same_graph,
     every_operation,
+    imported_operations,
     plain_network,
     random_network,
 )
@@ -75,7 +76,7 @@ def random(*shape: int) -> np.ndarray:
     return np.random.default_rng(shape).standard_normal(shape, np.float32)
 
 
-@pytest.mark.parametrize("make", [every_operation, plain_network])
+@pytest.mark.parametrize("make", [every_operation, plain_network, imported_operations])
 def test_a_network_comes_back_from_onnx(
     make: Callable[[int], Graph], tmp_path: Path
 ) -> None:
@@ -199,6 +200,97 @@ def test_networks_that_pytorch_writes(
                 "factor": ints(2, 2),
             },
         ),
+        *(([node(kind, "x")], {}) for kind in ("Sigmoid", "Tanh", "Elu", "Erf", "Exp")),
+        *(([node(kind, "x")], {}) for kind in ("Softplus", "HardSwish", "Abs", "Sqrt")),
+        ([node("HardSigmoid", "x", alpha=1 / 6, beta=0.5)], {}),
+        ([node("Pow", "x", "two")], {"two": floats(2)}),
+        ([node("Pow", "x", "half")], {"half": floats(0.5)}),
+        ([node("Mul", "x", "x")], {}),
+        ([node("Add", "x", "one", to="a"), node("Div", "x", "a")], {"one": floats(1)}),
+        (
+            [node("Add", "x", "one", to="a"), node("Div", "one", "a")],
+            {"one": floats(1)},
+        ),
+        (
+            [node("ConvTranspose", "x", "w", "b", strides=[2, 2], pads=[1, 1, 1, 1])],
+            {"w": random(3, 3, 4, 4), "b": random(3)},
+        ),
+        (
+            [
+                node(
+                    "ConvTranspose",
+                    "x",
+                    "w",
+                    strides=[3, 3],
+                    pads=[1, 1, 0, 0],
+                    output_padding=[1, 1],
+                    group=3,
+                )
+            ],
+            {"w": random(3, 1, 3, 3)},
+        ),
+        (
+            [
+                node("MaxPool", "x", to="p", kernel_shape=[2, 3], pads=[0, 1, 1, 1]),
+                node(
+                    "AveragePool",
+                    "p",
+                    kernel_shape=[3, 3],
+                    pads=[1] * 4,
+                    count_include_pad=1,
+                ),
+            ],
+            {},
+        ),
+        (
+            [
+                node("GlobalAveragePool", "x", to="g"),
+                node("Conv", "g", "w", to="c"),
+                node("Mul", "x", "c"),
+            ],
+            {"w": random(3, 3, 1, 1)},
+        ),
+        (
+            [node("ReduceMean", "x", to="m", axes=[1]), node("Sub", "x", "m")],
+            {},
+        ),
+        (
+            [
+                node("Pad", "x", "pads", to="p", mode="reflect"),
+                node("Slice", "p", "starts", "ends", "axes"),
+            ],
+            {
+                "pads": ints(0, 0, 3, 2, 0, 0, 1, 4),
+                "starts": ints(1, 5),
+                "ends": ints(-3, -1),
+                "axes": ints(2, 3),
+            },
+        ),
+        (
+            [
+                node("Pad", "x", "pads", to="p"),
+                node("Conv", "p", "w"),
+            ],
+            {"pads": ints(0, 0, 1, 1, 0, 0, 1, 1), "w": random(3, 3, 3, 3)},
+        ),
+        (
+            [node("Pad", "x", "pads", mode="edge", to="p"), node("Conv", "p", "w")],
+            {"pads": ints(0, 0, 1, 1, 0, 0, 1, 1), "w": random(3, 3, 3, 3)},
+        ),
+        (
+            [
+                helper.make_node("Split", ["x", "sizes"], ["a", "b"], axis=1),
+                node("Concat", "b", "a", axis=1),
+            ],
+            {"sizes": ints(1, 2)},
+        ),
+        (
+            [
+                node("SpaceToDepth", "x", to="s", blocksize=2),
+                node("DepthToSpace", "s", blocksize=2, mode="CRD"),
+            ],
+            {},
+        ),
         (
             [
                 helper.make_node("Cast", ["x"], ["c"], to=TensorProto.FLOAT),
@@ -234,9 +326,10 @@ ATTENTION = [
     ("made", "message"),
     [
         (model(ATTENTION), r"Softmax 'the_Softmax' \(operation 2 of 2\): .*attention"),
-        (model([node("GlobalAveragePool", "x")]), "looks at the whole picture"),
+        (model([node("GlobalMaxPool", "x")]), "looks at the whole picture"),
+        (model([node("GlobalAveragePool", "x")]), "source gives an array of shape"),
         (model([node("Transpose", "x", perm=[0, 2, 3, 1])]), "channels first"),
-        (model([node("Mul", "x", "x")]), "both factors are computed"),
+        (model([node("Elu", "x", alpha=0.5)]), "its alpha is not 1"),
         (model([node("Relu", "x")], sides=[1, 4, 8, 8]), r"has shape \[1, 4, 8, 8\]"),
         (model([node("Relu", "x")], sides=[2, 3, 8, 8]), "with 1 or 3 channels"),
         (model([node("Relu", "x")], sides=[1, 3, 8]), r"has shape \[1, 3, 8\]"),

@@ -13,6 +13,8 @@ from upfrost.reference import Array
 from upfrost_exporter.builder import ExportError
 
 TOLERANCE = 1e-4
+# Called with the largest difference that was found, as a share of the value range.
+Report = Callable[[float], None]
 # Larger than what networks mirror at the edges.
 SIZES = ((40, 56), (51, 43))
 
@@ -21,14 +23,16 @@ def verify(
     graph: Graph,
     source: Callable[[Array], Array],
     *,
+    report: Report | None = None,
     sizes: Sequence[tuple[int, int]] = SIZES,
     seed: int = 0,
-) -> float:
-    """Largest difference between graph and source, as a share of the value range.
+) -> None:
+    """Refuse a graph that differs from its source; raises `ExportError`.
 
     `source` maps (channels, height, width) float32 to the network's output. Both get
     seeded random pictures of the given heights and widths, rounded up to what the
-    graph takes. Raises `ExportError` above `TOLERANCE`. Results beyond the value range
+    graph takes. A difference is a share of the value range, and at most `TOLERANCE`;
+    `report` gets the largest. Results beyond the value range
     (as of untrained networks) raise the scale of the comparison to the largest.
     """
     step = alignment(graph)
@@ -55,4 +59,5 @@ def verify(
                 f"picture, seed {seed}: does the network depend on the picture's size?"
             )
         worst = max(worst, difference)
-    return worst
+    if report is not None:
+        report(worst)

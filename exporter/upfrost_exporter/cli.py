@@ -138,6 +138,10 @@ def _read(options: argparse.Namespace) -> tuple[Graph, Path]:
     """The graph in the source, compared with the source's own runtime."""
     source = Path(options.source)
     suffix = source.suffix.lower()
+
+    def report(difference: float) -> None:
+        print(f"{'checked':16}differs by {difference:.1e} of the range at most")
+
     if options.to == "onnx":
         found = find_model(options.source)
         return read_model(found), Path(found.name)
@@ -145,12 +149,13 @@ def _read(options: argparse.Namespace) -> tuple[Graph, Path]:
     if suffix == ".onnx":
         from upfrost_exporter.onnx_frontend import read_onnx
 
-        return read_onnx(source, value_range=value_range), source
+        return read_onnx(source, value_range=value_range, report=report), source
     if suffix in (".param", ".bin"):
         from upfrost_exporter.ncnn_frontend import read_ncnn
 
         param = source.with_suffix(".param")
-        return read_ncnn(param, value_range=float(value_range or 1)), param
+        graph = read_ncnn(param, value_range=float(value_range or 1), report=report)
+        return graph, param
     if suffix in _CHECKPOINTS:
         try:
             from upfrost_exporter.spandrel_frontend import read_checkpoint
@@ -159,7 +164,7 @@ def _read(options: argparse.Namespace) -> tuple[Graph, Path]:
                 f"reading checkpoints needs PyTorch ({error}): "
                 "pip install torch spandrel"
             ) from None
-        return read_checkpoint(source), source
+        return read_checkpoint(source, report=report), source
     raise ExportError(
         f"{source}: unknown kind of network: upfrost reads .onnx, ncnn's .param and "
         f"PyTorch's {', '.join(_CHECKPOINTS)}"

@@ -46,7 +46,7 @@ from upfrost.graph import (
 from upfrost.reference import Array
 from upfrost_exporter import lowering, passes
 from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers, unique_name
-from upfrost_exporter.check import verify
+from upfrost_exporter.check import Report, verify
 
 _Floats = npt.NDArray[np.float32]
 
@@ -68,6 +68,7 @@ def read_ncnn(
     channels: int = 3,
     value_range: float = 1.0,
     metadata: Mapping[str, object] | None = None,
+    report: Report | None = None,
 ) -> Graph:
     """The network in an ncnn pair, checked against ncnn itself on the CPU.
 
@@ -106,7 +107,7 @@ def read_ncnn(
         around = ((0, 0), (margin, margin), (margin, margin))
         return runtime(np.pad(picture, around, "edge"))
 
-    verify(graph, source)
+    verify(graph, source, report=report)
     return graph
 
 

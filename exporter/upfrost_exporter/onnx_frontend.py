@@ -54,7 +54,7 @@ from upfrost_exporter.builder import (
     Numbers,
     unique_name,
 )
-from upfrost_exporter.check import SIZES, verify
+from upfrost_exporter.check import SIZES, Report, verify
 
 _Constant = npt.NDArray[Any]
 _LARGEST = float(np.finfo(np.float32).max)
@@ -68,6 +68,7 @@ def read_onnx(
     name: str | None = None,
     value_range: float | None = None,
     metadata: Mapping[str, object] | None = None,
+    report: Report | None = None,
 ) -> Graph:
     """The network in an ONNX file, checked against ONNX Runtime.
 
@@ -100,7 +101,7 @@ def read_onnx(
     graph = passes.clean(graph)
     # A model for one size of picture is compared at that size.
     sizes = [(picture.height, picture.width)] if translation.is_fixed else SIZES
-    verify(graph, _runtime(model), sizes=sizes)
+    verify(graph, _runtime(model), sizes=sizes, report=report)
     return graph
 
 

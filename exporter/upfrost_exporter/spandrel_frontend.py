@@ -20,6 +20,7 @@ from upfrost_exporter.builder import (
     ExportError,
     unique_name,
 )
+from upfrost_exporter.check import Report
 from upfrost_exporter.torch_frontend import trace_module
 
 
@@ -28,6 +29,7 @@ def read_checkpoint(
     *,
     name: str | None = None,
     metadata: Mapping[str, object] | None = None,
+    report: Report | None = None,
 ) -> Graph:
     """The network in a `.pth`, `.pt`, `.ckpt` or `.safetensors` file.
 
@@ -69,6 +71,7 @@ def read_checkpoint(
             "description": f"{architecture}, {descriptor.purpose}",
             **(metadata or {}),
         },
+        report=report,
     )
 
 

@@ -57,7 +57,7 @@ from upfrost_exporter.builder import (
     GraphBuilder,
     Numbers,
 )
-from upfrost_exporter.check import verify
+from upfrost_exporter.check import Report, verify
 
 _GENERATOR = f"upfrost {__version__}, torch {torch.__version__}"
 _LARGEST = float(np.finfo(np.float32).max)
@@ -105,6 +105,7 @@ def trace_module(
     channels: int = 3,
     value_range: float = 1.0,
     metadata: Mapping[str, object] | None = None,
+    report: Report | None = None,
 ) -> Graph:
     """The graph that `export_module` writes, in fp32. Raises the same errors."""
     with _in_evaluation(module) as prepared:
@@ -127,7 +128,7 @@ def trace_module(
                 metadata={"generator": _GENERATOR, **(metadata or {})},
             )
             graph = passes.clean(graph)
-            verify(graph, source)
+            verify(graph, source, report=report)
             return graph
 
         try:

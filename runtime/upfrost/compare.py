@@ -28,7 +28,8 @@ from upfrost.ffmpeg import (
     run_ffmpeg,
     seconds,
 )
-from upfrost.images import new_file, printable, read_picture, sniff_format
+from upfrost.files import new_file
+from upfrost.images import printable, read_picture, sniff_format
 from upfrost.quality import y_psnr, y_ssim
 from upfrost.videocolor import conversion
 from upfrost.vmaf import VideoQuality, measure_video

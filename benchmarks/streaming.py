@@ -1,0 +1,219 @@
+"""Whether a small stream, upscaled, looks better than a full-size one of the same rate.
+
+Each clip is encoded at full size and at half size, over several qualities. What was
+sent at half size is enlarged by Lanczos and by the model. VMAF against the original,
+over the rate; Bjøntegaard's BD-rate (VCEG-M33, 2001) says how much rate the small
+stream saves or costs for the same VMAF.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.report import RESULTS, publish
+from upfrost import Upscaler
+from upfrost.chart import line_chart
+from upfrost.ffmpeg import find_ffmpeg, last_error, probe, run_ffmpeg
+from upfrost.status import Status
+from upfrost.video import VideoOptions, VideoRecord, upscale_video
+from upfrost.vmaf import measure_video
+
+ENCODERS = {"x264": "libx264", "x265": "libx265"}
+FULL_CRF = (26, 30, 34, 38, 42, 46)
+HALF_CRF = (18, 22, 26, 30, 34, 38)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What one encoding costs and how it looks. Rate in kbit/s."""
+
+    rate: float
+    vmaf: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("clips", nargs="+", type=Path, help="held-out videos")
+    parser.add_argument("--model", default="realtime-x2")
+    parser.add_argument("--start", type=Fraction, default=Fraction(0), help="seconds")
+    parser.add_argument("--frames", type=int, default=48, help="of each clip")
+    parser.add_argument("--height", type=int, default=720, help="of the full size")
+    parser.add_argument(
+        "--encoders", nargs="+", choices=list(ENCODERS), default=list(ENCODERS)
+    )
+    options = parser.parse_args()
+    rows: list[dict[str, str | int | float | None]] = []
+    points: list[dict[str, str | int | float | None]] = []
+    ffmpeg = find_ffmpeg()
+    with Upscaler(options.model) as upscaler:
+        for clip in options.clips:
+            for encoder in options.encoders:
+                curves = measure_clip(ffmpeg, clip, encoder, upscaler, options)
+                rows.append(_row(clip, encoder, curves))
+                for way, curve in curves.items():
+                    points += [
+                        {
+                            "clip": clip.stem,
+                            "encoder": encoder,
+                            "sent and shown": way,
+                            "kbit/s": round(sent.rate),
+                            "VMAF": round(sent.vmaf, 2),
+                        }
+                        for sent in curve
+                    ]
+                chart = line_chart(
+                    f"VMAF of {clip.stem}, {encoder}",
+                    "log10 of the rate in kbit/s",
+                    {
+                        way: [(float(np.log10(s.rate)), s.vmaf) for s in curve]
+                        for way, curve in curves.items()
+                    },
+                    marks=True,
+                )
+                RESULTS.mkdir(exist_ok=True)
+                path = RESULTS / f"streaming-{clip.stem}-{encoder}.svg"
+                path.write_text(chart + "\n", encoding="utf-8")
+    publish("streaming-points", "Streaming: every encoding", points)
+    publish(
+        "streaming",
+        "A small stream, upscaled, against a full-size one",
+        rows,
+        [
+            "BD-rate: the rate that half size needs for the VMAF of full size, in per "
+            "cent more (+) or less (−), over the VMAF that both reach.",
+            "wins below: the highest rate at which half size looks better than full "
+            "size at that rate.",
+        ],
+    )
+
+
+def measure_clip(
+    ffmpeg: str,
+    clip: Path,
+    encoder: str,
+    upscaler: Upscaler,
+    options: argparse.Namespace,
+) -> dict[str, list[Sent]]:
+    """Rate and VMAF of each way to send that clip, by rising rate."""
+    curves: dict[str, list[Sent]] = {"full size": [], "half, Lanczos": []}
+    by_model = f"half, {upscaler.graph.name}"
+    curves[by_model] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        original, half = folder / "original.mkv", folder / "half.mkv"
+        lossless = ["-c:v", "ffv1", "-an"]
+        seek = ["-ss", str(float(options.start))] if options.start else []
+        size = f"scale=-4:{options.height}:flags=bicubic,format=yuv420p"
+        frames = ["-frames:v", str(options.frames)]
+        _run(ffmpeg, *seek, "-i", clip, "-vf", size, *frames, *lossless, original)
+        smaller = "scale=iw/2:ih/2:flags=bicubic"
+        _run(ffmpeg, "-i", original, "-vf", smaller, *lossless, half)
+        sent, shown = folder / "sent.mkv", folder / "shown.mkv"
+        for crf in FULL_CRF:
+            rate = _encode(ffmpeg, encoder, crf, original, sent)
+            vmaf = measure_video(ffmpeg, original, sent).mean("vmaf")
+            curves["full size"].append(Sent(rate, vmaf))
+        info = probe(ffmpeg, original)
+        enlarge = f"scale={info.width}:{info.height}:flags=lanczos+accurate_rnd"
+        for crf in HALF_CRF:
+            rate = _encode(ffmpeg, encoder, crf, half, sent)
+            _run(ffmpeg, "-i", sent, "-vf", enlarge, *lossless, shown)
+            vmaf = measure_video(ffmpeg, original, shown).mean("vmaf")
+            curves["half, Lanczos"].append(Sent(rate, vmaf))
+            upscale_video(
+                sent,
+                shown,
+                upscaler,
+                VideoOptions(codec="ffv1", overwrite=True),
+                Status(io.StringIO(), quiet=True),
+                VideoRecord(str(sent), str(shown)),
+            )
+            vmaf = measure_video(ffmpeg, original, shown).mean("vmaf")
+            curves[by_model].append(Sent(rate, vmaf))
+            print(
+                f"{clip.stem} {encoder} crf {crf}: {rate:.0f} kbit/s, VMAF {vmaf:.1f}"
+            )
+    return {way: sorted(curve, key=lambda s: s.rate) for way, curve in curves.items()}
+
+
+def bd_rate(reference: Sequence[Sent], other: Sequence[Sent]) -> float | None:
+    """Per cent of rate that `other` needs more for the same VMAF; negative: less.
+
+    None where the two reach no VMAF in common.
+    """
+    low = max(min(s.vmaf for s in reference), min(s.vmaf for s in other))
+    high = min(max(s.vmaf for s in reference), max(s.vmaf for s in other))
+    if high - low < 1:
+        return None
+    means = []
+    for curve in (reference, other):
+        # A cubic through many points of one curve, as in the original proposal.
+        fit = np.polyfit([s.vmaf for s in curve], np.log([s.rate for s in curve]), 3)
+        whole = np.polyint(fit)
+        area = np.polyval(whole, high) - np.polyval(whole, low)
+        means.append(float(area / (high - low)))
+    return 100 * (float(np.exp(means[1] - means[0])) - 1)
+
+
+def wins_below(full: Sequence[Sent], half: Sequence[Sent]) -> float | None:
+    """The rate in kbit/s up to which `half` looks better; None where it never does."""
+    low = max(min(s.rate for s in full), min(s.rate for s in half))
+    high = min(max(s.rate for s in full), max(s.rate for s in half))
+    if low >= high:
+        return None
+    rates = np.geomspace(low, high, 400)
+
+    def vmaf(curve: Sequence[Sent]) -> np.ndarray:
+        return np.interp(
+            np.log(rates), [np.log(s.rate) for s in curve], [s.vmaf for s in curve]
+        )
+
+    better = np.nonzero(vmaf(half) > vmaf(full))[0]
+    return float(rates[better[-1]]) if better.size else None
+
+
+def _row(
+    clip: Path, encoder: str, curves: dict[str, list[Sent]]
+) -> dict[str, str | int | float | None]:
+    full = curves["full size"]
+    row: dict[str, str | int | float | None] = {"clip": clip.stem, "encoder": encoder}
+    for way, curve in curves.items():
+        if way != "full size":
+            saved, limit = bd_rate(full, curve), wins_below(full, curve)
+            row[f"{way}: BD-rate, %"] = None if saved is None else round(saved, 1)
+            row[f"{way}: wins below, kbit/s"] = None if limit is None else round(limit)
+    return row
+
+
+def _encode(ffmpeg: str, encoder: str, crf: int, source: Path, sent: Path) -> float:
+    """Encode; the rate in kbit/s, of packets alone."""
+    quiet = ["-x265-params", "log-level=error"] if encoder == "x265" else []
+    chosen = ["-c:v", ENCODERS[encoder], "-crf", str(crf), "-preset", "medium", *quiet]
+    _run(ffmpeg, "-i", source, *chosen, sent)
+    listed = _run(ffmpeg, "-i", sent, "-c", "copy", "-f", "framecrc", "-").decode()
+    sizes = [
+        int(line.split(",")[4])
+        for line in listed.splitlines()
+        if not line.startswith("#")
+    ]
+    rate = probe(ffmpeg, sent).frame_rate or Fraction(25)
+    return sum(sizes) * 8 / 1000 / (len(sizes) / float(rate))
+
+
+def _run(ffmpeg: str, *arguments: str | Path) -> bytes:
+    found = run_ffmpeg(ffmpeg, ["-y", *map(str, arguments)])
+    if found.returncode:
+        raise SystemExit(last_error(found.stderr.decode(errors="replace").splitlines()))
+    return found.stdout
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from upfrost.kernels import (
     CPU,
     HEADER_BYTES,
     MALI,
+    VALHALL,
     VARIANTS,
     Call,
     Constant,
@@ -43,6 +45,9 @@ _KINDS: dict[int, Kind] = {
     vulkan.VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU: "virtual",
     vulkan.VK_PHYSICAL_DEVICE_TYPE_CPU: "cpu",
 }
+# Names of Mali GPUs of the Valhall architecture and what followed it; those before are
+# Mali-G31, G51, G52, G71, G72 and G76.
+_VALHALL = re.compile(r"Mali-G(57|68|77|78|[3-9][1-9]\d)\b|Immortalis")
 _PREFERENCE: tuple[Kind, ...] = ("discrete", "integrated", "virtual", "other", "cpu")
 
 
@@ -81,7 +86,10 @@ class DeviceInfo:
     @property
     def family(self) -> Family:
         """The kernels' table that suits it."""
-        return CPU if self.kind == "cpu" else MALI
+        if self.kind == "cpu":
+            return CPU
+        fast = self.kind == "discrete" or _VALHALL.search(self.name)
+        return VALHALL if fast else MALI
 
 
 @functools.cache

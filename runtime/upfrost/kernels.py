@@ -124,6 +124,10 @@ CPU = Family(
     conv=ConvKernel("conv", RegisterTile(4, 1, 1, (8, 1))),
     macs_per_second=2e9,
 )
+# Valhall GPUs and larger ones: the same kernels, and more work in a dispatch. The
+# smallest of them, Mali-G310 with one core, has about a tenth of the arithmetic of the
+# Mali-G610 that docs/mali.md estimates 160 GMAC/s and more for.
+VALHALL = replace(MALI, name="valhall", macs_per_second=16e9)
 FAMILIES = (MALI, CPU)
 
 

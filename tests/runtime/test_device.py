@@ -23,7 +23,7 @@ from upfrost.device import (
     list_devices,
     try_allocation,
 )
-from upfrost.kernels import CPU, Precision
+from upfrost.kernels import CPU, MALI, VALHALL, Family, Precision
 from upfrost.plan import compile_graph, make_plan
 from upfrost.upscaler import Upscaler
 
@@ -72,6 +72,23 @@ def test_a_device_is_chosen_by_number_or_part_of_its_name(
         choose_device("integrated")
     with pytest.raises(DeviceError, match=r"no device 3; there is 0: cpu 0, 1: "):
         choose_device(3)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "family"),
+    [
+        ("Mali-G52 r1", "integrated", MALI),
+        ("Mali-G31", "integrated", MALI),
+        ("Mali-G610", "integrated", VALHALL),
+        ("Mali-G310", "integrated", VALHALL),
+        ("V3D 7.1", "integrated", MALI),
+        ("llvmpipe", "cpu", CPU),
+    ],
+)
+def test_a_device_gets_the_kernels_of_its_family(
+    name: str, kind: Kind, family: Family
+) -> None:
+    assert replace(list_devices()[0], name=name, kind=kind).family is family
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

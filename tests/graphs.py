@@ -214,10 +214,13 @@ def imported_operations(seed: int, dtype: npt.DTypeLike = np.float32) -> Graph:
     return build.graph(result, scale=2, name="imported-operations")
 
 
-def random_network(seed: int, dtype: npt.DTypeLike = np.float32) -> Graph:
+def random_network(
+    seed: int, dtype: npt.DTypeLike = np.float32, *, imported: bool = False
+) -> Graph:
     """A random network of 3 to 12 random operations and what joins them up.
 
-    Strides, dilations, groups, padding, resize ratios, skips and the scale vary.
+    With `imported`, also operations that only imported networks have. Strides,
+    dilations, groups, padding, resize ratios, skips and the scale vary.
     Intermediate sizes are whole for pictures whose sides are multiples of the
     network's `alignment`.
     """
@@ -229,7 +232,7 @@ def random_network(seed: int, dtype: npt.DTypeLike = np.float32) -> Graph:
     for _ in range(rng.integers(3, 13)):
         if rng.random() < 0.3:
             value = str(rng.choice(list(values)))
-        value = _random_node(build, values, value)
+        value = _random_node(build, values, value, imported)
     channels, at = values[value]
     if at != scale:
         mode = str(rng.choice(["nearest", "bilinear", "bicubic"]))
@@ -240,7 +243,10 @@ def random_network(seed: int, dtype: npt.DTypeLike = np.float32) -> Graph:
 
 
 def _random_node(
-    build: Builder, values: dict[str, tuple[int, Fraction]], source: str
+    build: Builder,
+    values: dict[str, tuple[int, Fraction]],
+    source: str,
+    imported: bool,
 ) -> str:
     """Add a random node on `source`; enter its channels and scale into `values`."""
     rng = build.rng
@@ -252,6 +258,8 @@ def _random_node(
         choices.append("stride")
     if at.denominator == 1 and at <= 3:
         choices.append("resize")
+    if imported:
+        choices += ["unary", "multiply", "pad", "pool"]
     kind = str(rng.choice(choices))
     if kind in ("conv", "stride"):
         # Even, so that the stride halves an even size exactly.
@@ -292,11 +300,29 @@ def _random_node(
         ratio = Fraction(str(rng.choice(["2", "3", "3/2", "1/2"])))
         name = build.resize(source, mode, ratio)
         at *= ratio
+    elif kind == "unary":
+        functions = ["abs", "elu", "gelu", "hardswish", "sigmoid", "silu", "tanh"]
+        name = build.add(Unary, source, function=str(rng.choice(functions)))
+    elif kind == "pad":
+        top, left = (int(amount) for amount in rng.integers(0, 4, 2))
+        mode = str(rng.choice(["reflect", "replicate"]))
+        padded = build.add(Pad, source, mode=mode, padding=(top, left, 3, 2))
+        if rng.random() < 0.5:
+            name = build.add(Crop, padded, margins=(3, 2, top, left))
+        else:
+            kernel, channels_in, channels = (top + 4, left + 3), channels, 4
+            name = build.conv(
+                padded, channels_in, channels, kernel, padding=(0, 0, 0, 0)
+            )
+    elif kind == "pool":
+        name = build.add(
+            MaxPool2d, source, kernel=(3, 2), stride=(1, 1), padding=(1, 0, 1, 1)
+        )
     else:
         same_scale = [known for known, (_, other) in values.items() if other == at]
         partner = str(rng.choice(same_scale))
-        if kind == "add" and values[partner][0] == channels:
-            name = build.add(Add, source, partner)
+        if kind != "concat" and values[partner][0] == channels:
+            name = build.add(Add if kind == "add" else Multiply, source, partner)
         else:
             name = build.add(Concat, source, partner)
             channels += values[partner][0]

@@ -456,6 +456,7 @@ def _add_info(commands: _Commands) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
+    from upfrost.graph import MAX_SIZE
     from upfrost.modelfile import find_model
     from upfrost.modelinfo import model_info, quality_lines
 
@@ -473,7 +474,12 @@ def _info(options: argparse.Namespace) -> int:
         ("parameters", f"{info.parameters:,} ({', '.join(info.weight_types)})"),
         ("operations", f"{info.operations:,}"),
         ("work", f"{info.macs_per_output_pixel:,.0f} MACs per output pixel"),
-        ("receptive field", f"{width}×{height} pixels"),
+        (
+            "receptive field",
+            "the whole picture"
+            if max(height, width) > MAX_SIZE
+            else f"{width}×{height} pixels",
+        ),
         ("licence", info.licence),
         ("attribution", info.attribution),
         ("training data", info.training_data),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from upfrost.graph import Graph, Window, alignment, halo
+from upfrost.graph import MAX_SIZE, Graph, Window, alignment, halo
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -56,11 +56,21 @@ def tile_grid(graph: Graph, height: int, width: int, side: int) -> TileGrid:
     Both are multiples of the graph's `alignment` (see `align`). Raises
     `ValueError` where `side` leaves nothing between the halos.
     """
+    if side < max(height, width) and needs_whole_picture(graph):
+        raise ValueError(
+            f"{graph.name} looks at the whole picture: {width}×{height} pixels cannot "
+            f"be cut into tiles of {side}"
+        )
     step = alignment(graph)
     reach = halo(graph)
     rows = _windows(height, side, reach[0], step)
     columns = _windows(width, side, reach[1], step)
     return TileGrid(_length(rows), _length(columns), (rows, columns))
+
+
+def needs_whole_picture(graph: Graph) -> bool:
+    """Whether no tile can do, since each result depends on every pixel."""
+    return max(halo(graph)) > MAX_SIZE
 
 
 def align(picture: Bytes, graph: Graph) -> Bytes:

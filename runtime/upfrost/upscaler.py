@@ -23,7 +23,14 @@ from upfrost.graph import Graph
 from upfrost.kernels import DISPATCH_SECONDS, Precision
 from upfrost.modelfile import find_model, read_model
 from upfrost.plan import Plan, compile_graph, make_plan
-from upfrost.tiles import TileGrid, align, largest_side, smallest_side, tile_grid
+from upfrost.tiles import (
+    TileGrid,
+    align,
+    largest_side,
+    needs_whole_picture,
+    smallest_side,
+    tile_grid,
+)
 
 Bytes = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -193,6 +200,13 @@ class Upscaler:
         )
         grid = tile_grid(self.graph, height, width, chosen)
         needed = self.plan(grid).bytes
+        if needs_whole_picture(self.graph) and needed > self._memory:
+            raise OutOfDeviceMemoryError(
+                f"{self.graph.name} looks at the whole picture, so it works without "
+                f"tiles: {width}×{height} pixels need {needed / 2**20:.1f} MiB, the "
+                f"budget is {self._memory / 2**20:.1f} MiB; use a smaller picture or "
+                "another model"
+            )
         if side is None and needed > self._memory:
             raise OutOfDeviceMemoryError(
                 f"the smallest tile of {self.graph.name} needs "

@@ -13,7 +13,7 @@ from tests import graphs
 from tests.graphs import Builder
 from upfrost import reference
 from upfrost.device import Device, choose_device
-from upfrost.graph import INPUT, Clamp, GraphError, Node, PixelShuffle
+from upfrost.graph import INPUT, Clamp, Graph, GraphError, Node, PixelShuffle
 from upfrost.kernels import CPU, DISPATCH_SECONDS, FAMILIES, MALI, Family, Precision
 from upfrost.plan import compile_graph, make_plan
 from upfrost.tiles import align
@@ -58,13 +58,25 @@ def device() -> Iterator[Device]:
     device.close()
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("imported", [False, True])
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_random_networks_give_the_references_bytes(
-    device: Device, seed: int, family: Family
+    device: Device, seed: int, imported: bool, family: Family
 ) -> None:
     """Fusion, buffers that are used again and copies leave the result as it is."""
-    graph = graphs.random_network(seed)
+    check_bytes(device, graphs.random_network(seed, imported=imported), family, seed)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_network_of_imported_operations_gives_the_references_bytes(
+    device: Device, seed: int, family: Family
+) -> None:
+    check_bytes(device, graphs.imported_operations(seed), family, seed)
+
+
+def check_bytes(device: Device, graph: Graph, family: Family, seed: int) -> None:
     rng = np.random.default_rng(seed)
     picture = align(rng.integers(0, 256, (23, 14, 3), dtype=np.uint8), graph)
     plan = make_plan(compile_graph(graph, family, "fp32"), *picture.shape[:2])

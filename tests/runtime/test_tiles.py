@@ -59,6 +59,13 @@ def test_a_tile_within_the_halo_is_refused() -> None:
         tile_grid(graph, 100, 100, 10)
 
 
+def test_a_network_that_looks_at_the_whole_picture_gets_no_tiles() -> None:
+    graph = graphs.imported_operations(seed=0)
+    assert len(tile_grid(graph, 100, 80, 100)) == 1
+    with pytest.raises(ValueError, match="looks at the whole picture: 80×100 pixels"):
+        tile_grid(graph, 100, 80, 99)
+
+
 def test_the_largest_side_is_the_last_that_fits() -> None:
     assert largest_side(lambda h, w: h * w <= 2500, 1000, 1000, 8) == 50
     assert largest_side(lambda h, w: h * w <= 2500, 10, 1000, 8) == 250
@@ -79,6 +86,12 @@ def test_tiles_give_the_bits_of_the_whole(
     name: str, precision: Precision, size: tuple[int, int]
 ) -> None:
     assert_seamless(NETWORKS[name], precision, size)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tiles_of_imported_networks_give_the_bits_of_the_whole(seed: int) -> None:
+    graph = graphs.random_network(seed, imported=True)
+    assert_seamless(graph, "fp16", (67, 121))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

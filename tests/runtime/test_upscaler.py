@@ -16,7 +16,7 @@ from torch.nn import functional
 from tests import graphs
 from tests.exporter import networks
 from tests.torch_graph import TorchGraph
-from upfrost import Upscaler
+from upfrost import Upscaler, reference
 from upfrost.device import Device, DeviceError, LoadedPlan, OutOfDeviceMemoryError
 from upfrost.graph import Graph
 from upfrost.modelfile import bundled_models, read_model
@@ -116,6 +116,24 @@ def test_a_budget_too_small_for_any_tile_is_one_clear_line() -> None:
         upscale(np.zeros((40, 30, 3), np.uint8))
 
 
+@pytest.mark.parametrize("seed", [5, 6])
+def test_a_network_that_looks_at_the_whole_picture_runs_without_tiles(
+    seed: int,
+) -> None:
+    graph = graphs.imported_operations(seed)
+    picture = photograph(seed, 70, 46)
+    with Upscaler(graph, precision="fp32") as upscale:
+        found = upscale(picture).astype(int)
+        needed = upscale.plan(upscale.tiles(70, 46)).bytes
+    expected = reference.upscale_bytes(graph, picture)
+    assert np.abs(found - expected).max() <= 1
+    with (
+        Upscaler(graph, precision="fp32", memory=needed - 1) as upscale,
+        pytest.raises(OutOfDeviceMemoryError, match=r"whole picture.* 46×70 pixels"),
+    ):
+        upscale(picture)
+
+
 def test_an_unknown_device_lists_what_there_is() -> None:
     with pytest.raises(DeviceError, match=r"'Adreno'; there is 0: "):
         Upscaler(graphs.plain_network(seed=0), device="Adreno")
@@ -163,7 +181,7 @@ def test_a_thousand_pictures_take_no_more_memory_than_ten() -> None:
     program = """
 from pathlib import Path
 import numpy as np
-from upfrost import Upscaler
+from upfrost import Upscaler, reference
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1])

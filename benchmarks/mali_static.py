@@ -235,7 +235,8 @@ def convolution(call: Call) -> Convolution | None:
     if "TILE_W" not in variant.defines:
         return None
     in_quads = call.constants[0]
-    taps = {"conv3x3": (3, 3), "conv1x1": (1, 1)}.get(variant.source)
+    known = {"conv3x3": (3, 3), "conv3x3_cpu": (3, 3), "conv1x1": (1, 1)}
+    taps = known.get(variant.source)
     if variant.source == "conv1x1":
         block = 4 if in_quads % 4 == 0 else 2 if in_quads % 2 == 0 else 1
         trips = [in_quads // block]
@@ -359,7 +360,7 @@ def layer_calls(kernel: int, channels: int, precision: Precision) -> list[Call]:
     weights = np.zeros(shape, np.float32)
     slopes = np.zeros(channels, np.float32)
     packed = kernels.pack_conv(node, weights, None, slopes, precision)
-    epilogue = Epilogue(rectify=True)
+    epilogue = Epilogue(activation="rectify")
     return kernels.conv(node, shape, packed, place, place, epilogue, MALI, precision)
 
 

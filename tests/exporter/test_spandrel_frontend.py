@@ -1,0 +1,117 @@
+"""PyTorch checkpoints: hostile ones are refused, and fused layers are recorded."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from upfrost_exporter import ExportError, trace_module
+from upfrost_exporter.spandrel_frontend import read_checkpoint, settle
+
+needs_spandrel = pytest.mark.skipif(
+    importlib.util.find_spec("spandrel") is None
+    or importlib.util.find_spec("torchvision") is None,
+    reason="pip install spandrel",
+)
+
+
+class Fusing(nn.Module):
+    """A layer that fuses its branches in every call, as SPAN's does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Conv2d(3, 12, 3, padding=1)
+        self.narrow = nn.Conv2d(3, 12, 1)
+        self.eval_conv = nn.Conv2d(3, 12, 3, padding=1)
+
+    def update_params(self) -> None:
+        narrow = functional.pad(self.narrow.weight.data, (1, 1, 1, 1))
+        assert self.wide.bias is not None
+        assert self.narrow.bias is not None
+        assert self.eval_conv.bias is not None
+        self.eval_conv.weight.data = self.wide.weight.data + narrow
+        self.eval_conv.bias.data = self.wide.bias.data + self.narrow.bias.data
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.update_params()
+        return functional.pixel_shuffle(self.eval_conv(x), 2), x.mean()
+
+
+def test_fused_layers_and_the_first_of_several_results_are_recorded() -> None:
+    torch.manual_seed(0)
+    module = Fusing()
+    picture = torch.rand(1, 3, 8, 8)
+    expected = module(picture)[0]
+    settled = settle(module, channels=3)
+    torch.testing.assert_close(settled(picture), expected)
+    graph = trace_module(settled, name="net", scale=2)
+    assert [node.op for node in graph.nodes] == ["conv2d", "pixel_shuffle"]
+
+
+class Attack:
+    """A pickle that would make a file when it is read."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (exec, (f"open({str(self.target)!r}, 'w').close()",))
+
+
+@needs_spandrel
+def test_a_pickle_that_executes_code_is_refused_and_runs_nothing(
+    tmp_path: Path,
+) -> None:
+    path, target = tmp_path / "net.pth", tmp_path / "made"
+    torch.save({"weight": Attack(target)}, path)
+    with pytest.raises(ExportError, match="not a checkpoint of tensors") as error:
+        read_checkpoint(path)
+    assert "\n" not in str(error.value)
+    assert not target.exists()
+
+
+@needs_spandrel
+@pytest.mark.parametrize("data", [b"", b"hello", bytes(1000)])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_damaged_checkpoint_is_refused(
+    suffix: str, data: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / f"net{suffix}"
+    path.write_bytes(data)
+    with pytest.raises(ExportError, match="not a checkpoint of tensors"):
+        read_checkpoint(path)
+
+
+@needs_spandrel
+def test_tensors_of_no_known_architecture_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    torch.save({"some.weight": torch.zeros(3)}, path)
+    with pytest.raises(ExportError, match="spandrel knows no architecture"):
+        read_checkpoint(path)
+
+
+@needs_spandrel
+def test_a_checkpoint_becomes_a_graph(tmp_path: Path) -> None:
+    from spandrel.architectures.Compact import Compact
+
+    torch.manual_seed(0)
+    path = tmp_path / "small.pth"
+    network = Compact(num_feat=8, num_conv=2, upscale=2)
+    torch.save({"params_ema": network.state_dict()}, path)
+    graph = read_checkpoint(path)
+    assert (graph.name, graph.scale) == ("small", 2)
+    assert graph.metadata["source"] == "small.pth"
+
+
+def test_without_spandrel_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    with pytest.raises(ExportError, match="pip install spandrel"):
+        read_checkpoint(tmp_path / "net.pth")

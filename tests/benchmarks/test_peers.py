@@ -53,6 +53,35 @@ def test_a_failure_is_a_row_that_says_so() -> None:
     assert rows[1]["s"] is rows[1]["PSNR dB"] is None
 
 
+def test_runtimes_take_turns_and_one_that_fails_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order = []
+
+    def measure(
+        runtime: str, *_: object, **__: object
+    ) -> tuple[Measurement, peers.Bytes]:
+        order.append(runtime)
+        if runtime == "ncnn CPU" and order.count(runtime) == 2:
+            raise PeerError("no result within 9 s")
+        return Measurement(1.0, [1.0], 1, "CPU"), np.zeros((2, 2, 3), np.uint8)
+
+    def rounds(minutes: float) -> list[Record]:
+        order.clear()
+        names = ["ncnn CPU", "torch CPU"]
+        graph = graphs.plain_network(seed=0)
+        return peers.run_rounds(
+            names, Path(), graph, rounds=3, minutes=minutes, threads=1, limit=9
+        )
+
+    monkeypatch.setattr(peers, "measure", measure)
+    failed, whole = rounds(minutes=60)
+    assert failed.failure == "no result within 9 s"
+    assert len(whole.measurements) == 3
+    assert order == ["torch CPU", *["ncnn CPU", "torch CPU"] * 2, *["torch CPU"] * 2]
+    assert len(rounds(minutes=0)[1].measurements) == 1
+
+
 def test_equal_pictures_are_called_equal() -> None:
     picture = np.zeros((2, 3, 3), np.uint8)
     assert compare(picture, picture) == float("inf")

@@ -45,7 +45,7 @@ PLANS_KEPT = 4
 HEAP_SHARE = 4  # the budget is a fourth of the heap, if none is given,
 MOST_MEMORY = 256 << 20  # and no more than this, with which tiles cost next to nothing
 # Of the rows of tiles that a streamed picture holds in host memory.
-BAND_BYTES = 128 << 20
+BAND_BYTES = 96 << 20
 
 
 class Upscaler:

@@ -135,4 +135,4 @@ def test_a_row_of_tiles_of_a_wide_picture_fits_host_memory() -> None:
     with Upscaler("realtime-x2") as upscale:
         grid = upscale.tiles(10_000, 20_000)
     assert grid.height * 20_000 * 3 * 4 <= BAND_BYTES
-    assert grid.height > 500
+    assert grid.height > 400

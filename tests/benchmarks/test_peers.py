@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.peers import PeerError, Record, compare, table, verdict
-from benchmarks.runtimes import Measurement
+from benchmarks.runtimes import Bytes, Measurement
 
 from benchmarks import peers
 from tests import graphs
@@ -58,9 +58,7 @@ def test_runtimes_take_turns_and_one_that_fails_is_left_out(
 ) -> None:
     order = []
 
-    def measure(
-        runtime: str, *_: object, **__: object
-    ) -> tuple[Measurement, peers.Bytes]:
+    def measure(runtime: str, *_: object, **__: object) -> tuple[Measurement, Bytes]:
         order.append(runtime)
         if runtime == "ncnn CPU" and order.count(runtime) == 2:
             raise PeerError("no result within 9 s")

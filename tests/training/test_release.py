@@ -1,0 +1,66 @@
+"""What ships says what it is, what it was trained on, and how good it is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from upfrost import reference
+from upfrost.modelfile import bundled_models, read_model
+from upfrost_training import loop
+from upfrost_training.config import Config, TrainSettings, read_config
+from upfrost_training.release import release
+from upfrost_training.resize import imresize, shrink
+
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+
+
+@pytest.mark.parametrize("name", sorted(bundled_models()))
+def test_a_bundled_model_can_be_trained_again_and_names_its_sources(name: str) -> None:
+    path = bundled_models()[name]
+    metadata = read_model(path).metadata
+    config = read_config(CONFIGS / f"{name}.toml")
+    assert metadata["licence"] == config.licence
+    assert metadata["training_data"] == list(config.training_data)
+    quality = metadata["quality"]
+    assert isinstance(quality, dict)
+    assert set(quality) == {"Set5", "Set14"}
+    credits_file = path.with_name("ATTRIBUTION.md").read_text(encoding="utf-8")
+    assert all(f"## {folder}" in credits_file for folder in config.data.folders)
+
+
+def test_a_run_becomes_a_file_of_measured_quality(tmp_path: Path) -> None:
+    config = Config(
+        name="tiny",
+        kind="plain",
+        network={"channels": 4, "depth": 1},
+        train=TrainSettings(steps=1, compile=False),
+        report=("pairs/x2", "missing/x2"),
+        description="a test",
+    )
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(256, size=(8, 8, 3), dtype=np.uint8)
+    hr = imresize(coarse, 48, 48)
+    (tmp_path / "pairs/x2").mkdir(parents=True)
+    Image.fromarray(hr).save(tmp_path / "pairs/x2/001_HR.png")
+    Image.fromarray(shrink(hr, 2)).save(tmp_path / "pairs/x2/001_LR.png")
+    (tmp_path / "run").mkdir()
+    state = loop.start(config, tmp_path / "run", torch.device("cpu"))
+    loop.save(state, config, tmp_path / "run")
+    lines: list[str] = []
+    output = tmp_path / "tiny.upf"
+    release(config, tmp_path / "run", [tmp_path], output, lines.append, "torch")
+    graph = read_model(output)
+    assert graph.metadata["description"] == "a test"
+    quality = graph.metadata["quality"]
+    assert isinstance(quality, dict)
+    assert set(quality) == {"pairs"}
+    assert any("missing/x2 is not under --data" in line for line in lines)
+    x = torch.rand(1, 3, 6, 5)
+    with torch.no_grad():
+        expected = state.ema.folded()(x)[0].numpy()
+    # Two fp32 convolutions in another order of summation.
+    result = reference.run(graph, x[0].numpy())
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from upfrost import __version__
 from upfrost.comparecli import add_compare
+from upfrost.evalcli import add_eval
 from upfrost.signals import Stopped, prompt_stop
 from upfrost.videocli import add_video
 
@@ -184,14 +185,17 @@ def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
     )
 
 
-def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+def add_device_arguments(
+    parser: argparse.ArgumentParser, *, model: bool = True
+) -> None:
     """Model, device, precision, tile and memory, for every command that upscales."""
-    parser.add_argument(
-        "-m",
-        "--model",
-        default="realtime-x2",
-        help="a name from 'upfrost models' or a .upf file (default: %(default)s)",
-    )
+    if model:
+        parser.add_argument(
+            "-m",
+            "--model",
+            default="realtime-x2",
+            help="a name from 'upfrost models' or a .upf file (default: %(default)s)",
+        )
     parser.add_argument(
         "--device",
         metavar="N|NAME",
@@ -234,6 +238,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     _add_upscale(commands)
     add_video(commands)
     add_compare(commands)
+    add_eval(commands)
     _add_devices(commands)
     _add_models(commands)
     _add_info(commands)

@@ -85,10 +85,13 @@ def add_video(commands: _Commands) -> None:
         "--preset", metavar="NAME", help="the encoder's: fast, medium, slow, …"
     )
     parser.add_argument(
-        "--start", type=_time, metavar="T", help="leave out what is before: 90, 1:30.5"
+        "--start",
+        type=parse_time,
+        metavar="T",
+        help="leave out what is before: 90, 1:30.5",
     )
     parser.add_argument(
-        "--duration", type=_time, metavar="T", help="how much to upscale"
+        "--duration", type=parse_time, metavar="T", help="how much to upscale"
     )
     parser.add_argument(
         "--deinterlace",
@@ -101,7 +104,7 @@ def add_video(commands: _Commands) -> None:
     )
     parser.add_argument(
         "--segment",
-        type=_time,
+        type=parse_time,
         metavar="T",
         help="seconds of video that an interruption can cost (default: 2)",
     )
@@ -178,7 +181,7 @@ def _summary(record: VideoRecord) -> str:
     )
 
 
-def _time(text: str) -> Fraction:
+def parse_time(text: str) -> Fraction:
     """Seconds of ``90``, ``1:30.5`` or ``0:01:30``."""
     try:
         total = Fraction(0)

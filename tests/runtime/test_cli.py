@@ -30,7 +30,7 @@ from upfrost.modelfile import bundled_models
 
 FAKE = Path(__file__).with_name("fakes.py")
 REAL = ["-m", "upfrost.cli"]
-COMMANDS = ["upscale", "video", "compare", "devices", "models", "info"]
+COMMANDS = ["upscale", "video", "compare", "eval", "devices", "models", "info"]
 PANVK = os.environ.get("UPFROST_PANVK")
 
 

@@ -34,7 +34,20 @@ from upfrost.plan import compile_graph, make_plan
 
 HEIGHT, WIDTH = 540, 960
 LINE = 64  # bytes of a cache line
-OTHER_TRIPS = 4  # of a loop in other kernels: over pixels or lanes, at most
+# Kernels without convolutions, with the specialization constants of a usual use.
+OTHERS: dict[str, tuple[int, ...]] = {
+    "unpack": (3,),
+    "pack": (3, kernels.float_word(1.0), 2, kernels.MODES["bilinear"], 2, 1),
+    "pixel_shuffle": (2, 3),
+    "resize": (kernels.MODES["bicubic"], 2, 1),
+    "elementwise": (7, 1, 1),
+    "pad": (0, 1, 1),
+    "max_pool": (2, 2, 2, 2),
+    "gather": (2, 16),
+    "band_sums": (),
+    "mean": (),
+}
+OTHER_TRIPS = 4  # of a loop in them: over pixels or lanes
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 
 
@@ -402,6 +415,20 @@ def layer_row(
     }
 
 
+def other_row(panvk: Path, gpu: Gpu, shader: str, constants: tuple[int, ...]) -> Row:
+    code = compiled(panvk, shader, constants, gpu.name)
+    total = count(code, 0, len(code.slots) - 1, [1] * len(code.slots))
+    return {
+        "GPU": gpu.name,
+        "kernel": shader,
+        "spills:fills": f"{code.spills}:{code.fills}",
+        "threads": {1: "half", 2: "full"}[code.threads],
+        "slots": int(total.slots),
+        "loops": len(code.loops),
+        "loads and stores": int(total.accesses),
+    }
+
+
 def model_row(panvk: Path, gpu: Gpu, name: str, precision: Precision) -> Row:
     graph = read_model(find_model(name))
     plan = make_plan(compile_graph(graph, MALI, precision), HEIGHT, WIDTH)
@@ -451,6 +478,17 @@ def main() -> None:
             "layer",
             "ms: by the cost model of docs/mali.md, not measured",
         ],
+    )
+    publish(
+        "mali_others",
+        "The other kernels by Mesa's Mali compiler",
+        [
+            other_row(panvk, gpu, f"{name}-{precision}", constants)
+            for gpu in GPUS
+            for precision in PRECISIONS
+            for name, constants in OTHERS.items()
+        ],
+        ["slots: of one invocation, loops counted once"],
     )
     publish(
         "mali_models",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from benchmarks.mali_static import (
     GPUS,
+    OTHERS,
     Code,
     Convolution,
     Gpu,
@@ -18,7 +19,7 @@ from benchmarks.mali_static import (
     parse_valhall,
 )
 
-from upfrost.kernels import Precision
+from upfrost.kernels import FAMILIES, VARIANTS, Precision
 
 VALHALL = """
    IADD_IMM.i32 r5, 0x0, #0x0
@@ -75,6 +76,12 @@ def layer(in_quads: int) -> Convolution:
 def test_a_loop_whose_products_are_not_the_layer_s_is_refused() -> None:
     with pytest.raises(ValueError, match="3456 expected"):
         executions(code(VALHALL, "g610"), layer(4))
+
+
+def test_every_kernel_has_a_row() -> None:
+    sources = {variant.source for variant in VARIANTS.values()}
+    convolutions = {kernel.source for f in FAMILIES for kernel in f.kernels}
+    assert sources - convolutions - {"clear"} == set(OTHERS)
 
 
 PANVK = os.environ.get("UPFROST_PANVK")

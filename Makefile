@@ -1,11 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint shaders clean
+.PHONY: help demo gstreamer test lint shaders clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON_FOLDERS := runtime exporter training benchmarks tools tests
 
 help:
 	@echo "make demo     set up, and upscale the pictures of examples/ into demo/"
+	@echo "make gstreamer  set up the GStreamer element upfrostscale"
 	@echo "make test     set up, lint, check types, run every test"
 	@echo "make lint     ruff and mypy alone"
 	@echo "make shaders  compile shaders/ to runtime/upfrost/spirv/"
@@ -14,6 +15,9 @@ help:
 demo:
 	@tools/setup.sh run
 	@.venv/bin/python tools/demo.py
+
+gstreamer:
+	@tools/gstreamer.sh
 
 test: lint
 	@.venv/bin/python -m pytest --numprocesses auto
@@ -30,5 +34,5 @@ shaders:
 	@.venv/bin/python shaders/build.py
 
 clean:
-	rm -rf .venv demo setup.log .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-gstreamer demo setup.log .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find $(wildcard $(PYTHON_FOLDERS)) -name __pycache__ -prune -exec rm -rf {} +

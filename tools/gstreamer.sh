@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Sets up the GStreamer element upfrostscale: Debian's packages, and an environment of
+# Debian's own python3, which is the Python that GStreamer's plugin loader has in it.
+#
+# usage: tools/gstreamer.sh
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+packages=(gstreamer1.0-python3-plugin-loader python3-gi python3-gst-1.0 python3-venv
+    gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good
+    gstreamer1.0-tools)
+missing=()
+for package in "${packages[@]}"; do
+    [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] \
+        || missing+=("$package")
+done
+if ((${#missing[@]})) && [[ -z ${UPFROST_SKIP_PACKAGES:-} ]]; then
+    echo "  Debian packages missing: ${missing[*]}"
+    root=()
+    ((EUID == 0)) || root=(sudo)
+    "${root[@]}" apt-get update >/dev/null
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 \
+        install --yes --no-install-recommends "${missing[@]}" >/dev/null
+fi
+venv=$PWD/.venv-gstreamer
+UPFROST_VENV=$venv UPFROST_VENV_OPTIONS=--system-site-packages PYTHON=/usr/bin/python3 \
+    tools/setup.sh run
+cat >"$venv/gstreamer.sh" <<SHELL
+# . ${venv##*/}/gstreamer.sh: this shell's GStreamer finds upfrostscale.
+. "$venv/bin/activate"
+export GST_PLUGIN_PATH="$PWD/runtime/gstreamer\${GST_PLUGIN_PATH:+:\$GST_PLUGIN_PATH}"
+# A registry of its own: one in which a scan without upfrost failed would stay so.
+export GST_REGISTRY="$venv/registry.bin"
+SHELL
+cat <<TEXT
+  The element is ready in a shell after:
+    . .venv-gstreamer/gstreamer.sh
+  for example:
+    gst-launch-1.0 filesrc location=clip.mp4 ! decodebin ! videoconvert \\
+        ! upfrostscale ! videoconvert ! autovideosink
+TEXT

@@ -18,8 +18,8 @@ PROBE_FRAMES = 16
 # Each line of the log says how bad it is: "[mp4 @ 0x55…] [error] moov atom not found".
 LOG = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info")
 _FRAME = re.compile(
-    r"n: *\d+ pts: *(?P<pts>\S+) pts_time:\S+ +(?:duration: *(?P<duration>\d+).*?)?"
-    r" ?fmt:(?P<format>\S+) .*?sar:(?P<sar>\d+/\d+) s:(?P<width>\d+)x(?P<height>\d+)"
+    r"n: *\d+ pts: *(?P<pts>\S+) pts_time:\S+ (?:.*?duration: *(?P<duration>\d+) )?"
+    r".*?fmt:(?P<format>\S+) .*?sar:(?P<sar>\d+/\d+) s:(?P<width>\d+)x(?P<height>\d+)"
     r" i:(?P<interlaced>\w)"
 )
 _CONFIG = re.compile(r"config in time_base: (\d+)/(\d+), frame_rate: (\d+)/(\d+)")

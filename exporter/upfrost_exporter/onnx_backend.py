@@ -309,7 +309,6 @@ _GATE: _Steps = [("Mul", "x", 1 / 6), ("Add", "last", 0.5), ("Clip", "last", 0.0
 _FUNCTIONS: Mapping[str, _Steps] = {
     "abs": [("Abs", "x")],
     "elu": [("Elu", "x")],
-    "erf": [("Erf", "x")],
     "exp": [("Exp", "x")],
     "gelu": [
         ("Mul", "x", math.sqrt(0.5)),

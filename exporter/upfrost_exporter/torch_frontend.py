@@ -1025,7 +1025,6 @@ HANDLERS: Mapping[str, Handler] = {
     ),
     "aten.abs.default": _unary("abs"),
     "aten.elu.default": _elu,
-    "aten.erf.default": _unary("erf"),
     "aten.exp.default": _unary("exp"),
     "aten.gelu.default": _gelu,
     "aten.hardsigmoid.default": _unary("hardsigmoid"),

@@ -318,7 +318,6 @@ class Unary(Node):
     function: Literal[
         "abs",
         "elu",  # alpha = 1
-        "erf",
         "exp",
         "gelu",  # by the error function
         "gelu_tanh",

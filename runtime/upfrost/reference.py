@@ -288,7 +288,6 @@ def _gelu_tanh(x: _Sums) -> _Sums:
 _FUNCTIONS: Mapping[str, Callable[[_Sums], _Sums]] = {
     "abs": np.abs,
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
-    "erf": _erf,
     "exp": np.exp,
     "gelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
     "gelu_tanh": _gelu_tanh,

@@ -43,7 +43,6 @@ Mode = Literal["nearest", "bilinear", "bicubic"]
 Function = Literal[
     "abs",
     "elu",
-    "erf",
     "exp",
     "gelu",
     "gelu_tanh",
@@ -258,7 +257,6 @@ def test_resize_to_fewer_pixels(
 FUNCTIONS: dict[Function, Callable[[torch.Tensor], torch.Tensor]] = {
     "abs": torch.abs,
     "elu": functional.elu,
-    "erf": torch.erf,
     "exp": torch.exp,
     "gelu": functional.gelu,
     "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),

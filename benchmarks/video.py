@@ -5,7 +5,7 @@ usage: python -m benchmarks.video [--frames N] [--size WxH] [--model MODEL]
 A clip in which every frame differs is upscaled by the command `upfrost video`. Overlap:
 the time from start to end over the time spent in the network, 1 when the device waits
 for nothing. Memory: the proportional set size of the command and all its processes,
-read twice a second; growth is that of the mean of the last fifth over the mean of the
+read twice a second; growth is that of the last fifth's median over the median of the
 fifth that follows the first 500 frames.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -63,8 +64,9 @@ def main() -> None:
     # The last sample may be of processes that are ending.
     kept = [(moment, size) for moment, size in samples[:-1] if moment >= warm]
     fifth = max(1, len(kept) // 5)
-    early = sum(size for _, size in kept[:fifth]) / fifth
-    late = sum(size for _, size in kept[-fifth:]) / fifth
+    # Medians: for moments, two encoders live, the one of the last segment ending.
+    early = statistics.median(size for _, size in kept[:fifth])
+    late = statistics.median(size for _, size in kept[-fifth:])
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "video-memory.svg").write_text(
         line_chart("Memory of all processes, MB", "seconds", {"memory": samples}) + "\n"

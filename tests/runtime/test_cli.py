@@ -528,7 +528,9 @@ def test_a_call_that_does_not_return_is_ended_too(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         _, text = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert text.splitlines()[-1] == "upfrost: stopped"
+    # On a busy machine the signal may come just before the call begins; the line then
+    # names the signal.
+    assert text.splitlines()[-1].startswith("upfrost: stopped")
     assert files(tmp_path / "out") == ["a-x2.png"]
 
 

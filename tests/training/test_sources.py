@@ -132,7 +132,7 @@ def test_scaled_recompressed_and_mirrored_pictures_are_known(tmp_path: Path) -> 
 
 
 def package(folder: Path) -> Path:
-    """A `.deb` of the known package palapeli-data, with three pictures."""
+    """A `.deb` of the known package palapeli-data, with three pictures and an example."""
     root = folder / "root"
     pictures = root / "usr/share/palapeli/collection"
     documents = root / "usr/share/doc/palapeli-data"
@@ -140,6 +140,7 @@ def package(folder: Path) -> Path:
         path.mkdir(parents=True)
     for seed in range(3):
         Image.fromarray(noise(seed)).save(pictures / f"{seed}.jpg", quality=98)
+    Image.fromarray(noise(9)).save(pictures / "citrus-fruits.jpg", quality=98)
     (documents / "copyright").write_text(COPYRIGHT)
     (root / "DEBIAN/control").write_text(
         "Package: palapeli-data\nVersion: 1\nArchitecture: all\n"
@@ -175,6 +176,19 @@ def test_a_package_becomes_pictures_and_an_attribution(tmp_path: Path) -> None:
     assert "[Blue cat (1)](https://example.org" in text
     assert "001-palapeli-data-2.png: Debian package palapeli-data" in text
     assert "2001 Ann; 2002 Bob; GPL-2+" in text
+
+
+def test_pictures_that_show_their_compression_are_scaled_down_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = package(tmp_path)
+    lossy = sources.DebianSource(
+        "palapeli-data", ("usr/share/palapeli/collection/0.jpg",), shrink=2
+    )
+    monkeypatch.setattr(sources, "DEBIAN_SOURCES", (lossy,))
+    assert prepare([archive], [], [], tmp_path / "out", lambda line: None) == 1
+    with Image.open(next((tmp_path / "out").glob("*.png"))) as picture:
+        assert picture.size == (256, 256)
 
 
 def test_an_unknown_package_is_refused(

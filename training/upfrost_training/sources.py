@@ -46,6 +46,10 @@ class DebianSource:
 
     package: str
     patterns: tuple[str, ...]
+    # Those among them that are shown in examples/, and so are never trained on.
+    shown: tuple[str, ...] = ()
+    # What they are scaled down by first: small lossy files show their compression.
+    shrink: int = 1
 
 
 # The rest of these packages is drawings, gradients and the same picture cut to other
@@ -63,12 +67,21 @@ DEBIAN_SOURCES = (
                 "explore_world_music",
             )
         ),
+        shrink=2,
     ),
-    DebianSource("lomiri-wallpapers-16.04", ("usr/share/backgrounds/*.jpg",)),
+    DebianSource(
+        "lomiri-wallpapers-16.04",
+        ("usr/share/backgrounds/*.jpg",),
+        shown=("*/friends_by_*",),
+    ),
     DebianSource("lomiri-wallpapers-20.04", ("usr/share/backgrounds/*.jpg",)),
     DebianSource("lxqt-themes", ("usr/share/lxqt/wallpapers/[a-dV]*",)),
     DebianSource("mate-backgrounds", ("usr/share/backgrounds/mate/nature/*.jpg",)),
-    DebianSource("palapeli-data", ("usr/share/palapeli/collection/*.jpg",)),
+    DebianSource(
+        "palapeli-data",
+        ("usr/share/palapeli/collection/*.jpg",),
+        shown=("*/european-honey-bee.*", "*/cincinnati-bridge.*", "*/citrus-fruits.*"),
+    ),
     DebianSource(
         "plasma-workspace-wallpapers",
         (
@@ -177,8 +190,8 @@ def credit_for(path: str, package: str, entries: list[tuple[str, str, str]]) -> 
 def debian_pictures(archive: Path) -> Iterator[tuple[str, Picture, Credit]]:
     """(name, picture, credit) of the photographs in a downloaded `.deb`."""
     package = archive.name.split("_")[0]
-    sources = [s for s in DEBIAN_SOURCES if s.package == package]
-    if not sources:
+    source = next((s for s in DEBIAN_SOURCES if s.package == package), None)
+    if source is None:
         known = ", ".join(s.package for s in DEBIAN_SOURCES)
         raise DataError(f"{archive}: not one of the known packages: {known}")
     with tempfile.TemporaryDirectory() as unpacked:
@@ -187,13 +200,19 @@ def debian_pictures(archive: Path) -> Iterator[tuple[str, Picture, Credit]]:
         copyright_file = root / "usr/share/doc" / package / "copyright"
         entries = read_copyright(copyright_file.read_text(encoding="utf-8"))
         for path, content in _files(root):
-            if not any(fnmatchcase(path, p) for p in sources[0].patterns):
+            if not any(fnmatchcase(path, p) for p in source.patterns):
+                continue
+            if any(fnmatchcase(path, p) for p in source.shown):
                 continue
             try:
                 with Image.open(io.BytesIO(content)) as image:
                     picture = np.array(image.convert("RGB"))
             except OSError:
                 continue
+            if source.shrink > 1:
+                picture = shrink(
+                    crop_to_multiple(picture, source.shrink), source.shrink
+                )
             yield (
                 f"{package}-{PurePosixPath(path).stem}",
                 picture,

@@ -132,7 +132,7 @@ def test_scaled_recompressed_and_mirrored_pictures_are_known(tmp_path: Path) -> 
 
 
 def package(folder: Path) -> Path:
-    """A `.deb` of the known package palapeli-data, with three pictures and an example."""
+    """A `.deb` of the package palapeli-data, with three pictures and one example."""
     root = folder / "root"
     pictures = root / "usr/share/palapeli/collection"
     documents = root / "usr/share/doc/palapeli-data"
@@ -186,7 +186,7 @@ def test_pictures_that_show_their_compression_are_scaled_down_first(
         "palapeli-data", ("usr/share/palapeli/collection/0.jpg",), shrink=2
     )
     monkeypatch.setattr(sources, "DEBIAN_SOURCES", (lossy,))
-    assert prepare([archive], [], [], tmp_path / "out", lambda line: None) == 1
+    assert prepare([archive], [], [], tmp_path / "out", print) == 1
     with Image.open(next((tmp_path / "out").glob("*.png"))) as picture:
         assert picture.size == (256, 256)
 

@@ -14,17 +14,17 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING
 
-from upfrost import __version__
+from upfrost import __version__, arguments
+from upfrost.arguments import Parser
 from upfrost.comparecli import add_compare
 from upfrost.evalcli import add_eval
 from upfrost.signals import Stopped, prompt_stop
 from upfrost.videocli import add_video
 
 if TYPE_CHECKING:
-    from upfrost.graph import Graph
-    from upfrost.upscaler import Upscaler
+    from upfrost.arguments import Commands
 
 # Other packages of the project add commands through entry points of this group: each
 # names a function that gets the object of `add_subparsers` and adds its parser with
@@ -86,17 +86,6 @@ examples:
 """
     + EXIT_CODES
 )
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"upfrost: {message} (see '{self.prog} --help')\n")
-
-
-# argparse has no public name for what `add_subparsers` returns.
-_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -167,63 +156,8 @@ def _clean_up() -> None:
     os.write(2, b"upfrost: stopped\n")
 
 
-def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
-    """The upscaler that the arguments of `add_device_arguments` ask for."""
-    from upfrost.upscaler import Upscaler
-    from upfrost.watchdog import Watchdog
-
-    return Upscaler(
-        graph,
-        device=options.device,
-        precision=options.precision,
-        tile=options.tile,
-        memory=options.memory,
-        watch=Watchdog(
-            "upfrost: the device does not answer; nothing more was written. "
-            "The kernel's log (dmesg) may say why"
-        ),
-    )
-
-
-def add_device_arguments(
-    parser: argparse.ArgumentParser, *, model: bool = True
-) -> None:
-    """Model, device, precision, tile and memory, for every command that upscales."""
-    if model:
-        parser.add_argument(
-            "-m",
-            "--model",
-            default="realtime-x2",
-            help="a name from 'upfrost models' or a .upf file (default: %(default)s)",
-        )
-    parser.add_argument(
-        "--device",
-        metavar="N|NAME",
-        help="a number or part of a name from 'upfrost devices' (default: the best)",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=("auto", "fp16", "fp32"),
-        default="auto",
-        help="of values on the device (default: auto, fp16 on a GPU)",
-    )
-    parser.add_argument(
-        "--tile",
-        type=_tile,
-        default=None,
-        metavar="N|auto",
-        help="largest side of a tile in pixels (default: auto, what memory allows)",
-    )
-    parser.add_argument(
-        "--memory",
-        type=_megabytes,
-        metavar="MB",
-        help="device memory to use (default: a share of what there is)",
-    )
-
-
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="upfrost",
         description="Super-resolution on the GPU, for boards with open drivers.",
         epilog=MAIN_EPILOG,
@@ -233,7 +167,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"upfrost {__version__}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(
-        title="commands", metavar="COMMAND", parser_class=_Parser
+        title="commands", metavar="COMMAND", parser_class=Parser
     )
     _add_upscale(commands)
     add_video(commands)
@@ -257,14 +191,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_upscale(commands: _Commands) -> None:
-    parser = commands.add_parser(
-        "upscale",
-        help="upscale pictures",
-        description=UPSCALE_HELP,
-        epilog=UPSCALE_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+def _add_upscale(commands: Commands) -> None:
+    parser = arguments.add_command(
+        commands, "upscale", "upscale pictures", UPSCALE_HELP, UPSCALE_EPILOG
     )
     parser.add_argument(
         "inputs", nargs="+", metavar="IN", help="a file, a folder or a quoted glob"
@@ -297,17 +226,14 @@ def _add_upscale(commands: _Commands) -> None:
     existing.add_argument(
         "--skip-existing", action="store_true", help="leave out what is done already"
     )
-    add_device_arguments(parser)
+    arguments.add_device_arguments(parser)
     parser.add_argument(
         "--max-megapixels",
-        type=_positive,
+        type=arguments.positive,
         metavar="N",
         help="refuse larger pictures, as decompression bombs (default: 179)",
     )
-    parser.add_argument("--json", action="store_true", help="results on stdout")
-    parser.add_argument(
-        "-q", "--quiet", action="store_true", help="no progress, only what is wrong"
-    )
+    arguments.add_report_arguments(parser)
     parser.set_defaults(run=_upscale)
 
 
@@ -342,19 +268,15 @@ def _upscale(options: argparse.Namespace) -> int:
             print(record.to_json(), flush=True)
 
     try:
-        with open_upscaler(graph, options) as upscaler:
-            if not upscaler.device.is_gpu and options.device is None:
-                status.warn(
-                    f"upfrost: no GPU, this runs on the CPU ({upscaler.device.name}) "
-                    "and is slow; 'upfrost devices' says what to do"
-                )
+        with arguments.open_upscaler(graph, options) as upscaler:
+            arguments.warn_of_cpu(upscaler, options, status)
             failed = batch.run_batch(plan, upscaler, settings, status, emit)
     finally:
         status.clear()
     return 1 if failed else 0
 
 
-def _add_devices(commands: _Commands) -> None:
+def _add_devices(commands: Commands) -> None:
     parser = commands.add_parser(
         "devices",
         help="list what upfrost can run on",
@@ -407,7 +329,7 @@ def _devices(options: argparse.Namespace) -> int:
     return _fail(1, problem) if problem else 0
 
 
-def _add_models(commands: _Commands) -> None:
+def _add_models(commands: Commands) -> None:
     parser = commands.add_parser(
         "models",
         help="list the models that come with upfrost",
@@ -447,7 +369,7 @@ def _models(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_info(commands: _Commands) -> None:
+def _add_info(commands: Commands) -> None:
     parser = commands.add_parser(
         "info",
         help="say what a model is",
@@ -525,22 +447,8 @@ def _bytes(count: int) -> str:
     return f"{count} bytes"
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a positive number, found {text!r}")
-    return int(text)
-
-
-def _megabytes(text: str) -> int:
-    return _positive(text) * 1_000_000
-
-
-def _tile(text: str) -> int | None:
-    return None if text == "auto" else _positive(text)
-
-
 def _quality(text: str) -> int:
-    value = _positive(text)
+    value = arguments.positive(text)
     if value > 100:
         raise argparse.ArgumentTypeError(f"expected 1 to 100, found {text}")
     return value

@@ -6,11 +6,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
+
+from upfrost import arguments
 
 if TYPE_CHECKING:
-    # Its parsers are of a class that is the command's own.
-    _Commands: TypeAlias = "argparse._SubParsersAction[Any]"
+    from upfrost.arguments import Commands
 
 HELP = """\
 Write a page that shows pictures, or moments of videos, against each other under
@@ -33,17 +34,10 @@ and for each video its means and the values of each frame.
 """
 
 
-def add_compare(commands: _Commands) -> None:
+def add_compare(commands: Commands) -> None:
     """Add the command's parser."""
-    from upfrost.cli import add_device_arguments
-
-    parser = commands.add_parser(
-        "compare",
-        help="show pictures or videos against each other",
-        description=HELP,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = arguments.add_command(
+        commands, "compare", "show pictures or videos against each other", HELP, EPILOG
     )
     parser.add_argument("inputs", nargs="+", metavar="FILE", help="pictures, or videos")
     parser.add_argument(
@@ -61,23 +55,20 @@ def add_compare(commands: _Commands) -> None:
         metavar="N",
         help="moments of a video to show (default: %(default)s)",
     )
-    add_device_arguments(parser)
-    parser.add_argument("--ffmpeg", metavar="FILE", help="the ffmpeg to call")
-    parser.add_argument("--json", action="store_true", help="metrics on stdout")
-    parser.add_argument(
-        "-q", "--quiet", action="store_true", help="no progress, only what is wrong"
-    )
+    arguments.add_device_arguments(parser)
+    arguments.add_ffmpeg_argument(parser)
+    arguments.add_report_arguments(parser, "metrics on stdout")
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from upfrost import batch, cli, compare, modelfile
+    from upfrost import batch, compare, modelfile
     from upfrost.frames import Bytes
     from upfrost.status import Status
 
     status = Status(sys.stderr, quiet=options.quiet)
     graph = modelfile.read_model(modelfile.find_model(options.model))
-    with cli.open_upscaler(graph, options) as upscaler:
+    with arguments.open_upscaler(graph, options) as upscaler:
 
         def upscale(pixels: Bytes) -> Bytes:
             return batch.upscale_channels(upscaler, pixels)

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
+
+from upfrost import arguments
 
 if TYPE_CHECKING:
-    # Its parsers are of a class that is the command's own.
-    _Commands: TypeAlias = "argparse._SubParsersAction[Any]"
+    from upfrost.arguments import Commands
 
 HELP = """\
 Measure how good a model is, beside nearest, bilinear, bicubic and Lanczos."""
@@ -32,18 +33,10 @@ what is measured:
 """
 
 
-def add_eval(commands: _Commands) -> None:
+def add_eval(commands: Commands) -> None:
     """Add the command's parser."""
-    from upfrost.cli import add_device_arguments
-    from upfrost.videocli import parse_time
-
-    parser = commands.add_parser(
-        "eval",
-        help="measure how good a model is",
-        description=HELP,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = arguments.add_command(
+        commands, "eval", "measure how good a model is", HELP, EPILOG
     )
     parser.add_argument("model", metavar="MODEL", help="a name or a .upf file")
     parser.add_argument(
@@ -51,14 +44,14 @@ def add_eval(commands: _Commands) -> None:
     )
     parser.add_argument(
         "--frames",
-        type=_count,
+        type=arguments.positive,
         default=48,
         metavar="N",
         help="of each video (default: %(default)s)",
     )
     parser.add_argument(
         "--start",
-        type=parse_time,
+        type=arguments.time,
         default=Fraction(0),
         metavar="T",
         help="where in each video to begin: 90, 1:30.5",
@@ -66,14 +59,14 @@ def add_eval(commands: _Commands) -> None:
     parser.add_argument(
         "--plot", metavar="FILE", help="an SVG of VMAF over the video's frames"
     )
-    add_device_arguments(parser, model=False)
-    parser.add_argument("--ffmpeg", metavar="FILE", help="the ffmpeg to call")
+    arguments.add_device_arguments(parser, model=False)
+    arguments.add_ffmpeg_argument(parser)
     parser.add_argument("--json", action="store_true", help="the same as one array")
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from upfrost import cli, evaluate, modelfile
+    from upfrost import evaluate, modelfile
     from upfrost.batch import UsageError
     from upfrost.chart import line_chart
     from upfrost.ffmpeg import find_ffmpeg
@@ -85,7 +78,7 @@ def _run(options: argparse.Namespace) -> int:
         raise UsageError("--plot draws one video; name one")
     graph = modelfile.read_model(modelfile.find_model(options.model))
     results: list[dict[str, object]] = []
-    with cli.open_upscaler(graph, options) as upscaler:
+    with arguments.open_upscaler(graph, options) as upscaler:
         for path in paths:
             if path.is_dir():
                 pairs = evaluate.evaluate_pairs(path, upscaler)
@@ -132,9 +125,3 @@ def _print_table(path: Path, means: Mapping[str, Mapping[str, float]]) -> None:
         lines.append(f"  {way:{width}}{cells}")
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a positive number, found {text!r}")
-    return int(text)

@@ -6,13 +6,13 @@ import argparse
 import sys
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
+
+from upfrost import arguments
 
 if TYPE_CHECKING:
+    from upfrost.arguments import Commands
     from upfrost.video import VideoRecord
-
-    # Its parsers are of a class that is the command's own.
-    _Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 
 # Not taken from `upfrost.encode`, which --help has no need to load.
 CODEC_NAMES = ("h264", "h265", "av1", "vp9", "ffv1")
@@ -55,18 +55,9 @@ second, speed (1 is real time), seconds for each phase, notes.
 """
 
 
-def add_video(commands: _Commands) -> None:
+def add_video(commands: Commands) -> None:
     """Add the command's parser."""
-    from upfrost.cli import add_device_arguments
-
-    parser = commands.add_parser(
-        "video",
-        help="upscale a video",
-        description=HELP,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = arguments.add_command(commands, "video", "upscale a video", HELP, EPILOG)
     parser.add_argument("input", metavar="IN", help="a video file")
     parser.add_argument("output", metavar="OUT", help="the upscaled video")
     parser.add_argument(
@@ -86,12 +77,12 @@ def add_video(commands: _Commands) -> None:
     )
     parser.add_argument(
         "--start",
-        type=parse_time,
+        type=arguments.time,
         metavar="T",
         help="leave out what is before: 90, 1:30.5",
     )
     parser.add_argument(
-        "--duration", type=parse_time, metavar="T", help="how much to upscale"
+        "--duration", type=arguments.time, metavar="T", help="how much to upscale"
     )
     parser.add_argument(
         "--deinterlace",
@@ -104,7 +95,7 @@ def add_video(commands: _Commands) -> None:
     )
     parser.add_argument(
         "--segment",
-        type=parse_time,
+        type=arguments.time,
         metavar="T",
         help="seconds of video that an interruption can cost (default: 2)",
     )
@@ -115,17 +106,14 @@ def add_video(commands: _Commands) -> None:
     existing.add_argument(
         "--overwrite", action="store_true", help="replace OUT, begin anew"
     )
-    add_device_arguments(parser)
-    parser.add_argument("--ffmpeg", metavar="FILE", help="the ffmpeg to call")
-    parser.add_argument("--json", action="store_true", help="results on stdout")
-    parser.add_argument(
-        "-q", "--quiet", action="store_true", help="no progress, only what is wrong"
-    )
+    arguments.add_device_arguments(parser)
+    arguments.add_ffmpeg_argument(parser)
+    arguments.add_report_arguments(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from upfrost import cli, modelfile, video
+    from upfrost import modelfile, video
     from upfrost.ffmpeg import find_ffmpeg
     from upfrost.status import Status
 
@@ -148,12 +136,8 @@ def _run(options: argparse.Namespace) -> int:
     find_ffmpeg(options.ffmpeg)
     graph = modelfile.read_model(modelfile.find_model(options.model))
     try:
-        with cli.open_upscaler(graph, options) as upscaler:
-            if not upscaler.device.is_gpu and options.device is None:
-                status.warn(
-                    f"upfrost: no GPU, this runs on the CPU ({upscaler.device.name}) "
-                    "and is slow; 'upfrost devices' says what to do"
-                )
+        with arguments.open_upscaler(graph, options) as upscaler:
+            arguments.warn_of_cpu(upscaler, options, status)
             video.upscale_video(source, target, upscaler, settings, status, record)
     except Exception as error:
         record.error = str(error)
@@ -179,22 +163,6 @@ def _summary(record: VideoRecord) -> str:
         f"{record.frames} frames in {duration(record.seconds['all'])}, "
         f"{record.frames_per_second:.2f} frames/s"
     )
-
-
-def parse_time(text: str) -> Fraction:
-    """Seconds of ``90``, ``1:30.5`` or ``0:01:30``."""
-    try:
-        total = Fraction(0)
-        for part in text.split(":"):
-            value = Fraction(part)
-            if value < 0 or "/" in part:
-                raise ValueError
-            total = total * 60 + value
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected a time such as 90 or 1:30.5, found {text!r}"
-        ) from None
-    return total
 
 
 def _quality(text: str) -> int:

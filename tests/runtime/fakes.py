@@ -24,7 +24,7 @@ from typing import Literal, Self
 
 import numpy as np
 
-from upfrost import cli, streams
+from upfrost import arguments, cli, streams
 from upfrost.device import DeviceInfo, DeviceLostError, OutOfDeviceMemoryError
 from upfrost.graph import Graph
 from upfrost.images import Pixels
@@ -142,7 +142,7 @@ def picture(height: int = 6, width: int = 9, first: int = 200) -> Pixels:
 
 
 def open_fake(graph: Graph, options: argparse.Namespace) -> FakeUpscaler:
-    """Takes the place of `cli.open_upscaler`."""
+    """Takes the place of `arguments.open_upscaler`."""
     kind: Literal["integrated", "cpu"] = (
         "cpu" if os.environ.get("FAKE_CPU") else "integrated"
     )
@@ -150,7 +150,7 @@ def open_fake(graph: Graph, options: argparse.Namespace) -> FakeUpscaler:
 
 
 if __name__ == "__main__":
-    cli.open_upscaler = open_fake  # type: ignore[assignment]
+    arguments.open_upscaler = open_fake  # type: ignore[assignment]
     if os.environ.get("FAKE_STREAM"):
         streams.STREAM_ABOVE = 0
     sys.exit(cli.main())

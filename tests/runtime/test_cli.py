@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -27,6 +28,9 @@ from tests.runtime.fakes import UNLUCKY, picture
 from upfrost import Upscaler, __version__, cli
 from upfrost.images import Picture, read_picture, write_picture
 from upfrost.modelfile import bundled_models
+
+if TYPE_CHECKING:
+    from upfrost.arguments import Commands
 
 FAKE = Path(__file__).with_name("fakes.py")
 REAL = ["-m", "upfrost.cli"]
@@ -160,11 +164,11 @@ class OtherCommand:
         self.name = name
         self._missing = missing
 
-    def load(self) -> Callable[[cli._Commands], None]:
+    def load(self) -> Callable[[Commands], None]:
         if self._missing:
             raise ModuleNotFoundError(f"No module named {self._missing!r}")
 
-        def add(commands: cli._Commands) -> None:
+        def add(commands: Commands) -> None:
             parser = commands.add_parser(self.name, help="something else")
             parser.set_defaults(run=lambda _: 7)
 

@@ -48,6 +48,8 @@ _KINDS: dict[int, Kind] = {
 # Names of Mali GPUs of the Valhall architecture and what followed it; those before are
 # Mali-G31, G51, G52, G71, G72 and G76.
 _VALHALL = re.compile(r"Mali-G(57|68|77|78|[3-9][1-9]\d)\b|Immortalis")
+# What lavapipe took for the pipelines of the bundled models was less than this.
+COMPILER_BYTES = 128 << 20
 _PREFERENCE: tuple[Kind, ...] = ("discrete", "integrated", "virtual", "other", "cpu")
 
 
@@ -168,7 +170,12 @@ class Device:
         `DeviceError` where it asks for more than the device's limits.
         """
         _check_limits(plan, self.info)
-        try_allocation(self.info, plan.buffer_bytes)
+        sizes = plan.buffer_bytes
+        if self.info.kind == "cpu":
+            # Of the same memory are the zeros that Kompute copies into a buffer, and
+            # what the driver takes to compile: it aborts where it gets none.
+            sizes = (*sizes, max(sizes) + COMPILER_BYTES)
+        try_allocation(self.info, sizes)
         try:
             return LoadedPlan(self._manager, plan, self._constant, inspect=inspect)
         except MemoryError as error:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,6 +148,7 @@ def test_a_failed_allocation_halves_the_tile_and_says_so(
             refused.append(sum(sizes))
             raise OutOfDeviceMemoryError("the device is full")
 
+    monkeypatch.setattr(device_module, "COMPILER_BYTES", 0)
     monkeypatch.setattr(device_module, "try_allocation", small_device)
     with Upscaler(graph) as upscale:
         assert np.array_equal(upscale(picture), expected)
@@ -152,6 +157,52 @@ def test_a_failed_allocation_halves_the_tile_and_says_so(
     sides = [80, *(int(match[1]) for match in matches if match)]
     assert len(refused) == len(matches) == len(sides) - 1 >= 2
     assert all(2 * after <= before for before, after in itertools.pairwise(sides))
+
+
+# Run by a process of its own, since the limit holds for the whole process.
+WITH_LITTLE_MEMORY = """
+import logging, resource, sys
+import numpy as np
+from tests import graphs
+from upfrost import Upscaler
+
+logging.basicConfig(format="%(message)s")
+picture = np.load(sys.argv[1])
+with Upscaler(graphs.plain_network(seed=1), memory=1 << 30) as upscale:
+    upscale(picture[:64, :64])
+    with open("/proc/self/statm") as file:
+        limit = int(file.read().split()[0]) * resource.getpagesize()
+    limit += int(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    result = upscale(picture)
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+    np.save(sys.argv[1], result)
+"""
+
+
+def test_a_limit_of_the_system_on_memory_halves_the_tile(tmp_path: Path) -> None:
+    """What `ulimit -v` does: the system refuses, in the middle of the work."""
+    picture = np.random.default_rng(1).integers(0, 256, (700, 700, 3), dtype=np.uint8)
+    with Upscaler(graphs.plain_network(seed=1), memory=1 << 30) as upscale:
+        grid = upscale.tiles(700, 700)
+        assert len(grid) == 1
+        needed = upscale.plan(grid).bytes
+        expected = upscale(picture)
+    file = tmp_path / "picture.npy"
+    np.save(file, picture)
+    # Half of what the buffers need, with what the driver takes to compile.
+    given = needed // 2 + device_module.COMPILER_BYTES
+    found = subprocess.run(
+        [sys.executable, "-c", WITH_LITTLE_MEMORY, str(file), str(given)],
+        # Threads with arenas of their own would map memory as they please.
+        env={**os.environ, "MALLOC_ARENA_MAX": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert re.search(r"does not give \d+ MiB; going on with tiles of", found.stderr)
+    assert np.array_equal(np.load(file), expected)
 
 
 def test_a_device_without_any_memory_is_an_error(

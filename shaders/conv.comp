@@ -36,13 +36,13 @@ void main()
     uint x = FIRST_X;
     uint y = FIRST_Y;
     uint quad = FIRST_QUAD;
-    uint first_quad = uint(parameters[3 * quad + 2].x);
+    uint first_quad = uint(parameters[push.parameters_base + 3 * quad + 2].x);
 
     // Invocations of the margin may begin below the input: they read its last row. Its
     // height is that of the plane here, from the first row of this call on.
     uint last_row = push.source_height - 1;
     uint top = push.source_base + first_quad * push.source_plane - PADDING_LEFT;
-    uint weight = quad * IN_QUADS * ROWS * COLUMNS * 4;
+    uint weight = push.weights_base + quad * IN_QUADS * ROWS * COLUMNS * 4;
 
     // A number that Mesa does not know: it would unroll the taps until they spill.
     uint rows = ROWS + (push.source_stride >> 31);

@@ -17,6 +17,9 @@ layout(push_constant) uniform Push
     LAYOUT(source);
     LAYOUT(target);
     uint other_base;
+    // Layers share buffers: where this one's part begins.
+    uint weights_base;
+    uint parameters_base;
 } push;
 
 layout(constant_id = 0) const uint IN_QUADS = 1;  // that one output quad reads
@@ -38,13 +41,14 @@ layout(constant_id = 0) const uint IN_QUADS = 1;  // that one output quad reads
 void store(vec4 sum, uint quad, uint x, uint y)
 {
     uint element = ELEMENT(target, quad, x, y);
-    vec4 value = sum + parameters[3 * quad];
+    uint parameter = push.parameters_base + 3 * quad;
+    vec4 value = sum + parameters[parameter];
     vec4 other = vec4(0.0);
     if (OTHER != 0)
         other = vec4(others[element - push.target_base + push.other_base]);
     vec4 slope = vec4(0.0);
     if (ACTIVATION == RECTIFY)
-        slope = parameters[3 * quad + 1];
+        slope = parameters[parameter + 1];
     value = finish(value, other, slope);
     target[element] = Quad(inside_or_zero(value, INSIDE(target, x, y)));
 }

@@ -30,7 +30,7 @@ void main()
 
     const uint block = IN_QUADS % 4 == 0 ? 4 : IN_QUADS % 2 == 0 ? 2 : 1;
     uint corner = ELEMENT(source, 0, x, y);
-    uint weight = quad * IN_QUADS * 4;
+    uint weight = push.weights_base + quad * IN_QUADS * 4;
     for (uint input_quad = 0; input_quad < IN_QUADS; input_quad += block) {
 #ifdef FP16
 #define SUM part

@@ -53,7 +53,7 @@ void main()
     uint corner = ELEMENT(source, 0, x, y) - push.source_stride - 1;
     for (uint input_quad = 0; input_quad < IN_QUADS; input_quad++) {
         // From scratch each time: a running index would need one more register.
-        uint weight = (quad * IN_QUADS + input_quad) * 36;
+        uint weight = push.weights_base + (quad * IN_QUADS + input_quad) * 36;
 #ifdef FP16
 #define SUM part
         Quad part[TILE_H];

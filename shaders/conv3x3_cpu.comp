@@ -27,7 +27,7 @@ void main()
     PIXELS sum[j][i] = vec4(0.0);
 
     uint corner = ELEMENT(source, 0, x, y) - push.source_stride - 1;
-    uint weight = quad * IN_QUADS * 36;
+    uint weight = push.weights_base + quad * IN_QUADS * 36;
     for (uint input_quad = 0; input_quad < IN_QUADS; input_quad++) {
 #ifdef FP16
 #define SUM part

@@ -12,6 +12,7 @@ layout(push_constant) uniform Push
     LAYOUT(source);
     LAYOUT(target);
     uint other_base;
+    uint parameters_base;
 } push;
 
 layout(constant_id = 0) const uint CHANNELS = 1;
@@ -28,7 +29,7 @@ void main()
     vec4 other = vec4(0.0);
     if (OTHER != 0)
         other = vec4(others[element - push.source_base + push.other_base]);
-    value = finish(value, other, parameters[3 * quad + 1]);
+    value = finish(value, other, parameters[push.parameters_base + 3 * quad + 1]);
     bvec4 there = lessThan(4 * quad + uvec4(0, 1, 2, 3), uvec4(CHANNELS));
     value = mix(vec4(0.0), value, there);
     target[ELEMENT(target, quad, x, y)]

@@ -7,7 +7,6 @@ docs/vulkan.md: each call is a submission of its own that has been waited for.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import re
@@ -234,8 +233,7 @@ class LoadedPlan:
 
         def submission(call: Call) -> kp.Sequence:
             push = np.array(call.push, np.uint32)
-            # Calls that differ by their push constants alone share a pipeline.
-            alike = dataclasses.replace(call, push=(), label="", macs=0)
+            alike = call.pipeline
             if alike not in algorithms:
                 tensors = [
                     constants[id(item)]

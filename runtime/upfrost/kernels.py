@@ -47,6 +47,7 @@ _ACTIVATIONS = {
     "tanh": 16,
 }
 _UNBOUNDED = 3.0e38
+_SHARED_BYTES = 32 << 20  # most of a constant that several layers share
 _BANDS = 64  # of rows, whose sums make a mean; BANDS of shaders/bands.glsl
 DISPATCH_SECONDS = 0.1  # a Mali job is ended after about half a second
 
@@ -218,6 +219,14 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Of a constant, from element `first` on: a quad of weights, a vec4 else."""
+
+    constant: Constant
+    first: int = 0
+
+
+@dataclass(frozen=True)
 class Call:
     """One dispatch. `Buffer` is a number of the plan's buffers, or data of its own."""
 
@@ -228,6 +237,11 @@ class Call:
     constants: tuple[int, ...]  # specialization constants as 32-bit words
     push: tuple[int, ...]
     macs: int = 0
+
+    @property
+    def pipeline(self) -> Call:
+        """What is the same in calls that can share a pipeline."""
+        return replace(self, push=(), label="", macs=0)
 
 
 @dataclass(frozen=True)
@@ -358,8 +372,8 @@ def pack(
 class PackedConv:
     """A convolution's weights as the kernels read them, whatever the tile size."""
 
-    weights: Constant
-    parameters: Constant
+    weights: Part
+    parameters: Part
     in_quads: int  # input quads that one output quad reads
 
 
@@ -396,7 +410,7 @@ def pack_conv(
         )
     dtype = np.float16 if precision == "fp16" else np.float32
     return PackedConv(
-        Constant(packed.astype(dtype).reshape(-1).view(np.uint32)),
+        Part(Constant(packed.astype(dtype).reshape(-1).view(np.uint32))),
         pack_parameters(out_channels, bias, slopes, firsts),
         in_quads,
     )
@@ -407,7 +421,7 @@ def pack_parameters(
     bias: Tensor | None,
     slopes: Tensor | None,
     firsts: Sequence[int] = (),
-) -> Constant:
+) -> Part:
     """Per output quad three vec4: biases, slopes, and the first input quad."""
     packed = np.zeros((3, 4 * quads(out_channels)), np.float32)
     if bias is not None:
@@ -417,7 +431,37 @@ def pack_parameters(
     if firsts:
         packed[2] = np.repeat(np.asarray(firsts, np.float32), 4)
     by_quad = packed.reshape(3, -1, 4).transpose(1, 0, 2)
-    return Constant(np.ascontiguousarray(by_quad).reshape(-1).view(np.uint32))
+    words = np.ascontiguousarray(by_quad).reshape(-1).view(np.uint32)
+    return Part(Constant(words))
+
+
+def share_constants(parts: Mapping[str, Part], element_bytes: int) -> dict[str, Part]:
+    """The same parts, of few constants.
+
+    Layers that bind the same buffers can share a pipeline, and making one takes a
+    driver's time. `element_bytes` is that of an element: 16, of half precision 8.
+    """
+    shared: dict[str, Part] = {}
+    waiting: list[tuple[str, Part]] = []
+
+    def flush() -> None:
+        words = [part.constant.words for _, part in waiting]
+        firsts = np.cumsum([0, *(each.nbytes for each in words)]) // element_bytes
+        constant = Constant(np.concatenate(words))
+        for (name, _), first in zip(waiting, firsts[:-1], strict=True):
+            shared[name] = Part(constant, int(first))
+        waiting.clear()
+
+    size = 0
+    for name, part in parts.items():
+        size += part.constant.words.nbytes
+        if waiting and size > _SHARED_BYTES:
+            flush()
+            size = part.constant.words.nbytes
+        waiting.append((name, part))
+    if waiting:
+        flush()
+    return shared
 
 
 def conv(
@@ -481,8 +525,8 @@ def _conv_band(
         buffers=(
             source.buffer,
             target.buffer,
-            packed.weights,
-            packed.parameters,
+            packed.weights.constant,
+            packed.parameters.constant,
             other.buffer,
         ),
         grid=(
@@ -495,6 +539,8 @@ def _conv_band(
             *replace(source.layout, height=source.rows).words,
             *layout.words,
             other.layout.base,
+            packed.weights.first,
+            packed.parameters.first,
         ),
         macs=math.prod(shape) * layout.width * min(rows, layout.height),
     )
@@ -552,7 +598,7 @@ def pixel_shuffle(
 
 def elementwise(
     label: str,
-    parameters: Constant,
+    parameters: Part,
     source: Place,
     target: Place,
     epilogue: Epilogue,
@@ -566,10 +612,15 @@ def elementwise(
     return Call(
         shader=f"elementwise-{precision}",
         label=label,
-        buffers=(source.buffer, target.buffer, parameters, other.buffer),
+        buffers=(source.buffer, target.buffer, parameters.constant, other.buffer),
         grid=_grid(target.layout.stride, target.layout.rows, target.layout.quads),
         constants=(target.layout.channels, *epilogue.constants),
-        push=(*source.layout.words, *target.layout.words, other.layout.base),
+        push=(
+            *source.layout.words,
+            *target.layout.words,
+            other.layout.base,
+            parameters.first,
+        ),
     )
 
 

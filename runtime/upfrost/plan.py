@@ -100,15 +100,16 @@ class Program:
     family: Family
     precision: Precision
     packed: Mapping[str, kernels.PackedConv]  # by node name
-    slopes: Mapping[str, kernels.Constant]  # of elementwise steps, by node name
+    slopes: Mapping[str, kernels.Part]  # of elementwise steps, by node name
 
     @property
     def constant_bytes(self) -> int:
         """Bytes of weights on the device."""
-        words = sum(
-            p.weights.words.size + p.parameters.words.size for p in self.packed.values()
-        )
-        return 4 * (words + sum(c.words.size for c in self.slopes.values()))
+        parts = [*self.slopes.values()]
+        for each in self.packed.values():
+            parts += [each.weights, each.parameters]
+        constants = {id(part.constant): part.constant for part in parts}
+        return sum(constant.words.nbytes for constant in constants.values())
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
     tail, in_tail = _match_tail(graph)
     steps = _fuse(graph, in_tail)
     packed: dict[str, kernels.PackedConv] = {}
-    slopes: dict[str, kernels.Constant] = {}
+    slopes: dict[str, kernels.Part] = {}
     channels = infer_channels(graph)
     for step in steps:
         values = _slopes(step.activation, channels[step.output], graph)
@@ -162,6 +163,18 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
             slopes[step.node.name] = kernels.pack_parameters(
                 channels[step.output], None, values
             )
+    weights = kernels.share_constants(
+        {name: each.weights for name, each in packed.items()},
+        4 * _value_bytes(precision),
+    )
+    parameters = kernels.share_constants(
+        slopes | {name: each.parameters for name, each in packed.items()}, 16
+    )
+    packed = {
+        name: replace(each, weights=weights[name], parameters=parameters[name])
+        for name, each in packed.items()
+    }
+    slopes = {name: parameters[name] for name in slopes}
     return Program(graph, steps, tail, family, precision, packed, slopes)
 
 

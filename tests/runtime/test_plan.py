@@ -11,7 +11,7 @@ import pytest
 
 from tests import graphs
 from tests.graphs import Builder
-from upfrost import reference
+from upfrost import kernels, reference
 from upfrost.device import Device, choose_device
 from upfrost.graph import INPUT, Clamp, Graph, GraphError, Node, PixelShuffle
 from upfrost.kernels import CPU, DISPATCH_SECONDS, FAMILIES, MALI, Family, Precision
@@ -40,6 +40,43 @@ def test_weights_are_packed_once_for_every_tile_size() -> None:
     for one, other in zip(small.calls, large.calls, strict=True):
         for mine, theirs in zip(one.buffers, other.buffers, strict=True):
             assert isinstance(mine, int) or mine is theirs
+
+
+@pytest.mark.parametrize("layers", [4, 9])
+def test_the_pipelines_of_equal_layers_do_not_grow_with_their_number(
+    layers: int,
+) -> None:
+    graph = graphs.plain_network(seed=0, layers=layers)
+    plan = make_plan(compile_graph(graph, MALI, "fp16"), 20, 30)
+    # Unpack, pack, the first layer and the last; those between go to and fro between
+    # two buffers.
+    assert len({call.pipeline for call in plan.calls}) == 4 + 2
+
+
+@pytest.mark.parametrize("most", [1, 100, 2000, 10**6])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_weights_that_are_put_together_stay_the_same(
+    monkeypatch: pytest.MonkeyPatch, most: int, precision: Precision
+) -> None:
+    monkeypatch.setattr(kernels, "_SHARED_BYTES", most)
+    rng = np.random.default_rng(0)
+    size = 16 if precision == "fp32" else 8
+    parts = {
+        str(i): kernels.Part(kernels.Constant(words))
+        for i, n in enumerate(rng.integers(1, 30, 9))
+        for words in [rng.integers(0, 1 << 32, n * size // 4, dtype=np.uint32)]
+    }
+    shared = kernels.share_constants(parts, size)
+    assert list(shared) == list(parts)
+    for name, part in parts.items():
+        words, first = part.constant.words, shared[name].first * size // 4
+        found = shared[name].constant.words
+        assert np.array_equal(found[first : first + len(words)], words)
+        assert found.nbytes <= max(most, words.nbytes)
+    total = sum(part.constant.words.nbytes for part in parts.values())
+    constants = {part.constant for part in shared.values()}
+    assert sum(constant.words.nbytes for constant in constants) == total
+    assert (len(constants) == 1) == (total <= most)
 
 
 def test_fp16_takes_half_the_bytes_of_fp32() -> None:

@@ -96,6 +96,18 @@ class DeviceInfo:
 @functools.cache
 def list_devices() -> tuple[DeviceInfo, ...]:
     """Every Vulkan device, in Vulkan's order. Raises `DeviceError` without Vulkan."""
+    try:
+        instance = _instance()
+        devices = vulkan.vkEnumeratePhysicalDevices(instance)
+        return tuple(_info(i, device, instance) for i, device in enumerate(devices))
+    except vulkan.VkError as error:
+        raise DeviceError(f"Vulkan lists no device ({type(error).__name__})") from error
+
+
+@functools.cache
+def _instance() -> object:
+    """Vulkan, to be asked. It stays: drivers unload with the last instance, and
+    loading them again takes time."""
     # Mesa 25.0 hides Mali-G52 and its like without this; it is set for this process
     # alone, before the driver is loaded.
     os.environ.setdefault("PAN_I_WANT_A_BROKEN_VULKAN_DRIVER", "1")
@@ -108,7 +120,7 @@ def list_devices() -> tuple[DeviceInfo, ...]:
             properties.extensionName
             for properties in vulkan.vkEnumerateInstanceExtensionProperties(None)
         }
-        instance = vulkan.vkCreateInstance(
+        return vulkan.vkCreateInstance(
             vulkan.VkInstanceCreateInfo(
                 pApplicationInfo=application,
                 ppEnabledExtensionNames=[extension] if extension in available else [],
@@ -120,13 +132,6 @@ def list_devices() -> tuple[DeviceInfo, ...]:
             f"Vulkan cannot be started ({type(error).__name__}); "
             "install a driver, e.g. Debian's mesa-vulkan-drivers"
         ) from error
-    try:
-        devices = vulkan.vkEnumeratePhysicalDevices(instance)
-        return tuple(_info(i, device, instance) for i, device in enumerate(devices))
-    except vulkan.VkError as error:
-        raise DeviceError(f"Vulkan lists no device ({type(error).__name__})") from error
-    finally:
-        vulkan.vkDestroyInstance(instance, None)
 
 
 def choose_device(wanted: int | str | None = None) -> DeviceInfo:
@@ -322,11 +327,10 @@ def try_allocation(info: DeviceInfo, sizes: Sequence[int]) -> None:
     Kompute does not look whether its allocations succeeded, so this asks before it.
     Raises `OutOfDeviceMemoryError`.
     """
-    instance = vulkan.vkCreateInstance(vulkan.VkInstanceCreateInfo(), None)
     device = None
     held = []
     try:
-        physical = vulkan.vkEnumeratePhysicalDevices(instance)[info.index]
+        physical = vulkan.vkEnumeratePhysicalDevices(_instance())[info.index]
         queue = vulkan.VkDeviceQueueCreateInfo(
             queueFamilyIndex=0, queueCount=1, pQueuePriorities=[1.0]
         )
@@ -355,7 +359,6 @@ def try_allocation(info: DeviceInfo, sizes: Sequence[int]) -> None:
             vulkan.vkFreeMemory(device, allocation, None)
         if device is not None:
             vulkan.vkDestroyDevice(device, None)
-        vulkan.vkDestroyInstance(instance, None)
 
 
 def _tensor(manager: kp.Manager, size: int, *, host: bool) -> kp.Tensor:

@@ -161,8 +161,8 @@ def _read(options: argparse.Namespace) -> tuple[Graph, Path]:
             from upfrost_exporter.spandrel_frontend import read_checkpoint
         except ImportError as error:
             raise ExportError(
-                f"reading checkpoints needs PyTorch ({error}): "
-                "pip install torch spandrel"
+                f"reading checkpoints needs PyTorch ({error}): pip install torch, "
+                "then pip install --no-deps spandrel"
             ) from None
         return read_checkpoint(source, report=report), source
     raise ExportError(

@@ -6,8 +6,11 @@ the one that a checkpoint's tensors belong to, and builds it.
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -23,6 +26,13 @@ from upfrost_exporter.builder import (
 from upfrost_exporter.check import Report
 from upfrost_exporter.torch_frontend import trace_module
 
+_TORCHVISION = (
+    "torchvision",
+    "torchvision.transforms",
+    "torchvision.transforms.functional",
+)
+_UNUSED_NAMES = ("InterpolationMode", "normalize", "rotate")
+
 
 def read_checkpoint(
     path: str | Path,
@@ -37,22 +47,17 @@ def read_checkpoint(
     nothing. The graph is checked against the network in PyTorch. Raises `ExportError`.
     """
     path = Path(path)
-    try:
-        from spandrel import ImageModelDescriptor, ModelLoader
-    except ImportError as error:
-        raise ExportError(
-            f"reading checkpoints needs spandrel ({error}): pip install spandrel"
-        ) from None
+    spandrel = import_spandrel()
     state = _read(path)
     try:
-        descriptor = ModelLoader(device="cpu").load_from_state_dict(state)
+        descriptor = spandrel.ModelLoader(device="cpu").load_from_state_dict(state)
     # spandrel's architectures raise whatever a tensor of a wrong shape leads to.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ExportError(
             f"{path}: spandrel knows no architecture with these tensors: {reason}"
         ) from None
-    if not isinstance(descriptor, ImageModelDescriptor):
+    if not isinstance(descriptor, spandrel.ImageModelDescriptor):
         raise ExportError(f"{path}: the network takes more than a picture")
     architecture = descriptor.architecture.name
     if descriptor.input_channels != descriptor.output_channels:
@@ -73,6 +78,46 @@ def read_checkpoint(
         },
         report=report,
     )
+
+
+def import_spandrel() -> ModuleType:
+    """spandrel, whether or not torchvision works. Raises `ExportError`.
+
+    spandrel depends on torchvision, and torchvision works beside one build of PyTorch
+    alone: without CUDA, or on a board, it is often missing or fails when it is
+    imported. Two of spandrel's architectures import three names of it, LaMa and
+    RestoreFormer, which fill holes and mend faces; upfrost takes neither. So where
+    torchvision fails, empty modules hold its place while spandrel is imported.
+    """
+    absent = not _has_torchvision()
+    if absent:
+        sys.modules.update({name: ModuleType(name) for name in _TORCHVISION})
+        vars(sys.modules[_TORCHVISION[-1]]).update(dict.fromkeys(_UNUSED_NAMES))
+    try:
+        return importlib.import_module("spandrel")
+    except ImportError as error:
+        raise ExportError(
+            f"reading checkpoints needs spandrel ({error}): "
+            "pip install --no-deps spandrel, and pip install einops safetensors"
+        ) from None
+    finally:
+        if absent:
+            _forget_torchvision()
+
+
+def _has_torchvision() -> bool:
+    try:
+        importlib.import_module(_TORCHVISION[-1])
+    # Beside another build of PyTorch than its own it raises what that leads to.
+    except Exception:
+        _forget_torchvision()
+        return False
+    return True
+
+
+def _forget_torchvision() -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]
 
 
 def settle(module: nn.Module, channels: int) -> nn.Module:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import sys
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,9 +17,11 @@ from upfrost.graph import Graph
 from upfrost.kernels import CPU, MALI, Family, Precision
 from upfrost.plan import compile_graph, make_plan
 from upfrost_exporter import trace_module
+from upfrost_exporter.spandrel_frontend import import_spandrel, settle
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("spandrel") is None, reason="pip install spandrel"
+    importlib.util.find_spec("spandrel") is None,
+    reason="pip install --no-deps spandrel",
 )
 
 # fp32: a few dozen layers, each off by what the order of its sums makes of it. fp16: as
@@ -44,22 +44,9 @@ def device() -> Iterator[Device]:
     device.close()
 
 
-def stand_in_for_torchvision() -> None:
-    """spandrel imports three names of torchvision, which these networks do not use."""
-    name = "torchvision.transforms.functional"
-    if name in sys.modules or importlib.util.find_spec("torchvision") is not None:
-        return
-    module = ModuleType(name)
-    module.__dict__.update(InterpolationMode=None, rotate=None, normalize=None)
-    sys.modules |= {"torchvision": ModuleType("torchvision"), name: module}
-    sys.modules["torchvision.transforms"] = ModuleType("torchvision.transforms")
-
-
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def network(request: pytest.FixtureRequest) -> Graph:
-    stand_in_for_torchvision()
-    from upfrost_exporter.spandrel_frontend import settle
-
+    import_spandrel()
     module, settings = ARCHITECTURES[request.param]
     torch.manual_seed(0)
     architecture = importlib.import_module(f"spandrel.architectures.{module}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,12 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from upfrost_exporter import ExportError, trace_module
-from upfrost_exporter.spandrel_frontend import read_checkpoint, settle
+from upfrost_exporter.spandrel_frontend import (
+    import_spandrel,
+    read_checkpoint,
+    settle,
+)
 
 needs_spandrel = pytest.mark.skipif(
-    importlib.util.find_spec("spandrel") is None
-    or importlib.util.find_spec("torchvision") is None,
-    reason="pip install spandrel",
+    importlib.util.find_spec("spandrel") is None,
+    reason="pip install --no-deps spandrel",
 )
 
 
@@ -98,6 +103,7 @@ def test_tensors_of_no_known_architecture_are_refused(tmp_path: Path) -> None:
 
 @needs_spandrel
 def test_a_checkpoint_becomes_a_graph(tmp_path: Path) -> None:
+    import_spandrel()
     from spandrel.architectures.Compact import Compact
 
     torch.manual_seed(0)
@@ -113,5 +119,32 @@ def test_without_spandrel_the_error_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "spandrel", None)
-    with pytest.raises(ExportError, match="pip install spandrel"):
+    with pytest.raises(ExportError, match="pip install --no-deps spandrel"):
         read_checkpoint(tmp_path / "net.pth")
+
+
+# What torchvision raises beside a PyTorch that it was not built for.
+BROKEN = "raise RuntimeError('operator torchvision::nms does not exist')"
+
+
+@needs_spandrel
+@pytest.mark.parametrize("content", [None, BROKEN], ids=["missing", "broken"])
+def test_a_checkpoint_needs_no_torchvision(content: str | None, tmp_path: Path) -> None:
+    """In a Python of its own, since modules once imported stay."""
+    if content is not None:
+        (tmp_path / "torchvision.py").write_text(content)
+    program = (
+        "import sys\n"
+        "from upfrost_exporter.spandrel_frontend import import_spandrel\n"
+        "spandrel = import_spandrel()\n"
+        "print(spandrel.ModelLoader.__name__, 'torchvision' in sys.modules)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout == "ModelLoader False\n", result.stderr

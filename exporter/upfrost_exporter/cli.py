@@ -153,7 +153,9 @@ def _read(options: argparse.Namespace) -> tuple[Graph, Path]:
     if suffix in (".param", ".bin"):
         from upfrost_exporter.ncnn_frontend import read_ncnn
 
-        param = source.with_suffix(".param")
+        # A binary .param.bin is refused by its content.
+        is_binary = source.name.endswith(".param.bin")
+        param = source if is_binary else source.with_suffix(".param")
         graph = read_ncnn(param, value_range=float(value_range or 1), report=report)
         return graph, param
     if suffix in _CHECKPOINTS:

@@ -51,6 +51,7 @@ from upfrost_exporter.check import Report, verify
 _Floats = npt.NDArray[np.float32]
 
 _MAGIC = "7767517"
+_BINARY_MAGIC = struct.pack("<I", int(_MAGIC))
 # Large enough that networks without padding leave something.
 _EXAMPLE = (192, 256)
 _MAX_TEXT = 4 << 20
@@ -219,6 +220,10 @@ class _Translation:
         # Values that are one number for each channel, at every pixel alike.
         uniform: set[str] = set()
         inputs = [layer for layer in layers if layer.kind == "Input"]
+        if any(layer.kind == "pnnx.Input" for layer in layers):
+            raise ExportError(
+                "this is pnnx's own .param: give the .ncnn.param beside it"
+            )
         if len(inputs) != 1 or len(inputs[0].outputs) != 1:
             raise ExportError(f"the network has {len(inputs)} inputs, not one")
         self.input_blob = inputs[0].outputs[0]
@@ -298,6 +303,11 @@ def _read(path: Path, limit: int) -> bytes:
 
 
 def _parse(data: bytes, path: Path) -> list[Layer]:
+    if data.startswith(_BINARY_MAGIC):
+        raise ExportError(
+            f"{path}: a binary .param.bin, whose layers and blobs have lost their "
+            "names: give the text .param that ncnn2mem made it from"
+        )
     try:
         lines = data.decode("ascii").split("\n")
     except UnicodeDecodeError:

@@ -83,13 +83,15 @@ def read_onnx(
     properties = {entry.key: entry.value for entry in model.metadata_props}
     if value_range is None:
         value_range = _number(properties.get("upfrost.value_range", "1"))
+    # PyTorch calls every network main_graph.
+    own_name = model.graph.name if model.producer_name == "upfrost" else ""
     translation = _Translation(model)
     picture, result = (
         translation.builder.shapes[value] for value in (INPUT, translation.output)
     )
     graph = translation.builder.graph(
         translation.output,
-        name=name or unique_name(model.graph.name or Path(path).stem, ()),
+        name=name or unique_name(own_name or Path(path).stem, ()),
         scale=max(1, round(result.height / picture.height)),
         value_range=value_range,
         metadata={

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -50,7 +51,9 @@ def read_checkpoint(
     spandrel = import_spandrel()
     state = _read(path)
     try:
-        descriptor = spandrel.ModelLoader(device="cpu").load_from_state_dict(state)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the networks' authors' own code
+            descriptor = spandrel.ModelLoader("cpu").load_from_state_dict(state)
     # spandrel's architectures raise whatever a tensor of a wrong shape leads to.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
@@ -168,6 +171,12 @@ def _read(path: Path) -> dict[str, Any]:
     # Both libraries raise kinds of their own.
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        # torch's own advice is to run what such a file holds.
+        if "weights_only" in str(error):
+            reason = (
+                "it holds more, and none of it was run; save the network's "
+                "state_dict() instead, or use a .safetensors file"
+            )
         raise ExportError(f"{path}: not a checkpoint of tensors: {reason}") from None
     if not isinstance(found, dict):
         raise ExportError(f"{path}: holds {type(found).__name__}, not named tensors")

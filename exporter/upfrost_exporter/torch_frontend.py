@@ -368,6 +368,9 @@ class Call:
         source = _source_line(self.node)
         place = f"{where}, {source}" if source else where
         name = self.operation.removesuffix(".default")
+        # What stops a transformer first is often a mere change of shape.
+        if advice == _REPLACE and _has_attention(self.node.graph):
+            advice = _NO_ATTENTION
         what_to_do = f"; {advice}" if advice else ""
         return ExportError(f"cannot export {name} in {place}: {reason}{what_to_do}")
 
@@ -420,16 +423,24 @@ def _advice(call: Call) -> str:
     return _REPLACE
 
 
+def _has_attention(graph: fx.Graph) -> bool:
+    targets = (str(node.target) for node in graph.nodes)
+    return any(re.search(r"softmax|dot_product_attention", name) for name in targets)
+
+
 Handler = Callable[[Call], Any]
 
 _REPLACE = (
     "replace it by convolutions, activations, sums, products, concatenation, pixel "
     "shuffle, pooling or interpolation"
 )
+_NO_ATTENTION = (
+    "attention and transformers are out of scope: choose a convolutional network"
+)
 _ADVICE = (
     (
         r"softmax|matmul|bmm|attention|linear|layer_norm|addmm|einsum",
-        "attention and transformers are out of scope: choose a convolutional network",
+        _NO_ATTENTION,
     ),
     (
         r"instance_norm|var|mean",

@@ -458,6 +458,18 @@ def test_weights_outside_the_models_folder_are_not_read(tmp_path: Path) -> None:
         read_onnx(path)
 
 
+def test_a_network_is_named_as_its_file_but_one_of_upfrosts_own(
+    tmp_path: Path,
+) -> None:
+    model = to_onnx(plain_network(0))
+    path = tmp_path / "4x_model.onnx"
+    onnx.save_model(model, str(path))
+    assert read_onnx(path).name == "plain"
+    model.producer_name, model.graph.name = "pytorch", "main_graph"
+    onnx.save_model(model, str(path))
+    assert read_onnx(path).name == "4x_model"
+
+
 def test_reading_twice_gives_the_same_graph(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     write_onnx(every_operation(2), path)

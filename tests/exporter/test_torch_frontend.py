@@ -185,6 +185,15 @@ class Attention(nn.Module):
         return x * torch.softmax(x, dim=1)
 
 
+class Windows(nn.Module):
+    """What a window transformer does before it attends."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(2).transpose(1, 2)
+        result = functional.scaled_dot_product_attention(rows, rows, rows)
+        return result.transpose(1, 2).view(x.shape)
+
+
 class Wrapped(nn.Module):
     """A layer to refuse, deep inside a network."""
 
@@ -215,6 +224,10 @@ class Lambda(nn.Module):
             r"`: .*transformers are out of scope",
         ),
         (
+            Windows(),
+            r"aten.view in module 'body\.1\.0'.*transformers are out of scope",
+        ),
+        (
             nn.AdaptiveAvgPool2d(3),
             r"'body\.1\.0'.*it makes a grid",
         ),
@@ -229,6 +242,7 @@ class Lambda(nn.Module):
     ],
     ids=[
         "attention",
+        "windows",
         "pooling",
         "instance-norm",
         "batch-statistics",

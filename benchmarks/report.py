@@ -23,8 +23,7 @@ def publish(
     Columns are the first row's keys, in their order. The command, the versions and the
     machine are written beside it.
     """
-    columns = list(rows[0])
-    cells = [[_cell(row[column]) for column in columns] for row in rows]
+    columns, cells = _cells(rows)
     widths = [
         max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))
     ]
@@ -34,36 +33,52 @@ def publish(
                 cell.rjust(width) for cell, width in zip(line, widths, strict=True)
             )
         )
-    program = Path(sys.argv[0]).stem
-    command = shlex.join(["python", "-m", f"benchmarks.{program}", *sys.argv[1:]])
-    facts = {
-        "command": command,
-        "upfrost": __version__,
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {_processor()}",
-    }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(
-        json.dumps(
-            {"title": title, **facts, "notes": list(notes), "rows": list(rows)},
-            indent=1,
-            ensure_ascii=False,
-        )
-        + "\n"
-    )
+    facts = provenance()
+    write_json(name, {"title": title, **facts, "notes": list(notes), "rows": [*rows]})
     markdown = [
         f"# {title}",
         "",
-        "| " + " | ".join(columns) + " |",
-        "|" + " ---: |" * len(columns),
-        *("| " + " | ".join(line) + " |" for line in cells),
+        *table(rows),
         "",
         *(f"- {note}" for note in notes),
-        f"- `{command}`, upfrost {__version__}, Python {facts['python']}, "
+        f"- `{facts['command']}`, upfrost {__version__}, Python {facts['python']}, "
         f"{facts['machine']}",
         "",
     ]
     (RESULTS / f"{name}.md").write_text("\n".join(markdown))
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """Lines of a Markdown table. Columns are the first row's keys, in their order."""
+    columns, cells = _cells(rows)
+    return [
+        "| " + " | ".join(columns) + " |",
+        "|" + " ---: |" * len(columns),
+        *("| " + " | ".join(line) + " |" for line in cells),
+    ]
+
+
+def provenance() -> dict[str, str]:
+    """The command, the versions and the machine."""
+    program = Path(sys.argv[0]).stem
+    return {
+        "command": shlex.join(["python", "-m", f"benchmarks.{program}", *sys.argv[1:]]),
+        "upfrost": __version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {_processor()}",
+    }
+
+
+def write_json(name: str, content: Mapping[str, object]) -> None:
+    """Write results/NAME.json."""
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
+
+
+def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    columns = list(rows[0])
+    return columns, [[_cell(row[column]) for column in columns] for row in rows]
 
 
 def _cell(value: str | int | float | None) -> str:

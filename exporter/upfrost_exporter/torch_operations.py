@@ -1,0 +1,841 @@
+"""What becomes of each ATen operation: `HANDLERS`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from upfrost.graph import (
+    MAX_EXTENT,
+    Add,
+    Clamp,
+    Concat,
+    Conv2d,
+    Crop,
+    GlobalMean,
+    LeakyRelu,
+    MaxPool2d,
+    Multiply,
+    Pad,
+    PixelShuffle,
+    Prelu,
+    Relu,
+    Resize,
+    Unary,
+)
+from upfrost_exporter import lowering
+from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value of the graph being built."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Numbers known at export."""
+
+    name: str
+    tensor: torch.Tensor
+
+    @property
+    def array(self) -> Numbers:
+        result: Numbers = self.tensor.detach().double().numpy()
+        return result
+
+
+class Call:
+    """One recorded operation, with its arguments by their names in ATen's schema."""
+
+    def __init__(
+        self,
+        builder: GraphBuilder,
+        node: fx.Node,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        self.builder = builder
+        self.node = node
+        self.operation = str(node.target)
+        self.module, is_layer = _module_path(node)
+        kind = self.operation.removeprefix("aten.").split(".")[0].strip("_")
+        self.label = self.module if is_layer else f"{self.module}.{kind}"
+        self.arguments: dict[str, Any] = {}
+        if isinstance(node.target, torch._ops.OpOverload):
+            schema = node.target._schema.arguments
+            self.arguments = {
+                argument.name: argument.default_value
+                for argument in schema
+                if argument.has_default_value()
+            }
+            positional = [a.name for a in schema if not a.kwarg_only]
+            self.arguments |= dict(zip(positional, args, strict=False))
+        else:
+            self.arguments = {str(index): value for index, value in enumerate(args)}
+        self.arguments |= kwargs
+
+    def __getitem__(self, argument: str) -> Any:
+        return self.arguments[argument]
+
+    def value(self, argument: str) -> str:
+        """Name of the value given as `argument`."""
+        found = self[argument]
+        if not isinstance(found, Value):
+            raise self.refuse(
+                f"{argument} is a constant, not a picture", "fold it into the weights"
+            )
+        return found.name
+
+    def tensor(self, argument: str) -> str | None:
+        """Name of the graph tensor that holds `argument`'s constant."""
+        found = self[argument]
+        if found is None:
+            return None
+        if not isinstance(found, Constant):
+            raise self.refuse(
+                f"{argument} is computed from the picture",
+                "use a layer with fixed weights",
+            )
+        return self.builder.tensor(found.name, found.array)
+
+    def array(self, argument: str) -> Numbers | None:
+        """The numbers of a constant argument."""
+        found = self[argument]
+        return found.array if isinstance(found, Constant) else None
+
+    def shape(self, which: int | None = None) -> Sequence[Any]:
+        """Shape of the result, or of the operand at position `which`."""
+        node = self.node if which is None else self.node.all_input_nodes[which]
+        return tuple(node.meta["val"].shape)
+
+    def add(self, kind: Any, inputs: Sequence[str], **attributes: Any) -> Value:
+        return Value(self.builder.add(kind, self.label, inputs, **attributes))
+
+    def refuse(self, reason: str, advice: str) -> ExportError:
+        where = f"module {self.module!r}" if self.module else "the network's forward"
+        source = _source_line(self.node)
+        place = f"{where}, {source}" if source else where
+        name = self.operation.removesuffix(".default")
+        # What stops a transformer first is often a mere change of shape.
+        if advice == _REPLACE and _has_attention(self.node.graph):
+            advice = _NO_ATTENTION
+        what_to_do = f"; {advice}" if advice else ""
+        return ExportError(f"cannot export {name} in {place}: {reason}{what_to_do}")
+
+
+def _module_path(node: fx.Node) -> tuple[str, bool]:
+    """Path of the module that made the operation, as in ``body.3.attention``.
+
+    Also says whether that is one of torch's own layers, which makes one operation.
+    """
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    path, kind = map(str, stack[-1]) if stack else ("", "")
+    return re.sub(r"@\d+", "", path), kind.startswith("torch.nn.")
+
+
+def _source_line(node: fx.Node) -> str:
+    """File, line and text of the model's own code that made the operation."""
+    frames = re.findall(
+        r'File "([^"]+)", line (\d+), in \w+\n\s*(.+)',
+        node.meta.get("stack_trace") or "",
+    )
+    library = str(Path(torch.__file__).parent)
+    own = [frame for frame in frames if not frame[0].startswith(library)]
+    if not own:
+        return ""
+    file, line, text = own[-1]
+    return f"{Path(file).name} line {line}: `{text.strip()}`"
+
+
+def advice(call: Call) -> str:
+    for pattern, advice in _ADVICE:
+        if re.search(pattern, call.operation):
+            return advice
+    return _REPLACE
+
+
+def _has_attention(graph: fx.Graph) -> bool:
+    targets = (str(node.target) for node in graph.nodes)
+    return any(re.search(r"softmax|dot_product_attention", name) for name in targets)
+
+
+Handler = Callable[[Call], Any]
+_REPLACE = (
+    "replace it by convolutions, activations, sums, products, concatenation, pixel "
+    "shuffle, pooling or interpolation"
+)
+
+_NO_ATTENTION = (
+    "attention and transformers are out of scope: choose a convolutional network"
+)
+
+_ADVICE = (
+    (
+        r"softmax|matmul|bmm|attention|linear|layer_norm|addmm|einsum",
+        _NO_ATTENTION,
+    ),
+    (
+        r"instance_norm|var|mean",
+        "it looks at the whole picture, which a tile cannot: train without it",
+    ),
+    (r"_aa\.|antialias", "antialiased resizing: set antialias=False"),
+)
+
+
+def _conv2d(call: Call) -> Value:
+    weight = call.tensor("weight")
+    kernel = call.builder.tensors[str(weight)].shape[2:]
+    dilation = _pair(call["dilation"])
+    padding = call["padding"]
+    if padding == "same":
+        reach = [(taps - 1) * step for taps, step in zip(kernel, dilation, strict=True)]
+        # torch puts the odd row or column behind.
+        top, left = (extent // 2 for extent in reach)
+        around = (top, left, reach[0] - top, reach[1] - left)
+    elif padding == "valid":
+        around = (0, 0, 0, 0)
+    else:
+        around = _pair(padding) * 2
+    return call.add(
+        Conv2d,
+        [call.value("input")],
+        weight=weight,
+        bias=call.tensor("bias"),
+        stride=_pair(call["stride"]),
+        padding=around,
+        dilation=dilation,
+        groups=call["groups"],
+    )
+
+
+def _batch_norm(call: Call) -> list[Value]:
+    mean, variance = call.array("running_mean"), call.array("running_var")
+    if mean is None or variance is None:
+        raise call.refuse(
+            "it has no running statistics", "set track_running_stats=True and train"
+        )
+    result = call.builder.batch_norm(
+        call.label,
+        call.value("input"),
+        mean=mean,
+        variance=variance,
+        epsilon=call["eps"],
+        weight=call.array("weight"),
+        bias=call.array("bias"),
+    )
+    return [Value(result)]
+
+
+def _prelu(call: Call) -> Value:
+    return call.add(Prelu, [call.value("self")], slope=call.tensor("weight"))
+
+
+def _clamp(call: Call) -> Value:
+    low, high = (_bound(call, call.arguments.get(name)) for name in ("min", "max"))
+    if low == 0 and high is None:
+        return _relu(call)
+    return call.add(
+        Clamp,
+        [call.value("self")],
+        low=-_LARGEST if low is None else low,
+        high=_LARGEST if high is None else high,
+    )
+
+
+def _hardtanh(call: Call) -> Value:
+    low, high = float(call["min_val"]), float(call["max_val"])
+    return call.add(Clamp, [call.value("self")], low=low, high=high)
+
+
+def _bound(call: Call, given: Any) -> float | None:
+    if given is None or isinstance(given, int | float):
+        return None if given is None else float(given)
+    if isinstance(given, Constant) and given.tensor.numel() == 1:
+        return float(given.tensor)
+    raise call.refuse("its bounds are not plain numbers", "clamp to constants")
+
+
+def _relu(call: Call) -> Value:
+    return call.add(Relu, [call.value("self")])
+
+
+def _add(call: Call, sign: int = 1) -> Value:
+    alpha = sign * call.arguments.get("alpha", 1)
+    first, second = call["self"], call["other"]
+    if isinstance(first, Value) and isinstance(second, Value):
+        if alpha != 1:
+            second = _affine(call, second, scale=alpha)
+        return call.add(Add, _broadcast(call, first, second))
+    if isinstance(first, Value):
+        return _affine(call, first, shift=alpha * _per_channel(call, second))
+    scaled = _affine(call, second, scale=alpha) if alpha != 1 else second
+    return _affine(call, scaled, shift=_per_channel(call, first))
+
+
+def _subtract(call: Call) -> Value:
+    return _add(call, sign=-1)
+
+
+def _subtract_from(call: Call) -> Value:
+    call.arguments["self"], call.arguments["other"] = call["other"], call["self"]
+    return _add(call, sign=-1)
+
+
+def _multiply(call: Call) -> Value:
+    first, second = call["self"], call["other"]
+    if isinstance(first, Value) and isinstance(second, Value):
+        return call.add(Multiply, _broadcast(call, first, second))
+    value, factor = (first, second) if isinstance(first, Value) else (second, first)
+    return _affine(call, value, scale=_per_channel(call, factor))
+
+
+def _divide(call: Call) -> Value:
+    first, second = call["self"], call["other"]
+    if not isinstance(second, Value):
+        with np.errstate(divide="ignore"):
+            return _affine(call, first, scale=1 / _per_channel(call, second))
+    inverse = call.add(Unary, [second.name], function="reciprocal")
+    if isinstance(first, Value):
+        return call.add(Multiply, _broadcast(call, first, inverse))
+    return _affine(call, inverse, scale=_per_channel(call, first))
+
+
+def _broadcast(call: Call, first: Value, second: Value) -> list[str]:
+    """Both operands with the shape of the result.
+
+    A channel may stand for all; and what is the same at every pixel, as a mean over the
+    picture, may come from a value of another size.
+    """
+    shapes = [call.builder.shapes[value.name] for value in (first, second)]
+    channels = max(shape.channels for shape in shapes)
+    height = max(shape.height for shape in shapes)
+    names = []
+    for value, shape in zip((first, second), shapes, strict=True):
+        name = value.name
+        if shape.channels == 1 < channels:
+            name = lowering.pick_channels(
+                call.builder, call.label, name, [0] * channels
+            )
+        if shape.height != height:
+            ratio = Fraction(height, shape.height)
+            name = call.builder.add(
+                Resize,
+                call.label,
+                [name],
+                mode="nearest",
+                ratio=(ratio.numerator, ratio.denominator),
+            )
+        names.append(name)
+    return names
+
+
+def _negate(call: Call) -> Value:
+    return _affine(call, call["self"], scale=-1)
+
+
+def _affine(call: Call, value: Value, *, scale: Any = 1, shift: Any = 0) -> Value:
+    channels = call.builder.shapes[value.name].channels
+    needed = max(np.size(scale), np.size(shift))
+    if channels == 1 < needed:
+        name = lowering.pick_channels(
+            call.builder, call.label, value.name, [0] * needed
+        )
+        value, channels = Value(name), needed
+    both = (np.broadcast_to(np.float64(number), channels) for number in (scale, shift))
+    return Value(call.builder.affine(call.label, value.name, *both))
+
+
+def _per_channel(call: Call, constant: Any) -> Numbers:
+    """A constant operand as one number, or as one for each channel."""
+    if isinstance(constant, int | float):
+        return np.array(float(constant))
+    if isinstance(constant, Constant):
+        shape = (1,) * (4 - constant.tensor.ndim) + tuple(constant.tensor.shape)
+        channels = int(call.shape()[1])
+        if shape[1] in (1, channels) and (shape[0], *shape[2:]) == (1, 1, 1):
+            return constant.array.reshape(-1)
+    raise call.refuse(
+        "the constant is not one number for each channel",
+        "give it the shape (1, channels, 1, 1)",
+    )
+
+
+def _unary(function: str) -> Callable[[Call], Value]:
+    def handler(call: Call) -> Value:
+        return call.add(Unary, [call.value("self")], function=function)
+
+    return handler
+
+
+def _gelu(call: Call) -> Value:
+    return _unary("gelu_tanh" if call["approximate"] == "tanh" else "gelu")(call)
+
+
+def _elu(call: Call) -> Value:
+    if (call["alpha"], call["scale"], call["input_scale"]) != (1, 1, 1):
+        raise call.refuse("its alpha is not 1", "use alpha=1")
+    return _unary("elu")(call)
+
+
+def _softplus(call: Call) -> Value:
+    if call["beta"] != 1:
+        raise call.refuse("its beta is not 1", "use beta=1")
+    return _unary("softplus")(call)
+
+
+def _power(call: Call) -> Value:
+    value, exponent = call.value("self"), call["exponent"]
+    if exponent == 2:
+        return call.add(Multiply, [value, value])
+    functions = {0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
+    if exponent not in functions:
+        raise call.refuse(f"the exponent is {exponent}", "use a square or a root")
+    return call.add(Unary, [value], function=functions[exponent])
+
+
+def _conv_transpose2d(call: Call) -> Value:
+    weight, bias = call.array("weight"), call.array("bias")
+    if weight is None:
+        raise call.refuse("its weight is computed from the picture", _REPLACE)
+    padding = _pair(call["padding"])
+    return Value(
+        lowering.transposed_convolution(
+            call.builder,
+            call.label,
+            call.value("input"),
+            weight,
+            bias,
+            stride=_pair(call["stride"]),
+            padding=padding * 2,
+            output_padding=_pair(call["output_padding"]),
+            dilation=_pair(call["dilation"]),
+            groups=call["groups"],
+        )
+    )
+
+
+def _pixel_unshuffle(call: Call) -> Value:
+    factor = int(call["downscale_factor"])
+    return Value(
+        lowering.pixel_unshuffle(call.builder, call.label, call.value("self"), factor)
+    )
+
+
+def _pick(call: Call, value: str, picked: Sequence[int]) -> Value:
+    return Value(lowering.pick_channels(call.builder, call.label, value, picked))
+
+
+def _slice(call: Call) -> Value:
+    value, axis, step = call.value("self"), call["dim"] % 4, call["step"]
+    shape = call.builder.shapes[value]
+    if axis == 1:
+        return _pick(
+            call, value, range(shape.channels)[call["start"] : call["end"] : step]
+        )
+    if not _differ(call.shape(), call.shape(0)):
+        return _keep(call)
+    # What is cut off must not depend on the picture's size.
+    start, *others = set(_probe(call["start"] or 0))
+    before, after = (_probe(extents[axis]) for extents in (call.shape(0), call.shape()))
+    lost = {whole - rest for whole, rest in zip(before, after, strict=True)}
+    if axis == 0 or step != 1 or len(lost) != 1 or others:
+        raise call.refuse("it cuts off what depends on the size", "cut a fixed margin")
+    first = start if start >= 0 else before[0] + start
+    margins = [0, 0, 0, 0]
+    margins[axis - 2], margins[axis] = first, lost.pop() - first
+    return call.add(Crop, [value], margins=tuple(margins))
+
+
+def _split(call: Call) -> list[Value]:
+    value, axis = call.value("self"), call["dim"] % 4
+    if axis != 1:
+        raise call.refuse("it splits rows or columns", "split channels")
+    parts = call.node.meta["val"]
+    ends = np.cumsum([int(part.shape[1]) for part in parts])
+    starts = [0, *ends[:-1]]
+    return [
+        _pick(call, value, range(start, end))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def _slice_scatter(call: Call) -> Value:
+    """Channels of a value replaced by another value, as x[:, :n] = y is recorded."""
+    value, source = call.value("self"), call.value("src")
+    if call["dim"] % 4 != 1:
+        raise call.refuse("it replaces rows or columns", "replace channels")
+    channels = range(call.builder.shapes[value].channels)
+    places = channels[call["start"] : call["end"] : call["step"]]
+    taken = {place: len(channels) + index for index, place in enumerate(places)}
+    joined = call.builder.add(Concat, call.label, [value, source])
+    return _pick(call, joined, [taken.get(place, place) for place in channels])
+
+
+def _copy(call: Call) -> Value:
+    return Value(call.value("src"))
+
+
+def _pad(call: Call) -> Value:
+    value, mode = call.value("self"), call["mode"]
+    probes = [set(_probe(amount)) for amount in call["pad"]]
+    if not all(len(probe) == 1 for probe in probes) or len(probes) > 4:
+        raise call.refuse("it pads by what depends on the size", "pad a fixed margin")
+    amounts = [probe.pop() for probe in probes]
+    left, right, top, bottom = (*amounts, 0, 0)[:4]
+    around = (top, left, bottom, right)
+    more, less = _at_least_zero(around), _at_least_zero([-each for each in around])
+    if any(less):
+        value = call.builder.add(Crop, call.label, [value], margins=less)
+    if not any(more):
+        return Value(value)
+    if mode == "constant":
+        if call["value"]:
+            raise call.refuse("it pads with a number that is not 0", "pad with zeros")
+        return Value(lowering.zero_pad(call.builder, call.label, value, more))
+    if mode not in ("reflect", "replicate"):
+        raise call.refuse(f"it pads in the mode {mode}", "use reflect or replicate")
+    return call.add(Pad, [value], mode=mode, padding=more)
+
+
+def _max_pool2d(call: Call) -> Value:
+    kernel = _pair(call["kernel_size"])
+    if call["ceil_mode"] or set(_pair(call["dilation"])) != {1}:
+        raise call.refuse("it is dilated or rounds up", "use neither")
+    return call.add(
+        MaxPool2d,
+        [call.value("self")],
+        kernel=kernel,
+        stride=_pair(call["stride"] or kernel),
+        padding=_pair(call["padding"]) * 2,
+    )
+
+
+def _average_pool2d(call: Call) -> Value:
+    kernel = _pair(call["kernel_size"])
+    padding = _pair(call["padding"])
+    counts_padding = call["count_include_pad"] or not any(padding)
+    if call["ceil_mode"] or call["divisor_override"] or not counts_padding:
+        raise call.refuse("it rounds up or leaves out the padding", "use neither")
+    return Value(
+        lowering.average_pool(
+            call.builder,
+            call.label,
+            call.value("self"),
+            kernel,
+            _pair(call["stride"] or kernel),
+            padding * 2,
+        )
+    )
+
+
+def _adaptive_max_pool2d(call: Call) -> list[Value]:
+    """The largest of each block, where blocks divide the picture evenly."""
+    before, after = call.shape(0)[2:], call.node.meta["val"][0].shape[2:]
+    factors = []
+    for whole, parts in zip(before, after, strict=True):
+        pairs = zip(_probe(whole), _probe(parts), strict=True)
+        factor, *others = {Fraction(*pair) for pair in pairs}
+        if others or factor.denominator != 1:
+            raise call.refuse("its blocks depend on the picture's size", _REPLACE)
+        factors.append(int(factor))
+    kernel = _pair(factors)
+    return [call.add(MaxPool2d, [call.value("self")], kernel=kernel, stride=kernel)]
+
+
+def _adaptive_average_pool2d(call: Call) -> Value:
+    if tuple(call["output_size"]) != (1, 1):
+        raise call.refuse("it makes a grid", "use an output size of 1")
+    return call.add(GlobalMean, [call.value("self")])
+
+
+def _mean(call: Call) -> Value:
+    value = call.value("self")
+    axes = sorted(axis % 4 for axis in call["dim"])
+    if not call["keepdim"] or axes not in ([1], [2, 3]):
+        raise call.refuse(f"it is a mean over axes {axes}", "keep the dimensions")
+    if axes == [1]:
+        return Value(lowering.channel_mean(call.builder, call.label, value))
+    return call.add(GlobalMean, [value])
+
+
+def _group_norm(call: Call) -> Value:
+    """Normalised by mean and variance of groups of channels over the whole picture."""
+    builder, label, value = call.builder, call.label, call.value("input")
+    channels, groups = builder.shapes[value].channels, int(call["num_groups"])
+    size = channels // groups
+    mean_of_group = np.kron(np.eye(groups), np.full((size, size), 1 / size))
+
+    def group_mean(of: str) -> str:
+        whole = builder.add(GlobalMean, label, [of])
+        return lowering.mix_channels(builder, label, whole, mean_of_group)
+
+    less = builder.affine(
+        label, group_mean(value), -np.ones(channels), np.zeros(channels)
+    )
+    centred = builder.add(Add, label, [value, less])
+    variance = group_mean(builder.add(Multiply, label, [centred, centred]))
+    ones, epsilon = np.ones(channels), np.full(channels, float(call["eps"]))
+    shifted = builder.affine(label, variance, ones, epsilon)
+    inverse = builder.add(Unary, label, [shifted], function="rsqrt")
+    normed = builder.add(Multiply, label, [centred, inverse])
+    weight, bias = call.array("weight"), call.array("bias")
+    return _affine(
+        call,
+        Value(normed),
+        scale=1 if weight is None else weight,
+        shift=0 if bias is None else bias,
+    )
+
+
+def _repeat_interleave(call: Call) -> Value:
+    if call["dim"] is None or call["dim"] % 4 != 1:
+        raise call.refuse("it repeats rows or columns", "repeat channels")
+    value = call.value("self")
+    channels = np.arange(call.builder.shapes[value].channels)
+    return _pick(call, value, channels.repeat(call["repeats"]).tolist())
+
+
+def _repeat(call: Call) -> Value:
+    repeats = list(call["repeats"])
+    if len(repeats) != 4 or repeats[0] != 1 or repeats[2:] != [1, 1]:
+        raise call.refuse("it repeats rows or columns", "repeat channels")
+    value = call.value("self")
+    channels = list(range(call.builder.shapes[value].channels))
+    return _pick(call, value, channels * repeats[1])
+
+
+def _expand(call: Call) -> Value:
+    value = call.value("self")
+    shape, channels = call.builder.shapes[value], int(call.shape()[1])
+    if shape.channels == 1 < channels:
+        return _pick(call, value, [0] * channels)
+    return _keep_shape(call)
+
+
+def _concat(call: Call) -> Value:
+    if call["dim"] % 4 != 1:
+        raise call.refuse(f"it joins along dimension {call['dim']}", "join channels")
+    parts = call["tensors"]
+    if not all(isinstance(part, Value) for part in parts):
+        raise call.refuse("one part is a constant", "join what the network computes")
+    return call.add(Concat, [part.name for part in parts])
+
+
+def _stack(call: Call) -> Value:
+    """Numbers that stand for a picture each, as channels."""
+    parts = call["tensors"]
+    shapes = [node.meta["val"].shape for node in call.node.all_input_nodes]
+    if not all(isinstance(part, Value) for part in parts) or any(
+        _count(shape) != 1 for shape in shapes
+    ):
+        raise call.refuse("it makes a new dimension", "join channels")
+    return call.add(Concat, [part.name for part in parts])
+
+
+def _pixel_shuffle(call: Call) -> Value:
+    return call.add(PixelShuffle, [call.value("self")], factor=call["upscale_factor"])
+
+
+def _resize(mode: str) -> Handler:
+    def handler(call: Call) -> Value:
+        if call.arguments.get("align_corners"):
+            raise call.refuse("align_corners is set", "use align_corners=False")
+        ratios = set(_ratios(call))
+        if len(ratios) != 1:
+            raise call.refuse(
+                "height and width are scaled differently", "scale both alike"
+            )
+        ratio = ratios.pop()
+        return call.add(
+            Resize,
+            [call.value("input")],
+            mode=mode,
+            ratio=(ratio.numerator, ratio.denominator),
+        )
+
+    return handler
+
+
+def _ratios(call: Call) -> Iterator[Fraction]:
+    if call["scale_factors"] is not None:
+        for factor in call["scale_factors"]:
+            yield Fraction(factor).limit_denominator(MAX_EXTENT)
+        return
+    for after, before in zip(call.shape()[2:], call.shape(0)[2:], strict=True):
+        pairs = zip(_probe(after), _probe(before), strict=True)
+        ratio, *others = {Fraction(*pair) for pair in pairs}
+        if others:
+            raise call.refuse(
+                f"it resizes {before} pixels to {after}", "resize by a constant factor"
+            )
+        yield ratio
+
+
+def _keep(call: Call) -> Value:
+    """What changes nothing but, maybe, the place in memory."""
+    return Value(call.value("self"))
+
+
+def _keep_shape(call: Call) -> Value:
+    if _differ(call.shape(), call.shape(0)):
+        return _keep_numbers(call)
+    return _keep(call)
+
+
+def _keep_numbers(call: Call) -> Value:
+    """Another shape of what has one number for each channel."""
+    before, after = call.shape(0), call.shape()
+    channels = before[1] if len(before) > 1 else None
+    if _count(before) != channels or _count(after) != channels:
+        raise call.refuse("it changes the shape", _REPLACE)
+    return _keep(call)
+
+
+def _linear(call: Call) -> Value:
+    weight, value = call.array("weight"), call.value("input")
+    if weight is None or len(call.shape()) != 2:
+        raise call.refuse("it is no layer on pooled channels", _REPLACE)
+    mixed = lowering.mix_channels(call.builder, call.label, value, weight)
+    bias = call.array("bias")
+    return Value(mixed) if bias is None else _affine(call, Value(mixed), shift=bias)
+
+
+def _convert(call: Call) -> Value:
+    if call.node.meta["val"].dtype != torch.float32:
+        raise call.refuse(
+            f"it converts to {call.node.meta['val'].dtype}", "stay in float32"
+        )
+    return _keep(call)
+
+
+def _type_as(call: Call) -> Any:
+    # Everything is float32 here, constants too.
+    return call["self"]
+
+
+def _item(call: Call) -> Any:
+    return call["0"][call["1"]]
+
+
+def _at_least_zero(given: Sequence[int]) -> tuple[int, int, int, int]:
+    top, left, bottom, right = (max(0, each) for each in given)
+    return top, left, bottom, right
+
+
+def _pair(given: Sequence[int]) -> tuple[int, int]:
+    first, *rest = given
+    return (first, rest[0] if rest else first)
+
+
+def _probe(extent: Any) -> tuple[int, ...]:
+    """Rows or columns of a value when the picture has 960 and when it has 1440."""
+    if not isinstance(extent, torch.SymInt):
+        return int(extent), int(extent)
+    formula = extent.node.expr
+    return tuple(
+        int(formula.subs(dict.fromkeys(formula.free_symbols, size)))
+        for size in (960, 1440)
+    )
+
+
+def _count(shape: Sequence[Any]) -> int:
+    return math.prod(_probe(extent)[0] for extent in shape)
+
+
+def _differ(first: Sequence[Any], second: Sequence[Any]) -> bool:
+    return list(map(_probe, first)) != list(map(_probe, second))
+
+
+# ATen operation → what it becomes.
+HANDLERS: Mapping[str, Handler] = {
+    "aten.conv2d.default": _conv2d,
+    "aten.conv2d.padding": _conv2d,
+    "aten.conv_transpose2d.input": _conv_transpose2d,
+    "aten._native_batch_norm_legit_no_training.default": _batch_norm,
+    "aten.relu.default": _relu,
+    "aten.prelu.default": _prelu,
+    "aten.leaky_relu.default": lambda call: call.add(
+        LeakyRelu, [call.value("self")], slope=float(call["negative_slope"])
+    ),
+    "aten.clamp.default": _clamp,
+    "aten.clamp.Tensor": _clamp,
+    "aten.clip.default": _clamp,
+    "aten.clamp_min.default": _clamp,
+    "aten.clamp_max.default": _clamp,
+    "aten.hardtanh.default": _hardtanh,
+    "aten.relu6.default": lambda call: call.add(
+        Clamp, [call.value("self")], low=0.0, high=6.0
+    ),
+    "aten.abs.default": _unary("abs"),
+    "aten.elu.default": _elu,
+    "aten.exp.default": _unary("exp"),
+    "aten.gelu.default": _gelu,
+    "aten.hardsigmoid.default": _unary("hardsigmoid"),
+    "aten.hardswish.default": _unary("hardswish"),
+    "aten.mish.default": _unary("mish"),
+    "aten.pow.Tensor_Scalar": _power,
+    "aten.reciprocal.default": _unary("reciprocal"),
+    "aten.rsqrt.default": _unary("rsqrt"),
+    "aten.sigmoid.default": _unary("sigmoid"),
+    "aten.silu.default": _unary("silu"),
+    "aten.softplus.default": _softplus,
+    "aten.sqrt.default": _unary("sqrt"),
+    "aten.tanh.default": _unary("tanh"),
+    "aten.add.Tensor": _add,
+    "aten.sub.Tensor": _subtract,
+    "aten.rsub.Scalar": _subtract_from,
+    "aten.mul.Tensor": _multiply,
+    "aten.div.Tensor": _divide,
+    "aten.neg.default": _negate,
+    "aten.cat.default": _concat,
+    "aten.stack.default": _stack,
+    "aten.pixel_shuffle.default": _pixel_shuffle,
+    "aten.pixel_unshuffle.default": _pixel_unshuffle,
+    "aten.pad.default": _pad,
+    "aten.max_pool2d.default": _max_pool2d,
+    "aten.avg_pool2d.default": _average_pool2d,
+    "aten.adaptive_max_pool2d.default": _adaptive_max_pool2d,
+    "aten.adaptive_avg_pool2d.default": _adaptive_average_pool2d,
+    "aten.mean.dim": _mean,
+    "aten.group_norm.default": _group_norm,
+    "aten.upsample_nearest2d.vec": _resize("nearest"),
+    "aten.upsample_bilinear2d.vec": _resize("bilinear"),
+    "aten.upsample_bicubic2d.vec": _resize("bicubic"),
+    "aten.clone.default": _keep,
+    "aten.alias.default": _keep,
+    "aten.detach.default": _keep,
+    "aten.contiguous.default": _keep,
+    "aten._to_copy.default": _convert,
+    "aten.to.dtype": _convert,
+    "aten.type_as.default": _type_as,
+    "aten.view.default": _keep_shape,
+    "aten.reshape.default": _keep_shape,
+    "aten.squeeze.dim": _keep_numbers,
+    "aten.squeeze.dims": _keep_numbers,
+    "aten.unsqueeze.default": _keep_numbers,
+    "aten.linear.default": _linear,
+    "aten.expand.default": _expand,
+    "aten.slice.Tensor": _slice,
+    "aten.slice_scatter.default": _slice_scatter,
+    "aten.copy.default": _copy,
+    "aten.split.Tensor": _split,
+    "aten.split_with_sizes.default": _split,
+    "aten.chunk.default": _split,
+    "aten.repeat.default": _repeat,
+    "aten.repeat_interleave.self_int": _repeat_interleave,
+    "<built-in function getitem>": _item,
+}

@@ -6,10 +6,13 @@ they only place the same numbers elsewhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from upfrost.graph import Conv2d, Crop, GraphError, PixelShuffle
 from upfrost_exporter.builder import GraphBuilder, Numbers
@@ -111,6 +114,63 @@ def channel_mean(builder: GraphBuilder, label: str, value: str) -> str:
     """Mean over the channels of each pixel: one channel."""
     count = builder.shapes[value].channels
     return mix_channels(builder, label, value, np.full((1, count), 1 / count))
+
+
+_MAX_PLACES = 1 << 26
+
+
+def places(builder: GraphBuilder, value: str) -> npt.NDArray[np.int32]:
+    """The numbers of a value by their places, as `rearrange` takes them.
+
+    Raises `GraphError` for more than fit into a quarter of a gigabyte.
+    """
+    shape = builder.shapes[value]
+    sides = (shape.channels, shape.height, shape.width)
+    if math.prod(sides) > _MAX_PLACES:
+        raise GraphError(f"it moves {math.prod(sides)} numbers, which are too many")
+    return np.arange(math.prod(sides), dtype=np.int32).reshape(sides)
+
+
+def rearrange(
+    builder: GraphBuilder, label: str, value: str, moved: npt.NDArray[np.int32]
+) -> str:
+    """A value whose numbers change places, as reshaping and transposing make them.
+
+    `moved` is (channels, height, width): for each number of the result, its place in
+    `value`, counted through channels, rows and columns. Pixel shuffle, its inverse and
+    channels in another order are found. Raises `GraphError` for anything else.
+    """
+    before = places(builder, value)
+    up, down = _times(moved.shape, before.shape), _times(before.shape, moved.shape)
+    if not (up or down):
+        raise GraphError(f"it makes {moved.shape} numbers of {before.shape}")
+    # One of the two is 1, or both.
+    up, down = max(up, 1), max(down, 1)
+    blocks, wanted = _unshuffled(before, down), _unshuffled(moved, up)
+    # A channel is known by its first number.
+    picked = np.searchsorted(blocks[:, 0, 0], wanted[:, 0, 0])
+    if not np.array_equal(blocks[picked.clip(max=len(blocks) - 1)], wanted):
+        raise GraphError("it mixes rows, columns and channels")
+    if down > 1:
+        value = pixel_unshuffle(builder, label, value, down)
+    value = pick_channels(builder, label, value, picked.tolist())
+    if up > 1:
+        value = builder.add(PixelShuffle, label, [value], factor=up)
+    return value
+
+
+def _times(size: Sequence[int], other: Sequence[int]) -> int:
+    """How many times larger `size` is than `other` in rows and columns; 0 if uneven."""
+    factor, rest = divmod(size[1], other[1])
+    return factor if not rest and size[2] == factor * other[2] else 0
+
+
+def _unshuffled(numbers: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:
+    """torch.nn.PixelUnshuffle of (channels, height, width)."""
+    channels, height, width = numbers.shape
+    rows, columns = height // factor, width // factor
+    blocks = numbers.reshape(channels, rows, factor, columns, factor)
+    return blocks.transpose(0, 2, 4, 1, 3).reshape(-1, rows, columns)
 
 
 def zero_pad(

@@ -7,6 +7,7 @@ against ONNX Runtime shows.
 
 from __future__ import annotations
 
+import graphlib
 import itertools
 import json
 import math
@@ -31,7 +32,15 @@ from upfrost_exporter.builder import (
     unique_name,
 )
 from upfrost_exporter.check import SIZES, Report, verify
-from upfrost_exporter.onnx_operations import HANDLERS, REPLACE, Call, Constant, advice
+from upfrost_exporter.onnx_operations import (
+    REPLACE,
+    Call,
+    Constant,
+    Given,
+    Moved,
+    channels_last,
+    translate,
+)
 
 _MAX_CONSTANT = 1 << 26
 
@@ -77,13 +86,14 @@ def read_onnx(
     graph = passes.clean(graph)
     # A model for one size of picture is compared at that size.
     sizes = [(picture.height, picture.width)] if translation.is_fixed else SIZES
-    verify(graph, _runtime(model), sizes=sizes, report=report)
+    verify(graph, _runtime(model, *translation.is_last), sizes=sizes, report=report)
     return graph
 
 
 def _load(path: Path) -> ModelProto:
     try:
         model = onnx.load_model(str(path))
+        _sort(model)
         onnx.checker.check_model(model)
     except OSError as error:
         raise ExportError(f"{path}: cannot be read: {error.strerror}") from None
@@ -93,11 +103,62 @@ def _load(path: Path) -> ModelProto:
         raise ExportError(f"{path}: not a valid ONNX model: {reason}") from None
     if len(model.graph.node) > 16 * MAX_NODES:
         raise ExportError(f"{path}: {len(model.graph.node)} operations are too many")
+    return _in_float32(model)
+
+
+def _sort(model: ModelProto) -> None:
+    """Put each operation behind those whose results it reads, as ONNX wants it.
+
+    Converters do not always: ONNX Runtime's to float16 appends its casts.
+    """
+    nodes = list(model.graph.node)
+    producers = {name: at for at, node in enumerate(nodes) for name in node.output}
+    needs = {
+        at: {producers[name] for name in node.input if name in producers}
+        for at, node in enumerate(nodes)
+    }
+    if all(max(found, default=-1) < at for at, found in needs.items()):
+        return
+    try:
+        order = list(graphlib.TopologicalSorter(needs).static_order())
+    except graphlib.CycleError:
+        return  # the checker refuses it
+    del model.graph.node[:]
+    model.graph.node.extend(nodes[at] for at in order)
+
+
+def _in_float32(model: ModelProto) -> ModelProto:
+    """The model with float32 wherever it has float16.
+
+    The same numbers, computed more exactly: a runtime that rounds every result to
+    float16 is off by more than what tells a right graph from a wrong one.
+    """
+
+    def widen(tensor: TensorProto) -> None:
+        if tensor.data_type == TensorProto.FLOAT16:
+            wide = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
+
+    for tensor in model.graph.initializer:
+        widen(tensor)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                widen(attribute.t)
+            # The type that Cast converts to.
+            if attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.FLOAT
+    graph = model.graph
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
     return model
 
 
-def _runtime(model: ModelProto) -> Callable[[Array], Array]:
-    """The model in ONNX Runtime, on the CPU."""
+def _runtime(
+    model: ModelProto, last_in: bool, last_out: bool
+) -> Callable[[Array], Array]:
+    """The model in ONNX Runtime, on the CPU; channels may be the last axis there."""
     try:
         import onnxruntime
     except ImportError:
@@ -119,15 +180,16 @@ def _runtime(model: ModelProto) -> Callable[[Array], Array]:
     name = session.get_inputs()[0].name
 
     def run(picture: Array) -> Array:
+        given = picture.transpose(1, 2, 0) if last_in else picture
         try:
-            result: Array = session.run(None, {name: picture[None]})[0][0]
+            result: Array = session.run(None, {name: given[None]})[0][0]
         except Exception as error:
             height, width = picture.shape[1:]
             raise ExportError(
                 f"ONNX Runtime cannot run the model on {width}×{height} pixels: "
                 f"{_line(error)}"
             ) from None
-        return result
+        return result.transpose(2, 0, 1) if last_out else result
 
     return run
 
@@ -145,16 +207,17 @@ class _Translation:
                 f"the model has {len(inputs)} inputs and {len(model.graph.output)} "
                 "outputs: upfrost takes one picture and gives one"
             )
-        channels, height, width = _picture_size(inputs[0])
+        channels, height, width, is_last = _picture_size(inputs[0])
         self.is_fixed = height is not None or width is not None
         self.builder = GraphBuilder(
             channels, height or EXAMPLE_HEIGHT, width or EXAMPLE_WIDTH
         )
         # By ONNX name: a value of the graph (its name there), or a constant.
-        self._known: dict[str, str | Constant | None] = {"": None}
+        self._known: dict[str, Given] = {"": None}
         for tensor in initializers.values():
             self._known[tensor.name] = numpy_helper.to_array(tensor)
-        self._known[inputs[0].name] = INPUT
+        picture = channels_last(self.builder, INPUT) if is_last else INPUT
+        self._known[inputs[0].name] = picture
         self._opset = next(
             (entry.version for entry in model.opset_import if not entry.domain), 1
         )
@@ -164,11 +227,21 @@ class _Translation:
             results = self._call(call)
             self._known.update(zip(node.output, results, strict=False))
         output = self._known[model.graph.output[0].name]
+        last = isinstance(output, Moved) and channels_last(self.builder, output.name)
+        if isinstance(output, Moved) and last:
+            if not np.array_equal(output.places, last.places):
+                raise ExportError(
+                    f"the model's output has the shape {output.places.shape}: upfrost "
+                    "takes models that give a picture"
+                )
+            output = output.name
         if not isinstance(output, str):
             raise ExportError("the model's output does not depend on its input")
         self.output = output
+        # Whether channels are the last axis of the input, and of the output.
+        self.is_last = is_last, bool(last)
 
-    def _inputs(self, node: NodeProto) -> list[str | Constant | None]:
+    def _inputs(self, node: NodeProto) -> list[Given]:
         try:
             return [self._known[name] for name in node.input]
         except KeyError as error:
@@ -177,7 +250,7 @@ class _Translation:
                 "which comes from no earlier operation"
             ) from None
 
-    def _call(self, call: Call) -> Sequence[str | Constant]:
+    def _call(self, call: Call) -> Sequence[Given]:
         kind = call.node.op_type
         if call.node.domain not in ("", "ai.onnx"):
             raise call.refuse(f"it belongs to {call.node.domain!r}", REPLACE)
@@ -186,14 +259,13 @@ class _Translation:
             extents = np.array([1, shape.channels, shape.height, shape.width])
             first, last = call.get("start", 0), call.get("end", 4)
             return [extents[first:last]]
-        if not any(isinstance(given, str) for given in call.inputs):
+        if kind == "Shape" and isinstance(call.inputs[0], Moved):
+            extents = np.array(call.inputs[0].places.shape)
+            return [extents[call.get("start", 0) : call.get("end", len(extents))]]
+        if not any(isinstance(given, str | Moved) for given in call.inputs):
             return _compute(call)
-        handler = HANDLERS.get(kind)
-        if handler is None:
-            raise call.refuse("upfrost has no such operation", advice(kind))
         try:
-            results = handler(call)
-            return [results] if isinstance(results, str) else results
+            return translate(call)
         except GraphError as error:
             raise call.refuse(str(error), "") from None
 
@@ -263,23 +335,27 @@ def _with_gelu(model: ModelProto) -> list[NodeProto]:
     return nodes
 
 
-def _picture_size(given: Any) -> tuple[int, int | None, int | None]:
-    """Channels, and height and width where the model fixes them."""
+def _picture_size(given: Any) -> tuple[int, int | None, int | None, bool]:
+    """Channels, height and width where the model fixes them, and whether channels are
+    the last axis."""
     kind = given.type.tensor_type
     sides: list[int | None] = [side.dim_value or None for side in kind.shape.dim]
     if kind.elem_type != TensorProto.FLOAT:
         raise ExportError(
             f"input {given.name!r} is "
-            f"{TensorProto.DataType.Name(kind.elem_type).lower()}, not float: export "
-            "the model in float32; the weight file can round its weights to fp16"
+            f"{TensorProto.DataType.Name(kind.elem_type).lower()}, not float or "
+            "float16: export the model in float32"
         )
-    if len(sides) != 4 or sides[0] not in (None, 1) or sides[1] not in (1, 3):
-        shown = [side or "?" for side in sides]
-        raise ExportError(
-            f"input {given.name!r} has shape {shown}: upfrost takes "
-            "(1, channels, height, width) with 1 or 3 channels"
-        )
-    return int(sides[1] or 0), sides[2], sides[3]
+    if len(sides) == 4 and sides[0] in (None, 1):
+        if sides[1] in (1, 3):
+            return int(sides[1] or 0), sides[2], sides[3], False
+        if sides[3] in (1, 3):
+            return int(sides[3] or 0), sides[1], sides[2], True
+    shown = [side or "?" for side in sides]
+    raise ExportError(
+        f"input {given.name!r} has shape {shown}: upfrost takes (1, channels, height, "
+        "width) or (1, height, width, channels), with 1 or 3 channels"
+    )
 
 
 # What is computed here when all inputs are constants. None makes a tensor much larger

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -19,6 +21,7 @@ from upfrost.graph import (
     Conv2d,
     Crop,
     GlobalMean,
+    GraphError,
     LeakyRelu,
     MaxPool2d,
     Multiply,
@@ -38,14 +41,29 @@ _LARGEST = float(np.finfo(np.float32).max)
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 
+@dataclass(frozen=True)
+class Moved:
+    """A value as the model sees it between reshaping and transposing, in any shape.
+
+    `places` has that shape, and says for each number its place in the value `name`,
+    counted through channels, rows and columns.
+    """
+
+    name: str
+    places: npt.NDArray[np.int32]
+
+
+Given = str | Moved | Constant | None
+
+
 class Call:
-    """One operation with its inputs: names of values, or constants."""
+    """One operation with its inputs: names of values, moved values, or constants."""
 
     def __init__(
         self,
         builder: GraphBuilder,
         node: NodeProto,
-        inputs: list[str | Constant | None],
+        inputs: Sequence[Given],
         opset: int,
         place: str,
     ) -> None:
@@ -53,7 +71,7 @@ class Call:
         self.node = node
         self.inputs = inputs
         self.opset = opset
-        self._place = place
+        self.place = place
         self._attributes = {
             attribute.name: helper.get_attribute_value(attribute)
             for attribute in node.attribute
@@ -68,6 +86,12 @@ class Call:
     def value(self, index: int = 0) -> str:
         """Name of the value that input `index` is."""
         found = self.inputs[index]
+        if isinstance(found, Moved):
+            raise self.refuse(
+                f"input {index + 1} has the shape {found.places.shape}, which is not "
+                "(1, channels, height, width)",
+                "upfrost takes channels first (NCHW): export the model so",
+            )
         if not isinstance(found, str):
             raise self.refuse(f"input {index + 1} is a constant", REPLACE)
         return found
@@ -75,7 +99,7 @@ class Call:
     def constant(self, index: int) -> Constant | None:
         """The constant that input `index` is, None where it is left out."""
         found = self.inputs[index] if index < len(self.inputs) else None
-        if isinstance(found, str):
+        if isinstance(found, str | Moved):
             raise self.refuse(
                 f"input {index + 1} is computed from the picture", "make it a constant"
             )
@@ -104,25 +128,130 @@ class Call:
         name = f" {self.node.name!r}" if self.node.name else ""
         what_to_do = f"; {advice}" if advice else ""
         return ExportError(
-            f"cannot import {self.node.op_type}{name} ({self._place}): "
+            f"cannot import {self.node.op_type}{name} ({self.place}): "
             f"{reason}{what_to_do}"
         )
 
 
 Handler = Callable[[Call], str | list[str]]
+
+
+def translate(call: Call) -> Sequence[str | Moved]:
+    """What becomes of an operation on values. Raises `ExportError` or `GraphError`."""
+    kind = call.node.op_type
+    if kind in ("Reshape", "Transpose"):
+        return [_move(call)]
+    handler = HANDLERS.get(kind)
+    if handler is None:
+        raise call.refuse("upfrost has no such operation", _advice(kind))
+    if any(isinstance(given, Moved) for given in call.inputs):
+        return [_among_moved(call)]
+    results = handler(call)
+    return [results] if isinstance(results, str) else results
+
+
+def channels_last(builder: GraphBuilder, name: str) -> Moved:
+    """A value as TensorFlow has it."""
+    return Moved(name, lowering.places(builder, name)[None].transpose(0, 2, 3, 1))
+
+
+def _move(call: Call) -> str | Moved:
+    """Reshape and Transpose: which numbers stand where, and a value if it can be one.
+
+    So pixel shuffle is written by converters that do not know DepthToSpace: split the
+    channels, transpose, join.
+    """
+    given = call.inputs[0]
+    if isinstance(given, str):
+        given = Moved(given, lowering.places(call.builder, given)[None])
+    if not isinstance(given, Moved):
+        raise call.refuse("its first input is a constant", REPLACE)
+    places = given.places
+    if call.node.op_type == "Transpose":
+        places = places.transpose(call.get("perm"))
+    else:
+        target = [int(side) for side in call.required(1).reshape(-1)]
+        if not call.get("allowzero", 0):
+            kept = dict(enumerate(places.shape))
+            target = [side or kept.get(axis, 0) for axis, side in enumerate(target)]
+        try:
+            places = places.reshape(target)
+        except ValueError:
+            raise call.refuse(
+                f"it changes the shape {places.shape} to {target}", REPLACE
+            ) from None
+    if places.ndim == 4 and len(places) == 1:
+        with suppress(GraphError):
+            return lowering.rearrange(call.builder, call.label, given.name, places[0])
+    return Moved(given.name, places)
+
+
+# Each number by itself, so that it does not matter where it stands.
+_POINTWISE = {
+    *("Abs", "Add", "Cast", "Clip", "Div", "Dropout", "Elu", "Exp", "Gelu"),
+    *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Mish", "Mul", "Neg"),
+    *("PRelu", "Pow", "Reciprocal", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub"),
+    "Tanh",
+}
+
+
+def _among_moved(call: Call) -> Moved:
+    """An operation on values whose axes stand in another order, as TensorFlow's."""
+    first, *others = [given for given in call.inputs if isinstance(given, Moved)]
+    if call.node.op_type == "Concat" and len(call.inputs) == 1 + len(others):
+        return _concat_moved(call, [first, *others])
+    same = all(np.array_equal(other.places, first.places) for other in others)
+    is_plain = not any(isinstance(given, str) for given in call.inputs)
+    if call.node.op_type not in _POINTWISE or not (same and is_plain):
+        call.value(list(call.inputs).index(first))  # refuses it
+    inputs = [
+        given.name if isinstance(given, Moved) else _unmoved(call, given, first)
+        for given in call.inputs
+    ]
+    plain = Call(call.builder, call.node, inputs, call.opset, call.place)
+    (result,) = translate(plain)
+    return Moved(str(result), first.places)
+
+
+def _unmoved(call: Call, given: Given, other: Moved) -> Given:
+    """A constant that meets `other`, as it meets that value's channels."""
+    if not isinstance(given, np.ndarray) or given.size == 1:
+        return given
+    shape = call.builder.shapes[other.name]
+    try:
+        wide = np.broadcast_to(given, other.places.shape)
+    except ValueError:
+        raise call.refuse(f"the constant has shape {given.shape}", "") from None
+    flat = np.empty(wide.size, given.dtype)
+    flat[other.places.reshape(-1)] = wide.reshape(-1)
+    planes = flat.reshape(1, shape.channels, shape.height, shape.width)
+    by_channel = planes[:, :, :1, :1]
+    return by_channel if (planes == by_channel).all() else planes
+
+
+def _concat_moved(call: Call, parts: Sequence[Moved]) -> Moved:
+    joined = call.add(Concat, [part.name for part in parts])
+    places, start = [], 0
+    for part in parts:
+        places.append(part.places + np.int32(start))
+        start += part.places.size
+    try:
+        return Moved(joined, np.concatenate(places, int(call.get("axis"))))
+    except ValueError as error:
+        raise call.refuse(str(error), "") from None
+
+
 REPLACE = (
     "replace it by convolutions, activations, sums, products, Concat, DepthToSpace, "
     "pooling or Resize"
 )
 
 
-def advice(kind: str) -> str:
+def _advice(kind: str) -> str:
     if kind in ("Softmax", "MatMul", "Gemm", "LayerNormalization", "Einsum"):
         return "attention is out of scope: choose a convolutional network"
     if kind.startswith(("GlobalMax", "Reduce", "Instance", "Group")):
         return "it looks at the whole picture, which a tile cannot: train without it"
-    if kind == "Transpose":
-        return "upfrost takes channels first (NCHW): export the model so"
     return REPLACE
 
 
@@ -599,17 +728,6 @@ def _pad(call: Call) -> str:
     return call.add(Pad, [value], mode=modes[mode], padding=(top, left, bottom, right))
 
 
-def _reshape(call: Call) -> str:
-    shape = call.shape()
-    target = [int(extent) for extent in call.required(1).reshape(-1)]
-    same = [1, shape.channels, shape.height, shape.width]
-    if len(target) != 4 or any(
-        extent not in (-1, 0, known) for extent, known in zip(target, same, strict=True)
-    ):
-        raise call.refuse(f"it changes the shape to {target}", REPLACE)
-    return call.value()
-
-
 def _pair(given: Sequence[int]) -> tuple[int, int]:
     first, second = given
     return first, second
@@ -658,5 +776,4 @@ HANDLERS: Mapping[str, Handler] = {
     "Dropout": _keep,
     "Cast": _cast,
     "Pad": _pad,
-    "Reshape": _reshape,
 }

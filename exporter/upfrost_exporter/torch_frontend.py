@@ -33,7 +33,16 @@ from upfrost_exporter.builder import (
     GraphBuilder,
 )
 from upfrost_exporter.check import Report, verify
-from upfrost_exporter.torch_operations import HANDLERS, Call, Constant, Value, advice
+from upfrost_exporter.torch_operations import (
+    HANDLERS,
+    MOVES,
+    REPLACE,
+    Call,
+    Constant,
+    Moved,
+    Value,
+    advice,
+)
 
 _GENERATOR = f"upfrost {__version__}, torch {torch.__version__}"
 
@@ -194,12 +203,17 @@ class _Translation:
     def _call(self, node: fx.Node) -> Any:
         call = Call(self.builder, node, *self._resolve(node))
         operands = [self._known[other] for other in node.all_input_nodes]
-        if any(isinstance(operand, Value) for operand in operands):
+        if any(isinstance(operand, Value | Moved) for operand in operands):
             if not isinstance(node.meta.get("val"), torch.Tensor | list | tuple):
                 return node.meta.get("val")  # a size of a value
             handler = HANDLERS.get(call.operation)
             if handler is None:
                 raise call.refuse("upfrost has no such operation", advice(call))
+            is_moved = any(isinstance(operand, Moved) for operand in operands)
+            if is_moved and call.operation not in MOVES:
+                raise call.refuse(
+                    "what it works on is not (1, channels, height, width)", REPLACE
+                )
             try:
                 return handler(call)
             except GraphError as error:
@@ -243,6 +257,11 @@ class _Translation:
     def _result(self, outputs: Sequence[Any]) -> str:
         by_name = {node.name: value for node, value in self._known.items()}
         found = [by_name.get(name) for name in outputs]
+        if len(found) == 1 and isinstance(found[0], Moved):
+            raise ExportError(
+                f"the network's result has the shape {found[0].places.shape}, which is "
+                "no picture: it must be (1, channels, height, width)"
+            )
         if len(found) != 1 or not isinstance(found[0], Value):
             raise ExportError(
                 "the network must return one picture, computed from its input; it "

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import fx
 
@@ -22,6 +24,7 @@ from upfrost.graph import (
     Conv2d,
     Crop,
     GlobalMean,
+    GraphError,
     LeakyRelu,
     MaxPool2d,
     Multiply,
@@ -43,6 +46,17 @@ class Value:
     """A value of the graph being built."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A value as the module sees it between reshaping and transposing, in any shape.
+
+    `places` has that shape; see `lowering.rearrange`.
+    """
+
+    name: str
+    places: npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -131,7 +145,7 @@ class Call:
         place = f"{where}, {source}" if source else where
         name = self.operation.removesuffix(".default")
         # What stops a transformer first is often a mere change of shape.
-        if advice == _REPLACE and _has_attention(self.node.graph):
+        if advice == REPLACE and _has_attention(self.node.graph):
             advice = _NO_ATTENTION
         what_to_do = f"; {advice}" if advice else ""
         return ExportError(f"cannot export {name} in {place}: {reason}{what_to_do}")
@@ -165,7 +179,7 @@ def advice(call: Call) -> str:
     for pattern, advice in _ADVICE:
         if re.search(pattern, call.operation):
             return advice
-    return _REPLACE
+    return REPLACE
 
 
 def _has_attention(graph: fx.Graph) -> bool:
@@ -174,7 +188,7 @@ def _has_attention(graph: fx.Graph) -> bool:
 
 
 Handler = Callable[[Call], Any]
-_REPLACE = (
+REPLACE = (
     "replace it by convolutions, activations, sums, products, concatenation, pixel "
     "shuffle, pooling or interpolation"
 )
@@ -410,7 +424,7 @@ def _power(call: Call) -> Value:
 def _conv_transpose2d(call: Call) -> Value:
     weight, bias = call.array("weight"), call.array("bias")
     if weight is None:
-        raise call.refuse("its weight is computed from the picture", _REPLACE)
+        raise call.refuse("its weight is computed from the picture", REPLACE)
     padding = _pair(call["padding"])
     return Value(
         lowering.transposed_convolution(
@@ -550,7 +564,7 @@ def _adaptive_max_pool2d(call: Call) -> list[Value]:
         pairs = zip(_probe(whole), _probe(parts), strict=True)
         factor, *others = {Fraction(*pair) for pair in pairs}
         if others or factor.denominator != 1:
-            raise call.refuse("its blocks depend on the picture's size", _REPLACE)
+            raise call.refuse("its blocks depend on the picture's size", REPLACE)
         factors.append(int(factor))
     kernel = _pair(factors)
     return [call.add(MaxPool2d, [call.value("self")], kernel=kernel, stride=kernel)]
@@ -691,24 +705,59 @@ def _keep(call: Call) -> Value:
 
 
 def _keep_shape(call: Call) -> Value:
-    if _differ(call.shape(), call.shape(0)):
-        return _keep_numbers(call)
+    if _differ(call.shape(), call.shape(0)) and not _is_one_each(call):
+        raise call.refuse("it changes the shape", REPLACE)
     return _keep(call)
 
 
-def _keep_numbers(call: Call) -> Value:
-    """Another shape of what has one number for each channel."""
+def _is_one_each(call: Call) -> bool:
+    """Whether what it gives another shape has one number for each channel."""
     before, after = call.shape(0), call.shape()
     channels = before[1] if len(before) > 1 else None
-    if _count(before) != channels or _count(after) != channels:
-        raise call.refuse("it changes the shape", _REPLACE)
-    return _keep(call)
+    return _count(before) == channels and _count(after) == channels
+
+
+def _reshape(call: Call) -> Value | Moved:
+    is_same = not _differ(call.shape(), call.shape(0))
+    if isinstance(call["self"], Value) and (is_same or _is_one_each(call)):
+        return _keep(call)
+    return _move(call, lambda places: places.reshape([int(n) for n in call.shape()]))
+
+
+def _permute(call: Call) -> Value | Moved:
+    return _move(call, lambda places: places.transpose(call["dims"]))
+
+
+def _transpose(call: Call) -> Value | Moved:
+    return _move(call, lambda places: places.swapaxes(call["dim0"], call["dim1"]))
+
+
+def _move(
+    call: Call, function: Callable[[npt.NDArray[np.int32]], npt.NDArray[np.int32]]
+) -> Value | Moved:
+    """Which numbers stand where after `function`, and a value if it can be one.
+
+    So modules shuffle channels, and pixels without pixel_shuffle.
+    """
+    given = call["self"]
+    if isinstance(given, Value):
+        given = Moved(given.name, lowering.places(call.builder, given.name)[None])
+    # Sizes that depend on the picture's, and numbers that stand for all pixels.
+    if given.places.shape != call.shape(0):
+        raise call.refuse("it changes the shape", REPLACE)
+    places = function(given.places)
+    if places.ndim == 4 and len(places) == 1:
+        with suppress(GraphError):
+            return Value(
+                lowering.rearrange(call.builder, call.label, given.name, places[0])
+            )
+    return Moved(given.name, places)
 
 
 def _linear(call: Call) -> Value:
     weight, value = call.array("weight"), call.value("input")
     if weight is None or len(call.shape()) != 2:
-        raise call.refuse("it is no layer on pooled channels", _REPLACE)
+        raise call.refuse("it is no layer on pooled channels", REPLACE)
     mixed = lowering.mix_channels(call.builder, call.label, value, weight)
     bias = call.array("bias")
     return Value(mixed) if bias is None else _affine(call, Value(mixed), shift=bias)
@@ -760,6 +809,21 @@ def _differ(first: Sequence[Any], second: Sequence[Any]) -> bool:
     return list(map(_probe, first)) != list(map(_probe, second))
 
 
+# Those that also take what is between reshaping and transposing.
+MOVES: Mapping[str, Handler] = {
+    "aten.flatten.using_ints": _reshape,
+    "aten.permute.default": _permute,
+    "aten.reshape.default": _reshape,
+    "aten.squeeze.dim": _reshape,
+    "aten.squeeze.dims": _reshape,
+    "aten.transpose.int": _transpose,
+    "aten.unflatten.int": _reshape,
+    "aten.unsqueeze.default": _reshape,
+    "aten.view.default": _reshape,
+    "aten._unsafe_view.default": _reshape,
+    "aten.clone.default": lambda call: call["self"],
+    "aten.contiguous.default": lambda call: call["self"],
+}
 # ATen operation → what it becomes.
 HANDLERS: Mapping[str, Handler] = {
     "aten.conv2d.default": _conv2d,
@@ -815,18 +879,12 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.upsample_nearest2d.vec": _resize("nearest"),
     "aten.upsample_bilinear2d.vec": _resize("bilinear"),
     "aten.upsample_bicubic2d.vec": _resize("bicubic"),
-    "aten.clone.default": _keep,
     "aten.alias.default": _keep,
     "aten.detach.default": _keep,
-    "aten.contiguous.default": _keep,
     "aten._to_copy.default": _convert,
     "aten.to.dtype": _convert,
     "aten.type_as.default": _type_as,
-    "aten.view.default": _keep_shape,
-    "aten.reshape.default": _keep_shape,
-    "aten.squeeze.dim": _keep_numbers,
-    "aten.squeeze.dims": _keep_numbers,
-    "aten.unsqueeze.default": _keep_numbers,
+    **MOVES,
     "aten.linear.default": _linear,
     "aten.expand.default": _expand,
     "aten.slice.Tensor": _slice,

@@ -180,3 +180,23 @@ class Reparameterised(nn.Module):
         bias = self.wide.bias + self.narrow.bias
         y = functional.conv2d(y, weight, bias, padding=1)
         return functional.pixel_shuffle(y, 2)
+
+
+class Rearranging(nn.Module):
+    """Pixel shuffle, its inverse and a channel shuffle, without saying so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(12, 12, 3, padding=1)
+        self.second = nn.Conv2d(12, 48, 3, padding=1, groups=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        blocks = x.reshape(batch, channels, height // 2, 2, width // 2, 2)
+        y = blocks.permute(0, 1, 3, 5, 2, 4).reshape(batch, 12, height // 2, width // 2)
+        y = functional.relu(self.first(y))
+        groups = y.view(batch, 3, 4, height // 2, width // 2)
+        y = self.second(groups.transpose(1, 2).flatten(1, 2))
+        blocks = y.unflatten(1, (4, 4, 3)).permute(0, 3, 4, 1, 5, 2)
+        result: Tensor = blocks.reshape(batch, 3, 2 * height, 2 * width)
+        return result

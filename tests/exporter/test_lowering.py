@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
@@ -15,6 +18,7 @@ from upfrost_exporter import lowering
 from upfrost_exporter.builder import GraphBuilder
 
 TOLERANCE = 1e-5
+Number = TypeVar("Number", np.int32, np.float32)
 
 
 def random(seed: int, *shape: int) -> Array:
@@ -127,6 +131,44 @@ def test_pixel_unshuffle(factor: int) -> None:
     output = lowering.pixel_unshuffle(builder, "un", INPUT, factor)
     expected = functional.pixel_unshuffle(torch.from_numpy(picture), factor)
     assert_matches(builder, output, picture, expected)
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+@pytest.mark.parametrize("order", ["CRD", "DCR"])
+def test_rearranging_finds_pixel_shuffle_and_its_inverse(
+    factor: int, order: str
+) -> None:
+    """CRD: blocks are within a channel, as PyTorch's. DCR: channels are in blocks."""
+    r, channels, height, width = factor, 2, 4, 6
+    up = GraphBuilder(channels * r * r, height, width)
+    split = (channels, r, r) if order == "CRD" else (r, r, channels)
+    axes = (0, 3, 1, 4, 2) if order == "CRD" else (2, 3, 0, 4, 1)
+    picture = random(factor, channels * r * r, height, width)
+
+    def shuffle(numbers: npt.NDArray[Number]) -> npt.NDArray[Number]:
+        blocks = numbers.reshape(*split, height, width).transpose(axes)
+        return blocks.reshape(channels, height * r, width * r)
+
+    output = lowering.rearrange(up, "up", INPUT, shuffle(lowering.places(up, INPUT)))
+    assert [node.op for node in up.nodes[-1:]] == ["pixel_shuffle"]
+    assert_matches(up, output, picture, torch.from_numpy(shuffle(picture)))
+
+    down = GraphBuilder(channels, height * r, width * r)
+    places = shuffle(lowering.places(up, INPUT)).argsort(axis=None)
+    back = places.reshape(channels * r * r, height, width).astype(np.int32)
+    output = lowering.rearrange(down, "down", INPUT, back)
+    found = run(down, output, shuffle(picture))
+    np.testing.assert_array_equal(found, picture)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 6, 4), (8, 3, 2), (2, 4, 3), (1, 4, 12), (2, 4, 6)], ids=str
+)
+def test_rearranging_refuses_what_is_no_block(shape: tuple[int, int, int]) -> None:
+    builder = GraphBuilder(2, 4, 6)
+    moved = lowering.places(builder, INPUT).reshape(-1)[::-1]
+    with pytest.raises(GraphError):
+        lowering.rearrange(builder, "net", INPUT, np.resize(moved, shape))
 
 
 def test_channels() -> None:

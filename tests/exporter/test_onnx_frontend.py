@@ -25,7 +25,7 @@ from tests.graphs import (
 )
 from upfrost import reference
 from upfrost.graph import Graph
-from upfrost_exporter import ExportError
+from upfrost_exporter import ExportError, passes
 from upfrost_exporter.onnx_backend import to_onnx, write_onnx
 from upfrost_exporter.onnx_frontend import read_onnx
 
@@ -326,6 +326,119 @@ def test_gelu_in_pieces_becomes_one_operation(
     assert [each.op for each in graph.nodes] == ["unary"]
 
 
+@pytest.mark.parametrize("keep", [True, False], ids=["float-ends", "half-ends"])
+@pytest.mark.parametrize("make", [plain_network, imported_operations])
+def test_models_in_half_precision(
+    make: Callable[[int], Graph], keep: bool, tmp_path: Path
+) -> None:
+    """As ONNX Runtime's own converter writes them: weights, values, perhaps ends."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    graph = make(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        half = convert_float_to_float16(to_onnx(graph), keep_io_types=keep)
+    found = read_onnx(saved(half, tmp_path))
+    assert found.value_range == graph.value_range
+    rounded = passes.round_tensors(graph)
+    picture = graph.value_range * np.random.default_rng(0).random(
+        (graph.channels, 32, 48), np.float32
+    )
+    expected = reference.run(rounded, picture)
+    off = np.abs(reference.run(found, picture) - expected).max()
+    # Numbers beside the weights, such as slopes, are rounded by the converter alone.
+    assert off <= 2e-3 * max(graph.value_range, np.abs(expected).max())
+
+
+CHANNELS_LAST: Sides = [1, "height", "width", 3]
+
+
+def test_channels_last_as_converters_of_tensorflow_write_it(tmp_path: Path) -> None:
+    """Transposed at both ends, and between them where nobody minds."""
+    made = model(
+        [
+            node("Transpose", "x", to="first", perm=[0, 3, 1, 2]),
+            node("Conv", "first", "w", to="c", pads=[1, 1, 1, 1]),
+            node("Transpose", "c", to="t", perm=[0, 2, 3, 1]),
+            node("Add", "t", "bias", to="sum"),
+            node("PRelu", "sum", "slope", to="a"),
+            node("Concat", "a", "t", to="joined", axis=3),
+            node("Mul", "joined", "two", to="scaled"),
+            node("Transpose", "scaled", to="back", perm=[0, 3, 1, 2]),
+            node("Conv", "back", "last", to="deep"),
+            node("DepthToSpace", "deep", to="large", blocksize=2, mode="DCR"),
+            node("Transpose", "large", perm=[0, 2, 3, 1]),
+        ],
+        {
+            "w": random(5, 3, 3, 3),
+            "bias": random(5),
+            "slope": random(1, 1, 5),
+            "two": floats(2),
+            "last": random(12, 10, 1, 1) / 10,
+        },
+        CHANNELS_LAST,
+    )
+    graph = read_onnx(saved(made, tmp_path))
+    assert (graph.scale, graph.channels) == (2, 3)
+    assert "transpose" not in {node.op for node in graph.nodes}
+
+
+@pytest.mark.parametrize("fixed", [True, False], ids=["one-size", "any-size"])
+@pytest.mark.parametrize("order", ["CRD", "DCR", "last"])
+def test_pixel_shuffle_by_reshaping(order: str, fixed: bool, tmp_path: Path) -> None:
+    """As converters write it that do not know DepthToSpace."""
+    blocks, axes = {
+        "CRD": ([0, 3, 2, 2], [0, 1, 4, 2, 5, 3]),
+        "DCR": ([0, 2, 2, 3], [0, 3, 4, 1, 5, 2]),
+        "last": ([2, 2, 3], [0, 1, 3, 2, 4, 5]),
+    }[order]
+    is_last = order == "last"
+    sides: Sides = [1, 3, 8, 10] if fixed else FREE
+    first = [] if not is_last else [node("Transpose", "c", to="d", perm=[0, 2, 3, 1])]
+    shape = "d" if is_last else "c"
+    rows, columns = (1, 2) if is_last else (2, 3)
+    made = model(
+        [
+            node("Conv", "x", "w", to="c"),
+            *first,
+            node("Shape", shape, to="s"),
+            node("Gather", "s", "rows", to="h", axis=0),
+            node("Gather", "s", "columns", to="v", axis=0),
+            node("Concat", *_around(is_last), to="split", axis=0),
+            node("Mul", "h", "two", to="h2"),
+            node("Mul", "v", "two", to="v2"),
+            node("Concat", *_joined(is_last), to="joined", axis=0),
+            node("Reshape", shape, "split", to="apart"),
+            node("Transpose", "apart", to="turned", perm=axes),
+            node("Reshape", "turned", "joined", to="large"),
+            node("Transpose", "large", perm=[0, 3, 1, 2])
+            if is_last
+            else node("Identity", "large"),
+        ],
+        {
+            "w": random(12, 3, 1, 1),
+            "rows": ints(rows),
+            "columns": ints(columns),
+            "blocks": ints(*blocks),
+            "one": ints(1),
+            "three": ints(3),
+            "two": ints(2),
+        },
+        sides,
+    )
+    graph = read_onnx(saved(made, tmp_path))
+    assert graph.scale == 2
+    assert [node.op for node in graph.nodes] == ["conv2d", "pixel_shuffle"]
+
+
+def _around(is_last: bool) -> list[str]:
+    return ["one", "h", "v", "blocks"] if is_last else ["blocks", "h", "v"]
+
+
+def _joined(is_last: bool) -> list[str]:
+    return ["one", "h2", "v2", "three"] if is_last else ["one", "three", "h2", "v2"]
+
+
 def test_upsample_of_old_models(tmp_path: Path) -> None:
     made = model(
         [node("Upsample", "x", "scales", mode="nearest")],
@@ -347,12 +460,40 @@ ATTENTION = [
         (model(ATTENTION), r"Softmax 'the_Softmax' \(operation 2 of 2\): .*attention"),
         (model([node("GlobalMaxPool", "x")]), "looks at the whole picture"),
         (model([node("GlobalAveragePool", "x")]), "source gives an array of shape"),
-        (model([node("Transpose", "x", perm=[0, 2, 3, 1])]), "channels first"),
+        (
+            model(
+                [
+                    node("Transpose", "x", to="t", perm=[0, 1, 3, 2]),
+                    node("Conv", "t", "w"),
+                ],
+                {"w": random(3, 3, 1, 1)},
+            ),
+            r"'the_Conv' .* input 1 has the shape \(1, 3, 64, 48\).*channels first",
+        ),
+        (
+            model([node("Transpose", "x", perm=[0, 1, 3, 2])]),
+            r"the model's output has the shape \(1, 3, 64, 48\)",
+        ),
+        (
+            model(
+                [
+                    node("Reshape", "x", "s", to="r"),
+                    node("Transpose", "r", to="t", perm=[0, 2, 1]),
+                    node("MatMul", "t", "r"),
+                ],
+                {"s": ints(1, 3, -1)},
+            ),
+            r"MatMul 'the_MatMul' \(operation 3 of 3\): .*attention is out of scope",
+        ),
+        (
+            model([node("Reshape", "x", "s")], {"s": ints(1, 5, -1)}),
+            r"Reshape .* changes the shape \(1, 3, 48, 64\) to \[1, 5, -1\]",
+        ),
         (model([node("Elu", "x", alpha=0.5)]), "its alpha is not 1"),
         (model([node("Relu", "x")], sides=[1, 4, 8, 8]), r"has shape \[1, 4, 8, 8\]"),
         (model([node("Relu", "x")], sides=[2, 3, 8, 8]), "with 1 or 3 channels"),
         (model([node("Relu", "x")], sides=[1, 3, 8]), r"has shape \[1, 3, 8\]"),
-        (model([node("Relu", "x")], kind=TensorProto.FLOAT16), "is float16, not float"),
+        (model([node("Relu", "x")], kind=TensorProto.BFLOAT16), "is bfloat16, not"),
         (
             model([node("Conv", "x", "w")], {"w": random(3, 4, 3, 3)}),
             r"Conv 'the_Conv' .*expects 4 input channels, found 3",
@@ -410,6 +551,10 @@ ATTENTION = [
             "Tile .* works on constants only",
         ),
         (model([node("Identity", "x")]), "returns its input unchanged"),
+        (
+            model([node("Add", "x", "b", to="a"), node("Relu", "a", to="b")]),
+            "not a valid ONNX model: Nodes in a graph must be topologically sorted",
+        ),
     ],
 )
 def test_what_cannot_be_carried_is_refused(

@@ -18,6 +18,7 @@ from tests.exporter.networks import (
     Cascade,
     Normalised,
     Plain,
+    Rearranging,
     Reparameterised,
     Spellings,
 )
@@ -66,6 +67,7 @@ def assert_same_result(graph: Graph, module: nn.Module, seed: int) -> None:
         (Normalised, 2),
         (Spellings, 2),
         (Reparameterised, 2),
+        (Rearranging, 2),
     ],
     ids=[
         "plain",
@@ -76,6 +78,7 @@ def assert_same_result(graph: Graph, module: nn.Module, seed: int) -> None:
         "normalised",
         "spellings",
         "reparameterised",
+        "rearranging",
     ],
 )
 def test_a_network_gives_what_its_module_gives(
@@ -100,6 +103,14 @@ def test_tensors_are_named_as_the_module_names_them() -> None:
         "pixel_shuffle",
         "upsample_bilinear2d",
         "add",
+    ]
+
+
+def test_what_only_moves_numbers_costs_nothing_but_convolutions() -> None:
+    graph = trace_module(make(Rearranging, 0), name="net", scale=2)
+    assert [node.op for node in graph.nodes] == [
+        *("conv2d", "conv2d", "relu"),  # what unshuffles; the first
+        *("conv2d", "conv2d", "conv2d", "pixel_shuffle"),
     ]
 
 
@@ -225,7 +236,11 @@ class Lambda(nn.Module):
         ),
         (
             Windows(),
-            r"aten.view in module 'body\.1\.0'.*transformers are out of scope",
+            r"dot_product_attention.* in module 'body\.1\.0'.*transformers are out",
+        ),
+        (
+            Lambda(lambda x: functional.relu(x.permute(0, 1, 3, 2))),
+            r"relu.*is not \(1, channels, height, width\); replace it",
         ),
         (
             nn.AdaptiveAvgPool2d(3),
@@ -243,6 +258,7 @@ class Lambda(nn.Module):
     ids=[
         "attention",
         "windows",
+        "transposed",
         "pooling",
         "instance-norm",
         "batch-statistics",
@@ -268,8 +284,9 @@ def test_what_cannot_be_carried_is_refused(layer: nn.Module, message: str) -> No
         ),
         (lambda x: x + torch.zeros(3, 1, 64), "cannot"),
         (lambda x: x * x.mean(), "looks at the whole picture"),
-        (lambda x: x.transpose(2, 3), "no such operation"),
-        (lambda x: x.flatten(2).view_as(x), "changes the shape"),
+        (lambda x: x.cumsum(1), "no such operation"),
+        (lambda x: x.transpose(2, 3), r"the shape \(1, 3, 64, 48\).* no picture"),
+        (lambda x: x.flatten(2).view_as(x), "returns its input unchanged"),
         (lambda x: x[:, :, 1:], "47/48 times as large as the picture"),
         (lambda x: x[:, :, : x.shape[2] // 2], "1/2 times as large as the picture"),
         (lambda x: torch.cat([x, x], dim=2), "joins along dimension 2"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -55,12 +55,37 @@ def evaluate_pairs(folder: Path, upscaler: Upscaler) -> dict[str, PairQuality]:
     Raises `PictureError` for a folder without pairs and for sizes that do not fit.
     """
     scale = upscaler.graph.scale
+    found: dict[str, list[tuple[float, float]]] = {}
+    for pair in enlarged_pairs(folder, upscaler):
+        for name, large in pair.enlarged.items():
+            values = (
+                y_psnr(large, pair.original, scale),
+                y_ssim(large, pair.original, scale),
+            )
+            found.setdefault(name, []).append(values)
+    return {
+        name: PairQuality(len(values), *map(float, np.mean(values, axis=0)))
+        for name, values in found.items()
+    }
+
+
+@dataclass(frozen=True)
+class EnlargedPair:
+    """An original, and its small partner enlarged in each way, all uint8 (H, W, 3)."""
+
+    path: Path
+    original: Bytes
+    enlarged: dict[str, Bytes]
+
+
+def enlarged_pairs(folder: Path, upscaler: Upscaler) -> Iterator[EnlargedPair]:
+    """The pairs of a folder, one after the other. Raises as `evaluate_pairs` does."""
+    scale = upscaler.graph.scale
     originals = sorted(folder.glob("*_HR.*"))
     if not originals:
         raise PictureError(
             f"{printable(folder)}: no pairs named 001_HR.png, 001_LR.png"
         )
-    found: dict[str, list[tuple[float, float]]] = {}
     for path in originals:
         partner = path.with_name(path.name.replace("_HR.", "_LR."))
         original, small = read_picture(path).rgb, read_picture(partner).rgb
@@ -70,14 +95,10 @@ def evaluate_pairs(folder: Path, upscaler: Upscaler) -> dict[str, PairQuality]:
                 f"{printable(partner)}: ×{scale} does not give the {width}×{height} "
                 f"pixels of {printable(path.name)}; the model's scale is another one"
             )
-        for name, enlarge in _ways(upscaler, (width, height)).items():
-            large = enlarge(small)
-            values = y_psnr(large, original, scale), y_ssim(large, original, scale)
-            found.setdefault(name, []).append(values)
-    return {
-        name: PairQuality(len(values), *map(float, np.mean(values, axis=0)))
-        for name, values in found.items()
-    }
+        ways = _ways(upscaler, (width, height))
+        yield EnlargedPair(
+            path, original, {name: enlarge(small) for name, enlarge in ways.items()}
+        )
 
 
 def evaluate_video(

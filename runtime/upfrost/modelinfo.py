@@ -74,4 +74,6 @@ def _metric(key: str, value: object) -> str:
             return f"Y-PSNR {value:.2f} dB"
         if key == "ssim":
             return f"SSIM {value:.4f}"
+        if key == "vmaf":
+            return f"VMAF {value:.1f}"
     return f"{key.replace('_', ' ')} {value}"

@@ -87,6 +87,25 @@ def test_missing_and_broken_pictures_are_named(tmp_path: Path) -> None:
         read_rgb(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize(
+    ("wanted", "others"),
+    [
+        ("DIV2K_train_HR/0001.png", ["DIV2K_train_LR_bicubic/X2/0001x2.png"]),
+        ("DIV2K_train_HR/0001.png", ["DIV2K_valid_HR/0801.png"]),
+        ("Flickr2K_HR/000001.png", ["Flickr2K_LR_bicubic/X4/000001x4.png"]),
+        ("OutdoorSceneTrain_v2/sky/1.png", ["OutdoorSceneTest300/OST_001.png"]),
+        ("any/1.png", []),
+    ],
+)
+def test_of_a_published_data_set_only_originals_for_training_are_taken(
+    tmp_path: Path, wanted: str, others: list[str]
+) -> None:
+    for name in (wanted, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert picture_files(tmp_path) == [tmp_path / wanted]
+
+
 def thumbnail(picture: Picture) -> Picture:
     """16x16 means, which survive scaling and recompression."""
     small = Image.fromarray(picture).resize((16, 16), Image.Resampling.BOX)

@@ -169,10 +169,12 @@ def test_a_package_becomes_pictures_and_an_attribution(tmp_path: Path) -> None:
         [tmp_path / "evaluation"],
         output,
         lines.append,
+        ["A film, by its author, CC-BY-3.0"],
     )
     assert count == 1
     assert [p.name for p in output.glob("*.png")] == ["001-palapeli-data-2.png"]
     text = (output / sources.ATTRIBUTION).read_text(encoding="utf-8")
+    assert "- A film, by its author, CC-BY-3.0\n" in text
     assert "[Blue cat (1)](https://example.org" in text
     assert "001-palapeli-data-2.png: Debian package palapeli-data" in text
     assert "2001 Ann; 2002 Bob; GPL-2+" in text

@@ -1,10 +1,12 @@
-"""The command `upfrost-train`."""
+"""The command `upfrost-train`, whose `train` is `upfrost train` as well."""
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from upfrost_training.config import ConfigError, read_config
+from upfrost_training.config import Config, ConfigError, read_config
 from upfrost_training.data import DataError
 from upfrost_training.loop import train
 from upfrost_training.release import release
@@ -13,11 +15,8 @@ from upfrost_training.sources import DEBIAN_SOURCES, prepare
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="upfrost-train", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser(
-        "train", help="train a network, or go on where a run was stopped"
-    )
-    run.add_argument("config", type=Path, help="TOML file, see training/configs/")
+    commands = parser.add_subparsers(required=True)
+    add_train(commands)
     out = commands.add_parser(
         "export", help="write a run's weights as a .upf file, with measured quality"
     )
@@ -29,17 +28,8 @@ def _parser() -> argparse.ArgumentParser:
         default="vulkan",
         help="what upscales for the measured quality (default: vulkan)",
     )
-    for command in (run, out):
-        command.add_argument(
-            "--data",
-            type=Path,
-            action="append",
-            metavar="FOLDER",
-            help="where the configured folders lie; may be given again (default: data)",
-        )
-        command.add_argument(
-            "--run", type=Path, help="folder of checkpoints (default: runs/NAME)"
-        )
+    _add_places(out)
+    out.set_defaults(run=_reporting(_export))
     data = commands.add_parser(
         "data",
         help="prepare freely licensed photographs and their attribution",
@@ -67,7 +57,92 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="evaluation pictures, which must never be trained on",
     )
+    data.add_argument(
+        "--video",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="attribution of a video that is trained on: its name, author and licence",
+    )
+    data.set_defaults(run=_reporting(_prepare))
     return parser
+
+
+def add_train(commands: Any) -> None:
+    """Add `train` to what `ArgumentParser.add_subparsers` returned."""
+    parser = commands.add_parser(
+        "train",
+        help="train a network, or go on where a run was stopped",
+        description="Train a network as a TOML file says, or go on where the run was "
+        "stopped: the same command does both.",
+    )
+    parser.add_argument("config", type=Path, help="TOML file, see training/configs/")
+    _add_places(parser)
+    parser.set_defaults(run=_reporting(_train))
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        metavar="FOLDER",
+        help="where the configured folders lie; may be given again (default: data)",
+    )
+    parser.add_argument(
+        "--run",
+        dest="checkpoints",
+        type=Path,
+        metavar="FOLDER",
+        help="of checkpoints (default: runs/NAME)",
+    )
+
+
+def _places(options: argparse.Namespace) -> tuple[Config, Path, list[Path]]:
+    """The run's configuration, its folder, and where its data lie."""
+    config = read_config(options.config)
+    folder = options.checkpoints or Path("runs") / config.name
+    return config, folder, options.data or [Path("data")]
+
+
+def _train(options: argparse.Namespace) -> None:
+    config, folder, roots = _places(options)
+    train(config, roots, folder, _say)
+
+
+def _export(options: argparse.Namespace) -> None:
+    config, folder, roots = _places(options)
+    release(config, folder, roots, options.output, _say, options.measure)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    prepare(
+        options.packages,
+        options.listed,
+        options.leave_out,
+        options.output,
+        _say,
+        options.video,
+    )
+
+
+def _reporting(
+    action: Callable[[argparse.Namespace], None],
+) -> Callable[[argparse.Namespace], int]:
+    """`action` with its errors as one line each; the result is the exit code."""
+
+    def run(options: argparse.Namespace) -> int:
+        try:
+            action(options)
+        except (ConfigError, DataError, ValueError, FloatingPointError) as error:
+            print(f"upfrost-train: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("upfrost-train: stopped; the same command goes on", file=sys.stderr)
+            return 130
+        return 0
+
+    return run
 
 
 def _say(line: str) -> None:
@@ -77,30 +152,8 @@ def _say(line: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the result is the exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        if options.command == "data":
-            prepare(
-                options.packages,
-                options.listed,
-                options.leave_out,
-                options.output,
-                _say,
-            )
-            return 0
-        config = read_config(options.config)
-        folder = options.run or Path("runs") / config.name
-        roots = options.data or [Path("data")]
-        if options.command == "train":
-            train(config, roots, folder, _say)
-        else:
-            release(config, folder, roots, options.output, _say, options.measure)
-    except (ConfigError, DataError, ValueError, FloatingPointError) as error:
-        print(f"upfrost-train: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("upfrost-train: stopped; the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+    code: int = options.run(options)
+    return code
 
 
 if __name__ == "__main__":

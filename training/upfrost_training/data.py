@@ -20,6 +20,10 @@ from upfrost_training.degradations import (
 from upfrost_training.resize import Picture
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+# Where published data sets keep the pictures to train on: DIV2K (Agustsson and Timofte,
+# 2017), Flickr2K (Lim et al., 2017) and OST (Wang et al., 2018). Beside them lie small
+# versions, which must not be taken for originals, and pictures for validation and test.
+LAYOUTS = ("DIV2K_train_HR", "Flickr2K_HR", "OutdoorSceneTrain_v2")
 BICUBIC = (Degradation("bicubic"),)
 LUMA = np.array((0.299, 0.587, 0.114), dtype=np.float32)
 
@@ -53,10 +57,19 @@ class Crop:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """All picture files under `folder`, sorted, so that numbering is stable."""
+    """All picture files under `folder`, sorted, so that numbering is stable.
+
+    Of a data set as it is published, only the pictures to train on: see `LAYOUTS`.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of pictures")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+    parts = [folder / name for name in LAYOUTS if (folder / name).is_dir()]
+    files = sorted(
+        path
+        for part in parts or [folder]
+        for path in part.rglob("*")
+        if path.suffix.lower() in PICTURE_SUFFIXES
+    )
     if not files:
         raise DataError(f"{folder}: no picture found ({', '.join(PICTURE_SUFFIXES)})")
     return files

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -284,12 +284,14 @@ def prepare(
     leave_out: list[Path],
     output: Path,
     say: Callable[[str], None],
+    videos: Sequence[str] = (),
 ) -> int:
     """Fill `output` with sharp, distinct photographs; returns how many.
 
     `archives` are Debian packages; `listed` are folders of pictures that stay where
     they are, whose README's pages are attributed and whose pictures are not taken
-    twice; pictures under `leave_out` (evaluation sets) are never taken.
+    twice; pictures under `leave_out` (evaluation sets) are never taken. `videos` are
+    attributions of videos, which stay where they are too.
     """
     known: list[Picture] = []
     for folder in (*leave_out, *listed):
@@ -312,21 +314,25 @@ def prepare(
             count += 1
         say(f"{archive.name}: {count} of {seen} photographs taken")
     pages = {folder.name: listed_pages(folder) for folder in listed}
-    text = attribution_text(taken_from, pages)
+    text = attribution_text(taken_from, pages, videos)
     (output / ATTRIBUTION).write_text(text, encoding="utf-8")
     say(f"wrote {len(taken_from)} pictures and {output / ATTRIBUTION}")
     return len(taken_from)
 
 
 def attribution_text(
-    taken_from: list[tuple[str, Credit]], pages: dict[str, list[str]]
+    taken_from: list[tuple[str, Credit]],
+    pages: dict[str, list[str]],
+    videos: Sequence[str] = (),
 ) -> str:
     """The attribution file: every picture with its source, author and licence."""
     lines = [
-        "# The pictures that the models were trained on",
+        "# What the models were trained on",
         "",
         "No picture is contained in a model. Thanks to all who gave them freely.",
     ]
+    if videos:
+        lines += ["", "## Videos", "", *(f"- {video}" for video in videos)]
     for folder, urls in pages.items():
         lines += [
             "",

@@ -1,0 +1,130 @@
+"""How good every bundled model is, beside what each player can do without one.
+
+usage: python -m benchmarks.quality --data FOLDER [--models NAME ...] [--write]
+
+FOLDER holds pairs as Set5/x2/001_HR.png and 001_LR.png, Set14/x4/… Everything goes
+through the Vulkan path. Y-PSNR and SSIM follow the field's convention, as described in
+`upfrost.quality`; VMAF is that of each picture as a video of one frame. With --write the
+figures are put into the metadata of the models, and into docs/models.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import statistics
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.report import RESULTS, Row, publish
+from upfrost import Upscaler
+from upfrost.evaluate import enlarged_pairs
+from upfrost.ffmpeg import find_ffmpeg
+from upfrost.graph import macs_per_output_pixel, parameter_count
+from upfrost.modelfile import bundled_models, read_model, write_model
+from upfrost.quality import y_psnr, y_ssim
+from upfrost.vmaf import measure_video
+
+SETS = ("Set5", "Set14")
+PAGE = Path(__file__).parent.parent / "docs" / "models.md"
+Quality = dict[str, dict[str, float]]  # data set → metric → mean
+
+
+def measure(folder: Path, upscaler: Upscaler, ffmpeg: str) -> Quality:
+    """The means of each way to enlarge over the pairs of a folder, by its name."""
+    found: dict[str, dict[str, list[float]]] = {}
+    scale = upscaler.graph.scale
+    with tempfile.TemporaryDirectory() as name:
+        original, result = Path(name, "original.png"), Path(name, "result.png")
+        for pair in enlarged_pairs(folder, upscaler):
+            Image.fromarray(pair.original).save(original)
+            for way, large in pair.enlarged.items():
+                Image.fromarray(large).save(result)
+                values = found.setdefault(way, {"psnr_y": [], "ssim": [], "vmaf": []})
+                values["psnr_y"].append(y_psnr(large, pair.original, scale))
+                values["ssim"].append(y_ssim(large, pair.original, scale))
+                vmaf = measure_video(ffmpeg, original, result).mean("vmaf")
+                values["vmaf"].append(vmaf)
+    digits = {"psnr_y": 2, "ssim": 4, "vmaf": 1}
+    return {
+        way: {
+            metric: round(statistics.mean(values), digits[metric])
+            for metric, values in metrics.items()
+        }
+        for way, metrics in found.items()
+    }
+
+
+def model_rows(path: Path, data: Path, seen: set[int], *, write: bool) -> list[Row]:
+    """Rows of a model, and before them those of the filters if its scale is new."""
+    graph = read_model(path)
+    ffmpeg = find_ffmpeg()
+    with Upscaler(graph) as upscaler:
+        by_set = {
+            name: measure(data / name / f"x{graph.scale}", upscaler, ffmpeg)
+            for name in SETS
+        }
+    if write:
+        quality = {name: ways[graph.name] for name, ways in by_set.items()}
+        metadata = {**graph.metadata, "quality": quality}
+        write_model(path, dataclasses.replace(graph, metadata=metadata))
+    rows: list[Row] = []
+    for way in by_set[SETS[0]]:
+        own = way == graph.name
+        if not own and graph.scale in seen:
+            continue
+        row: dict[str, str | int | float | None] = {
+            "": f"**{way}**" if own else way,
+            "scale": f"×{graph.scale}",
+            "parameters": parameter_count(graph) if own else None,
+            "MACs per output pixel": (
+                round(macs_per_output_pixel(graph)) if own else None
+            ),
+        }
+        for name, ways in by_set.items():
+            row[f"{name} Y-PSNR, dB"] = f"{ways[way]['psnr_y']:.2f}"
+            row[f"{name} SSIM"] = f"{ways[way]['ssim']:.4f}"
+            row[f"{name} VMAF"] = f"{ways[way]['vmaf']:.1f}"
+        rows.append(row)
+    seen.add(graph.scale)
+    return rows
+
+
+def put_table(page: Path, table: str) -> None:
+    """Replace the page's first table; the words around it stay."""
+    text, count = re.subn(
+        r"(?m)^\|.*\n(?:\|.*\n)*", lambda _: table, page.read_text("utf-8"), count=1
+    )
+    if not count:
+        raise SystemExit(f"{page}: has no table to replace")
+    page.write_text(text, "utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Quality of the bundled models.")
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--models", nargs="+", metavar="NAME", help="(default: all)")
+    parser.add_argument(
+        "--write", action="store_true", help="into docs/models.md and the models"
+    )
+    chosen = parser.parse_args()
+    models = [
+        path
+        for path in bundled_models().values()
+        if not chosen.models or path.stem in chosen.models
+    ]
+    seen: set[int] = set()
+    rows: list[Row] = []
+    for path in sorted(models, key=lambda path: (read_model(path).scale, path.stem)):
+        rows += model_rows(path, chosen.data, seen, write=chosen.write)
+    publish("quality", "Quality of the bundled models", rows)
+    if chosen.write:
+        markdown = (RESULTS / "quality.md").read_text("utf-8")
+        put_table(PAGE, "".join(re.findall(r"(?m)^\|.*\n", markdown)))
+
+
+if __name__ == "__main__":
+    main()

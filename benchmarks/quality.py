@@ -4,8 +4,8 @@ usage: python -m benchmarks.quality --data FOLDER [--models NAME ...] [--write]
 
 FOLDER holds pairs as Set5/x2/001_HR.png and 001_LR.png, Set14/x4/… Everything goes
 through the Vulkan path. Y-PSNR and SSIM follow the field's convention, as described in
-`upfrost.quality`; VMAF is that of each picture as a video of one frame. With --write the
-figures are put into the metadata of the models, and into docs/models.md.
+`upfrost.quality`; VMAF is that of each picture as a video of one frame. With --write,
+the figures are put into the metadata of the models, and into docs/models.md.
 """
 
 from __future__ import annotations

@@ -109,8 +109,8 @@ class Record:
 
     def to_json(self) -> str:
         """One line of ASCII; what is not known is left out."""
-        known = dataclasses.asdict(self)
-        return json.dumps({key: value for key, value in known.items() if value != None})  # noqa: E711
+        known = dataclasses.asdict(self).items()
+        return json.dumps({key: value for key, value in known if value is not None})
 
 
 def plan_batch(

@@ -52,17 +52,7 @@ def add_device_arguments(
             default="realtime-x2",
             help="a name from 'upfrost models' or a .upf file (default: %(default)s)",
         )
-    parser.add_argument(
-        "--device",
-        metavar="N|NAME",
-        help="a number or part of a name from 'upfrost devices' (default: the best)",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=("auto", "fp16", "fp32"),
-        default="auto",
-        help="of values on the device (default: auto, fp16 on a GPU)",
-    )
+    add_device_choice(parser)
     parser.add_argument(
         "--tile",
         type=_tile,
@@ -75,6 +65,21 @@ def add_device_arguments(
         type=_megabytes,
         metavar="MB",
         help="device memory to use (default: a share of what there is)",
+    )
+
+
+def add_device_choice(parser: argparse.ArgumentParser) -> None:
+    """Device and precision."""
+    parser.add_argument(
+        "--device",
+        metavar="N|NAME",
+        help="a number or part of a name from 'upfrost devices' (default: the best)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp16", "fp32"),
+        default="auto",
+        help="of values on the device (default: auto, fp16 on a GPU)",
     )
 
 

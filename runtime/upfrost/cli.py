@@ -21,6 +21,7 @@ from upfrost.arguments import Parser
 from upfrost.comparecli import add_compare
 from upfrost.evalcli import add_eval
 from upfrost.signals import Stopped, prompt_stop
+from upfrost.tunecli import add_tune
 from upfrost.videocli import add_video
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     add_video(commands)
     add_compare(commands)
     add_eval(commands)
+    add_tune(commands)
     _add_devices(commands)
     _add_models(commands)
     _add_info(commands)

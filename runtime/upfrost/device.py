@@ -29,6 +29,7 @@ from upfrost.kernels import (
     Call,
     Constant,
     Family,
+    Precision,
     Words,
     row_words,
 )
@@ -83,6 +84,11 @@ class DeviceInfo:
     @property
     def is_gpu(self) -> bool:
         return self.kind in ("discrete", "integrated", "virtual")
+
+    @property
+    def precision(self) -> Precision:
+        """The faster one."""
+        return "fp16" if self.is_gpu else "fp32"
 
     @property
     def family(self) -> Family:

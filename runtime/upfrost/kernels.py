@@ -95,34 +95,61 @@ class ConvKernel:
 
 @dataclass(frozen=True)
 class Family:
-    """Which kernels suit a kind of device, by the convolution's shape."""
+    """Which kernels suit a kind of device, by the convolution's shape.
+
+    The first kernel whose tile's quads divide a layer's is taken; the others are what
+    `upfrost tune` measures against it. `tuned` names those that won, by `layer_key`.
+    """
 
     name: str
-    conv3x3: tuple[ConvKernel, ...]  # the first whose tile's quads divide is taken
-    conv1x1: ConvKernel
-    conv: ConvKernel  # anything else
+    conv3x3: tuple[ConvKernel, ...]
+    conv1x1: tuple[ConvKernel, ...]
+    conv: tuple[ConvKernel, ...]  # anything else
     macs_per_second: float  # of convolutions, the slowest member's, to be safe
+    tuned: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def kernels(self) -> tuple[ConvKernel, ...]:
-        return (*self.conv3x3, self.conv1x1, self.conv)
+        return (*self.conv3x3, *self.conv1x1, *self.conv)
 
 
 # Mali: a column of six pixels has the fewest instructions per product that stay within
 # 64 registers, and 16 invocations of a row read whole cache lines (docs/mali.md).
 # CPU: wide tiles load less, and wider ones than this take seconds to compile.
+# A family's tiles have small common multiples: planes are padded to the least of them.
 MALI = Family(
     "mali",
-    conv3x3=(ConvKernel("conv3x3", RegisterTile(1, 6, 1, (16, 4))),),
-    conv1x1=ConvKernel("conv1x1", RegisterTile(1, 6, 1, (16, 4))),
-    conv=ConvKernel("conv", RegisterTile(1, 4, 1, (16, 4))),
+    conv3x3=(
+        ConvKernel("conv3x3", RegisterTile(1, 6, 1, (16, 4))),
+        ConvKernel("conv3x3", RegisterTile(1, 3, 1, (16, 4))),
+    ),
+    conv1x1=(
+        ConvKernel("conv1x1", RegisterTile(1, 6, 1, (16, 4))),
+        ConvKernel("conv1x1", RegisterTile(1, 3, 1, (16, 4))),
+    ),
+    conv=(
+        ConvKernel("conv", RegisterTile(1, 4, 1, (16, 4))),
+        ConvKernel("conv", RegisterTile(1, 2, 1, (16, 4))),
+    ),
     macs_per_second=4e9,  # a sixth of what Mali-G52's arithmetic could do in fp16
 )
 CPU = Family(
     "cpu",
-    conv3x3=(ConvKernel("conv3x3_cpu", RegisterTile(4, 3, 1, (8, 1))),),
-    conv1x1=ConvKernel("conv1x1", RegisterTile(4, 1, 1, (8, 1))),
-    conv=ConvKernel("conv", RegisterTile(4, 1, 1, (8, 1))),
+    conv3x3=(
+        ConvKernel("conv3x3_cpu", RegisterTile(4, 3, 1, (8, 1))),
+        ConvKernel("conv3x3_cpu", RegisterTile(4, 2, 1, (8, 1))),
+        ConvKernel("conv3x3", RegisterTile(1, 6, 1, (16, 4))),
+    ),
+    conv1x1=(
+        ConvKernel("conv1x1", RegisterTile(4, 1, 1, (8, 1))),
+        ConvKernel("conv1x1", RegisterTile(4, 2, 1, (8, 1))),
+        ConvKernel("conv1x1", RegisterTile(1, 6, 1, (16, 4))),
+    ),
+    conv=(
+        ConvKernel("conv", RegisterTile(4, 1, 1, (8, 1))),
+        ConvKernel("conv", RegisterTile(4, 2, 1, (8, 1))),
+        ConvKernel("conv", RegisterTile(1, 4, 1, (16, 4))),
+    ),
     macs_per_second=2e9,
 )
 # Valhall GPUs and larger ones: the same kernels, and more work in a dispatch. The
@@ -547,18 +574,41 @@ def _conv_band(
 
 
 def conv_kernel(node: Conv2d, shape: Sequence[int], family: Family) -> ConvKernel:
-    """The kernel with which a family computes a convolution."""
+    """The kernel with which a family computes a convolution by weights of `shape`."""
+    candidates = conv_candidates(node, shape, family)
+    wanted = family.tuned.get(layer_key(node, shape))
+    return next((each for each in candidates if each.name == wanted), candidates[0])
+
+
+def conv_candidates(
+    node: Conv2d, shape: Sequence[int], family: Family
+) -> tuple[ConvKernel, ...]:
+    """The kernels of a family that can compute it, the usual choice first."""
     rows, columns = shape[2:]
     plain = node.stride == (1, 1) and node.dilation == (1, 1) and node.groups == 1
+    kernels = family.conv
     if plain and (rows, columns) == (3, 3) and node.padding == (1, 1, 1, 1):
-        return next(
-            kernel
-            for kernel in family.conv3x3
-            if quads(shape[0]) % kernel.tile.quads == 0
-        )
-    if plain and (rows, columns) == (1, 1) and node.padding == (0, 0, 0, 0):
-        return family.conv1x1
-    return family.conv
+        kernels = family.conv3x3
+    elif plain and (rows, columns) == (1, 1) and node.padding == (0, 0, 0, 0):
+        kernels = family.conv1x1
+    return tuple(
+        kernel for kernel in kernels if quads(shape[0]) % kernel.tile.quads == 0
+    )
+
+
+def layer_key(node: Conv2d, shape: Sequence[int]) -> str:
+    """What of a convolution decides which kernel is fastest, for people to read."""
+    rows, columns = shape[2:]
+    key = f"{rows}×{columns}, {shape[1] * node.groups} → {shape[0]}"
+    if node.groups > 1:
+        key += f", groups {node.groups}"
+    if node.stride != (1, 1):
+        key += ", stride {}×{}".format(*node.stride)
+    if node.dilation != (1, 1):
+        key += ", dilation {}×{}".format(*node.dilation)
+    if node.padding != (rows // 2, columns // 2) * 2:
+        key += ", padding {} {} {} {}".format(*node.padding)
+    return key
 
 
 def resize(

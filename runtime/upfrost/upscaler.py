@@ -31,6 +31,7 @@ from upfrost.tiles import (
     smallest_side,
     tile_grid,
 )
+from upfrost.tuning import tuned_family
 
 Bytes = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -81,11 +82,10 @@ class Upscaler:
         )
         self.device: DeviceInfo = choose_device(device)
         self.precision: Precision = (
-            precision
-            if precision != "auto"
-            else ("fp16" if self.device.is_gpu else "fp32")
+            self.device.precision if precision == "auto" else precision
         )
-        self._program = compile_graph(self.graph, self.device.family, self.precision)
+        family = tuned_family(self.device, self.precision)
+        self._program = compile_graph(self.graph, family, self.precision)
         self._tile = tile
         # A CPU may be as slow as it is; it does not hang.
         self._watch: Watch = watch if self.device.is_gpu else nullcontext

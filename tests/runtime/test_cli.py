@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 FAKE = Path(__file__).with_name("fakes.py")
 REAL = ["-m", "upfrost.cli"]
-COMMANDS = ["upscale", "video", "compare", "eval", "devices", "models", "info"]
+COMMANDS = ["upscale", "video", "compare", "eval", "tune", "devices", "models", "info"]
 PANVK = os.environ.get("UPFROST_PANVK")
 
 

@@ -1,0 +1,264 @@
+"""Which kernels are fastest on a device: measured once, kept in the cache folder.
+
+A family's table in `kernels` names the candidates for each shape of convolution, the
+usual choice first. `measure` times them within a network; `save` keeps the winners in
+a file for each device and precision, and `tuned_family` gives the family with what is
+kept. All candidates of a precision compute the same numbers, so a result does not
+depend on what is kept; only its time does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import statistics
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from upfrost import __version__, strictjson
+from upfrost.device import Device, DeviceInfo, LoadedPlan
+from upfrost.files import new_file
+from upfrost.graph import Conv2d, Graph, alignment
+from upfrost.kernels import Family, Precision, conv_candidates, layer_key
+from upfrost.plan import compile_graph, make_plan
+
+HEIGHT, WIDTH = 180, 320  # pixels of the picture that is measured with
+ROUNDS, MOST_SECONDS = 9, 4.0  # of a layer: at most so many rounds, or so long
+# A candidate has to be this much faster than the usual choice, or chance decides.
+WINS_BY = 0.03
+# Of the slowest layer's measured speed: larger pictures miss caches, heat slows a chip.
+SAFETY = 0.5
+_MOST_BYTES = 1 << 20
+
+Clock = Callable[[], float]
+_log = logging.getLogger("upfrost")
+
+
+class _UnusableError(Exception):
+    """A file that is not used; the message goes on after its name."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of each candidate for a shape of convolution, the usual one first."""
+
+    layer: str
+    macs: int
+    seconds: Mapping[str, float]
+
+    @property
+    def winner(self) -> str:
+        usual = next(iter(self.seconds))
+        best = min(self.seconds, key=self.seconds.__getitem__)
+        worth_it = self.seconds[best] < self.seconds[usual] * (1 - WINS_BY)
+        return best if worth_it else usual
+
+    @property
+    def macs_per_second(self) -> float:
+        """The winner's."""
+        return self.macs / self.seconds[self.winner]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What is kept: for which device and program, and the winners by layer."""
+
+    upfrost: str
+    device: str
+    driver: str
+    driver_version: str
+    api_version: str  # of the driver, too: lavapipe's own number is always the same
+    precision: str
+    macs_per_second: float  # of the slowest layer
+    kernels: tuple[tuple[str, str], ...]  # layer, kernel
+
+
+def measure(
+    graph: Graph,
+    device: Device,
+    precision: Precision,
+    *,
+    clock: Clock = time.perf_counter,
+    progress: Callable[[str], None] = lambda _: None,
+    skip: Collection[str] = (),
+) -> list[Measured]:
+    """Time the candidates for each shape of convolution in `graph`, in turns.
+
+    A layer is measured where it stands in the network, on a picture of `WIDTH` ×
+    `HEIGHT` pixels, or a little more. `progress` is told the layer that comes next;
+    layers in `skip` are left out. Raises what `Device.load` and `LoadedPlan.run` do.
+    """
+    family = device.info.family
+    layers: dict[str, Conv2d] = {}
+    for node in graph.nodes:
+        if isinstance(node, Conv2d):
+            key = layer_key(node, graph.tensors[node.weight].shape)
+            if key not in skip:
+                layers.setdefault(key, node)
+    names = {
+        key: [
+            kernel.name
+            for kernel in conv_candidates(
+                node, graph.tensors[node.weight].shape, family
+            )
+        ]
+        for key, node in layers.items()
+    }
+    # A plan of everybody's first candidate, one of their second, and so on.
+    step = alignment(graph)
+    height, width = (-(-extent // step) * step for extent in (HEIGHT, WIDTH))
+    plans = []
+    for number in range(max(map(len, names.values()), default=0)):
+        chosen = {key: each[min(number, len(each) - 1)] for key, each in names.items()}
+        program = compile_graph(graph, replace(family, tuned=chosen), precision)
+        plans.append(device.load(make_plan(program, height, width)))
+    picture = np.zeros((height, width, graph.channels), np.uint8)
+    for plan in plans:
+        plan.run(picture)  # so that pipelines and caches are warm, and the device lives
+    found = []
+    for key, node in layers.items():
+        progress(key)
+        calls = [c for c in plans[0].plan.calls if c.label == node.name]
+        times = _times(plans[: len(names[key])], node.name, clock)
+        seconds = dict(zip(names[key], times, strict=True))
+        found.append(Measured(key, sum(call.macs for call in calls), seconds))
+    return found
+
+
+def _times(plans: Sequence[LoadedPlan], label: str, clock: Clock) -> list[float]:
+    """The median seconds of the calls of that name in each plan."""
+    times: list[list[float]] = [[] for _ in plans]
+    began = clock()
+    for _ in range(ROUNDS):
+        for plan, mine in zip(plans, times, strict=True):
+            start = clock()
+            for call, submission in zip(plan.plan.calls, plan.submissions, strict=True):
+                if call.label == label:
+                    submission.eval()
+            mine.append(clock() - start)
+        if clock() - began > MOST_SECONDS:
+            break
+    return [statistics.median(each) for each in times]
+
+
+def merge(
+    measured: Sequence[Measured], info: DeviceInfo, precision: Precision
+) -> Tuning:
+    """What is to be kept: winners, and what is kept already for other layers."""
+    kept = _read(info, precision)
+    winners = dict(kept.kernels) if kept else {}
+    speeds = [kept.macs_per_second] if kept else []
+    winners |= {each.layer: each.winner for each in measured}
+    speeds += [each.macs_per_second for each in measured]
+    return Tuning(
+        **_key(info, precision),
+        macs_per_second=min(speeds),
+        kernels=tuple(sorted(winners.items())),
+    )
+
+
+def save(tuning: Tuning) -> Path:
+    """Keep `tuning`; the file's name. Raises `OSError`."""
+    path = _path(tuning.device, tuning.precision)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path, overwrite=True) as file:
+        file.write(strictjson.canonical(asdict(tuning)) + b"\n")
+    return path
+
+
+def forget() -> int:
+    """Remove what is kept, for all devices; how many files there were."""
+    files = sorted(_folder().glob("*.json")) if _folder().is_dir() else []
+    for file in files:
+        file.unlink(missing_ok=True)
+    return len(files)
+
+
+def tuned_family(info: DeviceInfo, precision: Precision) -> Family:
+    """The device's family, with what is kept for it.
+
+    A file that cannot be used is no error: one line says so, and the family is as it
+    is without one.
+    """
+    tuning = _read(info, precision)
+    if tuning is None:
+        return info.family
+    return replace(
+        info.family,
+        tuned=dict(tuning.kernels),
+        macs_per_second=SAFETY * tuning.macs_per_second,
+    )
+
+
+def _read(info: DeviceInfo, precision: Precision) -> Tuning | None:
+    path = _path(info.name, precision)
+    try:
+        with path.open("rb") as file:
+            return _parse(file.read(_MOST_BYTES + 1), info, precision)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+    except _UnusableError as error:
+        reason = str(error)
+    _log.warning(
+        "what 'upfrost tune' kept in %s %s; it is ignored: tune again, or "
+        "'upfrost tune --forget'",
+        path,
+        reason,
+    )
+    return None
+
+
+def _parse(data: bytes, info: DeviceInfo, precision: Precision) -> Tuning:
+    """Raises `_UnusableError`."""
+    if len(data) > _MOST_BYTES:
+        raise _UnusableError("is too large to be one")
+    try:
+        value = strictjson.mapping(strictjson.parse(data), "tuning")
+        tuning = Tuning(**strictjson.convert_fields(value, Tuning, "tuning"))
+    except strictjson.FieldError as error:
+        raise _UnusableError(f"is damaged ({error})") from None
+    for name, expected in _key(info, precision).items():
+        if (found := getattr(tuning, name)) != expected:
+            label = name.replace("_", " ")
+            raise _UnusableError(f"is of {label} {found}, this is {expected}")
+    known = {kernel.name for kernel in info.family.kernels}
+    if unknown := [name for _, name in tuning.kernels if name not in known]:
+        raise _UnusableError(f"names a kernel that is not there ({unknown[0]})")
+    if not tuning.macs_per_second > 0:
+        raise _UnusableError("is damaged (a speed that is not positive)")
+    return tuning
+
+
+def _key(info: DeviceInfo, precision: Precision) -> dict[str, str]:
+    """What a tuning is good for."""
+    return {
+        "upfrost": __version__,
+        "device": info.name,
+        "driver": info.driver,
+        "driver_version": info.driver_version,
+        "api_version": info.api_version,
+        "precision": precision,
+    }
+
+
+def _folder() -> Path:
+    """UPFROST_CACHE, or `upfrost` where the XDG base directory specification says."""
+    own = os.environ.get("UPFROST_CACHE")
+    if own:
+        return Path(own) / "tuning"
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():  # as the specification wants it
+        base = Path.home() / ".cache"
+    return base / "upfrost" / "tuning"
+
+
+def _path(device: str, precision: str) -> Path:
+    name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")[:80]
+    return _folder() / f"{name or 'device'}-{precision}.json"

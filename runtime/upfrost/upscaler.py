@@ -96,6 +96,9 @@ class Upscaler:
         )
         self._device = Device(self.device)
         self._loaded: dict[tuple[int, int], LoadedPlan] = {}
+        # Of the last picture: a video's frames are all alike, and finding out which
+        # tiles fit takes milliseconds.
+        self._grid: tuple[tuple[int, int, int | None], TileGrid] | None = None
 
     def __call__(self, picture: Bytes, progress: Progress | None = None) -> Bytes:
         """Upscale uint8 (H, W, C), C the model's channels, to uint8 (sH, sW, C).
@@ -247,7 +250,10 @@ class Upscaler:
         """
         side = self._tile
         while True:
-            grid = self.tiles(height, width, side)
+            asked = height, width, side
+            if self._grid is None or self._grid[0] != asked:
+                self._grid = asked, self.tiles(height, width, side)
+            grid = self._grid[1]
             try:
                 return self._loaded_plan(grid), grid
             except OutOfDeviceMemoryError as error:

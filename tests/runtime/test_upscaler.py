@@ -176,6 +176,19 @@ def test_plans_that_are_kept_keep_to_the_budget(
     assert loads == [(20, 30), (60, 90)] * 2
 
 
+def test_frames_of_one_size_are_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = graphs.plain_network(seed=0)
+    picture = photograph(6, 30, 40)
+    with Upscaler(graph) as upscale:
+        first = upscale(picture)
+
+        def refuse(*_: object) -> None:
+            raise AssertionError("planned again")
+
+        monkeypatch.setattr("upfrost.upscaler.make_plan", refuse)
+        assert np.array_equal(upscale(picture), first)
+
+
 def test_a_thousand_pictures_take_no_more_memory_than_ten() -> None:
     """In a process of its own, since what other tests freed would be used again."""
     program = """

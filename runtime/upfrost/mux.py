@@ -133,7 +133,7 @@ def write_result(
 
     `origin` is the time, by the source's clock, that becomes 0. Raises `VideoError`.
     """
-    earliest = job.segments[0].times[0] * info.time_base
+    earliest = job.segment(0).times[0] * info.time_base
     # Matroska's times begin at 0; the source's need not.
     shift = Fraction(max(0, -(earliest // 1)))
     begin = origin - info.start
@@ -189,7 +189,8 @@ def _family(container: Container) -> str:
 def _stream(job: Job, base: Fraction, shift: Fraction) -> Iterator[bytes]:
     """All segments as one Matroska stream, every frame at its own time again."""
     first_tracks = b""
-    for number, segment in enumerate(job.segments):
+    for number in range(job.segments):
+        segment = job.segment(number)
         path = job.segment_file(number)
         tracks, packets = read_packets(path)
         if not number:
@@ -205,7 +206,7 @@ def _stream(job: Job, base: Fraction, shift: Fraction) -> Iterator[bytes]:
                 f"{printable(path)}: holds {len(packets)} frames, not "
                 f"{len(segment.times)}; begin anew with --overwrite"
             )
-        is_end = number == len(job.segments) - 1
+        is_end = number == job.segments - 1
         with path.open("rb") as file:
             for packet, pts in _retimed(packets, segment):
                 last = is_end and pts == segment.times[-1]

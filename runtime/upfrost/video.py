@@ -151,7 +151,7 @@ def upscale_video(
         record.notes += [*work.conversion.notes, *others.notes]
         for note in record.notes:
             status.warn(f"upfrost: {printable(source)}: {note}")
-        record.resumed_frames = sum(len(part.times) for part in job.segments)
+        record.resumed_frames = job.frames
         _upscale_frames(work, job, upscaler, status, record)
         if not job.segments:
             raise VideoError(f"{printable(source)}: there is no frame to upscale")
@@ -165,7 +165,7 @@ def upscale_video(
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(target)
-        record.frames = sum(len(segment.times) for segment in job.segments)
+        record.frames = job.frames
         record.seconds["mux"] = round(time.perf_counter() - mux_began, 6)
     except OSError as error:
         raise VideoError(f"{name}: {error.strerror}{_go_on(job)}") from error
@@ -411,47 +411,47 @@ class _Source:
             self._decoder.close()
 
     def _wanted(self) -> Iterator[Frame]:
-        segments = self._job.segments
-        if not segments:
+        count = self._job.segments
+        if not count:
             yield from self._decode(self._beginning)
             return
         # Seeking is quick, but not every file can be decoded from its middle with the
         # same result: frames that were decoded before must come out again.
-        known = segments[-1]
-        position = known.times[0] * self._work.info.time_base
+        position = self._job.segment(count - 1).times[0] * self._work.info.time_base
         frames = iter(self._decode(position))
-        expected = list(zip(known.times, known.sums, strict=True))
-        if self._same(frames, expected):
+        if self._same(frames, count - 1):
             yield from frames
             return
         self.close()
         frames = iter(self._decode(self._beginning))
-        expected = [
-            pair
-            for segment in segments
-            for pair in zip(segment.times, segment.sums, strict=True)
-        ]
-        if not self._same(frames, expected):
+        if not self._same(frames, 0):
             raise VideoError(
                 "the input is not decoded as it was before; begin anew with --overwrite"
             )
         yield from frames
 
-    def _same(self, frames: Iterator[Frame], expected: list[tuple[int, int]]) -> bool:
-        """Whether the next frames are those; earlier ones are passed over."""
-        place = 0
-        while place < len(expected):
+    def _same(self, frames: Iterator[Frame], first: int) -> bool:
+        """Whether the next frames are those of the segments from `first` on.
+
+        Earlier frames are passed over.
+        """
+        begun = False
+        for pts, crc in self._expected(first):
             frame = next(frames, None)
-            if frame is None or frame.pts > expected[place][0]:
+            while not begun and frame is not None and frame.pts < pts:
+                frame = next(frames, None)
+            if frame is None or frame.pts != pts:
                 return False
-            if frame.pts == expected[place][0]:
-                if zlib.crc32(frame.pixels.data) != expected[place][1]:
-                    return False
-                self.last = frame.pts
-                place += 1
-            elif place:
+            if zlib.crc32(frame.pixels.data) != crc:
                 return False
+            self.last = pts
+            begun = True
         return True
+
+    def _expected(self, first: int) -> Iterator[tuple[int, int]]:
+        for number in range(first, self._job.segments):
+            segment = self._job.segment(number)
+            yield from zip(segment.times, segment.sums, strict=True)
 
     def _decode(self, position: Fraction | None) -> Iterator[Frame]:
         """Frames from `position` on that lie in the part that was asked for."""

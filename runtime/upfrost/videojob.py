@@ -34,12 +34,26 @@ class Segment:
 
 
 class Job:
-    """A job's folder, open and locked."""
+    """A job's folder, open and locked.
 
-    def __init__(self, folder: Path, lock: IO[bytes], segments: list[Segment]) -> None:
+    What segments hold stays in their files: a long video has many frames.
+    """
+
+    def __init__(
+        self, folder: Path, lock: IO[bytes], segments: int = 0, frames: int = 0
+    ) -> None:
         self.folder = folder
-        self.segments = segments
+        self.segments = segments  # that are finished
+        self.frames = frames  # in them
         self._lock = lock
+
+    def segment(self, number: int) -> Segment:
+        """What is in that segment. Raises `VideoError` where this cannot be read."""
+        found = _read_segment(self.folder, number)
+        if found is None:
+            path = printable(self.segment_file(number))
+            raise VideoError(f"{path}: was removed or changed meanwhile")
+        return found
 
     def segment_file(self, number: int) -> Path:
         return self.folder / f"{number:06d}.mkv"
@@ -50,12 +64,13 @@ class Job:
 
     def add(self, part: Path, segment: Segment) -> None:
         """Make a finished file the next segment."""
-        number = len(self.segments)
+        number = self.segments
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(self.segment_file(number))
         _write_json(self.folder / f"{number:06d}.json", dataclasses.asdict(segment))
-        self.segments.append(segment)
+        self.segments += 1
+        self.frames += len(segment.times)
 
     def close(self) -> None:
         """Remove what is unfinished and let others have the folder."""
@@ -104,7 +119,7 @@ def open_job(
         if begun is None:
             _empty(folder)
             _write_json(folder / "job.json", asked)
-            return Job(folder, lock, [])
+            return Job(folder, lock)
         for key in sorted(begun.keys() | asked.keys()):
             if begun.get(key) != asked.get(key):
                 raise VideoError(
@@ -112,8 +127,11 @@ def open_job(
                     f"{asked.get(key)}); resume it with the same, or begin anew with "
                     "--overwrite"
                 )
-        job = Job(folder, lock, _segments(folder))
-        _empty(folder, keep=len(job.segments))
+        job = Job(folder, lock)
+        while (found := _read_segment(folder, job.segments)) is not None:
+            job.segments += 1
+            job.frames += len(found.times)
+        _empty(folder, keep=job.segments)
         return job
     except OSError as error:
         lock.close()
@@ -123,23 +141,19 @@ def open_job(
         raise
 
 
-def _segments(folder: Path) -> list[Segment]:
-    segments: list[Segment] = []
-    while True:
-        number = len(segments)
-        found = _read_json(folder / f"{number:06d}.json")
-        if found is None or not (folder / f"{number:06d}.mkv").is_file():
-            return segments
-        try:
-            segments.append(
-                Segment(
-                    tuple(map(int, found["times"])),
-                    found["last_duration"],
-                    tuple(map(int, found["sums"])),
-                )
-            )
-        except (KeyError, TypeError, ValueError):
-            return segments
+def _read_segment(folder: Path, number: int) -> Segment | None:
+    """A finished segment; None when it is not there or damaged."""
+    found = _read_json(folder / f"{number:06d}.json")
+    if found is None or not (folder / f"{number:06d}.mkv").is_file():
+        return None
+    try:
+        return Segment(
+            tuple(map(int, found["times"])),
+            found["last_duration"],
+            tuple(map(int, found["sums"])),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _empty(folder: Path, keep: int = 0) -> None:

@@ -155,7 +155,7 @@ def write_result(
         *("-map_metadata", "1", "-map_metadata:s:0", f"1:s:{info.video.index}"),
         *("-map_chapters", "1", "-metadata:s:0", "encoder="),
         *("-disposition:0", "default", *hevc, *scale, *cut_sound, *container.options),
-        *("-output_ts_offset", seconds(-origin), "-max_interleave_delta", "0"),
+        *("-output_ts_offset", seconds(-origin)),
         *("-f", container.name, "-y", f"file:{part}"),
     ]
     with tempfile.TemporaryFile() as log:

@@ -218,6 +218,49 @@ def test_sound_and_picture_stay_together(tmp_path: Path, clip: Path) -> None:
     assert after == pytest.approx(0.5, abs=0.1)
 
 
+def test_sound_that_ends_early_does_not_keep_the_video_in_memory(
+    tmp_path: Path,
+) -> None:
+    """90 MB of video after the last sound; in a process of its own, to be measured."""
+    source = tmp_path / "source.mkv"
+    ffmpeg(
+        *("-f", "lavfi", "-i", "color=s=640x360:r=10:d=30", "-f", "lavfi", "-i"),
+        *("sine=440:d=1", "-c:v", "rawvideo", "-c:a", "flac", source),
+    )
+    program = """
+import resource, sys
+from fractions import Fraction
+from pathlib import Path
+from upfrost.ffmpeg import find_ffmpeg, probe
+from upfrost.mux import CONTAINERS, OtherStreams, write_result
+from upfrost.videojob import Segment, open_job
+source = Path(sys.argv[1])
+job = open_job(source.with_name("out"), {}, resume=False, overwrite=False)
+part = job.part_file("segment")
+Path(sys.argv[2]).rename(part)
+info = probe(find_ffmpeg(), source)
+times = tuple(range(0, 30_000, 100))
+job.add(part, Segment(times, None, times))
+write_result(
+    find_ffmpeg(), job, info, CONTAINERS[".mkv"],
+    OtherStreams(("-map", "1:1", "-c:1", "copy"), ()),
+    "none", Fraction(0), None, job.part_file("result"),
+)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+    silent = tmp_path / "silent.mkv"
+    ffmpeg("-i", source, "-map", "0:v", "-c", "copy", silent)
+    result = subprocess.run(
+        [sys.executable, "-c", program, source, silent],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    # ffmpeg alone takes 40 to 60 MB; it holds 10 s of video, which are 35 MB.
+    assert int(result.stdout) < 110_000
+
+
 def test_subtitles_chapters_and_metadata_come_along(tmp_path: Path, clip: Path) -> None:
     words = tmp_path / "words.srt"
     words.write_text("1\n00:00:00,100 --> 00:00:00,900\nHello\n")

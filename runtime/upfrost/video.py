@@ -35,7 +35,7 @@ from upfrost.images import printable
 from upfrost.mux import CONTAINERS, Container, plan_other_streams, write_result
 from upfrost.status import Status, duration
 from upfrost.videocolor import Conversion, conversion
-from upfrost.videojob import Job, job_folder, open_job
+from upfrost.videojob import Job, is_unfinished, open_job
 
 if TYPE_CHECKING:
     from upfrost.upscaler import Upscaler
@@ -126,7 +126,7 @@ def upscale_video(
     name = printable(target)
     container = _container(target)
     if target.exists() and not options.overwrite:
-        if options.resume and not job_folder(target).exists():
+        if options.resume and not is_unfinished(target):
             record.status = "skipped"
             status.say(f"{name}: is complete")
             return

@@ -22,6 +22,7 @@ from upfrost.files import new_file
 from upfrost.images import printable
 
 _FORMAT = 1
+_ASKED = "job.json"
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,19 @@ class Job:
 
     def remove(self) -> None:
         """Remove the folder: its work is done."""
+        # First what makes it an unfinished run, for one that is killed here.
+        (self.folder / _ASKED).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
 
 
 def job_folder(target: Path) -> Path:
     return target.with_name(f"{target.name}.upfrost")
+
+
+def is_unfinished(target: Path) -> bool:
+    """Whether a run that was stopped left work to go on with."""
+    return (job_folder(target) / _ASKED).exists()
 
 
 def open_job(
@@ -115,10 +123,10 @@ def open_job(
         raise VideoError(f"{name}: another process is working on it") from None
     try:
         asked = json.loads(json.dumps({"format": _FORMAT, **asked}))
-        begun = _read_json(folder / "job.json") if resume else None
+        begun = _read_json(folder / _ASKED) if resume else None
         if begun is None:
             _empty(folder)
-            _write_json(folder / "job.json", asked)
+            _write_json(folder / _ASKED, asked)
             return Job(folder, lock)
         for key in sorted(begun.keys() | asked.keys()):
             if begun.get(key) != asked.get(key):
@@ -158,7 +166,7 @@ def _read_segment(folder: Path, number: int) -> Segment | None:
 
 def _empty(folder: Path, keep: int = 0) -> None:
     """Remove all but the job itself and that many segments."""
-    kept = {"lock", "job.json"}
+    kept = {"lock", _ASKED}
     kept |= {f"{n:06d}.{kind}" for n in range(keep) for kind in ("mkv", "json")}
     for path in folder.iterdir():
         if path.name not in kept:

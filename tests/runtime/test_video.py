@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.runtime.clips import (
     FFMPEG,
@@ -38,13 +39,16 @@ from tests.runtime.clips import (
     upscale,
 )
 from tests.runtime.fakes import FakeUpscaler
-from upfrost import Upscaler, status
+from upfrost import cli, status
 from upfrost.ffmpeg import Colors, VideoError, find_ffmpeg, probe
 from upfrost.modelfile import write_model
 from upfrost.video import VideoOptions, VideoRecord, upscale_video
 from upfrost.videojob import job_folder
 
 FAKE = Path(__file__).with_name("fakes.py")
+# From Big Buck Bunny, (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0:
+# one second from 2:13, scaled down to 160×90.
+REAL_CLIP = Path(__file__).with_name("bunny.mp4")
 LOSSLESS = VideoOptions(codec="ffv1")
 # In short segments, so that short clips have several of them.
 SEGMENTS = VideoOptions(codec="ffv1", segment=Fraction(1, 3))
@@ -94,30 +98,33 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Frames, times, sizes
 
 
-def test_every_frame_is_the_picture_paths_result(tmp_path: Path, clip: Path) -> None:
-    model = tmp_path / "tiny.upf"
+def test_every_frame_is_the_picture_paths_result(tmp_path: Path) -> None:
+    model, target, pictures = (tmp_path / n for n in ("tiny.upf", "out.mkv", "png"))
     write_model(model, GRAPH)
-    target = tmp_path / "out.mkv"
-    result = subprocess.run(
+    done = subprocess.run(
         [
-            *(sys.executable, "-m", "upfrost.cli", "video", clip, target, "--quiet"),
+            *(sys.executable, "-m", "upfrost.cli", "video", REAL_CLIP, target, "-q"),
             *("-m", model, "--codec", "ffv1", "--json", "--segment", "0.4"),
         ],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert result.returncode == 0, result.stderr
-    with Upscaler(GRAPH) as upscaler:
-        expected = [
-            upscaler(frame) for frame in frames(clip, (64, 36), *to_rgb("smpte170m"))
-        ]
-    assert same(frames(target, (128, 72)), expected)
-    record = json.loads(result.stdout)
+    assert done.returncode == 0, done.stderr
+    pictures.mkdir()
+    given = frames(REAL_CLIP, (160, 90), *to_rgb("bt709"))
+    for number, pixels in enumerate(given):
+        Image.fromarray(pixels).save(pictures / f"{number:02d}.png")
+    large = tmp_path / "large"
+    words = ["upscale", str(pictures), "-o", str(large), "-m", str(model), "--quiet"]
+    assert cli.main(words) == 0
+    expected = [np.asarray(Image.open(path)) for path in sorted(large.iterdir())]
+    assert same(frames(target, (320, 180)), expected)
+    record = json.loads(done.stdout)
     assert record["status"] == "done"
     assert record["frames"] == 24
     assert record["computed_frames"] + record["duplicate_frames"] == 24
-    assert record["output_size"] == [128, 72]
+    assert record["output_size"] == [320, 180]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

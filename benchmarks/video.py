@@ -1,111 +1,199 @@
-"""What a video costs besides the network: waiting, and memory over its length.
+"""What a video costs besides the network: waiting, memory, and whether it is exact.
 
-usage: python -m benchmarks.video [--frames N] [--size WxH] [--model MODEL]
+usage: python -m benchmarks.video [memory] [overlap] [frames CLIP]
 
-A clip in which every frame differs is upscaled by the command `upfrost video`. Overlap:
-the time from start to end over the time spent in the network, 1 when the device waits
-for nothing. Memory: the proportional set size of the command and all its processes,
-read twice a second; growth is that of the last fifth's median over the median of the
-fifth that follows the first 500 frames.
+memory: a clip in which every frame differs is upscaled by the command `upfrost video`,
+and each of its processes is looked at twice a second. Resident memory counts pages that
+processes share for each of them; anonymous memory is what a process has of its own.
+Growth is from the fifth that follows the first 500 frames to the last fifth.
+
+overlap: the wall time of `upfrost video`, with a device that only takes time (and
+Python's lock, as Kompute does) so that either the device or ffmpeg is the slowest:
+over the device's time, and over that of one ffmpeg that decodes, repeats pixels, and
+encodes with the same settings. Runs take turns; medians.
+
+frames: ten seconds of CLIP at 320×180, whether each frame in a lossless result is byte
+for byte that of `upfrost upscale` for the decoded frame as PNG.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import io
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
-from benchmarks.report import RESULTS, publish
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from benchmarks.report import RESULTS, Row, publish
 from upfrost.chart import line_chart
-from upfrost.ffmpeg import find_ffmpeg, run_ffmpeg
+from upfrost.device import DeviceInfo
+from upfrost.encode import CODECS, encoder_arguments
+from upfrost.ffmpeg import find_ffmpeg, last_error, run_ffmpeg
+from upfrost.graph import Graph
+from upfrost.modelfile import find_model, read_model
+from upfrost.status import Status
+from upfrost.video import VideoOptions, VideoRecord, upscale_video
+
+Bytes = npt.NDArray[np.uint8]
 
 WARM_FRAMES = 500
+ROLES = ("upfrost", "decoder", "encoder")
+CLIP_SECONDS = 10
+OVERLAP_FRAMES = 480
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, default=10_000)
-    parser.add_argument("--size", default="32x18", help="of the clip")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help="memory, overlap, frames CLIP"
+    )
+    parser.add_argument("--frames", type=int, default=10_000, help="for memory")
+    parser.add_argument("--size", default="32x18", help="of the clip, for memory")
     parser.add_argument("--model", default="realtime-x2")
+    parser.add_argument("--clip", type=Path, help="for overlap, a real one")
+    parser.add_argument("--runs", type=int, default=3, help="for overlap")
+    parser.add_argument(
+        "--codecs",
+        nargs="+",
+        default=["h264"],
+        choices=list(CODECS),
+        help="for overlap",
+    )
     options = parser.parse_args()
+    words = options.parts or ["memory", "overlap"]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        clip = folder / "clip.mkv"
-        noise = f"testsrc2=s={options.size}:r=25,noise=alls=20:allf=t"
-        made = run_ffmpeg(
-            find_ffmpeg(),
-            [
-                *("-f", "lavfi", "-i", noise, "-frames:v", str(options.frames)),
-                *("-pix_fmt", "yuv420p", "-c:v", "libx264", str(clip)),
-            ],
-        )
-        if made.returncode:
-            raise SystemExit("the clip could not be made")
-        command = [
-            *(sys.executable, "-m", "upfrost.cli", "video", str(clip)),
-            *(str(folder / "out.mp4"), "--model", options.model, "--json", "--quiet"),
-        ]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            began, samples = time.monotonic(), []
-            while process.poll() is None:
-                samples.append((time.monotonic() - began, _memory(process.pid) / 1e6))
-                time.sleep(0.5)
-            assert process.stdout is not None
-            record = json.loads(process.stdout.read())
-    spent = record["seconds"]
-    whole = sum(spent[phase] for phase in ("decode", "upscale", "encode"))
-    warm = samples[-1][0] * min(0.5, WARM_FRAMES / options.frames)
-    # The last sample may be of processes that are ending.
-    kept = [(moment, size) for moment, size in samples[:-1] if moment >= warm]
+        while words:
+            part = words.pop(0)
+            if part == "memory":
+                measure_memory(Path(name), options.frames, options.size, options.model)
+            elif part == "overlap":
+                measure_overlap(Path(name), options)
+            elif part == "frames" and words:
+                compare_frames(Path(name), Path(words.pop(0)), options.model)
+            else:
+                parser.error(f"there is no part {part!r} without more said")
+
+
+# Memory
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at the processes: bytes by role, summed over those of a role."""
+
+    moment: float
+    resident: dict[str, int]
+    anonymous: dict[str, int]
+
+
+def measure_memory(folder: Path, frames: int, size: str, model: str) -> None:
+    clip, target = folder / "noise.mkv", folder / "noise-x2.mp4"
+    noise = f"testsrc2=s={size}:r=25,noise=alls=20:allf=t"
+    ffmpeg(
+        *("-f", "lavfi", "-i", noise, "-frames:v", frames),
+        *("-pix_fmt", "yuv420p", "-c:v", "libx264", clip),
+    )
+    command = [
+        *(sys.executable, "-m", "upfrost.cli", "video", str(clip), str(target)),
+        *("--model", model, "--json", "--quiet"),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        samples: list[Sample] = []
+        began = time.monotonic()
+        while process.poll() is None:
+            samples.append(_sample(process.pid, time.monotonic() - began))
+            time.sleep(0.5)
+        assert process.stdout is not None
+        record = json.loads(process.stdout.read())
+    # While frames are decoded; then the result is put together.
+    samples = [sample for sample in samples if sample.resident["decoder"]]
+    warm = samples[-1].moment * min(0.5, WARM_FRAMES / frames)
+    kept = [sample for sample in samples if sample.moment >= warm]
     fifth = max(1, len(kept) // 5)
-    # Medians: for moments, two encoders live, the one of the last segment ending.
-    early = statistics.median(size for _, size in kept[:fifth])
-    late = statistics.median(size for _, size in kept[-fifth:])
+    rows: list[Row] = [
+        _memory_row(role, kept[:fifth], kept[-fifth:]) for role in (*ROLES, "all")
+    ]
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "video-memory.svg").write_text(
-        line_chart("Memory of all processes, MB", "seconds", {"memory": samples}) + "\n"
-    )
+    series = {
+        role: [(sample.moment, _of(sample.resident, role) / 1e6) for sample in samples]
+        for role in (*ROLES, "all")
+    }
+    chart = line_chart("Resident memory, MB", "seconds", series)
+    (RESULTS / "video-memory.svg").write_text(chart + "\n")
+    spent = record["seconds"]
     publish(
-        "video",
-        "A video: overlap and memory",
+        "video-memory",
+        "A long video: memory of each process",
+        rows,
         [
-            {
-                "frames": record["frames"],
-                "size": options.size,
-                "device": record["device"],
-                "frames/s": record["frames_per_second"],
-                "in the network, s": round(spent["upscale"], 1),
-                "waiting for frames, s": round(spent["decode"], 1),
-                "waiting to encode, s": round(spent["encode"], 1),
-                "time / network": round(whole / spent["upscale"], 3),
-                "memory, MB": round(early),
-                "growth, %": round(100 * (late / early - 1), 2),
-            }
+            f"{record['frames']} frames of {size} by {record['model']} on "
+            f"{record['device']}, {record['frames_per_second']:.1f} frames/s; in the "
+            f"network {spent['upscale']:.1f} s, waiting for frames "
+            f"{spent['decode']:.1f} s, waiting to encode {spent['encode']:.1f} s.",
+            "Means and maxima over the fifth of the time that follows the first "
+            f"{WARM_FRAMES} frames, and over the last fifth.",
+            "Memory over time: video-memory.svg.",
         ],
-        ["Memory over time: video-memory.svg."],
     )
 
 
-def _memory(process: int) -> int:
-    """Bytes of a process and its descendants; shared pages are shared out."""
-    total = 0
+def _memory_row(role: str, early: Sequence[Sample], late: Sequence[Sample]) -> Row:
+    row: dict[str, str | int | float | None] = {"process": role}
+    for kind in ("resident", "anonymous"):
+        first, last = (
+            [_of(getattr(sample, kind), role) / 1e6 for sample in part]
+            for part in (early, late)
+        )
+        for name, measure in (("mean", statistics.mean), ("largest", max)):
+            before, after = measure(first), measure(last)
+            row[f"{kind}, {name}, MB"] = f"{before:.1f} → {after:.1f}"
+            growth = 100 * (after / before - 1) if before else 0.0
+            row[f"growth of {name} {kind}, %"] = round(growth, 2)
+    return row
+
+
+def _of(sizes: dict[str, int], role: str) -> int:
+    return sum(sizes.values()) if role == "all" else sizes[role]
+
+
+def _sample(process: int, moment: float) -> Sample:
+    resident, anonymous = dict.fromkeys(ROLES, 0), dict.fromkeys(ROLES, 0)
     for number in (process, *_descendants(process)):
         try:
+            words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
             text = Path(f"/proc/{number}/smaps_rollup").read_text()
         except OSError:
             continue  # it has ended
-        total += sum(
-            int(line.split()[1]) * 1024
-            for line in text.splitlines()
-            if line.startswith("Pss:")
+        sizes = {
+            line.split()[0].rstrip(":"): int(line.split()[1]) * 1024
+            for line in text.splitlines()[1:]
+        }
+        role = (
+            "decoder"
+            if b"pipe:1" in words
+            else "encoder"
+            if b"pipe:0" in words
+            else "upfrost"
         )
-    return total
+        resident[role] += sizes.get("Rss", 0)
+        anonymous[role] += sizes.get("Anonymous", 0)
+    return Sample(moment, resident, anonymous)
 
 
 def _descendants(process: int) -> Iterator[int]:
@@ -121,6 +209,198 @@ def _descendants(process: int) -> Iterator[int]:
     for child in children:
         yield child
         yield from _descendants(child)
+
+
+# Overlap
+
+
+class Pretender:
+    """In an upscaler's place: repeats pixels after that many seconds a frame.
+
+    For these it holds Python's lock, as Kompute's binding does while a device works.
+    """
+
+    def __init__(self, graph: Graph, seconds: float) -> None:
+        self.graph = graph
+        self.precision = "fp16"
+        self.device = DeviceInfo(
+            index=0,
+            name="pretended",
+            driver="none",
+            driver_version="0",
+            api_version="1.0.0",
+            kind="integrated",
+            heap_bytes=1 << 30,
+            max_buffer_bytes=1 << 30,
+            max_workgroup=256,
+            max_grid=(65535, 65535, 65535),
+            max_shared_bytes=1 << 15,
+        )
+        self._sleep = ctypes.PyDLL(None).usleep
+        self._seconds = seconds
+
+    def __call__(
+        self, picture: Bytes, progress: Callable[[int, int], None] | None = None
+    ) -> Bytes:
+        del progress
+        if self._seconds:
+            self._sleep(round(self._seconds * 1e6))
+        scale, (height, width, _) = self.graph.scale, picture.shape
+        result = np.empty((height, scale, width, scale, 3), np.uint8)
+        # Row by row and plane by plane, as NumPy is slow with three bytes a pixel.
+        for plane in range(3):
+            for column in range(scale):
+                result[:, 0, :, column, plane] = picture[..., plane]
+        result[:, 1:] = result[:, :1]
+        return result.reshape(height * scale, width * scale, 3)
+
+
+def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
+    small, clip = folder / "small.mp4", options.clip
+    source: list[str | Path] = ["-f", "lavfi", "-i", "testsrc2=s=640x360:r=24"]
+    if clip is not None:
+        source = ["-i", clip]
+    ffmpeg(
+        *(*source, "-vf", "scale=640:360,format=yuv420p", "-frames:v", OVERLAP_FRAMES),
+        *("-an", "-c:v", "libx264", "-crf", 20, small),
+    )
+    graph = read_model(find_model(options.model))
+    rows: list[Row] = []
+    for codec in options.codecs:
+        alone, fast = [], []
+        for _ in range(options.runs):
+            alone.append(_ffmpeg_alone(small, folder / "alone.mp4", codec, graph.scale))
+            fast.append(_through(small, folder, codec, Pretender(graph, 0.0)))
+        wall = statistics.median(run.wall for run in alone)
+        rows.append(
+            _overlap_row(
+                *(codec, "ffmpeg", fast, wall),
+                statistics.median(run.busy for run in alone),
+            )
+        )
+        # Twice as slow as ffmpeg, so that the device is the slowest.
+        seconds = 2 * wall / OVERLAP_FRAMES
+        slow = _through(small, folder, codec, Pretender(graph, seconds))
+        rows.append(_overlap_row(codec, "device", [slow], seconds * slow.frames, None))
+    publish(
+        "video-overlap",
+        "A video: wall time over that of its slowest part",
+        rows,
+        [
+            f"{clip.name if clip else 'testsrc2'}, 640×360 to 1280×720; medians of "
+            f"{options.runs} runs that took turns, {os.cpu_count()} processors.",
+            "ffmpeg alone: one ffmpeg that decodes, repeats pixels and encodes with "
+            "the same settings.",
+            "The device is pretended: it takes its time, and no processor.",
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """Seconds of the clock, and of all processors, that a video took."""
+
+    frames: int
+    wall: float
+    busy: float
+
+
+def _overlap_row(
+    codec: str, slowest: str, runs: Sequence[Run], alone: float, busy: float | None
+) -> Row:
+    wall = statistics.median(run.wall for run in runs)
+    spent = statistics.median(run.busy for run in runs)
+    return {
+        "encoder": codec,
+        "slowest": slowest,
+        "frames": runs[0].frames,
+        "upfrost video, s": round(wall, 2),
+        "the slowest alone, s": round(alone, 2),
+        "ratio": round(wall / alone, 3),
+        "processor time, s": round(spent, 2),
+        "alone: processor time, s": None if busy is None else round(busy, 2),
+    }
+
+
+def _ffmpeg_alone(source: Path, target: Path, codec: str, scale: int) -> Run:
+    larger = f"scale=iw*{scale}:ih*{scale}:flags=neighbor"
+    arguments = encoder_arguments(CODECS[codec], None, None)
+    began, busy = time.perf_counter(), _processor_time()
+    ffmpeg("-i", source, "-vf", larger, *arguments, target)
+    wall = time.perf_counter() - began
+    return Run(OVERLAP_FRAMES, wall, _processor_time() - busy)
+
+
+def _through(source: Path, folder: Path, codec: str, upscaler: Any) -> Run:
+    target = folder / "through.mp4"
+    record = VideoRecord(str(source), str(target))
+    options = VideoOptions(codec=codec, overwrite=True)
+    began, busy = time.perf_counter(), _processor_time()
+    upscale_video(
+        source, target, upscaler, options, Status(io.StringIO(), quiet=True), record
+    )
+    wall = time.perf_counter() - began
+    assert record.computed_frames is not None
+    return Run(record.computed_frames, wall, _processor_time() - busy)
+
+
+def _processor_time() -> float:
+    """Of this process and all that it has waited for."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+# Frames
+
+
+def compare_frames(folder: Path, clip: Path, model: str) -> None:
+    small, large = folder / "clip.mp4", folder / "clip-x2.mkv"
+    ffmpeg(
+        *("-i", clip, "-t", CLIP_SECONDS, "-an", "-vf", "scale=320:180,format=yuv420p"),
+        *("-c:v", "libx264", "-crf", 18, "-colorspace", "bt709"),
+        *("-color_range", "tv", small),
+    )
+    _upfrost("video", small, large, "--codec", "ffv1", "-m", model)
+    given, found, made = (folder / name for name in ("given", "found", "made"))
+    for path in (given, found):
+        path.mkdir()
+    flags = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
+    to_rgb = f"scale=in_color_matrix=bt709:in_range=tv:out_range=pc:flags={flags}"
+    passed = ["-fps_mode", "passthrough", "-pix_fmt", "rgb24"]
+    ffmpeg("-i", small, "-vf", to_rgb, *passed, given / "%06d.png")
+    ffmpeg("-i", large, *passed, found / "%06d.png")
+    _upfrost("upscale", given, "-o", made, "-m", model)
+    pairs = [
+        [np.asarray(Image.open(path)) for path in two]
+        for two in zip(sorted(made.iterdir()), sorted(found.iterdir()), strict=True)
+    ]
+    publish(
+        "video-frames",
+        "Frames of a video against the picture path",
+        [
+            {
+                "clip": clip.stem,
+                "size": "320×180",
+                "seconds": float(Fraction(CLIP_SECONDS)),
+                "frames": len(pairs),
+                "equal, byte for byte": sum(
+                    one.tobytes() == other.tobytes() for one, other in pairs
+                ),
+                "bytes a frame": pairs[0][0].nbytes,
+            }
+        ],
+    )
+
+
+def _upfrost(*arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "upfrost.cli", *map(str, arguments), "--quiet"]
+    subprocess.run(command, check=True)
+
+
+def ffmpeg(*arguments: str | int | Path) -> None:
+    found = run_ffmpeg(find_ffmpeg(), ["-y", *map(str, arguments)])
+    if found.returncode:
+        raise SystemExit(last_error(found.stderr.decode(errors="replace").splitlines()))
 
 
 if __name__ == "__main__":

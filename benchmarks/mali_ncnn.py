@@ -142,7 +142,7 @@ def row(panvk: Path, channels: int, gpu: Gpu) -> Row:
     seconds = ncnn_seconds(shaders, channels, gpu)
     without = [Shader(s.slots - s.spills, s.accesses - s.spills, 0) for s in shaders]
     free = ncnn_seconds(without, channels, gpu)
-    calls = layer_calls(3, channels, "fp16")
+    calls = layer_calls(gpu.family, 3, channels, "fp16")
     ours = sum(cost(panvk, call, gpu).seconds for call in calls)
     return {
         "channels": channels,

@@ -28,7 +28,17 @@ import numpy as np
 from benchmarks.report import Row, publish
 from upfrost import kernels
 from upfrost.graph import INPUT, Conv2d
-from upfrost.kernels import MALI, VARIANTS, Call, Epilogue, Layout, Place, Precision
+from upfrost.kernels import (
+    MALI,
+    VALHALL,
+    VARIANTS,
+    Call,
+    Epilogue,
+    Family,
+    Layout,
+    Place,
+    Precision,
+)
 from upfrost.modelfile import bundled_models, find_model, read_model
 from upfrost.plan import compile_graph, make_plan
 
@@ -37,7 +47,7 @@ LINE = 64  # bytes of a cache line
 # Kernels without convolutions, with the specialization constants of a usual use.
 OTHERS: dict[str, tuple[int, ...]] = {
     "unpack": (3,),
-    "pack": (3, kernels.float_word(1.0), 2, kernels.MODES["bilinear"], 2, 1),
+    "pack": (3, kernels.float_word(255.0), 2, kernels.MODES["bilinear"], 2, 1, 1),
     "pixel_shuffle": (2, 3),
     "resize": (kernels.MODES["bicubic"], 2, 1),
     "elementwise": (7, 1, 1),
@@ -62,11 +72,12 @@ class Gpu:
     warp: int
     clock: float  # Hz
     bandwidth: float  # bytes/s of the board's memory
+    family: Family  # the kernels' table that the runtime uses on it
 
 
 GPUS = (
-    Gpu("g52", "RK3568", cores=1, lanes=16, warp=8, clock=0.8e9, bandwidth=8e9),
-    Gpu("g610", "RK3588", cores=4, lanes=64, warp=16, clock=1e9, bandwidth=25e9),
+    Gpu("g52", "RK3568", 1, 16, 8, clock=0.8e9, bandwidth=8e9, family=MALI),
+    Gpu("g610", "RK3588", 4, 64, 16, clock=1e9, bandwidth=25e9, family=VALHALL),
 )
 
 # Valhall's units; what is in none of them is a conversion or integer arithmetic. The
@@ -230,7 +241,8 @@ def count(code: Code, first: int, last: int, times: Sequence[int]) -> Count:
 class Convolution:
     """What a convolution's call says of its work."""
 
-    in_quads: int
+    in_channels: int  # that one output quad reads
+    element_bytes: float  # of four of them, or of a pixel of the picture
     taps: tuple[int, int]
     tile: tuple[int, int, int]  # pixels wide, high; output quads
     group: tuple[int, int]
@@ -239,7 +251,7 @@ class Convolution:
     @property
     def macs(self) -> int:
         """Of one invocation."""
-        return 16 * self.in_quads * math.prod(self.taps) * math.prod(self.tile)
+        return 4 * self.in_channels * math.prod(self.taps) * math.prod(self.tile)
 
 
 def convolution(call: Call) -> Convolution | None:
@@ -247,7 +259,8 @@ def convolution(call: Call) -> Convolution | None:
     variant = VARIANTS[call.shader]
     if "TILE_W" not in variant.defines:
         return None
-    in_quads = call.constants[0]
+    of_bytes = "BYTES" in variant.defines
+    in_quads = 1 if of_bytes else call.constants[0]
     known = {"conv3x3": (3, 3), "conv3x3_cpu": (3, 3), "conv1x1": (1, 1)}
     taps = known.get(variant.source)
     if variant.source == "conv1x1":
@@ -263,7 +276,12 @@ def convolution(call: Call) -> Convolution | None:
     group = (variant.defines[key] for key in ("GROUP_X", "GROUP_Y"))
     width, height, quads = tile
     return Convolution(
-        in_quads, taps, (width, height, quads), (next(group), next(group)), tuple(trips)
+        call.constants[0] if of_bytes else 4 * in_quads,
+        call.constants[0] if of_bytes else quad_bytes(call),
+        taps,
+        (width, height, quads),
+        (next(group), next(group)),
+        tuple(trips),
     )
 
 
@@ -329,14 +347,14 @@ def cost(panvk: Path, call: Call, gpu: Gpu) -> Cost:
     return Cost(issue, sfu, cache_clocks, clocks / gpu.clock, traffic / gpu.bandwidth)
 
 
-def element_bytes(call: Call) -> int:
+def quad_bytes(call: Call) -> int:
     """Of four channels of a pixel."""
     return 8 if call.shader.endswith("fp16") else 16
 
 
 def convolution_lines(layer: Convolution, total: Count, call: Call, gpu: Gpu) -> float:
     """Cache lines that a warp's loads and stores touch."""
-    size = element_bytes(call)
+    size = quad_bytes(call)
     columns = min(layer.group[0], gpu.warp)
     span = ((columns - 1) * layer.tile[0] + 1) * size
     # A span that begins anywhere touches one line more than it fills, at most.
@@ -356,16 +374,18 @@ def convolution_traffic(layer: Convolution, call: Call) -> float:
     rows = call.grid[2] * layer.group[1] * height
     halo = call.grid[2] * (layer.taps[0] - 1)
     out_quads = call.grid[0] * quads * (2 if call.constants[1] else 1)
-    elements = columns * (layer.in_quads * (rows + halo) + out_quads * rows)
-    return float(elements * element_bytes(call))
+    in_bytes = -(-layer.in_channels // 4) * layer.element_bytes * (rows + halo)
+    return float(columns * (in_bytes + quad_bytes(call) * out_quads * rows))
 
 
-def layer_calls(kernel: int, channels: int, precision: Precision) -> list[Call]:
+def layer_calls(
+    family: Family, kernel: int, channels: int, precision: Precision
+) -> list[Call]:
     """A layer of as many channels in as out on `HEIGHT` × `WIDTH` pixels."""
     shape = (channels, channels, kernel, kernel)
     padding = (kernel // 2,) * 4
     node = Conv2d(name=f"conv{kernel}", inputs=(INPUT,), weight="w", padding=padding)
-    tile = kernels.conv_kernel(node, shape, MALI).tile
+    tile = kernels.conv_kernel(node, shape, family).tile
     columns, rows = kernels.alignment([tile])
     stride = -(-(WIDTH + kernel // 2) // columns) * columns
     plane = -(-(HEIGHT + kernel // 2) // rows) * rows * stride
@@ -374,13 +394,13 @@ def layer_calls(kernel: int, channels: int, precision: Precision) -> list[Call]:
     slopes = np.zeros(channels, np.float32)
     packed = kernels.pack_conv(node, weights, None, slopes, precision)
     epilogue = Epilogue(activation="rectify")
-    return kernels.conv(node, shape, packed, place, place, epilogue, MALI, precision)
+    return kernels.conv(node, shape, packed, place, place, epilogue, family, precision)
 
 
 def layer_row(
     panvk: Path, gpu: Gpu, kernel: int, channels: int, precision: Precision
 ) -> Row:
-    calls = layer_calls(kernel, channels, precision)
+    calls = layer_calls(gpu.family, kernel, channels, precision)
     call = calls[0]
     layer = convolution(call)
     assert layer is not None
@@ -431,7 +451,7 @@ def other_row(panvk: Path, gpu: Gpu, shader: str, constants: tuple[int, ...]) ->
 
 def model_row(panvk: Path, gpu: Gpu, name: str, precision: Precision) -> Row:
     graph = read_model(find_model(name))
-    plan = make_plan(compile_graph(graph, MALI, precision), HEIGHT, WIDTH)
+    plan = make_plan(compile_graph(graph, gpu.family, precision), HEIGHT, WIDTH)
     costs = [cost(panvk, call, gpu) for call in plan.calls]
     seconds = sum(each.seconds for each in costs)
     convolutions = sum(

@@ -24,7 +24,7 @@ layout(constant_id = 12) const uint PADDING_LEFT = 0;
         { \
             uint source_x = (x + i) * STRIDE_X + column * DILATION_X; \
             source_x = min(source_x, push.source_stride + PADDING_LEFT - 1); \
-            Quad v = source[line[j] + source_x]; \
+            Quad v = LOAD(line[j] + source_x); \
             SUM[j][i] = SUM[j][i] + v.x * w0 + v.y * w1 + v.z * w2 + v.w * w3; \
         } \
         weight += 4; \
@@ -54,7 +54,7 @@ void main()
     vec4 sum[TILE_H][TILE_W];
     PIXELS sum[j][i] = vec4(0.0);
 
-    for (uint input_quad = 0; input_quad < IN_QUADS; input_quad++) {
+    EACH_INPUT_QUAD {
         for (uint row = 0; row < rows; row++) {
             uint line[TILE_H];
             for (uint j = 0; j < TILE_H; j++) {

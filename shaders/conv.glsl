@@ -5,7 +5,13 @@
 
 #include "upfrost.glsl"
 
+// BYTES is defined for the variants that read the picture's bytes themselves. They stay
+// 0 to 255, which half precision holds, until the sum is multiplied by the unit.
+#ifdef BYTES
+layout(binding = 0) readonly buffer Given { uint given[]; };
+#else
 layout(binding = 0) readonly buffer Source { Quad source[]; };
+#endif
 layout(binding = 1) writeonly buffer Target { Quad target[]; };
 layout(binding = 2) readonly buffer Weights { Quad weights[]; };
 // Per output quad: biases, slopes, the first input quad (.x).
@@ -20,9 +26,26 @@ layout(push_constant) uniform Push
     // Layers share buffers: where this one's part begins.
     uint weights_base;
     uint parameters_base;
+#ifdef BYTES
+    float unit;  // what one step of a byte stands for
+#endif
 } push;
 
+#ifdef BYTES
+layout(constant_id = 0) const uint CHANNELS = 3;
+#define IN_QUADS 1
+#define EACH_INPUT_QUAD const uint input_quad = 0;
+#define UNIT push.unit
+#include "bytes.glsl"
+#define LOAD(element) Quad(given_pixel(element))
+#else
 layout(constant_id = 0) const uint IN_QUADS = 1;  // that one output quad reads
+#define EACH_INPUT_QUAD \
+    for (uint input_quad = 0; input_quad < IN_QUADS; input_quad++)
+#define CHANNELS 4
+#define UNIT 1.0
+#define LOAD(element) source[element]
+#endif
 #include "epilogue.glsl"
 
 // The register tile of an invocation. Workgroups of one place's output quads follow each
@@ -42,7 +65,7 @@ void store(vec4 sum, uint quad, uint x, uint y)
 {
     uint element = ELEMENT(target, quad, x, y);
     uint parameter = push.parameters_base + 3 * quad;
-    vec4 value = sum + parameters[parameter];
+    vec4 value = sum * UNIT + parameters[parameter];
     vec4 other = vec4(0.0);
     if (OTHER != 0)
         other = vec4(others[element - push.target_base + push.other_base]);

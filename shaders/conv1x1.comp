@@ -12,7 +12,7 @@
         Quad w2 = weights[weight + 2], w3 = weights[weight + 3]; \
         PIXELS \
         { \
-            Quad v = source[corner + j * push.source_stride + i]; \
+            Quad v = LOAD(corner + j * push.source_stride + i); \
             SUM[j][i] = SUM[j][i] + v.x * w0 + v.y * w1 + v.z * w2 + v.w * w3; \
         } \
         weight += 4; \

@@ -18,17 +18,30 @@
 
 #define TAP(row, column) \
     CHANNEL(row, column, 0, x) \
-    CHANNEL(row, column, 1, y) \
-    CHANNEL(row, column, 2, z) \
-    CHANNEL(row, column, 3, w)
+    if (CHANNELS > 1) { \
+        CHANNEL(row, column, 1, y) \
+        CHANNEL(row, column, 2, z) \
+    } \
+    if (CHANNELS > 3) \
+        CHANNEL(row, column, 3, w)
 
+#ifdef BYTES
+// Rows begin at whole words: pixels of a column have the same shift.
+#define SEEK(element) \
+    uint word = CHANNELS * (element) / 4, shift = CHANNELS * (element) % 4 * 8;
 #define NEXT_ROW(r) \
-    above[r] = source[element]; \
+    above[r] = Quad(unpack_bytes(pixel_bytes(word, shift))); \
+    word += CHANNELS * push.source_stride / 4;
+#else
+#define SEEK(start) uint element = start;
+#define NEXT_ROW(r) \
+    above[r] = LOAD(element); \
     element += push.source_stride;
+#endif
 
 #define COLUMN(column) \
     { \
-        uint element = corner + column; \
+        SEEK(corner + column) \
         Quad above[TILE_H + 2]; \
         for (uint j = 0; j < TILE_H; j++) { \
             NEXT_ROW(j) \
@@ -51,7 +64,7 @@ void main()
         sum[j] = vec4(0.0);
 
     uint corner = ELEMENT(source, 0, x, y) - push.source_stride - 1;
-    for (uint input_quad = 0; input_quad < IN_QUADS; input_quad++) {
+    EACH_INPUT_QUAD {
         // From scratch each time: a running index would need one more register.
         uint weight = push.weights_base + (quad * IN_QUADS + input_quad) * 36;
 #ifdef FP16

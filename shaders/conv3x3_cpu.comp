@@ -28,7 +28,7 @@ void main()
 
     uint corner = ELEMENT(source, 0, x, y) - push.source_stride - 1;
     uint weight = push.weights_base + quad * IN_QUADS * 36;
-    for (uint input_quad = 0; input_quad < IN_QUADS; input_quad++) {
+    EACH_INPUT_QUAD {
 #ifdef FP16
 #define SUM part
         Quad part[TILE_H][TILE_W];
@@ -39,7 +39,7 @@ void main()
         Quad block[TILE_H + 2][TILE_W + 2];
         for (uint j = 0; j < TILE_H + 2; j++)
             for (uint i = 0; i < TILE_W + 2; i++)
-                block[j][i] = source[corner + j * push.source_stride + i];
+                block[j][i] = LOAD(corner + j * push.source_stride + i);
         TAP(0, 0) TAP(1, 0) TAP(2, 0)
         TAP(0, 1) TAP(1, 1) TAP(2, 1)
         TAP(0, 2) TAP(1, 2) TAP(2, 2)

@@ -2,7 +2,6 @@
 // The network's last step: pixel shuffle, the interpolated picture added or not, clamp,
 // rounding (half up) to bytes. Four pixels of a row an invocation.
 #include "upfrost.glsl"
-#include "bytes.glsl"
 
 layout(binding = 0) readonly buffer Source { Quad source[]; };
 layout(binding = 1) writeonly buffer Picture { uint picture[]; };
@@ -17,31 +16,24 @@ layout(push_constant) uniform Push
     uint row_words;
 } push;
 
-layout(constant_id = 2) const uint FACTOR = 1;  // of the pixel shuffle
-layout(constant_id = 3) const uint SKIP = 0;    // interpolation of the skip, 0: none
+layout(constant_id = 0) const uint CHANNELS = 3;
+layout(constant_id = 1) const float STEPS = 255.0;  // of a byte, in one
+layout(constant_id = 2) const uint FACTOR = 1;      // of the pixel shuffle
+layout(constant_id = 3) const uint SKIP = 0;        // its interpolation, 0: none
 layout(constant_id = 4) const uint NUMERATOR = 1;
 layout(constant_id = 5) const uint DENOMINATOR = 1;
+layout(constant_id = 6) const bool SKIP_GIVEN = false;  // the skip is the picture itself
+
+#include "bytes.glsl"
 
 #define FETCH_WIDTH push.skip_width
 #define FETCH_HEIGHT push.skip_height
 vec4 fetch(uint quad, uint x, uint y)
 {
-    return vec4(skip[ELEMENT(skip, quad, x, y)]);
+    uint element = ELEMENT(skip, quad, x, y);
+    return SKIP_GIVEN ? given_pixel(element) : vec4(skip[element]);
 }
 #include "resample.glsl"
-
-vec4 shuffled(uint x, uint y)
-{
-    uint element = ELEMENT(source, 0, x / FACTOR, y / FACTOR);
-    uint phase = y % FACTOR * FACTOR + x % FACTOR;
-    vec4 value = vec4(0.0);
-    for (uint c = 0; c < CHANNELS; c++) {
-        uint channel = c * FACTOR * FACTOR + phase;
-        vec4 v = vec4(source[element + channel / 4 * push.source_plane]);
-        value[c] = v[channel % 4];
-    }
-    return value;
-}
 
 void main()
 {
@@ -49,13 +41,36 @@ void main()
     if (x >= push.width || y >= push.height)
         return;
     vec4 pixel[4];
+    // Where FACTOR divides four, the pixels' places in the blocks of the shuffle are known
+    // beforehand. What is spelled out for this saves loads and selections.
+    const bool known = 4 % FACTOR == 0;
+    uint row = y % FACTOR;
+    vec4 block[3];
     for (uint i = 0; i < 4; i++) {
-        uint column = min(x + i, push.width - 1);
-        pixel[i] = shuffled(column, y);
-        if (SKIP != 0)
-            pixel[i] += resample(SKIP, 0, column, y);
-        pixel[i] = floor(clamp(pixel[i] / VALUE_RANGE, 0.0, 1.0) * 255.0 + 0.5);
+        uint column = known ? x / FACTOR + i / FACTOR : (x + i) / FACTOR;
+        uint place = known ? i % FACTOR : (x + i) % FACTOR;
+        uint element = ELEMENT(source, 0, column, y / FACTOR);
+        pixel[i] = vec4(0.0);
+        for (uint c = 0; c < CHANNELS; c++) {
+            uint channel = (c * FACTOR + row) * FACTOR + place;
+            uint quad = FACTOR == 2 ? c : FACTOR == 4 ? 4 * c + row : channel / 4;
+            uint lane = FACTOR == 4 ? place : channel % 4;
+            if (!known || place == 0)
+                block[c] = vec4(source[element + quad * push.source_plane]);
+            pixel[i][c] = block[c][lane] * STEPS;
+        }
     }
+    const float steps = SKIP_GIVEN ? 1.0 : STEPS;
+    if (SKIP == BILINEAR && DENOMINATOR == 1 && 4 % NUMERATOR == 0) {
+        vec4 line[4] = bilinear_line(0, x, y);
+        for (uint i = 0; i < 4; i++)
+            pixel[i] += line[i] * steps;
+    } else if (SKIP != 0) {
+        for (uint i = 0; i < 4; i++)
+            pixel[i] += resample(SKIP, 0, x + i, y) * steps;
+    }
+    for (uint i = 0; i < 4; i++)
+        pixel[i] = floor(clamp(pixel[i], 0.0, 255.0) + 0.5);
     uint word = HEADER + y * push.row_words + gl_GlobalInvocationID.x * CHANNELS;
     uvec4 b0 = uvec4(pixel[0]), b1 = uvec4(pixel[1]);
     uvec4 b2 = uvec4(pixel[2]), b3 = uvec4(pixel[3]);

@@ -59,3 +59,30 @@ vec4 resample(uint mode, uint quad, uint x, uint y)
     }
     return sum;
 }
+
+// Bilinear interpolation of the four pixels of a row from `x` on, a multiple of four, by a
+// whole ratio that divides four: what lies between which columns is known beforehand, and
+// each column is read once.
+vec4[4] bilinear_line(uint quad, uint x, uint y)
+{
+    uint py = shifted_position(y);
+    int top = int(py / (2 * NUMERATOR)) - 1;
+    float v = float(py % (2 * NUMERATOR)) / float(2 * NUMERATOR);
+    uint y0 = clamp_index(top, FETCH_HEIGHT), y1 = clamp_index(top + 1, FETCH_HEIGHT);
+    int left = int(x / NUMERATOR) - 1;
+    vec4 column[6];
+    for (int i = 0; i < 6; i++) {
+        if (i < 4 / NUMERATOR + 2) {
+            uint x0 = clamp_index(left + i, FETCH_WIDTH);
+            column[i] = (1.0 - v) * fetch(quad, x0, y0) + v * fetch(quad, x0, y1);
+        }
+    }
+    vec4 line[4];
+    for (uint i = 0; i < 4; i++) {
+        uint px = 2 * i + 1 + NUMERATOR;
+        uint first = px / (2 * NUMERATOR);
+        float u = float(px % (2 * NUMERATOR)) / float(2 * NUMERATOR);
+        line[i] = (1.0 - u) * column[first] + u * column[first + 1];
+    }
+    return line;
+}

@@ -29,6 +29,7 @@ from upfrost.kernels import (
     Call,
     Constant,
     Family,
+    Layout,
     Precision,
     Words,
     row_words,
@@ -264,10 +265,11 @@ class LoadedPlan:
         self.submissions = [submission(call) for call in plan.calls]
         for call in plan.setup:
             submission(call).eval()
-        scale, channels = plan.scale, plan.channels
-        self._given = _Picture(self._buffers[PICTURE_IN], plan.width, channels)
-        self._result = _Picture(
-            self._buffers[PICTURE_OUT], plan.width * scale, channels
+        self._given: Words = self._buffers[PICTURE_IN].data()
+        self._given_rows = _given_rows(self._given, plan.given)
+        self._result: Words = self._buffers[PICTURE_OUT].data()
+        self._result_rows = _result_rows(
+            self._result, plan.width * plan.scale, plan.channels
         )
 
     def run(self, picture: Bytes) -> Bytes:
@@ -277,17 +279,16 @@ class LoadedPlan:
         `DeviceLostError` when the device did not compute.
         """
         token = secrets.randbits(32)
-        self._given.words[0] = token
-        self._result.words[0] = token
-        self._given.rows[...] = picture.reshape(picture.shape[0], -1)
+        self._given[0] = self._result[0] = token
+        self._given_rows[...] = picture.reshape(picture.shape[0], -1)
         for submission in self.submissions:
             submission.eval()
-        if self._result.words[0] != token ^ 0xFFFFFFFF:
+        if self._result[0] != token ^ 0xFFFFFFFF:
             raise DeviceLostError(
                 "the device reported success but did not compute (it was lost, or its "
                 "driver does nothing); no result was kept"
             )
-        return self._result.rows.reshape(
+        return self._result_rows.reshape(
             self.plan.height * self.plan.scale, -1, self.plan.channels
         )
 
@@ -318,13 +319,17 @@ class LoadedPlan:
         return words
 
 
-class _Picture:
-    """A picture in host memory: the header's words and the rows' bytes."""
+def _given_rows(words: Words, layout: Layout) -> Bytes:
+    """A view of the bytes of the picture that comes in: (H, W · channels)."""
+    plane = words[HEADER_BYTES // 4 :].view(np.uint8)[layout.channels * layout.base :]
+    rows = plane[: layout.channels * layout.plane].reshape(layout.rows, -1)
+    return rows[: layout.height, : layout.width * layout.channels]
 
-    def __init__(self, tensor: kp.Tensor, width: int, channels: int) -> None:
-        self.words: Words = tensor.data()
-        rows = self.words[HEADER_BYTES // 4 :].reshape(-1, row_words(width, channels))
-        self.rows: Bytes = rows.view(np.uint8)[:, : width * channels]
+
+def _result_rows(words: Words, width: int, channels: int) -> Bytes:
+    """A view of the bytes of the picture that goes out: (H, W · channels)."""
+    rows = words[HEADER_BYTES // 4 :].reshape(-1, row_words(width, channels))
+    return rows.view(np.uint8)[:, : width * channels]
 
 
 def try_allocation(info: DeviceInfo, sizes: Sequence[int]) -> None:

@@ -186,11 +186,12 @@ def _variants() -> dict[str, Variant]:
         "mean",
     )
     shaders = [Variant(name, name) for name in plain]
-    shaders += [
-        Variant(kernel.name, kernel.source, kernel.tile.defines)
-        for family in FAMILIES
-        for kernel in family.kernels
-    ]
+    for family in FAMILIES:
+        for kernel in family.kernels:
+            defines = kernel.tile.defines
+            shaders.append(Variant(kernel.name, kernel.source, defines))
+            reader = replace(shaders[-1], name=f"{kernel.name}_bytes")
+            shaders.append(replace(reader, defines={**defines, "BYTES": 1}))
     variants = [Variant("clear", "clear")]
     for shader in shaders:
         variants.append(replace(shader, name=f"{shader.name}-fp32"))
@@ -333,23 +334,29 @@ def row_words(width: int, channels: int) -> int:
     return -(-width // 4) * channels
 
 
-def picture_bytes(width: int, height: int, channels: int) -> int:
-    """Bytes of a picture in host memory, header included."""
+def result_bytes(width: int, height: int, channels: int) -> int:
+    """Bytes of the picture that goes out, header included."""
     return HEADER_BYTES + 4 * row_words(width, channels) * height
 
 
+def given_bytes(layout: Layout) -> int:
+    """Bytes of the picture that comes in, which is laid out as a value is."""
+    # A word more, since a pixel's bytes are looked for in two.
+    return HEADER_BYTES + layout.channels * (2 * layout.base + layout.plane) + 4
+
+
 def unpack(
-    picture: int, target: Place, value_range: float, precision: Precision
+    given: Place, target: Place, value_range: float, precision: Precision
 ) -> Call:
-    """Bytes of a picture → the network's input."""
+    """The picture's bytes → values, for all but convolutions, which read bytes."""
     layout = target.layout
     return Call(
         shader=f"unpack-{precision}",
         label="unpack",
-        buffers=(picture, target.buffer),
-        grid=_grid(-(-layout.stride // 4), layout.rows, 1),
-        constants=(layout.channels, float_word(value_range)),
-        push=(*layout.words, row_words(layout.width, layout.channels)),
+        buffers=(given.buffer, target.buffer),
+        grid=_grid(layout.stride, layout.rows, 1),
+        constants=(layout.channels, float_word(value_range / 255)),
+        push=(*given.layout.words, *layout.words),
     )
 
 
@@ -368,8 +375,8 @@ def pack(
 ) -> Call:
     """The network's last value → bytes of the picture `pictures[1]`, `size` = (H, W).
 
-    Pixel shuffle by `factor`; `skip`, interpolated by `mode` and `ratio`, is added. The
-    token of `pictures[0]` goes over to `pictures[1]`.
+    Pixel shuffle by `factor`; `skip`, interpolated by `mode` and `ratio`, is added: a
+    value or the picture `pictures[0]` itself, whose token goes over to `pictures[1]`.
     """
     height, width = size
     added = skip or source
@@ -380,10 +387,11 @@ def pack(
         grid=_grid(-(-width // 4), height, 1),
         constants=(
             channels,
-            float_word(value_range),
+            float_word(255 / value_range),
             factor,
             MODES[mode] if mode else 0,
             *ratio,
+            int(added.buffer == pictures[0]),
         ),
         push=(
             *source.layout.words,
@@ -402,6 +410,7 @@ class PackedConv:
     weights: Part
     parameters: Part
     in_quads: int  # input quads that one output quad reads
+    largest_sum: float  # of the absolute weights of an output channel
 
 
 def pack_conv(
@@ -440,6 +449,7 @@ def pack_conv(
         Part(Constant(packed.astype(dtype).reshape(-1).view(np.uint32))),
         pack_parameters(out_channels, bias, slopes, firsts),
         in_quads,
+        float(np.abs(weight).sum(axis=(1, 2, 3)).max()),
     )
 
 
@@ -500,8 +510,11 @@ def conv(
     epilogue: Epilogue,
     family: Family,
     precision: Precision,
+    unit: float | None = None,
 ) -> list[Call]:
     """A convolution by weights of `shape` (OIHW), with its epilogue.
+
+    Of the picture's bytes, if `unit` says what a step of a byte stands for.
 
     Calls of bands of rows, none of them longer than `DISPATCH_SECONDS` by the family's
     estimate, since a driver ends what takes too long.
@@ -524,6 +537,7 @@ def conv(
             (step if first + step < layout.height else layout.rows - first),
             kernel,
             precision,
+            unit,
         )
         for first in range(0, layout.height, step)
     ]
@@ -539,15 +553,17 @@ def _conv_band(
     rows: int,
     kernel: ConvKernel,
     precision: Precision,
+    unit: float | None,
 ) -> Call:
     layout = target.layout
     tile = kernel.tile
     other = epilogue.other or target
-    constants = [packed.in_quads, *epilogue.constants]
+    first = packed.in_quads if unit is None else source.layout.channels
+    constants = [first, *epilogue.constants]
     if kernel.source == "conv":
         constants += [*shape[2:], *node.stride, *node.dilation, *node.padding[:2]]
     return Call(
-        shader=f"{kernel.name}-{precision}",
+        shader=f"{kernel.name}{'' if unit is None else '_bytes'}-{precision}",
         label=node.name,
         buffers=(
             source.buffer,
@@ -568,6 +584,7 @@ def _conv_band(
             other.layout.base,
             packed.weights.first,
             packed.parameters.first,
+            *(() if unit is None else (float_word(unit),)),
         ),
         macs=math.prod(shape) * layout.width * min(rows, layout.height),
     )

@@ -6,11 +6,15 @@ does what depends on the tile's size: it lays the values out, gives them buffers
 later values use again, and writes the calls down. A `Plan` is data; its calls, in their
 order, turn the picture in buffer 0 into the picture in buffer 1.
 
-    unpack → step → step → … → pack
+    step → step → … → pack
+
+The first convolutions read the picture's bytes. Only where another kernel wants its
+values, `unpack` comes before them.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -87,7 +91,9 @@ class Tail:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return (self.source, *(self.skip.inputs if self.skip else ()))
+        """Names of the values that the kernel reads; of the picture it reads bytes."""
+        skip = self.skip.inputs if self.skip else ()
+        return (self.source, *(name for name in skip if name != INPUT))
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ class Program:
     tail: Tail
     family: Family
     precision: Precision
+    unpacks: bool  # the picture's bytes to values, before the first step
     packed: Mapping[str, kernels.PackedConv]  # by node name
     slopes: Mapping[str, kernels.Part]  # of elementwise steps, by node name
 
@@ -127,6 +134,7 @@ class Plan:
     setup: tuple[Call, ...]
     calls: tuple[Call, ...]
     buffer_bytes: tuple[int, ...]
+    given: Layout  # of the picture in buffer 0
     constant_bytes: int
     longest_dispatch: float  # seconds, by the family's estimate
     precision: Precision
@@ -175,7 +183,8 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
         for name, each in packed.items()
     }
     slopes = {name: parameters[name] for name in slopes}
-    return Program(graph, steps, tail, family, precision, packed, slopes)
+    unpacks = _needs_values(steps, tail, packed, precision)
+    return Program(graph, steps, tail, family, precision, unpacks, packed, slopes)
 
 
 def make_plan(program: Program, height: int, width: int) -> Plan:
@@ -194,8 +203,14 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
         if isinstance(step.node, GlobalMean)
     ]
     result = shapes[graph.output]
+    given = Place(PICTURE_IN, layouts[INPUT])
+    skip = program.tail.skip
     calls = [
-        kernels.unpack(PICTURE_IN, places[INPUT], graph.value_range, precision),
+        *(
+            [kernels.unpack(given, places[INPUT], graph.value_range, precision)]
+            if program.unpacks
+            else []
+        ),
         *(
             call
             for step in program.steps
@@ -207,9 +222,9 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
             (result.height, result.width),
             graph.channels,
             factor=program.tail.factor,
-            skip=places[program.tail.skip.inputs[0]] if program.tail.skip else None,
-            mode=program.tail.skip.mode if program.tail.skip else None,
-            ratio=program.tail.skip.ratio if program.tail.skip else (1, 1),
+            skip={**places, INPUT: given}[skip.inputs[0]] if skip else None,
+            mode=skip.mode if skip else None,
+            ratio=skip.ratio if skip else (1, 1),
             value_range=graph.value_range,
             precision=precision,
         ),
@@ -228,15 +243,36 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
         ),
         calls=tuple(calls),
         buffer_bytes=(
-            kernels.picture_bytes(width, height, graph.channels),
-            kernels.picture_bytes(result.width, result.height, graph.channels),
+            kernels.given_bytes(given.layout),
+            kernels.result_bytes(result.width, result.height, graph.channels),
             *value_bytes,
             *([max(sums_bytes)] if sums_bytes else ()),
         ),
+        given=given.layout,
         constant_bytes=program.constant_bytes,
         longest_dispatch=max(c.macs for c in calls) / program.family.macs_per_second,
         precision=precision,
         places=places,
+    )
+
+
+def _needs_values(
+    steps: Sequence[Step],
+    tail: Tail,
+    packed: Mapping[str, kernels.PackedConv],
+    precision: Precision,
+) -> bool:
+    """Whether a kernel reads the picture and cannot read it as bytes.
+
+    Sums over bytes of 0 to 255 have to stay within what half precision holds.
+    """
+    readers = [step for step in steps if INPUT in step.inputs]
+    most = float(np.finfo(np.float16).max) if precision == "fp16" else math.inf
+    return tail.source == INPUT or not all(
+        isinstance(step.node, Conv2d)
+        and step.other != INPUT
+        and 255 * packed[step.node.name].largest_sum < most
+        for step in readers
     )
 
 
@@ -254,7 +290,8 @@ def infer_channels(graph: Graph) -> dict[str, int]:
 def _match_tail(graph: Graph) -> tuple[Tail, set[str]]:
     """What of the graph's end the last kernel computes, and the nodes that it takes.
 
-    [pixel shuffle] [+ interpolated value] [clamp to the value range], from the end on.
+    [pixel shuffle] [+ picture or interpolated value] [clamp to the value range], from
+    the end on.
     """
     nodes = {node.name: node for node in graph.nodes}
     uses = _uses(graph)
@@ -274,6 +311,13 @@ def _match_tail(graph: Graph) -> tuple[Tail, set[str]]:
     skip = None
     if isinstance(node, Add):
         for other, name in (node.inputs, node.inputs[::-1]):
+            if name == INPUT != other:
+                # The picture itself is the picture interpolated by a ratio of one.
+                skip = Resize(name=name, inputs=(INPUT,), mode="nearest", ratio=(1, 1))
+                taken.add(value)
+                value = other
+                node = mine(value)
+                break
             candidate = mine(name)
             if isinstance(candidate, Resize):
                 skip = candidate
@@ -454,7 +498,8 @@ def _place(
     buffers: dict[str, int] = {}  # of roots
     sizes: list[int] = []
     free_from: list[int] = []  # step after which each buffer is free
-    writes = [(-1, INPUT), *((i, step.output) for i, step in enumerate(program.steps))]
+    writes = [(-1, INPUT)] if program.unpacks else []
+    writes += [(i, step.output) for i, step in enumerate(program.steps)]
     for index, name in writes:
         root, _ = _root(inside, name)
         if root in buffers:
@@ -479,7 +524,7 @@ def _place(
             free_from.append(0)
         free_from[number] = last_read.get(root, index)
         buffers[root] = number
-    places = {}
+    places = {INPUT: Place(PICTURE_IN, layouts[INPUT])}
     for _, name in writes:
         root, channel = _root(inside, name)
         layout = layouts[root].behind(channel)
@@ -563,6 +608,11 @@ def _step_calls(
                 epilogue,
                 program.family,
                 precision,
+                unit=(
+                    program.graph.value_range / 255
+                    if sources[0].buffer == PICTURE_IN
+                    else None
+                ),
             )
         case Concat():
             return _gathers(node, sources, target, precision)

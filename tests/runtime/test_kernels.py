@@ -133,6 +133,41 @@ def test_convolution(
     check(device, graph, size, family, precision, seed=2)
 
 
+OF_THE_PICTURE = {
+    "3x3": {"kernel": 3},
+    "1x1": {"kernel": 1},
+    "2x5": {"kernel": (2, 5)},
+    "dilated": {"kernel": 3, "dilation": (2, 1)},
+    "stride 2": {"kernel": 4, "stride": (2, 2), "padding": (1, 1, 1, 1)},
+    "depthwise": {"kernel": 3, "depthwise": True},
+}
+
+
+@pytest.mark.parametrize("size", [(2, 2), (6, 38), (34, 62)], ids=str)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("attributes", OF_THE_PICTURE.values(), ids=OF_THE_PICTURE)
+def test_convolution_of_the_pictures_bytes(
+    device: Device,
+    family: Family,
+    precision: Precision,
+    attributes: dict[str, Any],
+    channels: int,
+    size: tuple[int, int],
+) -> None:
+    build = Builder(seed=24)
+    attributes = dict(attributes)
+    if attributes.pop("depthwise", False):
+        attributes["groups"] = channels
+    value = build.conv(INPUT, channels, 6, **attributes)
+    build.nodes[0] = replace(build.nodes[0], name="probe")
+    value = build.conv("probe", 6, 4 * channels, kernel=1)
+    scale = 1 if "stride" in attributes else 2
+    value = build.add(PixelShuffle, value, factor=2)
+    graph = build.graph(value, scale, channels)
+    assert not compile_graph(graph, family, precision).unpacks
+    check(device, graph, size, family, precision, seed=24)
+
+
 @pytest.mark.parametrize(("inner", "outer"), [(1, 1), (4, 16), (7, 9), (16, 32)])
 @pytest.mark.parametrize("seed", [3, 4])
 def test_3x3_channel_counts(
@@ -243,7 +278,8 @@ def test_unary(device: Device, precision: Precision, function: str) -> None:
 
     def make(value: str) -> tuple[str, int]:
         kept = build.conv(value, 7, 7, kernel=1)
-        low = 0.125 if function in ONLY_POSITIVE else -9.0
+        # The smaller a number, the more its reciprocal makes of its rounding.
+        low = 0.25 if function in ONLY_POSITIVE else -9.0
         kept = build.add(Clamp, kept, low=low, high=9.0)
         return build.add(Concat, build.add(Unary, kept, function=function), kept), 14
 

@@ -6,8 +6,10 @@ import io
 from fractions import Fraction
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from tests import graphs
 from tests.runtime.fakes import FakeUpscaler
@@ -17,13 +19,15 @@ from upfrost.video import VideoOptions, VideoRecord, upscale_video
 
 Bytes = npt.NDArray[np.uint8]
 
+# The one that is tested, and the one that makes clips and looks at results.
 FFMPEG = find_ffmpeg()
+MAKER = imageio_ffmpeg.get_ffmpeg_exe()
 GRAPH = graphs.plain_network(seed=5, channels=4, layers=1)
 
 
 def ffmpeg(*arguments: str | Path) -> bytes:
-    """Run it; what it wrote to stdout."""
-    result = run_ffmpeg(FFMPEG, ["-y", *map(str, arguments)])
+    """Run the maker; what it wrote to stdout."""
+    result = run_ffmpeg(MAKER, ["-y", *map(str, arguments)])
     assert result.returncode == 0, result.stderr.decode()
     return result.stdout
 
@@ -78,7 +82,7 @@ def frames(path: Path, size: tuple[int, int], *options: str) -> list[Bytes]:
 def times(path: Path) -> list[Fraction]:
     """When each frame is shown, in seconds by the file's own clock."""
     log = run_ffmpeg(
-        FFMPEG,
+        MAKER,
         [
             *("-copyts", "-i", str(path), "-map", "0:v:0"),
             *("-vf", "showinfo=checksum=0", "-fps_mode", "passthrough"),
@@ -102,4 +106,10 @@ def packets(path: Path, stream: str) -> str:
 
 def header(path: Path) -> str:
     """What ffmpeg says of a file."""
-    return run_ffmpeg(FFMPEG, ["-i", str(path)]).stderr.decode()
+    return run_ffmpeg(MAKER, ["-i", str(path)]).stderr.decode()
+
+
+needs_vmaf = pytest.mark.skipif(
+    b" libvmaf " not in run_ffmpeg(FFMPEG, ["-filters"]).stdout,
+    reason="needs an ffmpeg with libvmaf, as imageio-ffmpeg's is",
+)

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.runtime.browser import AVAILABLE, Browser
-from tests.runtime.clips import Bytes, make_clip
+from tests.runtime.clips import Bytes, make_clip, needs_vmaf
 from upfrost.compare import CompareError, Network, Shot, compare, write_page
 from upfrost.quality import y_psnr, y_ssim
 
@@ -100,6 +100,7 @@ def test_what_is_not_alike_is_refused(
         compare(paths, NETWORK)
 
 
+@needs_vmaf
 def test_videos_are_compared_at_the_same_moments(tmp_path: Path) -> None:
     large = make_clip(tmp_path / "large.mkv", "-crf", "0", size="128x72")
     worse = make_clip(tmp_path / "worse.mp4", "-crf", "35", size="128x72")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.runtime.clips import make_clip
+from tests.runtime.clips import make_clip, needs_vmaf
 from upfrost import cli
 from upfrost.quality import y_psnr
 
@@ -38,6 +38,7 @@ def test_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert means["nearest"]["psnr"] < means["realtime-x2"]["psnr"]
 
 
+@needs_vmaf
 def test_a_video_with_a_plot(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

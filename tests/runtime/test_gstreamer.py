@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.runtime.clips import GRAPH, Bytes
+from tests.runtime.clips import GRAPH, Bytes, make_clip
 from upfrost import Upscaler
 from upfrost.modelfile import write_model
 
@@ -179,10 +179,28 @@ def test_late_frames_are_dropped_when_asked_to(tmp_path: Path, model: Path) -> N
     assert with_qos < 60
 
 
+def test_a_file_is_decoded_upscaled_and_ends(tmp_path: Path, model: Path) -> None:
+    """VP8 in WebM, since plugins-good decode no H.264."""
+    clip = make_clip(tmp_path / "clip.webm", "-c:v", "libvpx", "-b:v", "1M")
+    source = ["filesrc", f"location={clip}", "!", "decodebin", "!", "videoconvert", "!"]
+    given, result = tmp_path / "given.raw", tmp_path / "result.raw"
+    larger = ["upfrostscale", f"model={model}", "!", "videoconvert", "!"]
+    for path, words in ((given, []), (result, larger)):
+        rgb = ["video/x-raw,format=RGB", "!", "filesink", f"location={path}"]
+        done = launch(*source, *words, *rgb)
+        assert done.returncode == 0, done.stderr
+    with Upscaler(GRAPH) as upscaler:
+        expected = [upscaler(frame) for frame in raw_frames(given, 64, 36)]
+    assert len(expected) == 24
+    np.testing.assert_array_equal(raw_frames(result, 128, 72), expected)
+
+
 def test_without_upfrost_the_error_says_what_to_do(tmp_path: Path) -> None:
     plugins = ROOT / "runtime" / "gstreamer"
     done = shell(
-        *("env", f"GST_PLUGIN_PATH={plugins}", f"GST_REGISTRY={tmp_path / 'registry'}"),
+        # Debian's own Python; with another first in PATH, none of our lines is run.
+        *("env", "-u", "VIRTUAL_ENV", "PATH=/usr/bin:/bin"),
+        *(f"GST_PLUGIN_PATH={plugins}", f"GST_REGISTRY={tmp_path / 'registry'}"),
         *("gst-launch-1.0", "videotestsrc", "num-buffers=1", "!", "upfrostscale", "!"),
         "fakesink",
         setup=False,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.runtime.clips import FFMPEG, frames, make_clip
+from tests.runtime.clips import FFMPEG, frames, make_clip, needs_vmaf
 from upfrost.ffmpeg import VideoError
 from upfrost.quality import y_psnr
 from upfrost.vmaf import measure_video
@@ -21,6 +21,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_clip(path, "-crf", "0", size="192x108", seconds=0.5)
 
 
+@needs_vmaf
 def test_the_same_video_is_perfect(original: Path) -> None:
     quality = measure_video(FFMPEG, original, original)
     assert len(quality.vmaf) == len(quality.psnr) == len(quality.ssim) == 12
@@ -29,6 +30,7 @@ def test_the_same_video_is_perfect(original: Path) -> None:
     assert min(quality.ssim) > 0.9999
 
 
+@needs_vmaf
 def test_lower_rates_are_worse_in_every_metric(tmp_path: Path, original: Path) -> None:
     found = []
     for crf in ("20", "30", "45"):
@@ -39,6 +41,7 @@ def test_lower_rates_are_worse_in_every_metric(tmp_path: Path, original: Path) -
         assert found[0][metric] > found[1][metric] > found[2][metric]
 
 
+@needs_vmaf
 def test_psnr_is_that_of_luma(tmp_path: Path, original: Path) -> None:
     worse = make_clip(tmp_path / "worse.mp4", "-crf", "40", size="192x108", seconds=0.5)
     quality = measure_video(FFMPEG, original, worse)
@@ -48,6 +51,7 @@ def test_psnr_is_that_of_luma(tmp_path: Path, original: Path) -> None:
     assert np.abs(np.array(ours) - quality.psnr).max() < 1.0
 
 
+@needs_vmaf
 def test_a_smaller_video_is_enlarged(tmp_path: Path, original: Path) -> None:
     small = make_clip(tmp_path / "small.mp4", size="96x54", seconds=0.5)
     assert 0 < measure_video(FFMPEG, original, small).mean("vmaf") < 95

@@ -179,6 +179,11 @@ def _record(
     except Exception as error:
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         reason = lines[0].strip() if lines else type(error).__name__
+        if "data-dependent" in reason:
+            reason = (
+                "what it computes depends on what it sees, as in a choice of experts; "
+                "choose a network that does the same for every picture"
+            )
         raise ExportError(
             f"torch.export cannot record {type(module).__name__} on a "
             f"{EXAMPLE_WIDTH}×{EXAMPLE_HEIGHT} picture: {reason}"

@@ -339,10 +339,14 @@ def result_bytes(width: int, height: int, channels: int) -> int:
     return HEADER_BYTES + 4 * row_words(width, channels) * height
 
 
-def given_bytes(layout: Layout) -> int:
-    """Bytes of the picture that comes in, which is laid out as a value is."""
+def given_bytes(layout: Layout, behind: int) -> int:
+    """Bytes of the picture that comes in, which is laid out as a value is.
+
+    `behind` pixels may be read behind its plane.
+    """
     # A word more, since a pixel's bytes are looked for in two.
-    return HEADER_BYTES + layout.channels * (2 * layout.base + layout.plane) + 4
+    pixels = layout.base + layout.plane + behind
+    return HEADER_BYTES + -(-layout.channels * pixels // 4) * 4 + 4
 
 
 def unpack(
@@ -560,8 +564,14 @@ def _conv_band(
     other = epilogue.other or target
     first = packed.in_quads if unit is None else source.layout.channels
     constants = [first, *epilogue.constants]
+    layout_in = replace(source.layout, height=source.rows)
     if kernel.source == "conv":
         constants += [*shape[2:], *node.stride, *node.dilation, *node.padding[:2]]
+    elif tuple(shape[2:]) == (3, 3):
+        # Those kernels pad by one; another padding is another corner to begin at.
+        down, right = (1 - amount for amount in node.padding[:2])
+        base = layout_in.base + down * layout_in.stride + right
+        layout_in = replace(layout_in, base=base)
     return Call(
         shader=f"{kernel.name}{'' if unit is None else '_bytes'}-{precision}",
         label=node.name,
@@ -579,7 +589,7 @@ def _conv_band(
         ),
         constants=tuple(constants),
         push=(
-            *replace(source.layout, height=source.rows).words,
+            *layout_in.words,
             *layout.words,
             other.layout.base,
             packed.weights.first,
@@ -588,6 +598,16 @@ def _conv_band(
         ),
         macs=math.prod(shape) * layout.width * min(rows, layout.height),
     )
+
+
+def reach_behind(node: Conv2d, source: Layout, target: Layout) -> int:
+    """Quads that a 3×3 convolution of any padding may read behind the last plane.
+
+    The grid covers the target's margins, whose pixels become zeros whatever they read.
+    """
+    last_row = target.rows + 1 - node.padding[0]
+    last_column = target.stride + 1 - node.padding[1]
+    return last_row * source.stride + last_column + 1 - source.plane
 
 
 def conv_kernel(node: Conv2d, shape: Sequence[int], family: Family) -> ConvKernel:
@@ -604,7 +624,7 @@ def conv_candidates(
     rows, columns = shape[2:]
     plain = node.stride == (1, 1) and node.dilation == (1, 1) and node.groups == 1
     kernels = family.conv
-    if plain and (rows, columns) == (3, 3) and node.padding == (1, 1, 1, 1):
+    if plain and (rows, columns) == (3, 3):
         kernels = family.conv3x3
     elif plain and (rows, columns) == (1, 1) and node.padding == (0, 0, 0, 0):
         kernels = family.conv1x1

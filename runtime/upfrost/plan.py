@@ -194,8 +194,8 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
     """
     graph, precision = program.graph, program.precision
     shapes = infer_shapes(graph, height, width)
-    layouts, front = _layouts(program, shapes)
-    places, value_bytes = _place(program, layouts, front)
+    layouts, front, behind = _layouts(program, shapes)
+    places, value_bytes = _place(program, layouts, front + behind)
     sums = PICTURE_OUT + 1 + len(value_bytes)
     sums_bytes = [
         kernels.sums_bytes(shapes[step.output].channels)
@@ -243,7 +243,7 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
         ),
         calls=tuple(calls),
         buffer_bytes=(
-            kernels.given_bytes(given.layout),
+            kernels.given_bytes(given.layout, behind),
             kernels.result_bytes(result.width, result.height, graph.channels),
             *value_bytes,
             *([max(sums_bytes)] if sums_bytes else ()),
@@ -437,8 +437,9 @@ def _slopes(
 
 def _layouts(
     program: Program, shapes: Mapping[str, Shape]
-) -> tuple[dict[str, Layout], int]:
-    """A layout for every value, and the quads of zeros before the first plane.
+) -> tuple[dict[str, Layout], int, int]:
+    """A layout for every value, the quads of zeros before the first plane, and those
+    behind the last, which a register tile at the lower right corner reads.
 
     Values of one size have one layout, so that a residual or a piece of a concatenation
     needs no other.
@@ -478,15 +479,22 @@ def _layouts(
         )
         for name, shape in shapes.items()
     }
-    return layouts, front
+    reaches = (
+        kernels.reach_behind(step.node, layouts[step.sources[0]], layouts[step.output])
+        for step in program.steps
+        if isinstance(step.node, Conv2d)
+        and graph.tensors[step.node.weight].shape[2:] == (3, 3)
+    )
+    return layouts, front, max([front, *reaches])
 
 
 def _place(
-    program: Program, layouts: Mapping[str, Layout], front: int
+    program: Program, layouts: Mapping[str, Layout], around: int
 ) -> tuple[dict[str, Place], list[int]]:
     """A place for every value that a step writes, and the bytes of each buffer.
 
-    A buffer is given to another value once the last step that reads it is over.
+    A buffer is given to another value once the last step that reads it is over. It has
+    `around` quads more than its planes, before and behind them.
     """
     inside = _place_concatenations(program, layouts)
     last_read: dict[str, int] = {}
@@ -505,9 +513,7 @@ def _place(
         if root in buffers:
             continue
         layout = layouts[root]
-        # As many quads behind the last plane as before the first: a register tile at
-        # the lower right corner reads beyond it.
-        elements = 2 * front + layout.quads * layout.plane
+        elements = around + layout.quads * layout.plane
         size = elements * 4 * _value_bytes(program.precision)
         free = [i for i, until in enumerate(free_from) if until < index]
         if free:

@@ -285,6 +285,7 @@ def test_what_cannot_be_carried_is_refused(layer: nn.Module, message: str) -> No
         (lambda x: x + torch.zeros(3, 1, 64), "cannot"),
         (lambda x: x * x.mean(), "looks at the whole picture"),
         (lambda x: x.cumsum(1), "no such operation"),
+        (lambda x: x * int(x.argmax()), "depends on what it sees"),
         (lambda x: x.transpose(2, 3), r"the shape \(1, 3, 64, 48\).* no picture"),
         (lambda x: x.flatten(2).view_as(x), "returns its input unchanged"),
         (lambda x: x[:, :, 1:], "47/48 times as large as the picture"),

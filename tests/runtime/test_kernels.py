@@ -137,6 +137,7 @@ OF_THE_PICTURE = {
     "3x3": {"kernel": 3},
     "1x1": {"kernel": 1},
     "2x5": {"kernel": (2, 5)},
+    "uneven": {"kernel": 3, "padding": (0, 2, 2, 0)},
     "dilated": {"kernel": 3, "dilation": (2, 1)},
     "stride 2": {"kernel": 4, "stride": (2, 2), "padding": (1, 1, 1, 1)},
     "depthwise": {"kernel": 3, "depthwise": True},
@@ -166,6 +167,31 @@ def test_convolution_of_the_pictures_bytes(
     graph = build.graph(value, scale, channels)
     assert not compile_graph(graph, family, precision).unpacks
     check(device, graph, size, family, precision, seed=24)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(
+    "padding", [(0, 0, 0, 0), (2, 2, 2, 2), (0, 2, 1, 1), (1, 1, 2, 0)], ids=str
+)
+def test_3x3_of_any_padding(
+    device: Device,
+    family: Family,
+    precision: Precision,
+    padding: tuple[int, int, int, int],
+    size: tuple[int, int],
+) -> None:
+    """As in networks that shrink the picture layer by layer, from a larger one."""
+    build = Builder(seed=1)
+
+    def make(value: str) -> tuple[str, int]:
+        wide = build.conv(value, 6, 6, kernel=1, padding=(2, 2, 2, 2))
+        narrow = build.conv(wide, 6, 12, kernel=3, padding=padding)
+        top, left, bottom, right = padding
+        margins = (1 + top, 1 + left, 1 + bottom, 1 + right)
+        return build.add(Crop, narrow, margins=margins), 12
+
+    graph = probe_graph(build, make, 6)
+    check(device, graph, size, family, precision, seed=2)
 
 
 @pytest.mark.parametrize(("inner", "outer"), [(1, 1), (4, 16), (7, 9), (16, 32)])

@@ -122,6 +122,38 @@ def test_the_pipelines_of_equal_layers_do_not_grow_with_their_number(
     assert len({call.pipeline for call in plan.calls}) == 3 + 2
 
 
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize("size", [(5, 7), (24, 32), (33, 41)], ids=str)
+@pytest.mark.parametrize("margin", [0, 1, 5])
+def test_a_3x3_convolution_reads_within_its_buffer(
+    family: Family, size: tuple[int, int], margin: int
+) -> None:
+    """Whatever it pads, and whatever later layers want around its result."""
+    build = Builder(0)
+    value = build.conv(INPUT, 3, 6, kernel=3, padding=(0, 0, 0, 0))
+    value = build.conv(value, 6, 6, kernel=1, padding=(3, 3, 3, 3))
+    for _ in range(2):
+        value = build.conv(value, 6, 6, kernel=3, padding=(0, 0, 0, 0))
+    around = (margin,) * 4
+    value = build.conv(value, 6, 3, kernel=2 * margin + 1, padding=around)
+    plan = make_plan(compile_graph(build.graph(value, 1), family, "fp32"), *size)
+    calls = [call for call in plan.calls if call.shader.startswith("conv3x3")]
+    assert len(calls) >= 3
+    for call in calls:
+        base, stride, plane, *_ = call.push[:5]
+        _, target_stride, target_plane, *_ = call.push[5:10]
+        is_bytes = "bytes" in call.shader
+        in_quads = 1 if is_bytes else call.constants[0]
+        # From (x - 1, y - 1) of the base to (x + 1, y + 1), of the last plane.
+        rows = target_plane // target_stride
+        last = base + (in_quads - 1) * plane + rows * stride + target_stride
+        assert base - stride - 1 >= 0
+        source = call.buffers[0]
+        assert isinstance(source, int)
+        needed = 64 + 3 * last + 7 if is_bytes else 16 * (last + 1)
+        assert needed <= plan.buffer_bytes[source]
+
+
 @pytest.mark.parametrize("most", [1, 100, 2000, 10**6])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_weights_that_are_put_together_stay_the_same(

@@ -59,6 +59,7 @@ OTHERS: dict[str, tuple[int, ...]] = {
 }
 OTHER_TRIPS = 4  # of a loop in them: over pixels or lanes
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+RECTIFIED = Epilogue(activation="rectify")
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,7 @@ def convolution(call: Call) -> Convolution | None:
         return None
     of_bytes = "BYTES" in variant.defines
     in_quads = 1 if of_bytes else call.constants[0]
-    known = {"conv3x3": (3, 3), "conv3x3_cpu": (3, 3), "conv1x1": (1, 1)}
+    known = {"conv3x3": (3, 3), "conv1x1": (1, 1), "deconv4x4": (2, 2)}
     taps = known.get(variant.source)
     if variant.source == "conv1x1":
         block = 4 if in_quads % 4 == 0 else 2 if in_quads % 2 == 0 else 1
@@ -381,20 +382,44 @@ def convolution_traffic(layer: Convolution, call: Call) -> float:
 def layer_calls(
     family: Family, kernel: int, channels: int, precision: Precision
 ) -> list[Call]:
-    """A layer of as many channels in as out on `HEIGHT` × `WIDTH` pixels."""
+    """A layer of as many channels in as out on `HEIGHT` × `WIDTH` pixels.
+
+    A `kernel` of four stands for the transposed convolution of stride 2.
+    """
+    if kernel == 4:
+        return deconv4x4_calls(family, channels, precision)
     shape = (channels, channels, kernel, kernel)
     padding = (kernel // 2,) * 4
     node = Conv2d(name=f"conv{kernel}", inputs=(INPUT,), weight="w", padding=padding)
     tile = kernels.conv_kernel(node, shape, family).tile
-    columns, rows = kernels.alignment([tile])
-    stride = -(-(WIDTH + kernel // 2) // columns) * columns
-    plane = -(-(HEIGHT + kernel // 2) // rows) * rows * stride
-    place = Place(0, Layout(0, stride, plane, WIDTH, HEIGHT, channels))
+    place = place_of(channels, 1, tile.coverage)
     weights = np.zeros(shape, np.float32)
     slopes = np.zeros(channels, np.float32)
     packed = kernels.pack_conv(node, weights, None, slopes, precision)
-    epilogue = Epilogue(activation="rectify")
-    return kernels.conv(node, shape, packed, place, place, epilogue, family, precision)
+    return kernels.conv(node, shape, packed, place, place, RECTIFIED, family, precision)
+
+
+def deconv4x4_calls(family: Family, channels: int, precision: Precision) -> list[Call]:
+    node = Conv2d(name="up", inputs=(INPUT,), weight="w", padding=(1, 1, 1, 1))
+    width, height = family.deconv4x4.tile.coverage
+    source, target = (
+        place_of(channels, scale, (2 * width, 2 * height)) for scale in (1, 2)
+    )
+    weights = np.zeros((4 * channels, channels, 3, 3), np.float32)
+    slopes = np.zeros(channels, np.float32)
+    packed = kernels.pack_deconv4x4(node, weights, None, slopes, precision)
+    return kernels.deconv4x4(
+        node, channels, packed, source, target, RECTIFIED, family, precision
+    )
+
+
+def place_of(channels: int, scale: int, coverage: tuple[int, int]) -> Place:
+    """Of a value of `scale` times the picture's size."""
+    columns, rows = kernels.alignment([coverage])
+    width, height = scale * WIDTH, scale * HEIGHT
+    stride = -(-(width + 2) // columns) * columns
+    plane = -(-(height + 2) // rows) * rows * stride
+    return Place(0, Layout(0, stride, plane, width, height, channels))
 
 
 def layer_row(
@@ -414,7 +439,7 @@ def layer_row(
     return {
         "GPU": gpu.name,
         "kernel": call.shader,
-        "layer": f"{kernel}×{kernel}, {channels}",
+        "layer": f"{kernel}×{kernel}{' ↑2' if kernel == 4 else ''}, {channels}",
         "spills:fills": f"{code.spills}:{code.fills}",
         "threads": {1: "half", 2: "full"}[code.threads],
         "loop": int(loop.slots),
@@ -486,7 +511,7 @@ def main() -> None:
             layer_row(panvk, gpu, kernel, channels, precision)
             for gpu in GPUS
             for precision in PRECISIONS
-            for kernel in (3, 1, 5)
+            for kernel in (3, 1, 5, 4)
             for channels in (16, 32, 64)
         ],
         [
@@ -496,6 +521,7 @@ def main() -> None:
             "loads and stores",
             "arith/MAC: g52's clocks per pixel, output channel and input quad of a 3×3 "
             "layer",
+            "4×4 ↑2: the transposed convolution of stride 2; pixels are the input's",
             "ms: by the cost model of docs/mali.md, not measured",
         ],
     )

@@ -1,90 +1,15 @@
 #version 450
 // 3×3 convolution, stride 1, one zero of padding, for GPUs: a column of TILE_H pixels of
-// one output quad an invocation. A column, since neighbouring invocations then read
-// neighbouring elements. The grid covers the whole plane exactly, so that no invocation
-// has to ask whether it has work.
-//
-// Mesa's compiler does not unroll loops as large as one over taps, nor does it reorder
-// much: taps are spelled out, in an order in which a quad of the input is loaded when the
-// first tap needs it and dead after the last one, so that all stays within 64 registers.
-#include "conv.glsl"
-
-#define CHANNEL(row, column, c, lane) \
-    { \
-        Quad tap = weights[weight + 4 * (3 * row + column) + c]; \
-        for (uint j = 0; j < TILE_H; j++) \
-            SUM[j] += above[j + row].lane * tap; \
-    }
-
-#define TAP(row, column) \
-    CHANNEL(row, column, 0, x) \
-    if (CHANNELS > 1) { \
-        CHANNEL(row, column, 1, y) \
-        CHANNEL(row, column, 2, z) \
-    } \
-    if (CHANNELS > 3) \
-        CHANNEL(row, column, 3, w)
-
-#ifdef BYTES
-// Rows begin at whole words: pixels of a column have the same shift.
-#define SEEK(element) \
-    uint word = CHANNELS * (element) / 4, shift = CHANNELS * (element) % 4 * 8;
-#define NEXT_ROW(r) \
-    above[r] = Quad(unpack_bytes(pixel_bytes(word, shift))); \
-    word += CHANNELS * push.source_stride / 4;
-#else
-#define SEEK(start) uint element = start;
-#define NEXT_ROW(r) \
-    above[r] = LOAD(element); \
-    element += push.source_stride;
-#endif
-
-#define COLUMN(column) \
-    { \
-        SEEK(corner + column) \
-        Quad above[TILE_H + 2]; \
-        for (uint j = 0; j < TILE_H; j++) { \
-            NEXT_ROW(j) \
-        } \
-        TAP(0, column) \
-        NEXT_ROW(TILE_H) \
-        TAP(1, column) \
-        NEXT_ROW(TILE_H + 1) \
-        TAP(2, column) \
-    }
+// one output quad an invocation. The grid covers the whole plane exactly, so that no
+// invocation has to ask whether it has work.
+#define KERNEL 3
+#include "columns.glsl"
 
 void main()
 {
-    uint x = FIRST_X;
-    uint y = FIRST_Y;
-    uint quad = FIRST_QUAD;
-
-    vec4 sum[TILE_H];
-    for (uint j = 0; j < TILE_H; j++)
-        sum[j] = vec4(0.0);
-
+    uint x = FIRST_X, y = FIRST_Y, quad = FIRST_QUAD;
     uint corner = ELEMENT(source, 0, x, y) - push.source_stride - 1;
-    EACH_INPUT_QUAD {
-        // From scratch each time: a running index would need one more register.
-        uint weight = push.weights_base + (quad * IN_QUADS + input_quad) * 36;
-#ifdef FP16
-#define SUM part
-        Quad part[TILE_H];
-        for (uint j = 0; j < TILE_H; j++)
-            part[j] = Quad(0.0);
-#else
-#define SUM sum
-#endif
-        COLUMN(0)
-        COLUMN(1)
-        COLUMN(2)
-#ifdef FP16
-        for (uint j = 0; j < TILE_H; j++)
-            sum[j] += vec4(part[j]);
-#endif
-        corner += push.source_plane;
-    }
-
+    vec4 sum[TILE_H] = column_sums(quad, corner);
     for (uint j = 0; j < TILE_H; j++)
         store(sum[j], quad, x, y + j);
 }

@@ -104,17 +104,20 @@ class Family:
     name: str
     conv3x3: tuple[ConvKernel, ...]
     conv1x1: tuple[ConvKernel, ...]
+    deconv4x4: ConvKernel  # transposed, stride 2 (`deconv4x4_phases`)
     conv: tuple[ConvKernel, ...]  # anything else
     macs_per_second: float  # of convolutions, the slowest member's, to be safe
     tuned: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def kernels(self) -> tuple[ConvKernel, ...]:
-        return (*self.conv3x3, *self.conv1x1, *self.conv)
+        return (*self.conv3x3, *self.conv1x1, self.deconv4x4, *self.conv)
 
 
 # Mali: a column of six pixels has the fewest instructions per product that stay within
 # 64 registers, and 16 invocations of a row read whole cache lines (docs/mali.md).
+# Four for the transposed convolution, which needs registers for two places; its
+# workgroups of 16 × 3 cover, in the output, as many rows as those of the others.
 # CPU: wide tiles load less, and wider ones than this take seconds to compile.
 # A family's tiles have small common multiples: planes are padded to the least of them.
 MALI = Family(
@@ -127,6 +130,7 @@ MALI = Family(
         ConvKernel("conv1x1", RegisterTile(1, 6, 1, (16, 4))),
         ConvKernel("conv1x1", RegisterTile(1, 3, 1, (16, 4))),
     ),
+    deconv4x4=ConvKernel("deconv4x4", RegisterTile(1, 4, 1, (16, 3))),
     conv=(
         ConvKernel("conv", RegisterTile(1, 4, 1, (16, 4))),
         ConvKernel("conv", RegisterTile(1, 2, 1, (16, 4))),
@@ -145,6 +149,7 @@ CPU = Family(
         ConvKernel("conv1x1", RegisterTile(4, 2, 1, (8, 1))),
         ConvKernel("conv1x1", RegisterTile(1, 6, 1, (16, 4))),
     ),
+    deconv4x4=ConvKernel("deconv4x4", RegisterTile(1, 4, 1, (16, 3))),
     conv=(
         ConvKernel("conv", RegisterTile(4, 1, 1, (8, 1))),
         ConvKernel("conv", RegisterTile(4, 2, 1, (8, 1))),
@@ -190,6 +195,8 @@ def _variants() -> dict[str, Variant]:
         for kernel in family.kernels:
             defines = kernel.tile.defines
             shaders.append(Variant(kernel.name, kernel.source, defines))
+            if kernel == family.deconv4x4:
+                continue
             reader = replace(shaders[-1], name=f"{kernel.name}_bytes")
             shaders.append(replace(reader, defines={**defines, "BYTES": 1}))
     variants = [Variant("clear", "clear")]
@@ -457,6 +464,53 @@ def pack_conv(
     )
 
 
+def deconv4x4_phases(node: Conv2d, weight: Tensor) -> Tensor | None:
+    """A 3×3 convolution before a shuffle by two, as the 2×2 convolution of each phase.
+
+    That is what becomes of a transposed 4×4 convolution of stride 2: each phase of the
+    output, channel 4·c + 2·i + j of the convolution, has taps in rows i and i + 1 and
+    columns j and j + 1 alone. (phases, C, in channels, 2, 2), or None for any other
+    convolution.
+    """
+    if weight.shape[2:] != (3, 3) or len(weight) % 4 or not _is_plain(node):
+        return None
+    by_phase = weight.reshape(-1, 2, 2, *weight.shape[1:])
+    phases = np.empty_like(weight, shape=(4, *weight[::4, :, :2, :2].shape))
+    for phase, (i, j) in enumerate(np.ndindex(2, 2)):
+        phases[phase] = by_phase[:, i, j, :, i : i + 2, j : j + 2]
+    if np.count_nonzero(phases) != np.count_nonzero(weight):
+        return None
+    return phases
+
+
+def pack_deconv4x4(
+    node: Conv2d,
+    weight: Tensor,
+    bias: Tensor | None,
+    slopes: Tensor | None,
+    precision: Precision,
+) -> PackedConv:
+    """The phases' weights in the order in which the kernel reads them.
+
+    [output quad][phase], then as `pack_conv`; `slopes` are the output's. Raises
+    `ValueError` for a convolution that is not a transposed one.
+    """
+    phases = deconv4x4_phases(node, weight)
+    if phases is None:
+        raise ValueError(f"{node.name} is not a transposed 4×4 convolution")
+    channels = phases.shape[1]
+    packed = [pack_conv(node, phase, None, None, precision) for phase in phases]
+    words = [
+        each.weights.constant.words.reshape(quads(channels), -1) for each in packed
+    ]
+    return PackedConv(
+        Part(Constant(np.stack(words, axis=1).reshape(-1))),
+        pack_parameters(channels, None if bias is None else bias[::4], slopes),
+        packed[0].in_quads,
+        max(each.largest_sum for each in packed),
+    )
+
+
 def pack_parameters(
     out_channels: int,
     bias: Tensor | None,
@@ -527,8 +581,7 @@ def conv(
     kernel = conv_kernel(node, shape, family)
     height = kernel.tile.coverage[1]
     macs_per_row = math.prod(shape) * layout.width
-    most = family.macs_per_second * DISPATCH_SECONDS / macs_per_row
-    step = max(1, int(most / height)) * height
+    step = _band_rows(family, macs_per_row, height)
     return [
         _conv_band(
             node,
@@ -545,6 +598,12 @@ def conv(
         )
         for first in range(0, layout.height, step)
     ]
+
+
+def _band_rows(family: Family, macs_per_row: int, height: int) -> int:
+    """Rows of a dispatch, a multiple of a workgroup's `height`."""
+    most = family.macs_per_second * DISPATCH_SECONDS / macs_per_row
+    return max(1, int(most / height)) * height
 
 
 def _conv_band(
@@ -622,7 +681,7 @@ def conv_candidates(
 ) -> tuple[ConvKernel, ...]:
     """The kernels of a family that can compute it, the usual choice first."""
     rows, columns = shape[2:]
-    plain = node.stride == (1, 1) and node.dilation == (1, 1) and node.groups == 1
+    plain = _is_plain(node)
     kernels = family.conv
     if plain and (rows, columns) == (3, 3):
         kernels = family.conv3x3
@@ -646,6 +705,69 @@ def layer_key(node: Conv2d, shape: Sequence[int]) -> str:
     if node.padding != (rows // 2, columns // 2) * 2:
         key += ", padding {} {} {} {}".format(*node.padding)
     return key
+
+
+def _is_plain(node: Conv2d) -> bool:
+    return node.stride == (1, 1) and node.dilation == (1, 1) and node.groups == 1
+
+
+def deconv4x4(
+    node: Conv2d,
+    channels: int,
+    packed: PackedConv,
+    source: Place,
+    target: Place,
+    epilogue: Epilogue,
+    family: Family,
+    precision: Precision,
+) -> list[Call]:
+    """A transposed 4×4 convolution to `channels` channels of twice the size.
+
+    Calls of bands of rows, as `conv`'s.
+    """
+    layout = target.layout
+    kernel = family.deconv4x4
+    width, height = kernel.tile.coverage
+    macs_per_row = 64 * packed.in_quads * channels * source.layout.width
+    step = _band_rows(family, macs_per_row, height)
+    # Of the input that the first pixel's first tap reads.
+    corner = source.layout.base
+    corner -= node.padding[0] * source.layout.stride + node.padding[1]
+    calls = []
+    for first in range(0, -(-layout.height // 2), step):
+        here = replace(source, layout=replace(source.layout, base=corner)).below(first)
+        there = target.below(2 * first)
+        end = epilogue.below(2 * first)
+        last = 2 * (first + step) >= layout.height
+        rows = -(-there.rows // 2) if last else step
+        calls.append(
+            Call(
+                shader=f"{kernel.name}-{precision}",
+                label=node.name,
+                buffers=(
+                    here.buffer,
+                    there.buffer,
+                    packed.weights.constant,
+                    packed.parameters.constant,
+                    (end.other or there).buffer,
+                ),
+                grid=(
+                    4 * quads(channels),
+                    -(-layout.stride // (2 * width)),
+                    -(-rows // height),
+                ),
+                constants=(packed.in_quads, *end.constants),
+                push=(
+                    *replace(here.layout, height=here.rows).words,
+                    *there.layout.words,
+                    (end.other or there).layout.base,
+                    packed.weights.first,
+                    packed.parameters.first,
+                ),
+                macs=macs_per_row * min(rows, here.layout.height),
+            )
+        )
+    return calls
 
 
 def resize(
@@ -807,9 +929,9 @@ def clear(buffer: int, words: int) -> Call:
     )
 
 
-def alignment(tiles: Iterable[RegisterTile]) -> tuple[int, int]:
+def alignment(coverages: Iterable[tuple[int, int]]) -> tuple[int, int]:
     """Multiples to which rows and planes are padded, so that grids fit exactly."""
-    coverage = [tile.coverage for tile in tiles] or [(8, 8)]
+    coverage = list(coverages) or [(8, 8)]
     return math.lcm(*(x for x, _ in coverage)), math.lcm(*(y for _, y in coverage))
 
 

@@ -68,6 +68,7 @@ class Step:
     merge: Merge = "add_before"
     activation: Rectifier | Unary | None = None
     clamp: Clamp | None = None
+    deconv4x4: bool = False  # and the pixel shuffle after it is a transposed one
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -164,9 +165,14 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
             bias = graph.tensors[step.node.bias] if step.node.bias else None
             if precision == "fp16" and np.abs(weight).max() > np.finfo(np.float16).max:
                 raise step.node.fail("weights are too large for fp16; use fp32")
-            packed[step.node.name] = kernels.pack_conv(
-                step.node, weight, bias, values, precision
-            )
+            if step.deconv4x4:
+                packed[step.node.name] = kernels.pack_deconv4x4(
+                    step.node, weight, bias, values, precision
+                )
+            else:
+                packed[step.node.name] = kernels.pack_conv(
+                    step.node, weight, bias, values, precision
+                )
         elif _is_elementwise(step.node):
             slopes[step.node.name] = kernels.pack_parameters(
                 channels[step.output], None, values
@@ -270,6 +276,7 @@ def _needs_values(
     most = float(np.finfo(np.float16).max) if precision == "fp16" else math.inf
     return tail.source == INPUT or not all(
         isinstance(step.node, Conv2d)
+        and not step.deconv4x4
         and step.other != INPUT
         and 255 * packed[step.node.name].largest_sum < most
         for step in readers
@@ -326,7 +333,10 @@ def _match_tail(graph: Graph) -> tuple[Tail, set[str]]:
                 node = mine(value)
                 break
     factor = 1
-    if isinstance(node, PixelShuffle):
+    if isinstance(node, PixelShuffle) and not (
+        isinstance(before := mine(node.inputs[0]), Conv2d)
+        and _is_deconv4x4(before, node, graph)
+    ):
         factor = node.factor
         taken.add(value)
         value = node.inputs[0]
@@ -352,7 +362,7 @@ def _fuse(graph: Graph, taken: set[str]) -> tuple[Step, ...]:
             uses[step.output] == 1
             and step.output != graph.output
             and (follower := consumer[step.output]).name not in absorbed
-            and (longer := _absorb(step, follower)) is not None
+            and (longer := _absorb(step, follower, graph)) is not None
         ):
             absorbed.add(follower.name)
             step = longer
@@ -377,8 +387,23 @@ def _head(node: Node) -> Step:
     raise node.fail("there is no kernel for this operation")
 
 
-def _absorb(step: Step, follower: Node) -> Step | None:
+def _is_deconv4x4(node: Conv2d, follower: PixelShuffle, graph: Graph) -> bool:
+    """Whether the two are a transposed 4×4 convolution of stride 2."""
+    weight = graph.tensors[node.weight]
+    if follower.factor != 2 or kernels.deconv4x4_phases(node, weight) is None:
+        return False
+    if node.bias is None:
+        return True
+    bias = graph.tensors[node.bias].reshape(-1, 4)
+    return bool((bias == bias[:, :1]).all())
+
+
+def _absorb(step: Step, follower: Node, graph: Graph) -> Step | None:
     """`step` with `follower` in its epilogue, or None where that cannot be."""
+    if isinstance(follower, PixelShuffle) and step == _head(step.node):
+        if isinstance(step.node, Conv2d) and _is_deconv4x4(step.node, follower, graph):
+            return replace(step, output=follower.name, deconv4x4=True)
+        return None
     convolution = isinstance(step.node, Conv2d)
     if not convolution and not _is_elementwise(step.node):
         return None
@@ -446,17 +471,24 @@ def _layouts(
     """
     graph = program.graph
     margins: dict[tuple[int, int], int] = {}
-    tiles = []
+    coverages = []
     for step in program.steps:
         for name in step.inputs:
             size = shapes[name].height, shapes[name].width
             padding = step.node.padding if isinstance(step.node, Conv2d) else (0,)
-            margins[size] = max(margins.get(size, 0), *padding)
+            # The transposed convolution reads up to two rows and columns more.
+            margin = max(*padding, 2 if step.deconv4x4 else 0)
+            margins[size] = max(margins.get(size, 0), margin)
         if isinstance(step.node, Conv2d):
             weight = graph.tensors[step.node.weight]
             family = program.family
-            tiles.append(kernels.conv_kernel(step.node, weight.shape, family).tile)
-    align_x, align_y = kernels.alignment(tiles)
+            if step.deconv4x4:
+                x, y = family.deconv4x4.tile.coverage
+                coverages.append((2 * x, 2 * y))
+            else:
+                kernel = kernels.conv_kernel(step.node, weight.shape, family)
+                coverages.append(kernel.tile.coverage)
+    align_x, align_y = kernels.alignment(coverages)
     strides = {}
     rows = {}
     for shape in shapes.values():
@@ -604,6 +636,17 @@ def _step_calls(
     if step.clamp:
         epilogue = replace(epilogue, low=step.clamp.low, high=step.clamp.high)
     match node:
+        case Conv2d() if step.deconv4x4:
+            return kernels.deconv4x4(
+                node,
+                target.layout.channels,
+                program.packed[node.name],
+                sources[0],
+                target,
+                epilogue,
+                program.family,
+                precision,
+            )
         case Conv2d():
             return kernels.conv(
                 node,

@@ -95,8 +95,9 @@ def measure(
     """
     family = device.info.family
     layers: dict[str, Conv2d] = {}
-    for node in graph.nodes:
-        if isinstance(node, Conv2d):
+    for step in compile_graph(graph, family, precision).steps:
+        node = step.node
+        if isinstance(node, Conv2d) and not step.deconv4x4:
             key = layer_key(node, graph.tensors[node.weight].shape)
             if key not in skip:
                 layers.setdefault(key, node)
@@ -110,8 +111,8 @@ def measure(
         for key, node in layers.items()
     }
     # A plan of everybody's first candidate, one of their second, and so on.
-    step = alignment(graph)
-    height, width = (-(-extent // step) * step for extent in (HEIGHT, WIDTH))
+    multiple = alignment(graph)
+    height, width = (-(-extent // multiple) * multiple for extent in (HEIGHT, WIDTH))
     plans = []
     for number in range(max(map(len, names.values()), default=0)):
         chosen = {key: each[min(number, len(each) - 1)] for key, each in names.items()}

@@ -47,6 +47,7 @@ CONSTANTS: dict[str, list[tuple[int, ...]]] = {
     "mean": [()],
     "gather": [(0, 16), (3, 18)],
     "conv3x3": [(quads, *end) for quads in (1, 4, 16) for end in _EPILOGUES],
+    "deconv4x4": [(quads, *end) for quads in (1, 4, 16) for end in _EPILOGUES],
     "conv1x1": [(quads, *end) for quads in (1, 6, 16) for end in _EPILOGUES],
     "conv": [
         (16, 1, 1, 0xFF61B1E6, 0x7F61B1E6, *size)  # clamp at ∓3e38

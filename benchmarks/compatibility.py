@@ -119,7 +119,7 @@ VARIANTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 RESTORATION: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("DnCNN", "DnCNN", {"in_nc": 3, "out_nc": 3, "nc": 16, "nb": 4}),
     ("DRUNet", "DRUNet", {"in_nc": 4, "out_nc": 3, "nc": [8, 8, 8, 8], "nb": 1}),
-    ("FBCNN", "FBCNN", {"nc": [8, 8, 8, 8], "nb": 1}),
+    ("FBCNN", "FBCNN", {"nb": 1}),
     (
         "NAFNet",
         "NAFNet",

@@ -13,6 +13,7 @@ import numpy as np
 
 from upfrost.graph import (
     MAX_SIZE,
+    Conv2d,
     Graph,
     GraphError,
     macs_per_output_pixel,
@@ -175,13 +176,15 @@ def _read(options: argparse.Namespace) -> tuple[Graph, Path]:
 
 def _describe(graph: Graph) -> Iterator[tuple[str, str]]:
     height, width = receptive_field(graph)
-    field = f"{width}×{height} pixels"
+    is_whole = max(height, width) > MAX_SIZE
+    field = "the whole picture" if is_whole else f"{width}×{height} pixels"
     yield "name", graph.name
     yield "scale", f"×{graph.scale}"
-    yield "operations", f"{len(graph.nodes):,}"
+    convolutions = sum(isinstance(node, Conv2d) for node in graph.nodes)
+    yield "layers", f"{len(graph.nodes):,}, of them {convolutions:,} convolutions"
     yield "parameters", f"{parameter_count(graph):,}"
     yield "work", f"{macs_per_output_pixel(graph):,.0f} MACs per output pixel"
-    yield "receptive field", "the whole picture" if height > MAX_SIZE else field
+    yield "receptive field", field
     if reason := _no_kernel(graph):
         yield "note", f"upfrost cannot run it yet: {reason}"
 

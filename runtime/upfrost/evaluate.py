@@ -119,10 +119,11 @@ def evaluate_video(
         original, small, large = (
             folder / f"{part}.mkv" for part in ("original", "small", "large")
         )
+        # For the output: not every file can be decoded from its middle.
         cut = ["-ss", seconds(start)] if start else []
         whole = f"crop=iw-mod(iw\\,{2 * scale}):ih-mod(ih\\,{2 * scale}),format=yuv420p"
         count = ["-frames:v", str(frames)]
-        _convert(ffmpeg, [*cut, "-i", f"file:{path}"], whole, original, *count)
+        _convert(ffmpeg, ["-i", f"file:{path}"], whole, original, *cut, *count)
         source = ["-i", str(original)]
         _convert(ffmpeg, source, f"scale=iw/{scale}:ih/{scale}:flags=bicubic", small)
         found = {}

@@ -81,6 +81,7 @@ class VideoInfo:
     interlaced: bool
     start: Fraction
     duration: Fraction | None  # of the whole file
+    seekable: bool  # False where decoding failed when it began at `probe`'s `start`
 
     @property
     def is_hdr(self) -> bool:
@@ -156,6 +157,11 @@ def split_level(line: str) -> tuple[str, str]:
     return (found[1], line[found.end() :]) if found else ("", line)
 
 
+def has_errors(log: Iterable[str]) -> bool:
+    """Whether the log of a run complains of anything."""
+    return any(split_level(line)[0] in ("error", "fatal", "panic") for line in log)
+
+
 def last_error(log: Iterable[str]) -> str:
     """The most telling line of a failed run's log."""
     errors = [
@@ -220,14 +226,18 @@ def probe(ffmpeg: str, path: Path, start: Fraction = Fraction(0)) -> VideoInfo:
     if not pictures:
         raise VideoError(f"{name}: there is no video in it")
     video = pictures[0]
-    source = [*seek, "-i", f"file:{path}", "-map", f"0:{video.index}"]
-    log = _log(ffmpeg, [*source, *filters, "-f", "null", "-"])
+    total, begin = _times(header)
+    if total is not None and start >= total:
+        raise VideoError(f"{name}: ends before {float(start):g} s")
+    source = ["-i", f"file:{path}", "-map", f"0:{video.index}", *filters]
+    log = _log(ffmpeg, [*seek, *source, "-f", "null", "-"])
+    seekable = not seek or (any(map(parse_frame, log)) and not has_errors(log))
+    if not seekable:
+        log = _log(ffmpeg, [*source, "-f", "null", "-"])
     frames = [frame for line in log if (frame := parse_frame(line))]
     bases = [found for line in log if (found := parse_time_base(line))]
     if not frames or not bases:
-        late = f" after {float(start):g} s" if start else ""
-        raise VideoError(f"{name}: no frame can be decoded{late} ({last_error(log)})")
-    total, begin = _times(header)
+        raise VideoError(f"{name}: no frame can be decoded ({last_error(log)})")
     first = frames[0]
     base, rate = bases[0]
     return VideoInfo(
@@ -244,6 +254,7 @@ def probe(ffmpeg: str, path: Path, start: Fraction = Fraction(0)) -> VideoInfo:
         interlaced=any(frame.interlaced for frame in frames),
         start=begin,
         duration=total,
+        seekable=seekable,
     )
 
 

@@ -457,9 +457,9 @@ class _Source:
         """Frames from `position` on that lie in the part that was asked for."""
         work = self._work
         base = work.info.time_base
-        self._decoder = Decoder(
-            work.ffmpeg, work.info, work.conversion.to_rgb, position
-        )
+        # Some files mark frames as key frames that are none.
+        seek = position if work.info.seekable else None
+        self._decoder = Decoder(work.ffmpeg, work.info, work.conversion.to_rgb, seek)
         for frame in self._decoder:
             moment = frame.pts * base
             if work.end is not None and moment >= work.end:

@@ -41,6 +41,7 @@ from tests.runtime.clips import (
 from tests.runtime.fakes import FakeUpscaler
 from upfrost import cli, status
 from upfrost.ffmpeg import Colors, VideoError, find_ffmpeg, probe
+from upfrost.matroska import frame_header, read_packets, stream_header
 from upfrost.modelfile import write_model
 from upfrost.video import VideoOptions, VideoRecord, upscale_video
 from upfrost.videojob import job_folder
@@ -174,6 +175,23 @@ def test_start_and_duration(tmp_path: Path, clip: Path) -> None:
     assert same(frames(target, (128, 72)), larger(everything[6:18]))
     assert times(target)[0] == 0
     assert float(packets(target, "a").split(",")[2]) == pytest.approx(0, abs=30)  # ms
+
+
+def test_a_start_at_what_is_wrongly_marked_a_key_frame(tmp_path: Path) -> None:
+    whole = make_clip(tmp_path / "whole.mkv", "-g", "250", "-bf", "0", seconds=4)
+    tracks, found = read_packets(whole)
+    source = tmp_path / "source.mkv"
+    data = whole.read_bytes()
+    parts = [stream_header(tracks)]
+    for number, packet in enumerate(found):
+        parts.append(frame_header(Fraction(number, 24), packet.size))
+        parts.append(data[packet.offset : packet.offset + packet.size])
+    source.write_bytes(b"".join(parts))
+    target = tmp_path / "out.mkv"
+    options = VideoOptions(codec="ffv1", start=Fraction(3), duration=Fraction(1, 2))
+    upscale(source, target, options)
+    everything = frames(whole, (64, 36), *to_rgb("smpte170m"))
+    assert same(frames(target, (128, 72)), larger(everything[72:84]))
 
 
 def test_rotation_is_applied(tmp_path: Path, clip: Path) -> None:

@@ -1,32 +1,42 @@
 """Each layer's speed, against what two micro-kernels reach on the same device.
 
 usage: python -m benchmarks.roofline [--device N|NAME] [--model MODEL]
-       [--precision fp32|fp16] [--size WIDTHxHEIGHT] [--runs N]
+       [--precision fp32|fp16] [--size WIDTHxHEIGHT] [--runs N] [--pipelines]
 
 One micro-kernel does nothing but multiply and add, in the precision that is asked for;
 the other copies memory. They and the layers take turns in one process, and the median
 of their runs is taken, so that what else the machine does falls on all alike. Times are
-those of submissions that are waited for, as upfrost makes them. Needs pyshaderc.
+those of submissions that are waited for, as upfrost makes them. What `Upscaler` takes
+for a picture besides is a note below the table. Needs pyshaderc.
+
+With --pipelines the one table is how long a network's pipelines take to make while
+Mesa's cache is empty. Mesa compiles in part when a shader first runs, so that what the
+first run takes longer than the second counts, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
 import statistics
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import kp
 import numpy as np
-import pyshaderc
 
-from benchmarks.mali_static import convolution, convolution_traffic
+from benchmarks.mali_static import PRECISIONS, convolution, convolution_traffic
 from benchmarks.report import Row, publish
-from upfrost.device import Device, choose_device
-from upfrost.kernels import Call
-from upfrost.modelfile import find_model, read_model
+from upfrost.device import Bytes, Device, DeviceInfo, choose_device
+from upfrost.graph import Graph, alignment
+from upfrost.kernels import Call, Precision
+from upfrost.modelfile import bundled_models, find_model, read_model
 from upfrost.plan import compile_graph, make_plan
+from upfrost.upscaler import Upscaler
 
 # 16 vectors of four, so that none waits for its own last sum; weights that a compiler
 # cannot fold, since they come from memory.
@@ -62,12 +72,15 @@ void main()
 }
 """
 FMA_GROUPS, FMA_TURNS = 256, 256
+SMALL = 36, 64  # (H, W) of the picture with which pipelines are made
 COPY_BYTES = 64 * 2**20
 
 Action = Callable[[], None]
 
 
 def compiled(source: str, precision: str) -> bytes:
+    import pyshaderc  # not there where only upfrost's runtime is
+
     version, rest = source.split("\n", 1)
     macros = f"#define TURNS {FMA_TURNS}\n"
     if precision == "fp16":
@@ -132,17 +145,106 @@ def layer_row(
     }
 
 
+@dataclass
+class Timed:
+    """A submission that counts the seconds until it is done."""
+
+    submission: kp.Sequence
+    spent: float = 0.0
+
+    def eval(self) -> None:
+        start = time.perf_counter()
+        self.submission.eval()
+        self.spent += time.perf_counter() - start
+
+
+def outside(upscaler: Upscaler, picture: Bytes, runs: int) -> tuple[float, float]:
+    """The seconds of a call of `upscaler` outside of submissions, and their share.
+
+    Medians of `runs`.
+    """
+    upscaler(picture)
+    (loaded,) = upscaler._loaded.values()
+    timed = [Timed(submission) for submission in loaded.submissions]
+    loaded.submissions = timed
+    found = []
+    for _ in range(runs):
+        before = sum(each.spent for each in timed)
+        start = time.perf_counter()
+        upscaler(picture)
+        total = time.perf_counter() - start
+        rest = total - (sum(each.spent for each in timed) - before)
+        found.append((rest, rest / total))
+    rests, shares = zip(*found, strict=True)
+    return statistics.median(rests), statistics.median(shares)
+
+
+def pipelines_row(info: DeviceInfo, graph: Graph, precision: Precision) -> Row:
+    """What a new network costs before its first result."""
+    program = compile_graph(graph, info.family, precision)
+    height, width = (-(-side // alignment(graph)) * alignment(graph) for side in SMALL)
+    plan = make_plan(program, height, width)
+    picture = np.zeros((height, width, graph.channels), np.uint8)
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["MESA_SHADER_CACHE_DIR"] = cache
+        device = Device(info)
+        marks = [(time.perf_counter(), time.process_time())]
+        loaded = device.load(plan)
+        for _ in range(2):
+            marks.append((time.perf_counter(), time.process_time()))
+            loaded.run(picture)
+        marks.append((time.perf_counter(), time.process_time()))
+        device.close()
+    wall, processor = (
+        [after - before for before, after in itertools.pairwise(each)]
+        for each in zip(*marks, strict=True)
+    )
+    return {
+        "model": graph.name,
+        "precision": precision,
+        "pipelines": len({call.pipeline for call in (*plan.setup, *plan.calls)}),
+        "calls": len(plan.calls),
+        "s": wall[0] + wall[1] - wall[2],
+        "of processors": processor[0] + processor[1] - processor[2],
+    }
+
+
+def pipelines(info: DeviceInfo, models: Sequence[str]) -> None:
+    publish(
+        "pipelines",
+        f"Making the pipelines of a network while the cache is empty, on {info.name}, "
+        f"Vulkan {info.api_version}",
+        [
+            pipelines_row(info, read_model(find_model(name)), precision)
+            for name in models
+            for precision in PRECISIONS
+        ],
+        [
+            "s: by the clock; of processors: the seconds that the process computed, "
+            "which other processes disturb less",
+            f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors",
+        ],
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device")
-    parser.add_argument("--model", default="realtime-x2")
+    parser.add_argument("--model", default=None, help="default: realtime-x2")
     parser.add_argument("--precision", choices=["fp32", "fp16"], default="fp32")
     parser.add_argument("--size", default="320x180", help="default: %(default)s")
     parser.add_argument("--runs", type=int, default=7, help="default: %(default)s")
+    parser.add_argument(
+        "--pipelines", action="store_true", help="of MODEL, or of all that ship"
+    )
     arguments = parser.parse_args()
     width, height = map(int, arguments.size.split("x"))
     info = choose_device(arguments.device)
-    graph = read_model(find_model(arguments.model))
+    if arguments.pipelines:
+        chosen = [arguments.model] if arguments.model else sorted(bundled_models())
+        pipelines(info, chosen)
+        return
+    graph = read_model(find_model(arguments.model or "realtime-x2"))
     plan = make_plan(
         compile_graph(graph, info.family, arguments.precision), height, width
     )
@@ -183,6 +285,9 @@ def main() -> None:
         )
         for name, numbers in layers.items()
     ]
+    picture = np.zeros((height, width, graph.channels), np.uint8)
+    with Upscaler(graph, device=info.index, precision=arguments.precision) as upscaler:
+        rest, share = outside(upscaler, picture, arguments.runs)
     total = sum(taken[f"layer {name}"] for name in layers)
     rows.append(layer_row("all", list(plan.calls), total, fma, copy))
     publish(
@@ -194,6 +299,8 @@ def main() -> None:
             "written",
             f"medians of {arguments.runs} runs; GB/s of convolutions: each value "
             "fetched once",
+            f"of a call of Upscaler, which copies into and out of the device's memory, "
+            f"{1e3 * rest:.1f} ms, {share:.2%}, are outside of submissions",
         ],
     )
     device.close()

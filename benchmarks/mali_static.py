@@ -262,7 +262,12 @@ def convolution(call: Call) -> Convolution | None:
         return None
     of_bytes = "BYTES" in variant.defines
     in_quads = 1 if of_bytes else call.constants[0]
-    known = {"conv3x3": (3, 3), "conv1x1": (1, 1), "deconv4x4": (2, 2)}
+    known = {
+        "conv3x3": (3, 3),
+        "conv3x3_cpu": (3, 3),
+        "conv1x1": (1, 1),
+        "deconv4x4": (2, 2),
+    }
     taps = known.get(variant.source)
     if variant.source == "conv1x1":
         block = 4 if in_quads % 4 == 0 else 2 if in_quads % 2 == 0 else 1

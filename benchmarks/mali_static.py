@@ -144,6 +144,13 @@ class Count:
 @cache
 def compiled(panvk: Path, shader: str, constants: tuple[int, ...], gpu: str) -> Code:
     """Compile one shader with its specialization constants."""
+    return compiled_file(panvk, VARIANTS[shader].path, constants, gpu)
+
+
+def compiled_file(
+    panvk: Path, spirv: Path, constants: tuple[int, ...], gpu: str
+) -> Code:
+    """Compile a file with its specialization constants."""
     specialization = [
         word
         for index, value in enumerate(constants)
@@ -152,7 +159,7 @@ def compiled(panvk: Path, shader: str, constants: tuple[int, ...], gpu: str) -> 
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder) / "listing"
         command = [str(panvk / "mali-stats"), "--json", "--asm", str(listing)]
-        command += [*specialization, str(VARIANTS[shader].path), gpu]
+        command += [*specialization, str(spirv), gpu]
         said = subprocess.run(command, capture_output=True, text=True, check=True)
         text = listing.read_text()
     statistics = json.loads(said.stdout)
@@ -165,7 +172,7 @@ def compiled(panvk: Path, shader: str, constants: tuple[int, ...], gpu: str) -> 
         statistics["fills"],
     )
     if gpu != "g52":
-        check_units(shader, code, statistics)
+        check_units(spirv.name, code, statistics)
     return code
 
 

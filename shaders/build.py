@@ -19,7 +19,7 @@ import pyshaderc
 from upfrost.kernels import SPIRV_FOLDER, VARIANTS, Variant
 
 SOURCE_FOLDER = Path(__file__).parent
-_INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
+_INCLUDE = re.compile(r'^#include "([\w./]+)"$', re.MULTILINE)
 
 
 def source_text(variant: Variant) -> str:
@@ -62,7 +62,7 @@ def stale(variants: dict[Path, bytes]) -> list[str]:
 
 def _expand(path: Path) -> str:
     return _INCLUDE.sub(
-        lambda match: _expand(path.parent / match.group(1)), path.read_text()
+        lambda match: _expand(SOURCE_FOLDER / match.group(1)), path.read_text()
     )
 
 

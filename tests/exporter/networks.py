@@ -200,3 +200,39 @@ class Rearranging(nn.Module):
         blocks = y.unflatten(1, (4, 4, 3)).permute(0, 3, 4, 1, 5, 2)
         result: Tensor = blocks.reshape(batch, 3, 2 * height, 2 * width)
         return result
+
+
+class Operations(nn.Module):
+    """What super-resolution networks are made of besides plain 3×3 convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 12, 3, padding=1, padding_mode="reflect")
+        self.unpadded = nn.Conv2d(12, 12, 3)
+        self.dilated = nn.Conv2d(12, 12, 3, padding=2, dilation=2, groups=3)
+        self.large = nn.Conv2d(12, 12, (1, 7), padding=(0, 3), groups=12)
+        self.norm = nn.BatchNorm2d(12)
+        self.slopes = nn.PReLU(12)
+        self.down = nn.Conv2d(12, 16, 4, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(16, 12, 4, stride=2, padding=1)
+        self.squeeze = nn.Conv2d(12, 4, 1)
+        self.excite = nn.Conv2d(4, 12, 1)
+        self.odd = nn.ConvTranspose2d(12, 12, 3, stride=2, padding=1, output_padding=1)
+        self.last = nn.Conv2d(12, 12, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.silu(self.first(x))
+        y = y + functional.gelu(self.unpadded(functional.pad(y, (1, 1, 1, 1))))
+        y = functional.hardswish(self.norm(self.dilated(y))) - functional.elu(y)
+        y = self.slopes(self.large(y)) * torch.sigmoid(y)
+        left, right = y.chunk(2, dim=1)
+        y = torch.cat([right, torch.tanh(left)], dim=1)
+        half = functional.leaky_relu(self.up(functional.relu(self.down(y))), 0.2)
+        pooled = functional.max_pool2d(y, 2) + functional.avg_pool2d(half, 2)
+        y = y + functional.interpolate(pooled, scale_factor=2, mode="bilinear")
+        weight = functional.relu(self.squeeze(y.mean((2, 3), keepdim=True)))
+        y = y * torch.sigmoid(self.excite(weight)) + y.mean(1, keepdim=True)
+        y = functional.pixel_shuffle(functional.pixel_unshuffle(y, 2), 2)
+        y = functional.pad(y, (3, 2, 1, 4), mode="replicate")[:, :, 1:-4, 3:-2]
+        y = y + functional.interpolate(self.odd(y), scale_factor=0.5, mode="bicubic")
+        return functional.pixel_shuffle(self.last(y), 2).clamp(-2, 2)

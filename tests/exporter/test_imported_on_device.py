@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.exporter.networks import Operations
 from upfrost import reference
 from upfrost.device import Device, choose_device
 from upfrost.graph import Graph
@@ -44,8 +45,11 @@ def device() -> Iterator[Device]:
     device.close()
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+@pytest.fixture(scope="module", params=["every operation", *ARCHITECTURES])
 def network(request: pytest.FixtureRequest) -> Graph:
+    if request.param == "every operation":
+        torch.manual_seed(0)
+        return trace_module(Operations(), name="operations", scale=2)
     import_spandrel()
     module, settings = ARCHITECTURES[request.param]
     torch.manual_seed(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
@@ -543,6 +544,26 @@ def test_resize(
 
     graph = probe_graph(build, make, 5, scale=ratio)
     check(device, graph, size, family, precision, seed=12)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("ratio", [(1, 2), (2, 3), (1, 4), (3, 2)], ids=str)
+def test_resize_by_a_fraction(
+    device: Device,
+    family: Family,
+    precision: Precision,
+    mode: str,
+    ratio: tuple[int, int],
+) -> None:
+    """As networks end that were trained for a larger scale."""
+    build = Builder(seed=22)
+
+    def make(value: str) -> tuple[str, int]:
+        before = build.resize(value, "nearest", Fraction(*ratio[::-1]))
+        return build.resize(before, mode, Fraction(*ratio)), 5
+
+    graph = probe_graph(build, make, 5)
+    check(device, graph, (24, 36), family, precision, seed=22)
 
 
 def test_stride_and_back(device: Device, family: Family, precision: Precision) -> None:

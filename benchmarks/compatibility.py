@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from benchmarks import report
 from upfrost import __version__, reference
-from upfrost.device import choose_device
+from upfrost.device import OutOfDeviceMemoryError, choose_device
 from upfrost.graph import (
     Conv2d,
     Graph,
@@ -196,7 +196,7 @@ def _steps(
         row["psnr"] = _psnr(_spread(graph) if candidate.is_random else graph, device)
         yield
     if seconds and "seconds" not in row:
-        row["seconds"] = _seconds(graph, device)
+        row |= _time(graph, device)
         yield
 
 
@@ -240,17 +240,26 @@ def _psnr(graph: Graph, device: str | None) -> float | None:
     return round(10 * float(np.log10(255**2 / error)), 1) if error else None
 
 
-def _seconds(graph: Graph, device: str | None) -> float:
-    """Of the second picture, or of the first where that takes long."""
-    picture = _picture(graph, SIZE)
-    with Upscaler(graph, device=device, memory=MEMORY) as upscale:
-        for _ in range(2):
-            start = time.perf_counter()
-            upscale(picture)
-            seconds = time.perf_counter() - start
-            if seconds > LONG:
-                break
-    return round(seconds, 2)
+def _time(graph: Graph, device: str | None) -> Known:
+    """Seconds of the second picture, or of the first where that takes long.
+
+    Where a picture of `SIZE` needs a buffer that the device cannot bind, the half.
+    """
+    for divisor in (1, 2, 4):
+        width, height = (side // divisor for side in SIZE)
+        picture = _picture(graph, (width, height))
+        try:
+            with Upscaler(graph, device=device, memory=MEMORY) as upscale:
+                for _ in range(2):
+                    start = time.perf_counter()
+                    upscale(picture)
+                    seconds = time.perf_counter() - start
+                    if seconds > LONG:
+                        break
+        except OutOfDeviceMemoryError:
+            continue
+        return {"seconds": round(seconds, 2), "timed": [width, height]}
+    return {"seconds": None}
 
 
 def _picture(graph: Graph, size: tuple[int, int]) -> Bytes:
@@ -361,7 +370,9 @@ def _write(
 
 
 def _row(name: str, row: Known) -> dict[str, str | int | float | None]:
-    psnr = row.get("psnr")
+    psnr, seconds = row.get("psnr"), row.get("seconds")
+    if seconds and tuple(row["timed"]) != SIZE:
+        seconds = f"{seconds:.3g} ({row['timed'][0]}×{row['timed'][1]})"
     return {
         "network": name,
         "scale": f"×{row['scale']}" if "scale" in row else None,
@@ -369,7 +380,7 @@ def _row(name: str, row: Known) -> dict[str, str | int | float | None]:
         "MACs": f"{row['macs']:,}" if "macs" in row else None,
         "difference": row.get("difference"),
         "fp16 PSNR": "equal" if "psnr" in row and psnr is None else psnr,
-        "seconds": row.get("seconds"),
+        "seconds": seconds,
         "what is in the way": row.get("in the way", ""),
     }
 
@@ -388,7 +399,9 @@ general, and what becomes of it, is in [import.md](import.md).
   {psnr_width}×{psnr_height} pixels of examples/bee.png.
 - seconds: for {width}×{height} pixels of that picture, the second of two, or the first
   where that takes more than 20 s; in {precision}, which upfrost takes on this device,
-  {device} ({machine}).
+  {device} ({machine}). Another size stands beside the seconds: a network whose
+  receptive field is as large as the picture needs it in one tile, and this device binds
+  no buffer that large.
 
 ## Models from PyPI's packages
 

@@ -59,6 +59,8 @@ OTHERS: dict[str, tuple[int, ...]] = {
 }
 OTHER_TRIPS = 4  # of a loop in them: over pixels or lanes
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+# Layers of the tables, by the number that `layer_calls` takes.
+LAYERS = {3: "3×3", 1: "1×1", 5: "5×5", 4: "4×4 ↑2", 0: "3×3 of bytes"}
 RECTIFIED = Epilogue(activation="rectify")
 
 
@@ -396,19 +398,24 @@ def layer_calls(
 ) -> list[Call]:
     """A layer of as many channels in as out on `HEIGHT` × `WIDTH` pixels.
 
-    A `kernel` of four stands for the transposed convolution of stride 2.
+    A `kernel` of four stands for the transposed convolution of stride 2, of zero for
+    the 3×3 convolution of the picture's bytes.
     """
     if kernel == 4:
         return deconv4x4_calls(family, channels, precision)
-    shape = (channels, channels, kernel, kernel)
+    unit = None if kernel else 1 / 255
+    kernel = kernel or 3
+    shape = (channels, channels if unit is None else 3, kernel, kernel)
     padding = (kernel // 2,) * 4
     node = Conv2d(name=f"conv{kernel}", inputs=(INPUT,), weight="w", padding=padding)
     tile = kernels.conv_kernel(node, shape, family).tile
-    place = place_of(channels, 1, tile.coverage)
+    target, source = (place_of(count, 1, tile.coverage) for count in shape[:2])
     weights = np.zeros(shape, np.float32)
     slopes = np.zeros(channels, np.float32)
     packed = kernels.pack_conv(node, weights, None, slopes, precision)
-    return kernels.conv(node, shape, packed, place, place, RECTIFIED, family, precision)
+    return kernels.conv(
+        node, shape, packed, source, target, RECTIFIED, family, precision, unit
+    )
 
 
 def deconv4x4_calls(family: Family, channels: int, precision: Precision) -> list[Call]:
@@ -451,7 +458,7 @@ def layer_row(
     return {
         "GPU": gpu.name,
         "kernel": call.shader,
-        "layer": f"{kernel}×{kernel}{' ↑2' if kernel == 4 else ''}, {channels}",
+        "layer": f"{LAYERS[kernel]}, {channels}",
         "spills:fills": f"{code.spills}:{code.fills}",
         "threads": {1: "half", 2: "full"}[code.threads],
         "loop": int(loop.slots),
@@ -523,7 +530,7 @@ def main() -> None:
             layer_row(panvk, gpu, kernel, channels, precision)
             for gpu in GPUS
             for precision in PRECISIONS
-            for kernel in (3, 1, 5, 4)
+            for kernel in LAYERS
             for channels in (16, 32, 64)
         ],
         [
@@ -534,6 +541,7 @@ def main() -> None:
             "arith/MAC: g52's clocks per pixel, output channel and input quad of a 3×3 "
             "layer",
             "4×4 ↑2: the transposed convolution of stride 2; pixels are the input's",
+            "3×3 of bytes: a first layer, of three channels; it has no loop",
             "ms: by the cost model of docs/mali.md, not measured",
         ],
     )

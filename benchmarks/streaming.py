@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument(
         "clips",
         nargs="+",
-        type=_clip,
+        type=parse_clip,
         metavar="CLIP[@SECONDS]",
         help="held-out videos, and where in them to begin",
     )
@@ -137,9 +137,9 @@ def measure_clip(
         made = run_ffmpeg(ffmpeg, ["-y", *seek, *source, *cut, str(original)])
         if has_errors(made.stderr.decode(errors="replace").splitlines()):
             # Not every file can be decoded from its middle.
-            _run(ffmpeg, *source, *seek, *cut, original)
+            run(ffmpeg, *source, *seek, *cut, original)
         smaller = "scale=iw/2:ih/2:flags=bicubic"
-        _run(ffmpeg, "-i", original, "-vf", smaller, *lossless, half)
+        run(ffmpeg, "-i", original, "-vf", smaller, *lossless, half)
         sent, shown = folder / "sent.mkv", folder / "shown.mkv"
         for crf in FULL_CRF:
             rate = _encode(ffmpeg, encoder, crf, original, sent)
@@ -149,7 +149,7 @@ def measure_clip(
         enlarge = f"scale={info.width}:{info.height}:flags=lanczos+accurate_rnd"
         for crf in HALF_CRF:
             rate = _encode(ffmpeg, encoder, crf, half, sent)
-            _run(ffmpeg, "-i", sent, "-vf", enlarge, *lossless, shown)
+            run(ffmpeg, "-i", sent, "-vf", enlarge, *lossless, shown)
             vmaf = measure_video(ffmpeg, original, shown).mean("vmaf")
             curves["half, Lanczos"].append(Sent(rate, vmaf))
             upscale_video(
@@ -204,7 +204,8 @@ def wins_below(full: Sequence[Sent], half: Sequence[Sent]) -> float | None:
     return float(rates[better[-1]]) if better.size else None
 
 
-def _clip(text: str) -> Clip:
+def parse_clip(text: str) -> Clip:
+    """A clip of ``FILE`` or ``FILE@SECONDS``."""
     path, _, start = text.partition("@")
     name = Path(path).stem + (f"-{start}" if start else "")
     return Clip(Path(path), Fraction(start or 0), name)
@@ -227,8 +228,8 @@ def _encode(ffmpeg: str, encoder: str, crf: int, source: Path, sent: Path) -> fl
     """Encode; the rate in kbit/s, of packets alone."""
     quiet = ["-x265-params", "log-level=error"] if encoder == "x265" else []
     chosen = ["-c:v", ENCODERS[encoder], "-crf", str(crf), "-preset", "medium", *quiet]
-    _run(ffmpeg, "-i", source, *chosen, sent)
-    listed = _run(ffmpeg, "-i", sent, "-c", "copy", "-f", "framecrc", "-").decode()
+    run(ffmpeg, "-i", source, *chosen, sent)
+    listed = run(ffmpeg, "-i", sent, "-c", "copy", "-f", "framecrc", "-").decode()
     sizes = [
         int(line.split(",")[4])
         for line in listed.splitlines()
@@ -238,7 +239,8 @@ def _encode(ffmpeg: str, encoder: str, crf: int, source: Path, sent: Path) -> fl
     return sum(sizes) * 8 / 1000 / (len(sizes) / float(rate))
 
 
-def _run(ffmpeg: str, *arguments: str | Path) -> bytes:
+def run(ffmpeg: str, *arguments: str | Path) -> bytes:
+    """Run it to the end; what it wrote to stdout. Ends the program where it fails."""
     found = run_ffmpeg(ffmpeg, ["-y", *map(str, arguments)])
     if found.returncode:
         raise SystemExit(last_error(found.stderr.decode(errors="replace").splitlines()))

@@ -547,10 +547,9 @@ def test_resize(
 
 
 @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
-@pytest.mark.parametrize("ratio", [(1, 2), (2, 3), (1, 4), (3, 2)], ids=str)
+@pytest.mark.parametrize("ratio", [(1, 2), (2, 3), (3, 2)], ids=str)
 def test_resize_by_a_fraction(
     device: Device,
-    family: Family,
     precision: Precision,
     mode: str,
     ratio: tuple[int, int],
@@ -563,7 +562,7 @@ def test_resize_by_a_fraction(
         return build.resize(before, mode, Fraction(*ratio)), 5
 
     graph = probe_graph(build, make, 5)
-    check(device, graph, (24, 36), family, precision, seed=22)
+    check(device, graph, (24, 36), CPU, precision, seed=22)
 
 
 def test_stride_and_back(device: Device, family: Family, precision: Precision) -> None:

@@ -166,20 +166,21 @@ def _move(call: Call) -> str | Moved:
         given = Moved(given, lowering.places(call.builder, given)[None])
     if not isinstance(given, Moved):
         raise call.refuse("its first input is a constant", REPLACE)
-    places = given.places
-    if call.node.op_type == "Transpose":
-        places = places.transpose(call.get("perm"))
-    else:
-        target = [int(side) for side in call.required(1).reshape(-1)]
-        if not call.get("allowzero", 0):
-            kept = dict(enumerate(places.shape))
-            target = [side or kept.get(axis, 0) for axis, side in enumerate(target)]
-        try:
-            places = places.reshape(target)
-        except ValueError:
-            raise call.refuse(
-                f"it changes the shape {places.shape} to {target}", REPLACE
-            ) from None
+    target = call.get("perm")
+    try:
+        if call.node.op_type == "Transpose":
+            places = given.places.transpose(target)
+        else:
+            target = [int(side) for side in call.required(1).reshape(-1)]
+            if not call.get("allowzero", 0):
+                kept = dict(enumerate(given.places.shape))
+                target = [side or kept.get(axis, 0) for axis, side in enumerate(target)]
+            places = given.places.reshape(target)
+    # What numpy says to a shape or an order of axes that cannot be.
+    except (ValueError, OverflowError):
+        raise call.refuse(
+            f"it changes the shape {given.places.shape} to {target}", REPLACE
+        ) from None
     if places.ndim == 4 and len(places) == 1:
         with suppress(GraphError):
             return lowering.rearrange(call.builder, call.label, given.name, places[0])

@@ -485,6 +485,20 @@ ATTENTION = [
             ),
             r"MatMul 'the_MatMul' \(operation 3 of 3\): .*attention is out of scope",
         ),
+        *(
+            (
+                model([node("Transpose", "x", perm=order)]),
+                r"Transpose .* changes the shape \(1, 3, 48, 64\) to \[",
+            )
+            for order in ([0, 1, 2], [0, 1, 2, 2], [0, 1, 2, 9])
+        ),
+        *(
+            (
+                model([node("Reshape", "x", "s")], {"s": ints(*sides)}),
+                "Reshape .* changes the shape",
+            )
+            for sides in ((-1, -1), (1 << 62, 1 << 62), (-5, 7), (1,) * 99, (0,) * 6)
+        ),
         (
             model([node("Reshape", "x", "s")], {"s": ints(1, 5, -1)}),
             r"Reshape .* changes the shape \(1, 3, 48, 64\) to \[1, 5, -1\]",

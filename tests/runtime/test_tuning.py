@@ -18,7 +18,13 @@ import pytest
 from tests import graphs
 from tests.graphs import Builder
 from upfrost import cli, tuning
-from upfrost.device import Device, DeviceInfo, choose_device
+from upfrost.device import (
+    Device,
+    DeviceInfo,
+    DeviceLostError,
+    LoadedPlan,
+    choose_device,
+)
 from upfrost.graph import INPUT, Conv2d, Graph, PixelShuffle
 from upfrost.kernels import (
     CPU,
@@ -220,6 +226,22 @@ def test_every_shape_of_a_network_is_measured_with_every_candidate(
     assert {each.layer for each in rest} == set(nodes) - skip
 
 
+def test_a_device_that_is_lost_while_it_is_measured_is_an_error(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "HEIGHT", 20)
+    monkeypatch.setattr(tuning, "WIDTH", 30)
+
+    def lose(plans: Sequence[LoadedPlan], *_: object) -> list[float]:
+        for plan in plans:
+            plan.submissions.clear()  # every submission succeeds, nothing is computed
+        return [1e-9] * len(plans)
+
+    monkeypatch.setattr(tuning, "_times", lose)
+    with pytest.raises(DeviceLostError):
+        tuning.measure(graphs.plain_network(seed=0), device, "fp32")
+
+
 # What is kept
 
 
@@ -260,6 +282,13 @@ def test_the_measured_speed_bounds_a_dispatch(info: DeviceInfo) -> None:
     assert len(plan.calls) > len(
         make_plan(compile_graph(graph, CPU, "fp32"), 200, 8).calls
     )
+
+
+def test_fast_layers_do_not_let_others_take_longer(info: DeviceInfo) -> None:
+    save(merge([measured(**{GOOD: 1e-6})], info, "fp32"))
+    family = tuned_family(info, "fp32")
+    assert family.tuned
+    assert family.macs_per_second == info.family.macs_per_second
 
 
 def test_the_picture_is_the_same_with_every_tuning() -> None:

@@ -90,12 +90,12 @@ def _run(options: argparse.Namespace) -> int:
             "device": info.name,
             "driver_version": info.driver_version,
             "precision": precision,
-            "file": str(path),
+            "file": None if path is None else str(path),
             "layers": [vars(each) | {"winner": each.winner} for each in rows],
         }
         sys.stdout.write(json.dumps(said, ensure_ascii=False, indent=2) + "\n")
         return 0
-    size = f"{tuning.WIDTH}×{tuning.HEIGHT} pixels"
+    size = f"at most {tuning.WIDTH}×{tuning.HEIGHT} pixels"
     _print_table(f"{info.name}, {precision}, {size}", rows)
     if path is not None:
         sys.stdout.write(f"Kept in {path}\n")

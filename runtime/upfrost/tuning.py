@@ -25,7 +25,7 @@ from upfrost.device import Device, DeviceInfo, LoadedPlan
 from upfrost.files import new_file
 from upfrost.graph import Conv2d, Graph, alignment
 from upfrost.kernels import Family, Precision, conv_candidates, layer_key
-from upfrost.plan import compile_graph, make_plan
+from upfrost.plan import Plan, Program, compile_graph, make_plan
 
 HEIGHT, WIDTH = 180, 320  # pixels of the picture that is measured with
 ROUNDS, MOST_SECONDS = 9, 4.0  # of a layer: at most so many rounds, or so long
@@ -90,8 +90,9 @@ def measure(
     """Time the candidates for each shape of convolution in `graph`, in turns.
 
     A layer is measured where it stands in the network, on a picture of `WIDTH` ×
-    `HEIGHT` pixels, or a little more. `progress` is told the layer that comes next;
-    layers in `skip` are left out. Raises what `Device.load` and `LoadedPlan.run` do.
+    `HEIGHT` pixels, or less where the device could not bind its buffers. `progress` is
+    told the layer that comes next; layers in `skip` are left out. Raises what
+    `Device.load` and `LoadedPlan.run` do.
     """
     family = device.info.family
     layers: dict[str, Conv2d] = {}
@@ -110,15 +111,16 @@ def measure(
         ]
         for key, node in layers.items()
     }
+    if not layers:
+        return []
     # A plan of everybody's first candidate, one of their second, and so on.
-    multiple = alignment(graph)
-    height, width = (-(-extent // multiple) * multiple for extent in (HEIGHT, WIDTH))
-    plans = []
-    for number in range(max(map(len, names.values()), default=0)):
+    programs = []
+    for number in range(max(map(len, names.values()))):
         chosen = {key: each[min(number, len(each) - 1)] for key, each in names.items()}
-        program = compile_graph(graph, replace(family, tuned=chosen), precision)
-        plans.append(device.load(make_plan(program, height, width)))
-    picture = np.zeros((height, width, graph.channels), np.uint8)
+        programs.append(compile_graph(graph, replace(family, tuned=chosen), precision))
+    plans = [device.load(plan) for plan in _plans(programs, device.info)]
+    size = plans[0].plan.height, plans[0].plan.width
+    picture = np.zeros((*size, graph.channels), np.uint8)
     for plan in plans:
         plan.run(picture)  # so that pipelines and caches are warm, and the device lives
     found = []
@@ -133,6 +135,20 @@ def measure(
     for plan in plans:
         plan.run(picture)  # a device that was lost meanwhile took no time at all
     return found
+
+
+def _plans(programs: Sequence[Program], info: DeviceInfo) -> list[Plan]:
+    """Of the largest picture whose buffers the device can bind, or else of the last."""
+    multiple = alignment(programs[0].graph)
+    plans: list[Plan] = []
+    for divisor in (1, 2, 4, 8):
+        height, width = (
+            -(-extent // divisor // multiple) * multiple for extent in (HEIGHT, WIDTH)
+        )
+        plans = [make_plan(program, height, width) for program in programs]
+        if max(max(plan.buffer_bytes) for plan in plans) <= info.max_buffer_bytes:
+            break
+    return plans
 
 
 def _times(plans: Sequence[LoadedPlan], label: str, clock: Clock) -> list[float]:

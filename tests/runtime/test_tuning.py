@@ -226,6 +226,23 @@ def test_every_shape_of_a_network_is_measured_with_every_candidate(
     assert {each.layer for each in rest} == set(nodes) - skip
 
 
+def test_a_smaller_picture_is_measured_where_buffers_would_be_too_large(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "HEIGHT", 40)
+    monkeypatch.setattr(tuning, "WIDTH", 60)
+    monkeypatch.setattr(tuning, "_times", lambda plans, *_: [1.0] * len(plans))
+    graph = graphs.plain_network(seed=0)
+    usual = tuning.measure(graph, device, "fp32")
+    program = compile_graph(graph, device.info.family, "fp32")
+    limit = max(make_plan(program, 40, 60).buffer_bytes) - 1
+    monkeypatch.setattr(device, "info", replace(device.info, max_buffer_bytes=limit))
+    small = tuning.measure(graph, device, "fp32")
+    assert [each.layer for each in small] == [each.layer for each in usual]
+    for less, more in zip(small, usual, strict=True):
+        assert 4 * less.macs == more.macs
+
+
 def test_a_device_that_is_lost_while_it_is_measured_is_an_error(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -263,8 +263,8 @@ def _run(
 
     header = read_header(job.source, max_pixels=options.max_pixels)
     record.format = output_format(job.target).name
-    record.streamed = expect(header.size) > streams.STREAM_ABOVE and streams.can_stream(
-        header, job.target, graph.channels
+    record.streamed = streams.should_stream(
+        header, job.target, graph.channels, expect(header.size)
     )
     if record.streamed:
         with _heard(record.notes):

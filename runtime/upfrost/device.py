@@ -182,6 +182,8 @@ class Device:
         """
         _check_limits(plan, self.info)
         sizes = plan.buffer_bytes
+        if plan.constant_bytes and not self._constants:
+            sizes = (*sizes, plan.constant_bytes)
         if self.info.kind == "cpu":
             # Of the same memory are the zeros that Kompute copies into a buffer, and
             # what the driver takes to compile: it aborts where it gets none.

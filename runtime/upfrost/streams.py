@@ -40,9 +40,11 @@ from upfrost.images import (
 if TYPE_CHECKING:
     from upfrost.upscaler import Upscaler
 
-# A result of more pixels than this is written row by row. It would take a gigabyte,
-# counting what Pillow and NumPy each hold of it.
-STREAM_ABOVE = 100_000_000
+# A result of more pixels than this is written row by row: it would take ten bytes for
+# each, counting what Pillow and NumPy hold of it.
+STREAM_ABOVE = 16_000_000
+# The same where streaming loses the EXIF data; more would take a gigabyte.
+STREAM_WITHOUT_EXIF_ABOVE = 100_000_000
 _PNG_GREY, _PNG_RGB = 0, 2
 _ROWS_AT_ONCE = 64
 
@@ -63,6 +65,13 @@ class Times:
         return seconds
 
 
+def should_stream(header: Header, target: Path, channels: int, pixels: int) -> bool:
+    """Whether a picture whose result has so many pixels had better go row by row."""
+    loses_exif = _loses_exif(header, target)
+    above = STREAM_WITHOUT_EXIF_ABOVE if loses_exif else STREAM_ABOVE
+    return pixels > above and can_stream(header, target, channels)
+
+
 def can_stream(header: Header, target: Path, channels: int) -> bool:
     """Whether the picture can go through a network of `channels` row by row."""
     return (
@@ -71,6 +80,10 @@ def can_stream(header: Header, target: Path, channels: int) -> bool:
         and output_format(target).name in ("PNG", "TIFF", "JPEG")
         and importlib.util.find_spec("pyvips") is not None
     )
+
+
+def _loses_exif(header: Header, target: Path) -> bool:
+    return bool(header.exif) and output_format(target).name == "TIFF"
 
 
 def upscale_stream(
@@ -95,7 +108,7 @@ def upscale_stream(
     aligned = (width + -width % step, height + -height % step)
     entry = output_format(target)
     notes = list(header.notes)
-    if entry.name == "TIFF" and header.exif:
+    if _loses_exif(header, target):
         notes.append("the EXIF data is left out: a TIFF of this size is streamed")
     times = Times()
     rows = _Rows(source, header, aligned[0])

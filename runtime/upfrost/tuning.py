@@ -220,11 +220,14 @@ def tuned_family(info: DeviceInfo, precision: Precision) -> Family:
 
 
 def _read(info: DeviceInfo, precision: Precision) -> Tuning | None:
-    path = _path(info.name, precision)
+    try:
+        path = _path(info.name, precision)
+    except RuntimeError:  # a user without a home has kept nothing
+        return None
     try:
         with path.open("rb") as file:
             return _parse(file.read(_MOST_BYTES + 1), info, precision)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         reason = f"cannot be read ({error.strerror})"

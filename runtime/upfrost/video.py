@@ -194,7 +194,8 @@ def _container(target: Path) -> Container:
         return CONTAINERS[target.suffix.lower()]
     except KeyError:
         raise VideoError(
-            f"{printable(target)}: the name does not end in .mkv, .mp4, .mov or .webm"
+            f"{printable(target)}: the name does not end in .mkv, .mp4, .m4v, .mov or "
+            ".webm"
         ) from None
 
 

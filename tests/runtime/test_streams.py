@@ -271,6 +271,20 @@ def test_memory_does_not_grow_with_the_height(tmp_path: Path) -> None:
     assert grown[1] - grown[0] < 40, grown
 
 
+def test_exif_is_worth_some_memory(tmp_path: Path) -> None:
+    """EXIF data, which a streamed TIFF loses, are kept until memory is at stake."""
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    Image.fromarray(picture(8, 8)).save(tmp_path / "a.png", exif=exif)
+    header = read_header(tmp_path / "a.png")
+
+    def streamed(name: str, megapixels: int) -> bool:
+        return streams.should_stream(header, tmp_path / name, 3, megapixels * 10**6)
+
+    assert [streamed("b.png", size) for size in (16, 17, 101)] == [False, True, True]
+    assert [streamed("b.tif", size) for size in (16, 17, 101)] == [False, False, True]
+
+
 def test_the_batch_streams_what_is_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -441,3 +441,18 @@ def test_forget_removes_what_was_kept_and_nothing_else(
     assert list(cache.iterdir()) == []
     assert beside.exists()
     assert tuned_family(info, "fp32") == info.family
+
+
+def test_a_user_without_a_home_has_kept_nothing(
+    info: DeviceInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("UPFROST_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert tuned_family(info, "fp32") is info.family
+    # A home that is a device file, as services have it.
+    monkeypatch.setattr(Path, "home", lambda: Path("/dev/null"))
+    assert tuned_family(info, "fp32") is info.family

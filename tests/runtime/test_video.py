@@ -489,7 +489,7 @@ def test_a_video_without_its_index_is_refused(tmp_path: Path, clip: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["out.avi"], "does not end in .mkv, .mp4, .mov or .webm"),
+        (["out.avi"], "does not end in .mkv, .mp4, .m4v, .mov or .webm"),
         (["out.webm", "--codec", "h264"], "a webm file holds vp9, av1, not h264"),
         (["out.mkv", "--codec", "ffv1", "--crf", "3"], "ffv1 is lossless"),
         (["missing/out.mkv"], "no such folder"),

@@ -263,7 +263,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Call:
-    """One dispatch. Each of `buffers` is a number of the plan's buffers, or data of its own."""
+    """One dispatch. `buffers` are numbers of the plan's buffers, or data of its own."""
 
     shader: str
     label: str

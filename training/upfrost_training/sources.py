@@ -314,18 +314,19 @@ def prepare(
             count += 1
         say(f"{archive.name}: {count} of {seen} photographs taken")
     pages = {folder.name: listed_pages(folder) for folder in listed}
-    text = attribution_text(taken_from, pages, videos)
+    text = attribution_text(output.name, taken_from, pages, videos)
     (output / ATTRIBUTION).write_text(text, encoding="utf-8")
     say(f"wrote {len(taken_from)} pictures and {output / ATTRIBUTION}")
     return len(taken_from)
 
 
 def attribution_text(
+    folder: str,
     taken_from: list[tuple[str, Credit]],
     pages: dict[str, list[str]],
     videos: Sequence[str] = (),
 ) -> str:
-    """The attribution file: every picture with its source, author and licence."""
+    """The attribution file: each picture with source, author and licence, by folder."""
     lines = [
         "# What the models were trained on",
         "",
@@ -333,10 +334,10 @@ def attribution_text(
     ]
     if videos:
         lines += ["", "## Videos", "", *(f"- {video}" for video in videos)]
-    for folder, urls in pages.items():
+    for listed, urls in pages.items():
         lines += [
             "",
-            f"## {folder}",
+            f"## {listed}",
             "",
             "From Wikimedia Commons, scaled down. The page of each names its author",
             "and its licence, most of them Creative Commons.",
@@ -344,7 +345,7 @@ def attribution_text(
         ]
         lines += [f"- [{page_title(url)}]({url})" for url in urls]
     if taken_from:
-        lines += ["", "## Pictures of Debian packages", ""]
+        lines += ["", f"## {folder}", "", "From Debian packages.", ""]
         lines += [
             f"- {name}: {c.source}; {c.author or 'author not named'}; "
             f"{c.licence or 'licence of the package'}"

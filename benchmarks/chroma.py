@@ -12,7 +12,6 @@ the last column counts their multiplications for each pixel of the result.
 from __future__ import annotations
 
 import argparse
-import io
 import re
 import tempfile
 from pathlib import Path
@@ -20,10 +19,9 @@ from pathlib import Path
 from benchmarks.report import Row, publish
 from benchmarks.streaming import Clip, parse_clip, run
 from upfrost import Upscaler
+from upfrost.evaluate import upscale_lossless
 from upfrost.ffmpeg import find_ffmpeg, has_errors, run_ffmpeg
 from upfrost.graph import macs_per_output_pixel
-from upfrost.status import Status
-from upfrost.video import VideoOptions, VideoRecord, upscale_video
 from upfrost.vmaf import measure_video
 
 SIZE = (640, 360)
@@ -79,14 +77,7 @@ def measure(ffmpeg: str, clip: Clip, upscaler: Upscaler, frames: int) -> list[Ro
         run(ffmpeg, "-i", small, "-vf", _TO_GREY, *lossless, grey)
         rows: list[Row] = []
         for way, given in (("RGB", small), ("luma, bicubic chroma", grey)):
-            upscale_video(
-                given,
-                large,
-                upscaler,
-                VideoOptions(codec="ffv1", overwrite=True),
-                Status(io.StringIO(), quiet=True),
-                VideoRecord(str(given), str(large)),
-            )
+            upscale_lossless(ffmpeg, given, large, upscaler)
             if given is small:
                 run(ffmpeg, "-i", large, "-vf", _BACK, *lossless, shown)
             else:

@@ -13,7 +13,6 @@ Clips should be none that the model has seen. The configuration video-x2 learns 
 from __future__ import annotations
 
 import argparse
-import io
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +24,8 @@ import numpy as np
 from benchmarks.report import RESULTS, publish
 from upfrost import Upscaler
 from upfrost.chart import line_chart
+from upfrost.evaluate import upscale_lossless
 from upfrost.ffmpeg import find_ffmpeg, has_errors, last_error, probe, run_ffmpeg
-from upfrost.status import Status
-from upfrost.video import VideoOptions, VideoRecord, upscale_video
 from upfrost.vmaf import measure_video
 
 ENCODERS = {"x264": "libx264", "x265": "libx265"}
@@ -152,14 +150,7 @@ def measure_clip(
             run(ffmpeg, "-i", sent, "-vf", enlarge, *lossless, shown)
             vmaf = measure_video(ffmpeg, original, shown).mean("vmaf")
             curves["half, Lanczos"].append(Sent(rate, vmaf))
-            upscale_video(
-                sent,
-                shown,
-                upscaler,
-                VideoOptions(codec="ffv1", overwrite=True),
-                Status(io.StringIO(), quiet=True),
-                VideoRecord(str(sent), str(shown)),
-            )
+            upscale_lossless(ffmpeg, sent, shown, upscaler)
             vmaf = measure_video(ffmpeg, original, shown).mean("vmaf")
             curves[by_model].append(Sent(rate, vmaf))
             print(

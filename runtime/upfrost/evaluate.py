@@ -132,16 +132,26 @@ def evaluate_video(
             size = f"scale=iw*{scale}:ih*{scale}:flags={flags}+accurate_rnd"
             _convert(ffmpeg, source, size, large)
             found[way] = measure_video(ffmpeg, original, large)
-        upscale_video(
-            small,
-            large,
-            upscaler,
-            VideoOptions(codec="ffv1", overwrite=True, ffmpeg=ffmpeg),
-            Status(io.StringIO(), quiet=True),
-            VideoRecord(str(small), str(large)),
-        )
+        upscale_lossless(ffmpeg, small, large, upscaler)
         found[upscaler.graph.name] = measure_video(ffmpeg, original, large)
     return found
+
+
+def upscale_lossless(
+    ffmpeg: str, source: Path, target: Path, upscaler: Upscaler
+) -> None:
+    """Upscale a video to one that loses nothing more, in silence, for measuring.
+
+    `target` is replaced. Raises `VideoError`.
+    """
+    upscale_video(
+        source,
+        target,
+        upscaler,
+        VideoOptions(codec="ffv1", overwrite=True, ffmpeg=ffmpeg),
+        Status(io.StringIO(), quiet=True),
+        VideoRecord(str(source), str(target)),
+    )
 
 
 def _ways(

@@ -29,6 +29,7 @@ from benchmarks.mali_static import (
     cost,
     layer_calls,
     parse_valhall,
+    with_panvk,
 )
 from benchmarks.report import Row, publish
 
@@ -159,15 +160,12 @@ def row(panvk: Path, channels: int, gpu: Gpu) -> Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--panvk", type=Path, default=os.environ.get("UPFROST_PANVK"))
-    arguments = parser.parse_args()
-    if arguments.panvk is None:
-        sys.exit("mali_ncnn: name the folder with mali-stats: --panvk FOLDER")
+    _, panvk = with_panvk(parser, "mali_ncnn")
     gpu = GPUS[1]
     publish(
         "mali_ncnn",
         f"A 3×3 layer of {WIDTH}×{HEIGHT} pixels on {gpu.board}, fp16, by cost model",
-        [row(Path(arguments.panvk), channels, gpu) for channels in (16, 32, 64)],
+        [row(panvk, channels, gpu) for channels in (16, 32, 64)],
         [
             "slots, spills and fills, ms of each: ncnn's input transform, products and "
             "output transform",

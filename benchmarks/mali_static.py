@@ -515,14 +515,21 @@ def model_row(panvk: Path, gpu: Gpu, name: str, precision: Precision) -> Row:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def with_panvk(
+    parser: argparse.ArgumentParser, program: str
+) -> tuple[argparse.Namespace, Path]:
+    """The arguments, and the folder with mali-stats, without which the program ends."""
     parser.add_argument("--panvk", type=Path, default=os.environ.get("UPFROST_PANVK"))
-    parser.add_argument("--model", action="append", help="default: all that ship")
     arguments = parser.parse_args()
     if arguments.panvk is None:
-        sys.exit("mali_static: name the folder with mali-stats: --panvk FOLDER")
-    panvk = Path(arguments.panvk)
+        sys.exit(f"{program}: name the folder with mali-stats: --panvk FOLDER")
+    return arguments, Path(arguments.panvk)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", action="append", help="default: all that ship")
+    arguments, panvk = with_panvk(parser, "mali_static")
     publish(
         "mali_static",
         f"Convolutions by Mesa's Mali compiler, {WIDTH}×{HEIGHT} pixels",

@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
-import os
-import sys
 import tempfile
 from dataclasses import dataclass
 from functools import cache
@@ -37,6 +35,7 @@ from benchmarks.mali_static import (
     cost,
     count,
     layer_calls,
+    with_panvk,
 )
 from benchmarks.report import Row, publish
 from upfrost.kernels import Precision, Variant
@@ -351,11 +350,7 @@ def error(found: Matrix, exact: Matrix) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--panvk", type=Path, default=os.environ.get("UPFROST_PANVK"))
-    arguments = parser.parse_args()
-    if arguments.panvk is None:
-        sys.exit("winograd: name the folder with mali-stats: --panvk FOLDER")
-    panvk = Path(arguments.panvk)
+    _, panvk = with_panvk(parser, "winograd")
     publish(
         "mali_winograd",
         f"3×3 layers of {WIDTH}×{HEIGHT} pixels by Winograd's method, by cost model",

@@ -11,6 +11,7 @@ import ctypes
 import functools
 import gc
 import logging
+import math
 import sys
 import types
 from typing import Any
@@ -137,11 +138,14 @@ class UpfrostScale(GstBase.BaseTransform):  # type: ignore[misc]
         result = Gst.Caps.new_empty() if scale else _CAPS.copy()
         for index in range(caps.get_size() if scale else 0):
             structure = caps.get_structure(index).copy()
-            sizes = [
-                _scaled(structure, name, scale, direction == Gst.PadDirection.SINK)
-                for name in ("width", "height")
-            ]
-            if all(sizes):
+            for name in filter(structure.has_field, ("width", "height")):
+                size = _scaled(
+                    structure.get_value(name), scale, direction == Gst.PadDirection.SINK
+                )
+                if size is None:
+                    break
+                structure.set_value(name, size)
+            else:
                 result.append_structure(structure)
         if allowed is None:
             return result
@@ -217,38 +221,35 @@ def _rows(data: Any, info: Any) -> Any:
     )
 
 
-def _scaled(structure: Gst.Structure, name: str, scale: int, larger: bool) -> bool:
-    """Change a size in place; False when there is none on the other side."""
+def _scaled(value: Any, scale: int, larger: bool) -> Any:
+    """A size on the other side, of whatever kind caps have; None when there is none.
 
-    def other(value: int, up: bool) -> int:
-        if larger:
-            return min(value * scale, _LARGEST) if up else value * scale
-        return value // scale if up else -(-value // scale)
-
-    if not structure.has_field(name):
-        return True
-    value = structure.get_value(name)
+    Exact, so that a size that the model cannot make is refused when elements are
+    linked: an error of the first frame can be too early for gst-launch-1.0 up to 1.22,
+    which waits for ever when the error comes before its main loop runs.
+    """
     if isinstance(value, int):
-        new = value * scale if larger else value // scale
-        structure.set_value(name, new)
-        return 0 < new <= _LARGEST and (larger or value % scale == 0)
+        if not larger and value % scale:
+            return None
+        size = value * scale if larger else value // scale
+        return size if 0 < size <= _LARGEST else None
     if isinstance(value, Gst.IntRange):
-        first = max(1, other(value.range.start, False))
-        last = min(_LARGEST, other(value.range.stop - 1, True))
-        if first > last:
-            return False
-        span = range(first, last + 1) if first < last else None
-        structure.set_value(name, Gst.IntRange(span) if span else first)
-        return True
-    sizes = [
-        item * scale if larger else item // scale
-        for item in value
-        if isinstance(item, int) and (larger or item % scale == 0)
-    ]
-    kept = [size for size in sizes if 0 < size <= _LARGEST]
-    if kept:
-        structure.set_value(name, Gst.ValueList(kept) if len(kept) > 1 else kept[0])
-    return bool(kept)
+        # GStreamer's ranges end with their last value, unlike Python's; both ends are
+        # multiples of the step.
+        first, last, step = value.range.start, value.range.stop, value.range.step
+        if larger:
+            first, step = first * scale, step * scale
+            last = min(last * scale, _LARGEST // step * step)
+        else:
+            step = math.lcm(step, scale) // scale
+            first = -(-first // (step * scale)) * step
+            last = last // (step * scale) * step
+        if first < last:
+            return Gst.IntRange(range(first, last, step))
+        return first if first == last else None
+    sizes = [_scaled(item, scale, larger) for item in value]
+    kept = [size for size in sizes if size is not None]
+    return Gst.ValueList(kept) if len(kept) > 1 else next(iter(kept), None)
 
 
 GObject.type_register(UpfrostScale)

@@ -254,7 +254,7 @@ class Convolution:
     in_channels: int  # that one output quad reads
     element_bytes: float  # of four of them, or of a pixel of the picture
     taps: tuple[int, int]
-    tile: tuple[int, int, int]  # pixels wide, high; output quads
+    tile: tuple[int, int]  # pixels wide, high
     group: tuple[int, int]
     trips: tuple[int, ...]  # of the loops in the source, outer ones first
 
@@ -287,14 +287,13 @@ def convolution(call: Call) -> Convolution | None:
         taps = call.constants[5], call.constants[6]
         block = next(n for n in (7, 5, 3, 2, 1) if taps[1] % n == 0)
         trips += [taps[0], taps[1] // block]
-    tile = (variant.defines[key] for key in ("TILE_W", "TILE_H", "QUADS"))
+    tile = (variant.defines[key] for key in ("TILE_W", "TILE_H"))
     group = (variant.defines[key] for key in ("GROUP_X", "GROUP_Y"))
-    width, height, quads = tile
     return Convolution(
         call.constants[0] if of_bytes else 4 * in_quads,
         call.constants[0] if of_bytes else quad_bytes(call),
         taps,
-        (width, height, quads),
+        (next(tile), next(tile)),
         (next(group), next(group)),
         tuple(trips),
     )
@@ -384,11 +383,11 @@ def convolution_traffic(layer: Convolution, call: Call) -> float:
 
     Workgroups of one place's output quads follow each other: their input is cached.
     """
-    width, height, quads = layer.tile
+    width, height = layer.tile
     columns = call.grid[1] * layer.group[0] * width
     rows = call.grid[2] * layer.group[1] * height
     halo = call.grid[2] * (layer.taps[0] - 1)
-    out_quads = call.grid[0] * quads * (2 if call.constants[1] else 1)
+    out_quads = call.grid[0] * (2 if call.constants[1] else 1)
     in_bytes = -(-layer.in_channels // 4) * layer.element_bytes * (rows + halo)
     return float(columns * (in_bytes + quad_bytes(call) * out_quads * rows))
 

@@ -35,7 +35,7 @@ void main()
 {
     uint x = FIRST_X;
     uint y = FIRST_Y;
-    uint quad = FIRST_QUAD;
+    uint quad = gl_WorkGroupID.x;
     uint first_quad = uint(parameters[push.parameters_base + 3 * quad + 2].x);
 
     // Invocations of the margin may begin below the input: they read its last row. Its

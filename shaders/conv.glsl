@@ -48,9 +48,9 @@ layout(constant_id = 0) const uint IN_QUADS = 1;  // that one output quad reads
 #endif
 #include "epilogue.glsl"
 
-// The register tile of an invocation. Workgroups of one place's output quads follow each
-// other, since they all read the same input, and little of it fits into a GPU's cache.
-#define FIRST_QUAD (gl_WorkGroupID.x * QUADS)
+// The register tile of an invocation; its output quad is gl_WorkGroupID.x. Workgroups of one
+// place's output quads follow each other, since they all read the same input, and little of
+// it fits into a GPU's cache.
 #define FIRST_X ((gl_WorkGroupID.y * GROUP_X + gl_LocalInvocationID.x) * TILE_W)
 #define FIRST_Y ((gl_WorkGroupID.z * GROUP_Y + gl_LocalInvocationID.y) * TILE_H)
 

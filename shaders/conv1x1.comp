@@ -23,7 +23,7 @@ void main()
 {
     uint x = FIRST_X;
     uint y = FIRST_Y;
-    uint quad = FIRST_QUAD;
+    uint quad = gl_WorkGroupID.x;
 
     vec4 sum[TILE_H][TILE_W];
     PIXELS sum[j][i] = vec4(0.0);

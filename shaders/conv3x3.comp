@@ -7,7 +7,7 @@
 
 void main()
 {
-    uint x = FIRST_X, y = FIRST_Y, quad = FIRST_QUAD;
+    uint x = FIRST_X, y = FIRST_Y, quad = gl_WorkGroupID.x;
     uint corner = ELEMENT(source, 0, x, y) - push.source_stride - 1;
     vec4 sum[TILE_H] = column_sums(quad, corner);
     for (uint j = 0; j < TILE_H; j++)

@@ -8,7 +8,7 @@
 
 void main()
 {
-    uint x = FIRST_X, y = FIRST_Y, quad = FIRST_QUAD;
+    uint x = FIRST_X, y = FIRST_Y, quad = gl_WorkGroupID.x;
     uint row = quad % 4 / 2, column = quad % 2;
     // The output's margin may be larger than the input's: what lies there becomes zeros.
     uint source_x = min(x, push.source_stride - 1);

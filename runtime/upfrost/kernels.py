@@ -54,11 +54,10 @@ DISPATCH_SECONDS = 0.1  # a Mali job is ended after about half a second
 
 @dataclass(frozen=True)
 class RegisterTile:
-    """Output pixels and output quads that one invocation computes."""
+    """Pixels of one output quad that an invocation computes."""
 
     width: int
     height: int
-    quads: int
     group: tuple[int, int]  # invocations of a workgroup in x and y
 
     @property
@@ -68,14 +67,13 @@ class RegisterTile:
 
     @property
     def label(self) -> str:
-        return f"{self.width}x{self.height}x{self.quads}"
+        return f"{self.width}x{self.height}"
 
     @property
     def defines(self) -> dict[str, int]:
         return {
             "TILE_W": self.width,
             "TILE_H": self.height,
-            "QUADS": self.quads,
             "GROUP_X": self.group[0],
             "GROUP_Y": self.group[1],
         }
@@ -97,8 +95,8 @@ class ConvKernel:
 class Family:
     """Which kernels suit a kind of device, by the convolution's shape.
 
-    The first kernel whose tile's quads divide a layer's is taken; the others are what
-    `upfrost tune` measures against it. `tuned` names those that won, by `layer_key`.
+    The first kernel is taken; the others are what `upfrost tune` measures against it.
+    `tuned` names those that won, by `layer_key`.
     """
 
     name: str
@@ -123,37 +121,37 @@ class Family:
 MALI = Family(
     "mali",
     conv3x3=(
-        ConvKernel("conv3x3", RegisterTile(1, 6, 1, (16, 4))),
-        ConvKernel("conv3x3", RegisterTile(1, 3, 1, (16, 4))),
+        ConvKernel("conv3x3", RegisterTile(1, 6, (16, 4))),
+        ConvKernel("conv3x3", RegisterTile(1, 3, (16, 4))),
     ),
     conv1x1=(
-        ConvKernel("conv1x1", RegisterTile(1, 6, 1, (16, 4))),
-        ConvKernel("conv1x1", RegisterTile(1, 3, 1, (16, 4))),
+        ConvKernel("conv1x1", RegisterTile(1, 6, (16, 4))),
+        ConvKernel("conv1x1", RegisterTile(1, 3, (16, 4))),
     ),
-    deconv4x4=ConvKernel("deconv4x4", RegisterTile(1, 4, 1, (16, 3))),
+    deconv4x4=ConvKernel("deconv4x4", RegisterTile(1, 4, (16, 3))),
     conv=(
-        ConvKernel("conv", RegisterTile(1, 4, 1, (16, 4))),
-        ConvKernel("conv", RegisterTile(1, 2, 1, (16, 4))),
+        ConvKernel("conv", RegisterTile(1, 4, (16, 4))),
+        ConvKernel("conv", RegisterTile(1, 2, (16, 4))),
     ),
     macs_per_second=4e9,  # a sixth of what Mali-G52's arithmetic could do in fp16
 )
 CPU = Family(
     "cpu",
     conv3x3=(
-        ConvKernel("conv3x3_cpu", RegisterTile(4, 3, 1, (8, 1))),
-        ConvKernel("conv3x3_cpu", RegisterTile(4, 2, 1, (8, 1))),
-        ConvKernel("conv3x3", RegisterTile(1, 6, 1, (16, 4))),
+        ConvKernel("conv3x3_cpu", RegisterTile(4, 3, (8, 1))),
+        ConvKernel("conv3x3_cpu", RegisterTile(4, 2, (8, 1))),
+        ConvKernel("conv3x3", RegisterTile(1, 6, (16, 4))),
     ),
     conv1x1=(
-        ConvKernel("conv1x1", RegisterTile(4, 1, 1, (8, 1))),
-        ConvKernel("conv1x1", RegisterTile(4, 2, 1, (8, 1))),
-        ConvKernel("conv1x1", RegisterTile(1, 6, 1, (16, 4))),
+        ConvKernel("conv1x1", RegisterTile(4, 1, (8, 1))),
+        ConvKernel("conv1x1", RegisterTile(4, 2, (8, 1))),
+        ConvKernel("conv1x1", RegisterTile(1, 6, (16, 4))),
     ),
-    deconv4x4=ConvKernel("deconv4x4", RegisterTile(1, 4, 1, (16, 3))),
+    deconv4x4=ConvKernel("deconv4x4", RegisterTile(1, 4, (16, 3))),
     conv=(
-        ConvKernel("conv", RegisterTile(4, 1, 1, (8, 1))),
-        ConvKernel("conv", RegisterTile(4, 2, 1, (8, 1))),
-        ConvKernel("conv", RegisterTile(1, 4, 1, (16, 4))),
+        ConvKernel("conv", RegisterTile(4, 1, (8, 1))),
+        ConvKernel("conv", RegisterTile(4, 2, (8, 1))),
+        ConvKernel("conv", RegisterTile(1, 4, (16, 4))),
     ),
     macs_per_second=2e9,
 )
@@ -642,7 +640,7 @@ def _conv_band(
             other.buffer,
         ),
         grid=(
-            quads(shape[0]) // tile.quads,
+            quads(shape[0]),
             -(-layout.stride // tile.coverage[0]),
             -(-rows // tile.coverage[1]),
         ),
@@ -682,14 +680,11 @@ def conv_candidates(
     """The kernels of a family that can compute it, the usual choice first."""
     rows, columns = shape[2:]
     plain = _is_plain(node)
-    kernels = family.conv
     if plain and (rows, columns) == (3, 3):
-        kernels = family.conv3x3
-    elif plain and (rows, columns) == (1, 1) and node.padding == (0, 0, 0, 0):
-        kernels = family.conv1x1
-    return tuple(
-        kernel for kernel in kernels if quads(shape[0]) % kernel.tile.quads == 0
-    )
+        return family.conv3x3
+    if plain and (rows, columns) == (1, 1) and node.padding == (0, 0, 0, 0):
+        return family.conv1x1
+    return family.conv
 
 
 def layer_key(node: Conv2d, shape: Sequence[int]) -> str:

@@ -70,7 +70,7 @@ def test_pairs_and_loop_of_a_bifrost_listing() -> None:
 
 
 def layer(in_quads: int) -> Convolution:
-    return Convolution(4 * in_quads, 8, (3, 3), (1, 6, 1), (16, 4), (in_quads,))
+    return Convolution(4 * in_quads, 8, (3, 3), (1, 6), (16, 4), (in_quads,))
 
 
 def test_a_loop_whose_products_are_not_the_layer_s_is_refused() -> None:

@@ -133,7 +133,7 @@ def test_each_candidate_can_be_chosen_by_name(name: str) -> None:
 
 def test_a_choice_that_cannot_be_is_the_usual_one() -> None:
     graph = graphs.plain_network(seed=0)
-    wrong = {key_of(graph, node): "conv_1x4x1" for node in convolutions(graph)}
+    wrong = {key_of(graph, node): "conv_1x4" for node in convolutions(graph)}
     usual = make_plan(compile_graph(graph, CPU, "fp32"), 20, 30)
     found = make_plan(compile_graph(graph, replace(CPU, tuned=wrong), "fp32"), 20, 30)
     assert [c.shader for c in found.calls] == [c.shader for c in usual.calls]
@@ -265,10 +265,10 @@ def test_a_device_that_is_lost_while_it_is_measured_is_an_error(
 def test_what_is_kept_is_used_for_that_device_and_precision_alone(
     info: DeviceInfo,
 ) -> None:
-    layer = measured(conv3x3_cpu_4x3x1=1.0, conv3x3_cpu_4x2x1=0.25)
+    layer = measured(conv3x3_cpu_4x3=1.0, conv3x3_cpu_4x2=0.25)
     save(merge([layer], info, "fp32"))
     family = tuned_family(info, "fp32")
-    assert family.tuned == {"3×3, 16 → 16": "conv3x3_cpu_4x2x1"}
+    assert family.tuned == {"3×3, 16 → 16": "conv3x3_cpu_4x2"}
     assert family.macs_per_second == tuning.SAFETY * 4e9
     assert tuned_family(info, "fp16") == info.family
     other = replace(info, name="Another GPU")
@@ -276,8 +276,8 @@ def test_what_is_kept_is_used_for_that_device_and_precision_alone(
 
 
 def test_a_second_tuning_keeps_the_layers_of_the_first(info: DeviceInfo) -> None:
-    one = measured(conv3x3_cpu_4x3x1=1.0, conv3x3_cpu_4x2x1=0.5)
-    two = replace(one, layer="3×3, 3 → 16", seconds={"conv3x3_1x6x1": 4.0})
+    one = measured(conv3x3_cpu_4x3=1.0, conv3x3_cpu_4x2=0.5)
+    two = replace(one, layer="3×3, 3 → 16", seconds={"conv3x3_1x6": 4.0})
     save(merge([one], info, "fp32"))
     save(merge([two], info, "fp32"))
     family = tuned_family(info, "fp32")
@@ -288,7 +288,7 @@ def test_a_second_tuning_keeps_the_layers_of_the_first(info: DeviceInfo) -> None
 def test_the_measured_speed_bounds_a_dispatch(info: DeviceInfo) -> None:
     graph = graphs.plain_network(seed=0, channels=16)
     node = convolutions(graph)[1]
-    slow = Measured(key_of(graph, node), 10**6, {"conv3x3_cpu_4x3x1": 0.1})
+    slow = Measured(key_of(graph, node), 10**6, {"conv3x3_cpu_4x3": 0.1})
     save(merge([slow], info, "fp32"))
     family = tuned_family(info, "fp32")
     plan = make_plan(compile_graph(graph, family, "fp32"), 200, 8)
@@ -325,7 +325,7 @@ def test_the_picture_is_the_same_with_every_tuning() -> None:
             assert f"{kernel.name}-{precision}" in {call.shader for call in plan.calls}
 
 
-GOOD = "conv3x3_cpu_4x2x1"
+GOOD = "conv3x3_cpu_4x2"
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_the_cache_folder_is_where_the_xdg_specification_says(
 def test_the_command_prints_a_table_and_keeps_the_winners(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path
 ) -> None:
-    layer = measured(conv3x3_cpu_4x3x1=0.5, conv3x3_cpu_4x2x1=0.25)
+    layer = measured(conv3x3_cpu_4x3=0.5, conv3x3_cpu_4x2=0.25)
     asked = []
 
     def fake(graph: Graph, *_: object, **__: object) -> list[Measured]:
@@ -412,18 +412,18 @@ def test_the_command_prints_a_table_and_keeps_the_winners(
     assert asked == list(bundled_models())
     out = capsys.readouterr().out.splitlines()
     assert [line.split() for line in out[2:4]] == [
-        ["3×3,", "16", "→", "16", "conv3x3_cpu_4x3x1", "500.00", "2.00"],
-        ["*", "conv3x3_cpu_4x2x1", "250.00", "4.00"],
+        ["3×3,", "16", "→", "16", "conv3x3_cpu_4x3", "500.00", "2.00"],
+        ["*", "conv3x3_cpu_4x2", "250.00", "4.00"],
     ]
     assert max(map(len, out[:-1])) < 80
     (file,) = cache.iterdir()
     assert out[-1] == f"Kept in {file}"
     assert dict(json.loads(file.read_text())["kernels"]) == {
-        "3×3, 16 → 16": "conv3x3_cpu_4x2x1"
+        "3×3, 16 → 16": "conv3x3_cpu_4x2"
     }
     assert cli.main(["tune", "--precision", "fp32", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["layers"]
-    assert row["winner"] == "conv3x3_cpu_4x2x1"
+    assert row["winner"] == "conv3x3_cpu_4x2"
     assert row["seconds"] == layer.seconds
 
 

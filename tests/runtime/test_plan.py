@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -23,7 +24,7 @@ from upfrost.kernels import (
     Family,
     Precision,
 )
-from upfrost.plan import PICTURE_IN, compile_graph, make_plan
+from upfrost.plan import PICTURE_IN, PICTURE_OUT, compile_graph, make_plan
 from upfrost.tiles import align
 
 
@@ -152,6 +153,65 @@ def test_a_3x3_convolution_reads_within_its_buffer(
         assert isinstance(source, int)
         needed = 64 + 3 * last + 7 if is_bytes else 16 * (last + 1)
         assert needed <= plan.buffer_bytes[source]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize("size", [(5, 7), (24, 32), (33, 41)], ids=str)
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_a_transposed_convolution_reads_within_its_buffer_and_reserves_no_more(
+    family: Family, size: tuple[int, int], padding: int
+) -> None:
+    build = Builder(0)
+    value = build.conv(INPUT, 3, 6, padding=(2 - padding,) * 4)
+    convolution = build.conv(value, 6, 12, bias=False, padding=(padding,) * 4)
+    weight = build.tensors[f"{convolution}.weight"].reshape(3, 2, 2, 6, 3, 3)
+    for i, j in np.ndindex(2, 2):
+        weight[:, i, j, :, 2 - 2 * i] = weight[:, i, j, :, :, 2 - 2 * j] = 0
+    graph = build.graph(build.add(PixelShuffle, convolution, factor=2), 2)
+    plan = make_plan(compile_graph(graph, family, "fp32"), *size)
+    (call,) = (call for call in plan.calls if call.shader.startswith("deconv4x4"))
+    base, stride, plane, _, rows = call.push[:5]
+    # From the base to the last tap of the last row and column that are clamped to.
+    last = base + (call.constants[0] - 1) * plane + (rows + 1) * stride + stride + 1
+    source = call.buffers[0]
+    assert isinstance(source, int)
+    assert base >= 0
+    assert 16 * (last + 1) <= plan.buffer_bytes[source]
+    for number, count in list(enumerate(plan.buffer_bytes))[2:]:
+        layouts = [p.layout for p in plan.places.values() if p.buffer == number]
+        values = max(layout.quads * layout.plane for layout in layouts)
+        assert count == 16 * (values + 2 * layouts[0].base)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize(
+    "skip", [None, "picture", "nearest", "bilinear", "bicubic", "value"]
+)
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 5])
+def test_the_last_kernel_reads_and_writes_within_its_buffers(
+    family: Family, skip: str | None, factor: int
+) -> None:
+    """It works on four pixels of a row at a time, whatever the row's length."""
+    if skip == "picture":
+        factor = 1
+    for channels in (1, 3):
+        graph = ends(Builder(seed=1), skip, factor, channels)
+        program = compile_graph(graph, family, "fp32")
+        for height, width in itertools.product((1, 8, 11), (1, 7, 16, 31, 32, 33)):
+            plan = make_plan(program, height, width)
+            call = plan.calls[-1]
+            source = call.buffers[0]
+            assert isinstance(source, int)
+            base, stride, plane, *_ = call.push[:5]
+            out_width, out_height, row_words = call.push[10:]
+            steps = -(-out_width // 4)
+            quad = (channels * factor**2 - 1) // 4
+            row, column = (out_height - 1) // factor, (4 * steps - 1) // factor
+            last = base + quad * plane + row * stride + column
+            assert column < stride
+            assert 16 * (last + 1) <= plan.buffer_bytes[source]
+            words = 16 + (out_height - 1) * row_words + steps * channels
+            assert 4 * words <= plan.buffer_bytes[PICTURE_OUT]
 
 
 @pytest.mark.parametrize("most", [1, 100, 2000, 10**6])

@@ -298,9 +298,14 @@ class LoadedPlan:
         """A value of the last run as (C, H, W), if its buffer is still its own.
 
         For tests and for people who look for an error. Raises `ValueError` unless the
-        plan was loaded with `inspect`.
+        plan was loaded with `inspect`, and for what is no value in a buffer.
         """
-        place = self.plan.places[name]
+        place = self.plan.places.get(name)
+        if place is None or place.buffer == PICTURE_IN:
+            raise ValueError(
+                f"{name!r} is no value in a buffer: there is none of that name, or a "
+                "kernel computes it on its way, or it is the picture, read as bytes"
+            )
         layout = place.layout
         dtype = np.float16 if self.plan.precision == "fp16" else np.float32
         elements = self.words(place.buffer).view(dtype).reshape(-1, 4)
@@ -397,6 +402,12 @@ def _check_limits(plan: Plan, info: DeviceInfo) -> None:
             f"{info.heap_bytes / 2**20:.0f} MiB"
         )
     for call in plan.calls:
+        weights = [w.words.nbytes for w in call.buffers if isinstance(w, Constant)]
+        if max(weights, default=0) > info.max_buffer_bytes:
+            raise DeviceError(
+                f"{call.label}: {max(weights) / 2**20:.0f} MiB of weights are needed, "
+                f"{info.name} binds at most {info.max_buffer_bytes / 2**20:.0f} MiB"
+            )
         if any(n > limit for n, limit in zip(call.grid, info.max_grid, strict=True)):
             raise DeviceError(
                 f"{call.label}: a grid of {call.grid} workgroups is beyond "

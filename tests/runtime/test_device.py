@@ -129,6 +129,26 @@ def test_a_device_lost_on_the_way_is_an_error(
         loaded.run(picture)
 
 
+def test_what_is_no_value_in_a_buffer_cannot_be_read(device: Device) -> None:
+    graph = graphs.plain_network(seed=0)
+    plan = make_plan(compile_graph(graph, CPU, "fp32"), 9, 9)
+    loaded = device.load(plan, inspect=True)
+    for name in ("input", graph.nodes[0].name, "nonsense"):
+        with pytest.raises(ValueError, match=f"'{name}' is no value in a buffer"):
+            loaded.value(name)
+
+
+def test_weights_that_the_device_cannot_bind_are_refused() -> None:
+    graph = graphs.plain_network(seed=0, channels=64)
+    plan = make_plan(compile_graph(graph, CPU, "fp32"), 1, 1)
+    most = max(plan.buffer_bytes)
+    assert plan.constant_bytes > 2 * most  # of two buffers: weights and parameters
+    small = Device(replace(choose_device(), max_buffer_bytes=most))
+    with pytest.raises(DeviceError, match=r"weights are needed, .* binds at most"):
+        small.load(plan)
+    small.close()
+
+
 def test_more_memory_than_there_is_is_refused_before_kompute_is_asked() -> None:
     with pytest.raises(OutOfDeviceMemoryError, match=r"does not give \d+ MiB"):
         try_allocation(choose_device(), [1 << 45])

@@ -277,7 +277,9 @@ class Upscaler:
             plan = self.plan(grid)
             while self._loaded and (
                 len(self._loaded) >= PLANS_KEPT
-                or plan.bytes + sum(kept.plan.bytes for kept in self._loaded.values())
+                # The weights are the same for all of them.
+                or plan.bytes
+                + sum(sum(kept.plan.buffer_bytes) for kept in self._loaded.values())
                 > self._memory
             ):
                 del self._loaded[next(iter(self._loaded))]

@@ -152,7 +152,7 @@ def test_pictures_of_many_sizes_through_one_upscaler() -> None:
 def test_plans_that_are_kept_keep_to_the_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    graph = graphs.plain_network(seed=0)
+    graph = graphs.plain_network(seed=0, channels=64)
     loads: list[tuple[int, int]] = []
     load = Device.load
 
@@ -167,13 +167,16 @@ def test_plans_that_are_kept_keep_to_the_budget(
             upscale(small)
             upscale(large)
         assert loads == [(20, 30), (60, 90)]
-        budget = upscale.plan(upscale.tiles(60, 90)).bytes
-    loads.clear()
-    with Upscaler(graph, memory=budget) as upscale:
-        for _ in range(2):
-            upscale(small)
-            upscale(large)
-    assert loads == [(20, 30), (60, 90)] * 2
+        plans = [upscale.plan(upscale.tiles(*size)) for size in loads]
+    # The weights are there once.
+    budget = plans[0].constant_bytes + sum(sum(plan.buffer_bytes) for plan in plans)
+    for memory, expected in ((budget, loads[:]), (budget - 1, loads * 2)):
+        loads.clear()
+        with Upscaler(graph, memory=memory) as upscale:
+            for _ in range(2):
+                upscale(small)
+                upscale(large)
+        assert loads == expected
 
 
 def test_frames_of_one_size_are_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:

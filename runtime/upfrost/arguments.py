@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from upfrost.graph import Graph
     from upfrost.status import Status
     from upfrost.upscaler import Upscaler
+    from upfrost.watchdog import Watchdog
 
     # What `add_subparsers` returns; argparse has no public name for it.
     Commands: TypeAlias = "argparse._SubParsersAction[Any]"
@@ -100,7 +101,6 @@ def add_report_arguments(
 def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
     """The upscaler that the arguments of `add_device_arguments` ask for."""
     from upfrost.upscaler import Upscaler
-    from upfrost.watchdog import Watchdog
 
     return Upscaler(
         graph,
@@ -108,10 +108,17 @@ def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
         precision=options.precision,
         tile=options.tile,
         memory=options.memory,
-        watch=Watchdog(
-            "upfrost: the device does not answer; nothing more was written. "
-            "The kernel's log (dmesg) may say why"
-        ),
+        watch=watchdog(),
+    )
+
+
+def watchdog() -> Watchdog:
+    """Ends the command, with one line, when the device never answers."""
+    from upfrost.watchdog import Watchdog
+
+    return Watchdog(
+        "upfrost: the device does not answer; nothing more was written. "
+        "The kernel's log (dmesg) may say why"
     )
 
 

@@ -27,8 +27,9 @@ what it does:
   Each shape of convolution in the models is computed by every kernel that can,
   in turns, and the winner is kept in ~/.cache/upfrost (XDG_CACHE_HOME moves
   it, UPFROST_CACHE names another folder), for this device, its driver's
-  version, this version of upfrost and the precision. Let nothing else run
-  meanwhile. All kernels compute the same picture; only the time differs.
+  version, this version of upfrost and the precision, as soon as it is known:
+  what ends early keeps what it has measured. Let nothing else run meanwhile.
+  All kernels compute the same picture; only the time differs.
 """
 
 
@@ -61,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
         sys.stdout.write(f"{count} removed\n" if count else "nothing was kept\n")
         return 0
 
-    from upfrost.device import Device, choose_device
+    from upfrost.device import Device, DeviceLostError, choose_device
     from upfrost.modelfile import bundled_models, find_model, read_model
     from upfrost.status import Status
 
@@ -72,19 +73,31 @@ def _run(options: argparse.Namespace) -> int:
     precision = info.precision if options.precision == "auto" else options.precision
     status = Status(sys.stderr, quiet=options.quiet)
     measured: dict[str, Measured] = {}
+    path = None
+    watch = arguments.watchdog()
     device = Device(info)
     try:
         for graph in graphs:
             status.begin(graph.name)
             for each in tuning.measure(
-                graph, device, precision, progress=status.show, skip=measured
+                graph,
+                device,
+                precision,
+                progress=status.show,
+                skip=measured,
+                watch=watch,
             ):
                 measured[each.layer] = each
+                path = tuning.save(tuning.merge([each], info, precision))
+    except DeviceLostError as error:
+        kept = "what was measured before is kept" if path else "nothing is kept"
+        raise DeviceLostError(
+            f"{info.name} was lost while a layer was measured; {kept}"
+        ) from error
     finally:
         status.clear()
         device.close()
     rows = list(measured.values())
-    path = tuning.save(tuning.merge(rows, info, precision)) if rows else None
     if options.json:
         said = {
             "device": info.name,

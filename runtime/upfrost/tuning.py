@@ -14,7 +14,8 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,8 +25,15 @@ from upfrost import __version__, strictjson
 from upfrost.device import Device, DeviceInfo, LoadedPlan
 from upfrost.files import new_file
 from upfrost.graph import Conv2d, Graph, alignment
-from upfrost.kernels import Family, Precision, conv_candidates, layer_key
+from upfrost.kernels import (
+    DISPATCH_SECONDS,
+    Family,
+    Precision,
+    conv_candidates,
+    layer_key,
+)
 from upfrost.plan import Plan, Program, compile_graph, make_plan
+from upfrost.watchdog import SECONDS_A_CALL, Watch
 
 HEIGHT, WIDTH = 180, 320  # pixels of the picture that is measured with
 ROUNDS, MOST_SECONDS = 9, 4.0  # of a layer: at most so many rounds, or so long
@@ -40,7 +48,7 @@ _log = logging.getLogger("upfrost")
 
 
 class _UnusableError(Exception):
-    """A file that is not used; the message goes on after its name."""
+    """A file that is not used, and why."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +82,12 @@ class Tuning:
     driver_version: str
     api_version: str  # of the driver, too: lavapipe's own number is always the same
     precision: str
-    macs_per_second: float  # of the slowest layer
-    kernels: tuple[tuple[str, str], ...]  # layer, kernel
+    kernels: tuple[tuple[str, str, float], ...]  # layer, kernel, its MACs per second
+
+    @property
+    def macs_per_second(self) -> float:
+        """Of the slowest layer."""
+        return min(rate for _, _, rate in self.kernels)
 
 
 def measure(
@@ -86,14 +98,17 @@ def measure(
     clock: Clock = time.perf_counter,
     progress: Callable[[str], None] = lambda _: None,
     skip: Collection[str] = (),
-) -> list[Measured]:
+    watch: Watch = nullcontext,
+) -> Iterator[Measured]:
     """Time the candidates for each shape of convolution in `graph`, in turns.
 
     A layer is measured where it stands in the network, on a picture of `WIDTH` ×
-    `HEIGHT` pixels, or less where the device could not bind its buffers. `progress` is
-    told the layer that comes next; layers in `skip` are left out. Raises what
-    `Device.load` and `LoadedPlan.run` do.
+    `HEIGHT` pixels, or less where the device could not bind its buffers or a dispatch
+    could take too long. It is given out once the device has proved that it still
+    computes. `progress` is told the layer that comes next; layers in `skip` are left
+    out; `watch` is as `Upscaler`'s. Raises what `Device.load` and `LoadedPlan.run` do.
     """
+    watch = watch if device.info.is_gpu else nullcontext
     family = device.info.family
     layers: dict[str, Conv2d] = {}
     for step in compile_graph(graph, family, precision).steps:
@@ -112,7 +127,7 @@ def measure(
         for key, node in layers.items()
     }
     if not layers:
-        return []
+        return
     # A plan of everybody's first candidate, one of their second, and so on.
     programs = []
     for number in range(max(map(len, names.values()))):
@@ -121,22 +136,24 @@ def measure(
     plans = [device.load(plan) for plan in _plans(programs, device.info)]
     size = plans[0].plan.height, plans[0].plan.width
     picture = np.zeros((*size, graph.channels), np.uint8)
+
+    def run(plan: LoadedPlan) -> None:
+        with watch(SECONDS_A_CALL * len(plan.plan.calls)):
+            plan.run(picture)
+
     for plan in plans:
-        plan.run(picture)  # so that pipelines and caches are warm, and the device lives
-    found = []
+        run(plan)  # so that pipelines and caches are warm
     for key, node in layers.items():
         calls = [c for c in plans[0].plan.calls if c.label == node.name]
         progress(key)
-        times = _times(plans[: len(names[key])], node.name, clock)
+        times = _times(plans[: len(names[key])], node.name, clock, watch)
+        run(plans[0])  # a device that was lost meanwhile took no time at all
         seconds = dict(zip(names[key], times, strict=True))
-        found.append(Measured(key, sum(call.macs for call in calls), seconds))
-    for plan in plans:
-        plan.run(picture)  # a device that was lost meanwhile took no time at all
-    return found
+        yield Measured(key, sum(call.macs for call in calls), seconds)
 
 
 def _plans(programs: Sequence[Program], info: DeviceInfo) -> list[Plan]:
-    """Of the largest picture whose buffers the device can bind, or else of the last."""
+    """Of the largest picture that suits the device, or else of the smallest."""
     multiple = alignment(programs[0].graph)
     plans: list[Plan] = []
     for divisor in (1, 2, 4, 8):
@@ -144,22 +161,36 @@ def _plans(programs: Sequence[Program], info: DeviceInfo) -> list[Plan]:
             -(-extent // divisor // multiple) * multiple for extent in (HEIGHT, WIDTH)
         )
         plans = [make_plan(program, height, width) for program in programs]
-        if max(max(plan.buffer_bytes) for plan in plans) <= info.max_buffer_bytes:
+        if all(
+            max(plan.buffer_bytes) <= info.max_buffer_bytes
+            and plan.longest_dispatch <= DISPATCH_SECONDS
+            for plan in plans
+        ):
             break
     return plans
 
 
-def _times(plans: Sequence[LoadedPlan], label: str, clock: Clock) -> list[float]:
+def _times(
+    plans: Sequence[LoadedPlan], label: str, clock: Clock, watch: Watch = nullcontext
+) -> list[float]:
     """The median seconds of the calls of that name in each plan."""
     times: list[list[float]] = [[] for _ in plans]
+    mine = [
+        [
+            submission
+            for call, submission in zip(plan.plan.calls, plan.submissions, strict=True)
+            if call.label == label
+        ]
+        for plan in plans
+    ]
     began = clock()
     for _ in range(ROUNDS):
-        for plan, mine in zip(plans, times, strict=True):
-            start = clock()
-            for call, submission in zip(plan.plan.calls, plan.submissions, strict=True):
-                if call.label == label:
+        for submissions, seconds in zip(mine, times, strict=True):
+            with watch(SECONDS_A_CALL * len(submissions)):
+                start = clock()
+                for submission in submissions:
                     submission.eval()
-            mine.append(clock() - start)
+                seconds.append(clock() - start)
         if clock() - began > MOST_SECONDS:
             break
     return [statistics.median(each) for each in times]
@@ -169,16 +200,13 @@ def merge(
     measured: Sequence[Measured], info: DeviceInfo, precision: Precision
 ) -> Tuning:
     """What is to be kept: winners, and what is kept already for other layers."""
-    kept = _read(info, precision)
-    winners = dict(kept.kernels) if kept else {}
-    speeds = [kept.macs_per_second] if kept else []
-    winners |= {each.layer: each.winner for each in measured}
-    speeds += [each.macs_per_second for each in measured]
-    return Tuning(
-        **_key(info, precision),
-        macs_per_second=min(speeds),
-        kernels=tuple(sorted(winners.items())),
-    )
+    try:
+        kept = _read(info, precision)
+    except _UnusableError:
+        kept = None
+    rows = {row[0]: row for row in kept.kernels} if kept else {}
+    rows |= {m.layer: (m.layer, m.winner, m.macs_per_second) for m in measured}
+    return Tuning(**_key(info, precision), kernels=tuple(sorted(rows.values())))
 
 
 def save(tuning: Tuning) -> Path:
@@ -204,12 +232,20 @@ def tuned_family(info: DeviceInfo, precision: Precision) -> Family:
     A file that cannot be used is no error: one line says so, and the family is as it
     is without one.
     """
-    tuning = _read(info, precision)
+    try:
+        tuning = _read(info, precision)
+    except _UnusableError as error:
+        _log.warning(
+            "what 'upfrost tune' kept in %s; it is ignored: tune again, or "
+            "'upfrost tune --forget'",
+            error,
+        )
+        return info.family
     if tuning is None:
         return info.family
     return replace(
         info.family,
-        tuned=dict(tuning.kernels),
+        tuned={layer: kernel for layer, kernel, _ in tuning.kernels},
         # Not more than untuned: layers that were not measured may be slower.
         macs_per_second=min(
             info.family.macs_per_second, SAFETY * tuning.macs_per_second
@@ -218,6 +254,7 @@ def tuned_family(info: DeviceInfo, precision: Precision) -> Family:
 
 
 def _read(info: DeviceInfo, precision: Precision) -> Tuning | None:
+    """What is kept, None if nothing is. Raises `_UnusableError`."""
     try:
         path = _path(info.name, precision)
     except RuntimeError:  # a user without a home has kept nothing
@@ -228,20 +265,13 @@ def _read(info: DeviceInfo, precision: Precision) -> Tuning | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        reason = f"cannot be read ({error.strerror})"
+        raise _UnusableError(f"{path} cannot be read ({error.strerror})") from None
     except _UnusableError as error:
-        reason = str(error)
-    _log.warning(
-        "what 'upfrost tune' kept in %s %s; it is ignored: tune again, or "
-        "'upfrost tune --forget'",
-        path,
-        reason,
-    )
-    return None
+        raise _UnusableError(f"{path} {error}") from None
 
 
 def _parse(data: bytes, info: DeviceInfo, precision: Precision) -> Tuning:
-    """Raises `_UnusableError`."""
+    """Raises `_UnusableError`, whose message goes on after the file's name."""
     if len(data) > _MOST_BYTES:
         raise _UnusableError("is too large to be one")
     try:
@@ -254,8 +284,10 @@ def _parse(data: bytes, info: DeviceInfo, precision: Precision) -> Tuning:
             label = name.replace("_", " ")
             raise _UnusableError(f"is of {label} {found}, this is {expected}")
     known = {kernel.name for kernel in info.family.kernels}
-    if unknown := [name for _, name in tuning.kernels if name not in known]:
+    if unknown := [name for _, name, _ in tuning.kernels if name not in known]:
         raise _UnusableError(f"names a kernel that is not there ({unknown[0]})")
+    if not tuning.kernels:
+        raise _UnusableError("is damaged (no kernels)")
     if not tuning.macs_per_second > 0:
         raise _UnusableError("is damaged (a speed that is not positive)")
     return tuning

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -32,16 +32,13 @@ from upfrost.tiles import (
     tile_grid,
 )
 from upfrost.tuning import tuned_family
+from upfrost.watchdog import SECONDS_A_CALL, Watch
 
 Bytes = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
-Watch = Callable[[float], AbstractContextManager[object]]
 
 _log = logging.getLogger("upfrost")
 
-# A call is estimated at a tenth of a second at most, and Mali's kernel driver ends it
-# after half a second.
-SECONDS_A_CALL = 2.0
 PLANS_KEPT = 4
 HEAP_SHARE = 4  # the budget is a fourth of the heap, if none is given,
 MOST_MEMORY = 256 << 20  # and no more than this, with which tiles cost next to nothing

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import faulthandler
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
+Watch = Callable[[float], AbstractContextManager[object]]
+# A call is estimated at a tenth of a second at most, and Mali's kernel driver ends it
+# after half a second.
+SECONDS_A_CALL = 2.0
 _TELL = 'read -r _ && printf "%s\\n" "$1" >&2'
 
 

@@ -6,7 +6,9 @@ No test depends on how long anything takes: clocks and measurements are made up.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +32,7 @@ from upfrost.kernels import (
     CPU,
     DISPATCH_SECONDS,
     FAMILIES,
+    MALI,
     Family,
     Precision,
     conv_candidates,
@@ -39,6 +42,7 @@ from upfrost.modelfile import bundled_models, read_model
 from upfrost.plan import compile_graph, make_plan
 from upfrost.tuning import Measured, merge, save, tuned_family
 from upfrost.upscaler import Upscaler
+from upfrost.watchdog import SECONDS_A_CALL
 
 LAYERS: dict[str, dict[str, Any]] = {
     "3x3": {"kernel": 3},
@@ -212,7 +216,7 @@ def test_every_shape_of_a_network_is_measured_with_every_candidate(
     monkeypatch.setattr(tuning, "WIDTH", 30)
     monkeypatch.setattr(tuning, "ROUNDS", 1)
     graph = graphs.every_operation(seed=0)
-    found = tuning.measure(graph, device, precision)
+    found = list(tuning.measure(graph, device, precision))
     nodes = {key_of(graph, node): node for node in convolutions(graph)}
     assert {each.layer for each in found} == set(nodes)
     for each in found:
@@ -233,14 +237,53 @@ def test_a_smaller_picture_is_measured_where_buffers_would_be_too_large(
     monkeypatch.setattr(tuning, "WIDTH", 60)
     monkeypatch.setattr(tuning, "_times", lambda plans, *_: [1.0] * len(plans))
     graph = graphs.plain_network(seed=0)
-    usual = tuning.measure(graph, device, "fp32")
+    usual = list(tuning.measure(graph, device, "fp32"))
     program = compile_graph(graph, device.info.family, "fp32")
     limit = max(make_plan(program, 40, 60).buffer_bytes) - 1
     monkeypatch.setattr(device, "info", replace(device.info, max_buffer_bytes=limit))
-    small = tuning.measure(graph, device, "fp32")
+    small = list(tuning.measure(graph, device, "fp32"))
     assert [each.layer for each in small] == [each.layer for each in usual]
     for less, more in zip(small, usual, strict=True):
         assert 4 * less.macs == more.macs
+
+
+def test_a_smaller_picture_is_measured_where_a_dispatch_could_take_too_long(
+    device: Device,
+) -> None:
+    build = Builder(0)
+    value = build.conv(INPUT, 3, 64)
+    value = build.conv(build.conv(value, 64, 64, kernel=9), 64, 3)
+    program = compile_graph(build.graph(value, 1), MALI, "fp16")
+    (plan,) = tuning._plans([program], device.info)
+    assert plan.longest_dispatch <= DISPATCH_SECONDS
+    assert plan.width < tuning.WIDTH
+    usual = make_plan(program, tuning.HEIGHT, tuning.WIDTH)
+    assert usual.longest_dispatch > DISPATCH_SECONDS
+
+
+def test_all_that_a_gpu_does_is_watched(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "HEIGHT", 20)
+    monkeypatch.setattr(tuning, "WIDTH", 30)
+    monkeypatch.setattr(tuning, "ROUNDS", 1)
+    graph = graphs.plain_network(seed=0)
+    allowed: list[float] = []
+
+    def watch(seconds: float) -> AbstractContextManager[object]:
+        allowed.append(seconds)
+        return nullcontext()
+
+    list(tuning.measure(graph, device, "fp32", watch=watch))
+    assert device.info.kind == "cpu"
+    assert not allowed, "a CPU may be as slow as it is"
+    gpu = replace(device.info, kind="integrated", name="Mali-G52")
+    monkeypatch.setattr(device, "info", gpu)
+    found = list(tuning.measure(graph, device, "fp32", watch=watch))
+    # The candidates' plans, then each layer with each candidate, then the proof.
+    candidates = [len(each.seconds) for each in found]
+    assert len(allowed) == max(candidates) + sum(candidates) + len(found)
+    assert min(allowed) >= SECONDS_A_CALL
 
 
 def test_a_device_that_is_lost_while_it_is_measured_is_an_error(
@@ -256,7 +299,7 @@ def test_a_device_that_is_lost_while_it_is_measured_is_an_error(
 
     monkeypatch.setattr(tuning, "_times", lose)
     with pytest.raises(DeviceLostError):
-        tuning.measure(graphs.plain_network(seed=0), device, "fp32")
+        next(tuning.measure(graphs.plain_network(seed=0), device, "fp32"))
 
 
 # What is kept
@@ -283,6 +326,14 @@ def test_a_second_tuning_keeps_the_layers_of_the_first(info: DeviceInfo) -> None
     family = tuned_family(info, "fp32")
     assert set(family.tuned) == {one.layer, two.layer}
     assert family.macs_per_second == tuning.SAFETY * 0.25e9
+
+
+def test_a_layer_measured_again_is_kept_as_measured_last(info: DeviceInfo) -> None:
+    for seconds in (0.5, 2.0, 1.0):
+        layer = measured(conv3x3_cpu_4x3=seconds)
+        save(merge([layer], info, "fp32"))
+        rate = tuning.SAFETY * 1e9 / seconds
+        assert tuned_family(info, "fp32").macs_per_second == rate
 
 
 def test_the_measured_speed_bounds_a_dispatch(info: DeviceInfo) -> None:
@@ -336,9 +387,13 @@ GOOD = "conv3x3_cpu_4x2"
         ({"device": "Mali"}, "is of device Mali, this is Imagined GPU"),
         ({"upfrost": "0.0.1"}, "is of upfrost 0.0.1, this is"),
         ({"precision": "fp16"}, "is of precision fp16, this is fp32"),
-        ({"kernels": [["3×3, 16 → 16", "rm"]]}, "names a kernel that is not there"),
+        (
+            {"kernels": [["3×3, 16 → 16", "rm", 1.0]]},
+            "names a kernel that is not there",
+        ),
         ({"kernels": 7}, "is damaged (tuning.kernels: expected an array, found 7)"),
-        ({"macs_per_second": -1.0}, "is damaged (a speed that is not positive)"),
+        ({"kernels": []}, "is damaged (no kernels)"),
+        ({"kernels": [["3×3", "conv3x3_cpu_4x2", -1.0]]}, "is damaged (a speed that"),
         ({"extra": 1}, "is damaged (tuning: unknown key"),
     ],
 )
@@ -418,13 +473,42 @@ def test_the_command_prints_a_table_and_keeps_the_winners(
     assert max(map(len, out[:-1])) < 80
     (file,) = cache.iterdir()
     assert out[-1] == f"Kept in {file}"
-    assert dict(json.loads(file.read_text())["kernels"]) == {
-        "3×3, 16 → 16": "conv3x3_cpu_4x2"
-    }
+    assert json.loads(file.read_text())["kernels"] == [
+        ["3×3, 16 → 16", "conv3x3_cpu_4x2", 4e9]
+    ]
     assert cli.main(["tune", "--precision", "fp32", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["layers"]
     assert row["winner"] == "conv3x3_cpu_4x2"
     assert row["seconds"] == layer.seconds
+
+
+def test_a_lost_device_keeps_what_was_measured_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path
+) -> None:
+    layers = [measured(conv3x3_cpu_4x2=1.0)]
+
+    def lose(*_: object, **__: object) -> Iterator[Measured]:
+        yield from layers
+        raise DeviceLostError("the device did not compute")
+
+    monkeypatch.setattr(tuning, "measure", lose)
+    command = ["tune", "-m", "realtime-x2", "--precision", "fp32"]
+    assert cli.main(command) == 1
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(
+        r"upfrost: .* was lost while a layer was measured; what was measured before "
+        r"is kept\n",
+        error,
+    )
+    (file,) = cache.iterdir()
+    assert [row[0] for row in json.loads(file.read_text())["kernels"]] == [
+        layer.layer for layer in layers
+    ]
+    assert cli.main(["tune", "--forget"]) == 0
+    layers.clear()
+    assert cli.main(command) == 1
+    assert "nothing is kept" in capsys.readouterr().err
 
 
 def test_forget_removes_what_was_kept_and_nothing_else(

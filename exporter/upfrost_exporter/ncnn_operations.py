@@ -12,26 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from upfrost.graph import (
-    MAX_CHANNELS,
-    MAX_EXTENT,
-    Add,
-    Clamp,
-    Concat,
-    Conv2d,
-    Crop,
-    GlobalMean,
-    LeakyRelu,
-    MaxPool2d,
-    Multiply,
-    Pad,
-    PixelShuffle,
-    Prelu,
-    Relu,
-    Resize,
-    Shape,
-    Unary,
-)
+from upfrost import graph as ops
+from upfrost.graph import MAX_CHANNELS, MAX_EXTENT, Shape
 from upfrost_exporter import lowering
 from upfrost_exporter.builder import GraphBuilder, Numbers
 from upfrost_exporter.ncnn_file import Floats, Layer, Weights
@@ -132,7 +114,7 @@ def _convolution(call: Call) -> str:
         raise layer.refuse("it pads with a number that is not 0", "pad with zeros")
     given = _kernel(call)
     value = call.add(
-        Conv2d,
+        ops.Conv2d,
         weight=call.tensor("weight", given.weight),
         bias=None if given.bias is None else call.tensor("bias", given.bias),
         stride=given.stride,
@@ -183,7 +165,7 @@ def _inner_product(call: Call) -> str:
     weight = call.weights.tagged(count, layer).reshape(outputs, -1, 1, 1)
     bias = call.weights.plain(outputs, layer) if layer.integer(1, 0) else None
     value = call.add(
-        Conv2d,
+        ops.Conv2d,
         weight=call.tensor("weight", weight),
         bias=None if bias is None else call.tensor("bias", bias),
     )
@@ -194,7 +176,7 @@ def _pooling(call: Call) -> str:
     layer = call.layer
     is_mean = layer.integer(0, 0) == 1
     if layer.integer(4, 0) and is_mean:
-        return _mark(call, call.add(GlobalMean))
+        return _mark(call, call.add(ops.GlobalMean))
     width = layer.integer(1, 0)
     kernel = (layer.integer(11, width), width)
     stride = (layer.integer(12, layer.integer(2, 1)), layer.integer(2, 1))
@@ -207,7 +189,7 @@ def _pooling(call: Call) -> str:
         return lowering.average_pool(
             call.builder, layer.name, call.values[0], kernel, stride, (0, 0, 0, 0)
         )
-    return call.add(MaxPool2d, kernel=kernel, stride=stride)
+    return call.add(ops.MaxPool2d, kernel=kernel, stride=stride)
 
 
 def _mark(call: Call, value: str) -> str:
@@ -244,20 +226,20 @@ def _activate(call: Call, value: str) -> str:
             f"activation {kind} is unknown to upfrost", advice("Activation")
         )
     if kind == 1:
-        return call.add(Relu, value)
+        return call.add(ops.Relu, value)
     if kind == 2:
-        return call.add(LeakyRelu, value, slope=numbers[0])
+        return call.add(ops.LeakyRelu, value, slope=numbers[0])
     if kind == 3:
-        return call.add(Clamp, value, low=numbers[0], high=numbers[1])
+        return call.add(ops.Clamp, value, low=numbers[0], high=numbers[1])
     if kind == 6:
         return _hard(call, "hardswish", value, numbers[0], numbers[1])
     functions = {4: "sigmoid", 5: "mish"}
-    return call.add(Unary, value, function=functions[kind]) if kind else value
+    return call.add(ops.Unary, value, function=functions[kind]) if kind else value
 
 
 def _function(function: str) -> Handler:
     def handler(call: Call) -> str:
-        return call.add(Unary, function=function)
+        return call.add(ops.Unary, function=function)
 
     return handler
 
@@ -267,7 +249,7 @@ def _hard(call: Call, function: str, value: str, slope: float, shift: float) -> 
         raise call.layer.refuse(
             f"its slope and shift are {slope} and {shift}", "use 1/6 and 1/2"
         )
-    return call.add(Unary, value, function=function)
+    return call.add(ops.Unary, value, function=function)
 
 
 def _hardswish(call: Call) -> str:
@@ -283,11 +265,13 @@ def _hardsigmoid(call: Call) -> str:
 def _elu(call: Call) -> str:
     if call.layer.number(0, 0.1) != 1:
         raise call.layer.refuse("its alpha is not 1", "use alpha=1")
-    return call.add(Unary, function="elu")
+    return call.add(ops.Unary, function="elu")
 
 
 def _gelu(call: Call) -> str:
-    return call.add(Unary, function="gelu_tanh" if call.layer.integer(0, 0) else "gelu")
+    return call.add(
+        ops.Unary, function="gelu_tanh" if call.layer.integer(0, 0) else "gelu"
+    )
 
 
 def _prelu(call: Call) -> str:
@@ -297,19 +281,19 @@ def _prelu(call: Call) -> str:
             f"{count} slopes for {call.shape.channels} channels", ""
         )
     slopes = call.weights.plain(count, call.layer)
-    return call.add(Prelu, slope=call.tensor("slope", slopes))
+    return call.add(ops.Prelu, slope=call.tensor("slope", slopes))
 
 
 def _relu(call: Call) -> str:
     slope = call.layer.number(0, 0)
-    return call.add(LeakyRelu, slope=slope) if slope else call.add(Relu)
+    return call.add(ops.LeakyRelu, slope=slope) if slope else call.add(ops.Relu)
 
 
 def _clip(call: Call) -> str:
     largest = float(np.finfo(np.float32).max)
     bounds = call.layer.number(0, -largest), call.layer.number(1, largest)
     low, high = (min(max(bound, -largest), largest) for bound in bounds)
-    return call.add(Clamp, low=low, high=high)
+    return call.add(ops.Clamp, low=low, high=high)
 
 
 def _batch_norm(call: Call) -> str:
@@ -331,7 +315,7 @@ def _batch_norm(call: Call) -> str:
 def _scale(call: Call) -> str:
     count = call.layer.integer(0, 0)
     if count == _DYNAMIC:
-        return call.add(Multiply)
+        return call.add(ops.Multiply)
     channels = _channels(call, count)
     factors = call.weights.plain(channels, call.layer)
     has_bias = call.layer.integer(1, 0)
@@ -362,12 +346,12 @@ def _binary(call: Call) -> str:
     elif kind == 7:
         first = call.affine(first, -1, 0)
     elif kind == 2:
-        return call.add(Multiply, first, second)
+        return call.add(ops.Multiply, first, second)
     elif kind != 0:
         raise call.layer.refuse(
             f"operation {kind} on two values", advice(call.layer.kind)
         )
-    return call.add(Add, first, second)
+    return call.add(ops.Add, first, second)
 
 
 def _with_scalar(call: Call, kind: int, number: float) -> str:
@@ -393,7 +377,7 @@ def _eltwise(call: Call) -> str:
         for value, factor in zip(call.values, factors, strict=True)
     )
     for value in others:
-        total = call.add(Add if kind else Multiply, total, value)
+        total = call.add(ops.Add if kind else ops.Multiply, total, value)
     return total
 
 
@@ -434,7 +418,7 @@ def _crop(call: Call) -> str:
         raise layer.refuse("it crops to a fixed size", "crop by margins")
     top, left, height, width = sides
     margins = (top, left, shape.height - top - height, shape.width - left - width)
-    return call.add(Crop, call.values[0], margins=margins)
+    return call.add(ops.Crop, call.values[0], margins=margins)
 
 
 def _listed_crop(call: Call) -> tuple[int, int, int, int]:
@@ -468,7 +452,7 @@ def _pad(call: Call) -> str:
     modes = {1: "replicate", 2: "reflect"}
     if kind not in modes:
         raise layer.refuse(f"padding of type {kind}", "use type 0, 1 or 2")
-    return call.add(Pad, mode=modes[kind], padding=around)
+    return call.add(ops.Pad, mode=modes[kind], padding=around)
 
 
 def _reorg(call: Call) -> str:
@@ -489,13 +473,13 @@ def _two(call: Call) -> tuple[str, str]:
 def _concat(call: Call) -> str:
     if call.layer.integer(0, 0) not in (0, -3):
         raise call.layer.refuse("it joins rows or columns", "join channels")
-    return call.add(Concat)
+    return call.add(ops.Concat)
 
 
 def _pixel_shuffle(call: Call) -> str:
     if call.layer.integer(1, 0):
         raise call.layer.refuse("its channels are in another order", "use mode 0")
-    return call.add(PixelShuffle, factor=call.layer.integer(0, 1))
+    return call.add(ops.PixelShuffle, factor=call.layer.integer(0, 1))
 
 
 def _interp(call: Call) -> str:
@@ -513,7 +497,7 @@ def _interp(call: Call) -> str:
     )
     if rows != columns:
         raise layer.refuse("height and width are scaled differently", "")
-    return call.add(Resize, mode=mode, ratio=(rows.numerator, rows.denominator))
+    return call.add(ops.Resize, mode=mode, ratio=(rows.numerator, rows.denominator))
 
 
 def _keep(call: Call) -> str:
@@ -537,10 +521,10 @@ def _unary(call: Call) -> str:
     if kind == 1:
         return call.affine(call.values[0], -1, 0)
     if kind == 4:
-        return call.add(Multiply, *call.values, *call.values)
+        return call.add(ops.Multiply, *call.values, *call.values)
     if kind not in functions:
         raise call.layer.refuse(f"function {kind}", advice(call.layer.kind))
-    return call.add(Unary, function=functions[kind])
+    return call.add(ops.Unary, function=functions[kind])
 
 
 # ncnn layer → what becomes of it.

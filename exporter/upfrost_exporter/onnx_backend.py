@@ -17,26 +17,8 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from onnx.numpy_helper import from_array
 
 from upfrost import __version__
-from upfrost.graph import (
-    INPUT,
-    Add,
-    Clamp,
-    Concat,
-    Conv2d,
-    Crop,
-    GlobalMean,
-    Graph,
-    LeakyRelu,
-    MaxPool2d,
-    Multiply,
-    Node,
-    Pad,
-    PixelShuffle,
-    Prelu,
-    Relu,
-    Resize,
-    Unary,
-)
+from upfrost import graph as ops
+from upfrost.graph import INPUT, Graph, Node
 from upfrost_exporter.builder import ExportError, unique_name
 
 # The oldest that has all operations in this form, so that old runtimes read the file.
@@ -159,7 +141,7 @@ def _translate(node: Node, writer: _Writer) -> None:
 
 
 @_translate.register
-def _(node: Conv2d, writer: _Writer) -> None:
+def _(node: ops.Conv2d, writer: _Writer) -> None:
     tensors = [writer.tensor(node.weight)]
     if node.bias is not None:
         tensors.append(writer.tensor(node.bias))
@@ -176,22 +158,22 @@ def _(node: Conv2d, writer: _Writer) -> None:
 
 
 @_translate.register
-def _(node: Relu, writer: _Writer) -> None:
+def _(node: ops.Relu, writer: _Writer) -> None:
     writer.add(node, "Relu")
 
 
 @_translate.register
-def _(node: Prelu, writer: _Writer) -> None:
+def _(node: ops.Prelu, writer: _Writer) -> None:
     writer.add(node, "PRelu", writer.tensor(node.slope, (-1, 1, 1)))
 
 
 @_translate.register
-def _(node: LeakyRelu, writer: _Writer) -> None:
+def _(node: ops.LeakyRelu, writer: _Writer) -> None:
     writer.add(node, "LeakyRelu", alpha=node.slope)
 
 
 @_translate.register
-def _(node: Clamp, writer: _Writer) -> None:
+def _(node: ops.Clamp, writer: _Writer) -> None:
     bounds = [
         writer.constant(f"{node.name}.{side}", np.array(bound, np.float32))
         for side, bound in (("low", node.low), ("high", node.high))
@@ -200,22 +182,22 @@ def _(node: Clamp, writer: _Writer) -> None:
 
 
 @_translate.register
-def _(node: Add, writer: _Writer) -> None:
+def _(node: ops.Add, writer: _Writer) -> None:
     writer.add(node, "Add")
 
 
 @_translate.register
-def _(node: Concat, writer: _Writer) -> None:
+def _(node: ops.Concat, writer: _Writer) -> None:
     writer.add(node, "Concat", axis=1)
 
 
 @_translate.register
-def _(node: PixelShuffle, writer: _Writer) -> None:
+def _(node: ops.PixelShuffle, writer: _Writer) -> None:
     writer.add(node, "DepthToSpace", blocksize=node.factor, mode="CRD")
 
 
 @_translate.register
-def _(node: Resize, writer: _Writer) -> None:
+def _(node: ops.Resize, writer: _Writer) -> None:
     modes = {"nearest": "nearest", "bilinear": "linear", "bicubic": "cubic"}
     ratio = _at_least(Fraction(*node.ratio))
     scales = np.array([1, 1, ratio, ratio], np.float32)
@@ -233,7 +215,7 @@ def _(node: Resize, writer: _Writer) -> None:
 
 
 @_translate.register
-def _(node: Unary, writer: _Writer) -> None:
+def _(node: ops.Unary, writer: _Writer) -> None:
     if node.function not in _FUNCTIONS:
         raise ExportError(f"node {node.name!r}: no ONNX form of {node.function}")
     steps = _FUNCTIONS[node.function]
@@ -253,12 +235,12 @@ def _(node: Unary, writer: _Writer) -> None:
 
 
 @_translate.register
-def _(node: Multiply, writer: _Writer) -> None:
+def _(node: ops.Multiply, writer: _Writer) -> None:
     writer.add(node, "Mul")
 
 
 @_translate.register
-def _(node: Pad, writer: _Writer) -> None:
+def _(node: ops.Pad, writer: _Writer) -> None:
     top, left, bottom, right = node.padding
     pads = writer.constant(
         f"{node.name}.pads", np.array([0, 0, top, left, 0, 0, bottom, right])
@@ -268,7 +250,7 @@ def _(node: Pad, writer: _Writer) -> None:
 
 
 @_translate.register
-def _(node: Crop, writer: _Writer) -> None:
+def _(node: ops.Crop, writer: _Writer) -> None:
     top, left, bottom, right = node.margins
     last = np.iinfo(np.int64).max
     limits = {
@@ -284,7 +266,7 @@ def _(node: Crop, writer: _Writer) -> None:
 
 
 @_translate.register
-def _(node: MaxPool2d, writer: _Writer) -> None:
+def _(node: ops.MaxPool2d, writer: _Writer) -> None:
     writer.add(
         node,
         "MaxPool",
@@ -295,7 +277,7 @@ def _(node: MaxPool2d, writer: _Writer) -> None:
 
 
 @_translate.register
-def _(node: GlobalMean, writer: _Writer) -> None:
+def _(node: ops.GlobalMean, writer: _Writer) -> None:
     x = writer.value(node)
     mean = writer.step(node, "GlobalAveragePool", [x])
     shape = writer.step(node, "Shape", [x])

@@ -13,26 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper
 
-from upfrost.graph import (
-    MAX_EXTENT,
-    Add,
-    Clamp,
-    Concat,
-    Conv2d,
-    Crop,
-    GlobalMean,
-    GraphError,
-    LeakyRelu,
-    MaxPool2d,
-    Multiply,
-    Pad,
-    PixelShuffle,
-    Prelu,
-    Relu,
-    Resize,
-    Shape,
-    Unary,
-)
+from upfrost import graph as ops
+from upfrost.graph import MAX_EXTENT, GraphError, Shape
 from upfrost_exporter import lowering
 from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
 
@@ -231,7 +213,7 @@ def _unmoved(call: Call, given: Given, other: Moved) -> Given:
 
 
 def _concat_moved(call: Call, parts: Sequence[Moved]) -> Moved:
-    joined = call.add(Concat, [part.name for part in parts])
+    joined = call.add(ops.Concat, [part.name for part in parts])
     places, start = [], 0
     for part in parts:
         places.append(part.places + np.int32(start))
@@ -263,7 +245,7 @@ def _conv(call: Call) -> str:
     strides = _pair(call.get("strides", (1, 1)))
     dilations = _pair(call.get("dilations", (1, 1)))
     return call.add(
-        Conv2d,
+        ops.Conv2d,
         [call.value()],
         weight=call.tensor(1),
         bias=call.tensor(2),
@@ -305,17 +287,17 @@ def _batch_norm(call: Call) -> str:
 
 
 def _relu(call: Call) -> str:
-    return call.add(Relu, [call.value()])
+    return call.add(ops.Relu, [call.value()])
 
 
 def _leaky_relu(call: Call) -> str:
-    return call.add(LeakyRelu, [call.value()], slope=float(call.get("alpha", 0.01)))
+    return call.add(ops.LeakyRelu, [call.value()], slope=float(call.get("alpha", 0.01)))
 
 
 def _prelu(call: Call) -> str:
     slopes = _per_channel(call, call.required(1), call.shape())
     name = call.builder.tensor(call.node.input[1], slopes)
-    return call.add(Prelu, [call.value()], slope=name)
+    return call.add(ops.Prelu, [call.value()], slope=name)
 
 
 def _clip(call: Call) -> str:
@@ -328,7 +310,7 @@ def _clip(call: Call) -> str:
     if low == 0 and (high is None or high >= _LARGEST):
         return _relu(call)
     return call.add(
-        Clamp,
+        ops.Clamp,
         [call.value()],
         low=-_LARGEST if low is None else max(low, -_LARGEST),
         high=_LARGEST if high is None else min(high, _LARGEST),
@@ -340,7 +322,7 @@ def _add(call: Call, sign: int = 1) -> str:
     if isinstance(first, str) and isinstance(second, str):
         if sign != 1:
             second = _affine(call, second, scale=np.array(sign))
-        return call.add(Add, _broadcast(call, first, second))
+        return call.add(ops.Add, _broadcast(call, first, second))
     if isinstance(first, str):
         return _affine(call, first, shift=sign * _operand(call, 1))
     return _affine(call, call.value(1), scale=np.array(sign), shift=_operand(call, 0))
@@ -353,7 +335,7 @@ def _subtract(call: Call) -> str:
 def _multiply(call: Call) -> str:
     first, second = call.inputs
     if isinstance(first, str) and isinstance(second, str):
-        return call.add(Multiply, _broadcast(call, first, second))
+        return call.add(ops.Multiply, _broadcast(call, first, second))
     at = 0 if isinstance(first, str) else 1
     return _affine(call, call.value(at), scale=_operand(call, 1 - at))
 
@@ -363,9 +345,9 @@ def _divide(call: Call) -> str:
     if not isinstance(second, str):
         with np.errstate(divide="ignore"):
             return _affine(call, call.value(), scale=1 / _operand(call, 1))
-    inverse = call.add(Unary, [second], function="reciprocal")
+    inverse = call.add(ops.Unary, [second], function="reciprocal")
     if isinstance(first, str):
-        return call.add(Multiply, _broadcast(call, first, inverse))
+        return call.add(ops.Multiply, _broadcast(call, first, inverse))
     return _affine(call, inverse, scale=_operand(call, 0))
 
 
@@ -415,19 +397,19 @@ def _per_channel(call: Call, given: Constant, shape: Shape) -> Numbers:
 
 
 def _unary(function: str) -> Handler:
-    return lambda call: call.add(Unary, [call.value()], function=function)
+    return lambda call: call.add(ops.Unary, [call.value()], function=function)
 
 
 def _gelu(call: Call) -> str:
     is_tanh = call.get("approximate", "none") == "tanh"
     function = "gelu_tanh" if is_tanh else "gelu"
-    return call.add(Unary, [call.value()], function=function)
+    return call.add(ops.Unary, [call.value()], function=function)
 
 
 def _elu(call: Call) -> str:
     if call.get("alpha", 1.0) != 1:
         raise call.refuse("its alpha is not 1", "use alpha=1")
-    return call.add(Unary, [call.value()], function="elu")
+    return call.add(ops.Unary, [call.value()], function="elu")
 
 
 def _hardsigmoid(call: Call) -> str:
@@ -436,7 +418,7 @@ def _hardsigmoid(call: Call) -> str:
         raise call.refuse(
             f"its slope and shift are {slope}, {shift}", "use 1/6 and 1/2"
         )
-    return call.add(Unary, [call.value()], function="hardsigmoid")
+    return call.add(ops.Unary, [call.value()], function="hardsigmoid")
 
 
 def _power(call: Call) -> str:
@@ -444,10 +426,10 @@ def _power(call: Call) -> str:
     exponent = float(exponents[0]) if exponents.size == 1 else math.nan
     functions = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
     if exponent == 2:
-        return call.add(Multiply, [call.value(), call.value()])
+        return call.add(ops.Multiply, [call.value(), call.value()])
     if exponent not in functions:
         raise call.refuse(f"the exponent is {exponents}", "use a square or a root")
-    return call.add(Unary, [call.value()], function=functions[exponent])
+    return call.add(ops.Unary, [call.value()], function=functions[exponent])
 
 
 def _conv_transpose(call: Call) -> str:
@@ -514,7 +496,7 @@ def _slice(call: Call) -> str:
         shape.height - rows.stop,
         shape.width - columns.stop,
     )
-    return call.add(Crop, [value], margins=margins) if any(margins) else value
+    return call.add(ops.Crop, [value], margins=margins) if any(margins) else value
 
 
 def _split(call: Call) -> list[str]:
@@ -546,7 +528,7 @@ def _max_pool(call: Call) -> str:
     ):
         raise call.refuse("it is dilated, rounds up or pads by itself", REPLACE)
     return call.add(
-        MaxPool2d,
+        ops.MaxPool2d,
         [call.value()],
         kernel=kernel,
         stride=_pair(call.get("strides", (1, 1))),
@@ -575,7 +557,7 @@ def _average_pool(call: Call) -> str:
 
 
 def _global_mean(call: Call) -> str:
-    return call.add(GlobalMean, [call.value()])
+    return call.add(ops.GlobalMean, [call.value()])
 
 
 def _reduce_mean(call: Call) -> str:
@@ -603,7 +585,9 @@ def _expand(call: Call) -> str:
 def _concat(call: Call) -> str:
     if call.get("axis") % 4 != 1:
         raise call.refuse(f"it joins along axis {call.get('axis')}", "join channels")
-    return call.add(Concat, [call.value(index) for index in range(len(call.inputs))])
+    return call.add(
+        ops.Concat, [call.value(index) for index in range(len(call.inputs))]
+    )
 
 
 def _depth_to_space(call: Call) -> str:
@@ -616,7 +600,7 @@ def _depth_to_space(call: Call) -> str:
         # Channels come last in the blocks there, first in pixel shuffle.
         order = np.arange(channels * factor**2).reshape(factor**2, channels).T.ravel()
         value = lowering.pick_channels(call.builder, call.label, value, order.tolist())
-    return call.add(PixelShuffle, [value], factor=factor)
+    return call.add(ops.PixelShuffle, [value], factor=factor)
 
 
 def _resize(call: Call) -> str:
@@ -652,7 +636,7 @@ def _resize(call: Call) -> str:
             "export it with align_corners=False and without antialiasing",
         )
     return call.add(
-        Resize,
+        ops.Resize,
         [call.value()],
         mode=mode,
         ratio=(ratio.numerator, ratio.denominator),
@@ -713,7 +697,7 @@ def _pad(call: Call) -> str:
     value = call.value()
     if min(around) < 0:
         margins = tuple(max(0, -side) for side in around)
-        value = call.add(Crop, [value], margins=margins)
+        value = call.add(ops.Crop, [value], margins=margins)
     if not max(around) > 0:
         return value
     mode = call.get("mode", "constant")
@@ -726,7 +710,9 @@ def _pad(call: Call) -> str:
     modes = {"reflect": "reflect", "edge": "replicate"}
     if mode not in modes:
         raise call.refuse(f"it pads in the mode {mode}", "use reflect or edge")
-    return call.add(Pad, [value], mode=modes[mode], padding=(top, left, bottom, right))
+    return call.add(
+        ops.Pad, [value], mode=modes[mode], padding=(top, left, bottom, right)
+    )
 
 
 def _pair(given: Sequence[int]) -> tuple[int, int]:

@@ -16,25 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
-from upfrost.graph import (
-    MAX_EXTENT,
-    Add,
-    Clamp,
-    Concat,
-    Conv2d,
-    Crop,
-    GlobalMean,
-    GraphError,
-    LeakyRelu,
-    MaxPool2d,
-    Multiply,
-    Pad,
-    PixelShuffle,
-    Prelu,
-    Relu,
-    Resize,
-    Unary,
-)
+from upfrost import graph as ops
+from upfrost.graph import MAX_EXTENT, GraphError
 from upfrost_exporter import lowering
 from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
 
@@ -225,7 +208,7 @@ def _conv2d(call: Call) -> Value:
     else:
         around = _pair(padding) * 2
     return call.add(
-        Conv2d,
+        ops.Conv2d,
         [call.value("input")],
         weight=weight,
         bias=call.tensor("bias"),
@@ -255,7 +238,7 @@ def _batch_norm(call: Call) -> list[Value]:
 
 
 def _prelu(call: Call) -> Value:
-    return call.add(Prelu, [call.value("self")], slope=call.tensor("weight"))
+    return call.add(ops.Prelu, [call.value("self")], slope=call.tensor("weight"))
 
 
 def _clamp(call: Call) -> Value:
@@ -263,7 +246,7 @@ def _clamp(call: Call) -> Value:
     if low == 0 and high is None:
         return _relu(call)
     return call.add(
-        Clamp,
+        ops.Clamp,
         [call.value("self")],
         low=-_LARGEST if low is None else low,
         high=_LARGEST if high is None else high,
@@ -272,7 +255,7 @@ def _clamp(call: Call) -> Value:
 
 def _hardtanh(call: Call) -> Value:
     low, high = float(call["min_val"]), float(call["max_val"])
-    return call.add(Clamp, [call.value("self")], low=low, high=high)
+    return call.add(ops.Clamp, [call.value("self")], low=low, high=high)
 
 
 def _bound(call: Call, given: Any) -> float | None:
@@ -284,7 +267,7 @@ def _bound(call: Call, given: Any) -> float | None:
 
 
 def _relu(call: Call) -> Value:
-    return call.add(Relu, [call.value("self")])
+    return call.add(ops.Relu, [call.value("self")])
 
 
 def _add(call: Call, sign: int = 1) -> Value:
@@ -293,7 +276,7 @@ def _add(call: Call, sign: int = 1) -> Value:
     if isinstance(first, Value) and isinstance(second, Value):
         if alpha != 1:
             second = _affine(call, second, scale=alpha)
-        return call.add(Add, _broadcast(call, first, second))
+        return call.add(ops.Add, _broadcast(call, first, second))
     if isinstance(first, Value):
         return _affine(call, first, shift=alpha * _per_channel(call, second))
     scaled = _affine(call, second, scale=alpha) if alpha != 1 else second
@@ -312,7 +295,7 @@ def _subtract_from(call: Call) -> Value:
 def _multiply(call: Call) -> Value:
     first, second = call["self"], call["other"]
     if isinstance(first, Value) and isinstance(second, Value):
-        return call.add(Multiply, _broadcast(call, first, second))
+        return call.add(ops.Multiply, _broadcast(call, first, second))
     value, factor = (first, second) if isinstance(first, Value) else (second, first)
     return _affine(call, value, scale=_per_channel(call, factor))
 
@@ -322,9 +305,9 @@ def _divide(call: Call) -> Value:
     if not isinstance(second, Value):
         with np.errstate(divide="ignore"):
             return _affine(call, first, scale=1 / _per_channel(call, second))
-    inverse = call.add(Unary, [second.name], function="reciprocal")
+    inverse = call.add(ops.Unary, [second.name], function="reciprocal")
     if isinstance(first, Value):
-        return call.add(Multiply, _broadcast(call, first, inverse))
+        return call.add(ops.Multiply, _broadcast(call, first, inverse))
     return _affine(call, inverse, scale=_per_channel(call, first))
 
 
@@ -347,7 +330,7 @@ def _broadcast(call: Call, first: Value, second: Value) -> list[str]:
         if shape.height != height:
             ratio = Fraction(height, shape.height)
             name = call.builder.add(
-                Resize,
+                ops.Resize,
                 call.label,
                 [name],
                 mode="nearest",
@@ -390,7 +373,7 @@ def _per_channel(call: Call, constant: Any) -> Numbers:
 
 def _unary(function: str) -> Callable[[Call], Value]:
     def handler(call: Call) -> Value:
-        return call.add(Unary, [call.value("self")], function=function)
+        return call.add(ops.Unary, [call.value("self")], function=function)
 
     return handler
 
@@ -414,11 +397,11 @@ def _softplus(call: Call) -> Value:
 def _power(call: Call) -> Value:
     value, exponent = call.value("self"), call["exponent"]
     if exponent == 2:
-        return call.add(Multiply, [value, value])
+        return call.add(ops.Multiply, [value, value])
     functions = {0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
     if exponent not in functions:
         raise call.refuse(f"the exponent is {exponent}", "use a square or a root")
-    return call.add(Unary, [value], function=functions[exponent])
+    return call.add(ops.Unary, [value], function=functions[exponent])
 
 
 def _conv_transpose2d(call: Call) -> Value:
@@ -471,7 +454,7 @@ def _slice(call: Call) -> Value:
     first = start if start >= 0 else before[0] + start
     margins = [0, 0, 0, 0]
     margins[axis - 2], margins[axis] = first, lost.pop() - first
-    return call.add(Crop, [value], margins=tuple(margins))
+    return call.add(ops.Crop, [value], margins=tuple(margins))
 
 
 def _split(call: Call) -> list[Value]:
@@ -495,7 +478,7 @@ def _slice_scatter(call: Call) -> Value:
     channels = range(call.builder.shapes[value].channels)
     places = channels[call["start"] : call["end"] : call["step"]]
     taken = {place: len(channels) + index for index, place in enumerate(places)}
-    joined = call.builder.add(Concat, call.label, [value, source])
+    joined = call.builder.add(ops.Concat, call.label, [value, source])
     return _pick(call, joined, [taken.get(place, place) for place in channels])
 
 
@@ -513,7 +496,7 @@ def _pad(call: Call) -> Value:
     around = (top, left, bottom, right)
     more, less = _at_least_zero(around), _at_least_zero([-each for each in around])
     if any(less):
-        value = call.builder.add(Crop, call.label, [value], margins=less)
+        value = call.builder.add(ops.Crop, call.label, [value], margins=less)
     if not any(more):
         return Value(value)
     if mode == "constant":
@@ -522,7 +505,7 @@ def _pad(call: Call) -> Value:
         return Value(lowering.zero_pad(call.builder, call.label, value, more))
     if mode not in ("reflect", "replicate"):
         raise call.refuse(f"it pads in the mode {mode}", "use reflect or replicate")
-    return call.add(Pad, [value], mode=mode, padding=more)
+    return call.add(ops.Pad, [value], mode=mode, padding=more)
 
 
 def _max_pool2d(call: Call) -> Value:
@@ -530,7 +513,7 @@ def _max_pool2d(call: Call) -> Value:
     if call["ceil_mode"] or set(_pair(call["dilation"])) != {1}:
         raise call.refuse("it is dilated or rounds up", "use neither")
     return call.add(
-        MaxPool2d,
+        ops.MaxPool2d,
         [call.value("self")],
         kernel=kernel,
         stride=_pair(call["stride"] or kernel),
@@ -567,13 +550,13 @@ def _adaptive_max_pool2d(call: Call) -> list[Value]:
             raise call.refuse("its blocks depend on the picture's size", REPLACE)
         factors.append(int(factor))
     kernel = _pair(factors)
-    return [call.add(MaxPool2d, [call.value("self")], kernel=kernel, stride=kernel)]
+    return [call.add(ops.MaxPool2d, [call.value("self")], kernel=kernel, stride=kernel)]
 
 
 def _adaptive_average_pool2d(call: Call) -> Value:
     if tuple(call["output_size"]) != (1, 1):
         raise call.refuse("it makes a grid", "use an output size of 1")
-    return call.add(GlobalMean, [call.value("self")])
+    return call.add(ops.GlobalMean, [call.value("self")])
 
 
 def _mean(call: Call) -> Value:
@@ -583,7 +566,7 @@ def _mean(call: Call) -> Value:
         raise call.refuse(f"it is a mean over axes {axes}", "keep the dimensions")
     if axes == [1]:
         return Value(lowering.channel_mean(call.builder, call.label, value))
-    return call.add(GlobalMean, [value])
+    return call.add(ops.GlobalMean, [value])
 
 
 def _group_norm(call: Call) -> Value:
@@ -594,18 +577,18 @@ def _group_norm(call: Call) -> Value:
     mean_of_group = np.kron(np.eye(groups), np.full((size, size), 1 / size))
 
     def group_mean(of: str) -> str:
-        whole = builder.add(GlobalMean, label, [of])
+        whole = builder.add(ops.GlobalMean, label, [of])
         return lowering.mix_channels(builder, label, whole, mean_of_group)
 
     less = builder.affine(
         label, group_mean(value), -np.ones(channels), np.zeros(channels)
     )
-    centred = builder.add(Add, label, [value, less])
-    variance = group_mean(builder.add(Multiply, label, [centred, centred]))
+    centred = builder.add(ops.Add, label, [value, less])
+    variance = group_mean(builder.add(ops.Multiply, label, [centred, centred]))
     ones, epsilon = np.ones(channels), np.full(channels, float(call["eps"]))
     shifted = builder.affine(label, variance, ones, epsilon)
-    inverse = builder.add(Unary, label, [shifted], function="rsqrt")
-    normed = builder.add(Multiply, label, [centred, inverse])
+    inverse = builder.add(ops.Unary, label, [shifted], function="rsqrt")
+    normed = builder.add(ops.Multiply, label, [centred, inverse])
     weight, bias = call.array("weight"), call.array("bias")
     return _affine(
         call,
@@ -646,7 +629,7 @@ def _concat(call: Call) -> Value:
     parts = call["tensors"]
     if not all(isinstance(part, Value) for part in parts):
         raise call.refuse("one part is a constant", "join what the network computes")
-    return call.add(Concat, [part.name for part in parts])
+    return call.add(ops.Concat, [part.name for part in parts])
 
 
 def _stack(call: Call) -> Value:
@@ -657,11 +640,13 @@ def _stack(call: Call) -> Value:
         _count(shape) != 1 for shape in shapes
     ):
         raise call.refuse("it makes a new dimension", "join channels")
-    return call.add(Concat, [part.name for part in parts])
+    return call.add(ops.Concat, [part.name for part in parts])
 
 
 def _pixel_shuffle(call: Call) -> Value:
-    return call.add(PixelShuffle, [call.value("self")], factor=call["upscale_factor"])
+    return call.add(
+        ops.PixelShuffle, [call.value("self")], factor=call["upscale_factor"]
+    )
 
 
 def _resize(mode: str) -> Handler:
@@ -675,7 +660,7 @@ def _resize(mode: str) -> Handler:
             )
         ratio = ratios.pop()
         return call.add(
-            Resize,
+            ops.Resize,
             [call.value("input")],
             mode=mode,
             ratio=(ratio.numerator, ratio.denominator),
@@ -833,7 +818,7 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.relu.default": _relu,
     "aten.prelu.default": _prelu,
     "aten.leaky_relu.default": lambda call: call.add(
-        LeakyRelu, [call.value("self")], slope=float(call["negative_slope"])
+        ops.LeakyRelu, [call.value("self")], slope=float(call["negative_slope"])
     ),
     "aten.clamp.default": _clamp,
     "aten.clamp.Tensor": _clamp,
@@ -842,7 +827,7 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.clamp_max.default": _clamp,
     "aten.hardtanh.default": _hardtanh,
     "aten.relu6.default": lambda call: call.add(
-        Clamp, [call.value("self")], low=0.0, high=6.0
+        ops.Clamp, [call.value("self")], low=0.0, high=6.0
     ),
     "aten.abs.default": _unary("abs"),
     "aten.elu.default": _elu,

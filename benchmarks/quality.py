@@ -25,7 +25,7 @@ from upfrost.evaluate import enlarged_pairs
 from upfrost.ffmpeg import find_ffmpeg
 from upfrost.graph import macs_per_output_pixel, parameter_count
 from upfrost.modelfile import bundled_models, read_model, write_model
-from upfrost.quality import y_psnr, y_ssim
+from upfrost.quality import METRICS, rounded, y_psnr, y_ssim
 from upfrost.vmaf import measure_video
 
 SETS = ("Set5", "Set14")
@@ -48,13 +48,9 @@ def measure(folder: Path, upscaler: Upscaler, ffmpeg: str) -> Quality:
                 values["ssim"].append(y_ssim(large, pair.original, scale))
                 vmaf = measure_video(ffmpeg, original, result).mean("vmaf")
                 values["vmaf"].append(vmaf)
-    digits = {"psnr_y": 2, "ssim": 4, "vmaf": 1}
     return {
-        way: {
-            metric: round(statistics.mean(values), digits[metric])
-            for metric, values in metrics.items()
-        }
-        for way, metrics in found.items()
+        way: rounded({key: statistics.mean(each) for key, each in values.items()})
+        for way, values in found.items()
     }
 
 
@@ -85,9 +81,9 @@ def model_rows(path: Path, data: Path, seen: set[int], *, write: bool) -> list[R
             ),
         }
         for name, ways in by_set.items():
-            row[f"{name} Y-PSNR, dB"] = f"{ways[way]['psnr_y']:.2f}"
-            row[f"{name} SSIM"] = f"{ways[way]['ssim']:.4f}"
-            row[f"{name} VMAF"] = f"{ways[way]['vmaf']:.1f}"
+            for key, (metric, decimals, unit) in METRICS.items():
+                column = f"{name} {metric}{unit and ',' + unit}"
+                row[column] = f"{ways[way][key]:.{decimals}f}"
         rows.append(row)
     seen.add(graph.scale)
     return rows

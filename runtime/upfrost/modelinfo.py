@@ -8,6 +8,7 @@ from pathlib import Path
 
 from upfrost import graph as graphs
 from upfrost.modelfile import read_model
+from upfrost.quality import in_words
 
 
 @dataclass(frozen=True)
@@ -64,16 +65,5 @@ def quality_lines(info: ModelInfo) -> Iterator[str]:
         return
     for data_set, metrics in info.quality.items():
         if isinstance(metrics, Mapping):
-            parts = (_metric(str(key), value) for key, value in metrics.items())
+            parts = (in_words(str(key), value) for key, value in metrics.items())
             yield f"{data_set}: {', '.join(parts)}"
-
-
-def _metric(key: str, value: object) -> str:
-    if isinstance(value, int | float):
-        if key == "psnr_y":
-            return f"Y-PSNR {value:.2f} dB"
-        if key == "ssim":
-            return f"SSIM {value:.4f}"
-        if key == "vmaf":
-            return f"VMAF {value:.1f}"
-    return f"{key.replace('_', ' ')} {value}"

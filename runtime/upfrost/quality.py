@@ -1,4 +1,5 @@
-"""Y-PSNR and SSIM of two pictures, by the super-resolution field's convention.
+"""Y-PSNR and SSIM of two pictures by the super-resolution field's convention, and the
+decimals that models carry them with.
 
 BT.601 luma in the video range (16 to 235), computed from 8-bit pictures and not
 rounded; a border of `scale` pixels is left out. SSIM as in Wang et al., "Image quality
@@ -8,11 +9,32 @@ window of sigma 1.5, valid positions only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
+# What a model file's metadata carries (docs/format.md): name, decimals, unit.
+METRICS = {
+    "psnr_y": ("Y-PSNR", 2, " dB"),
+    "ssim": ("SSIM", 4, ""),
+    "vmaf": ("VMAF", 1, ""),
+}
+
+
+def rounded(means: Mapping[str, float]) -> dict[str, float]:
+    """Means by their keys of `METRICS`, as metadata carries them."""
+    return {key: round(mean, METRICS[key][1]) for key, mean in means.items()}
+
+
+def in_words(key: str, value: object) -> str:
+    """``Y-PSNR 37.02 dB``, or the key and the value as they are if it is no metric."""
+    if key in METRICS and isinstance(value, int | float):
+        name, decimals, unit = METRICS[key]
+        return f"{name} {value:.{decimals}f}{unit}"
+    return f"{key.replace('_', ' ')} {value}"
 
 
 def luma(image: Bytes) -> FloatArray:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from upfrost import Upscaler
+from upfrost.quality import rounded
 from upfrost_exporter import export_module
 from upfrost_training.config import Config
 from upfrost_training.data import find_folder
@@ -67,9 +68,8 @@ def _measure(
         measured = evaluate_folder(
             pairs_folder, upscale, int(config.network.get("scale", 2))
         )
-        quality[name.split("/")[0]] = {
-            "psnr_y": round(measured.psnr, 2),
-            "ssim": round(measured.ssim, 4),
-        }
+        quality[name.split("/")[0]] = rounded(
+            {"psnr_y": measured.psnr, "ssim": measured.ssim}
+        )
         say(f"{name}: Y-PSNR {measured.psnr:.3f} dB, SSIM {measured.ssim:.4f}")
     return quality

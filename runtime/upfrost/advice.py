@@ -24,8 +24,8 @@ def gpu_advice(root: Path = Path("/")) -> list[str]:
     if not nodes:
         lines.append(
             "The kernel drives no GPU here: there is no /dev/dri/renderD128. "
-            "A Mali board needs a kernel with panfrost (Mali-G31 to G76) or panthor "
-            "(Mali-G310 to G715)."
+            "A Mali board needs a kernel with panfrost (Mali-G31, G51, G52, G72, G76) "
+            "or panthor (Mali-G310, G610; with a Mesa newer than 25.0: G720, G725)."
         )
     for node in nodes:
         if not os.access(node, os.R_OK | os.W_OK):

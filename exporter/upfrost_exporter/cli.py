@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from upfrost import arguments
 from upfrost.graph import (
     MAX_SIZE,
     Conv2d,
@@ -94,6 +95,8 @@ def add_export(commands: Any) -> None:
         metavar="PICTURE",
         help="run it on the Vulkan device too, on this picture",
     )
+    arguments.add_device_argument(parser)
+    arguments.add_memory_argument(parser)
     parser.set_defaults(run=_export)
 
 
@@ -103,7 +106,7 @@ def _export(options: argparse.Namespace) -> int:
         for label, value in _describe(graph):
             print(f"{label:16}{value}")
         if options.check:
-            print(f"{'device':16}{_check_on_device(graph, options.check)}")
+            print(f"{'device':16}{_check_on_device(graph, options)}")
         if options.to == "onnx":
             from upfrost_exporter.onnx_backend import write_onnx
 
@@ -202,17 +205,20 @@ def _no_kernel(graph: Graph) -> str | None:
     return None
 
 
-def _check_on_device(graph: Graph, path: Path) -> str:
+def _check_on_device(graph: Graph, options: argparse.Namespace) -> str:
     """Compare the device's bytes with the reference's. Raises `ExportError`."""
     from upfrost import device, reference
     from upfrost.images import PictureError, read_picture
     from upfrost.upscaler import Upscaler
 
+    path: Path = options.check
     try:
         picture = read_picture(path).rgb
         if graph.channels == 1:
             picture = picture[..., 1:2]
-        with Upscaler(graph, precision="fp32") as upscale:
+        with Upscaler(
+            graph, device=options.device, precision="fp32", memory=options.memory
+        ) as upscale:
             found, name = upscale(picture), upscale.device.name
     except (PictureError, device.DeviceError) as error:
         raise ExportError(str(error)) from None

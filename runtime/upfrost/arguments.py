@@ -61,26 +61,34 @@ def add_device_arguments(
         metavar="N|auto",
         help="largest side of a tile in pixels (default: auto, what memory allows)",
     )
-    parser.add_argument(
-        "--memory",
-        type=_megabytes,
-        metavar="MB",
-        help="device memory to use (default: a share of what there is)",
-    )
+    add_memory_argument(parser)
 
 
 def add_device_choice(parser: argparse.ArgumentParser) -> None:
     """Device and precision."""
-    parser.add_argument(
-        "--device",
-        metavar="N|NAME",
-        help="a number or part of a name from 'upfrost devices' (default: the best)",
-    )
+    add_device_argument(parser)
     parser.add_argument(
         "--precision",
         choices=("auto", "fp16", "fp32"),
         default="auto",
         help="of values on the device (default: auto, fp16 on a GPU)",
+    )
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        metavar="N|NAME",
+        help="a number or part of a name from 'upfrost devices' (default: the best)",
+    )
+
+
+def add_memory_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--memory",
+        type=_megabytes,
+        metavar="MB",
+        help="device memory to use (default: a share of what there is)",
     )
 
 

@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from tests.graphs import Builder, imported_operations, plain_network
 from upfrost.graph import INPUT
 from upfrost.modelfile import read_model, write_model
 from upfrost_exporter.cli import add_export
 from upfrost_exporter.onnx_backend import write_onnx
+
+PHOTO = "{folder}/photo.png"
 
 
 def run(*words: str | Path) -> int:
@@ -23,6 +26,13 @@ def run(*words: str | Path) -> int:
     options = parser.parse_args(["export", *map(str, words)])
     code: int = options.run(options)
     return code
+
+
+def write_photo(folder: Path, height: int, width: int) -> Path:
+    path = Path(PHOTO.format(folder=folder))
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
 
 
 @pytest.fixture
@@ -75,6 +85,18 @@ def test_a_weight_file_becomes_an_onnx_file(tmp_path: Path) -> None:
     onnx.checker.check_model(onnx.load_model(str(output)))
 
 
+def test_the_device_is_checked_within_the_memory_that_it_may_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "net.onnx"
+    write_onnx(plain_network(0, layers=4, channels=128), path)
+    photo = write_photo(tmp_path, 20, 30)
+    assert run(path, "--check", photo, "--memory", "20") == 0
+    assert "of the bytes, off by at most 1" in capsys.readouterr().out
+    assert run(path, "--check", photo, "--memory", "1") == 1
+    assert "the budget is 1.0 MiB" in capsys.readouterr().err
+
+
 def test_an_operation_without_a_kernel_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,6 +115,7 @@ def test_an_operation_without_a_kernel_is_said(
         (["{folder}/net.gguf"], "unknown kind of network"),
         (["{source}", "-o", "{folder}/none/net.upf"], "cannot be written"),
         (["{source}", "--check", "{folder}/none.png"], "none.png"),
+        (["{source}", "--check", PHOTO, "--device", "none"], "no device is called"),
         (["{folder}/none.param.bin"], "none.param.bin: cannot be read"),
         (["--to", "onnx", "nothing-like-it"], "neither a bundled model nor a file"),
     ],
@@ -104,6 +127,7 @@ def test_errors_are_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    write_photo(tmp_path, 20, 30)
     code = run(*(word.format(source=source, folder=tmp_path) for word in words))
     captured = capsys.readouterr()
     assert code == 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import BinaryIO
 
 # Files that are being written, for whoever has to end the process without unwinding.
 _unfinished: set[Path] = set()
+_swept: set[Path] = set()  # folders without files that a killed process left
 
 
 def remove_unfinished() -> None:
@@ -33,18 +36,20 @@ def new_path(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not overwrite and target.exists():
         raise _exists(path)
+    if target.parent not in _swept:
+        _swept.add(target.parent)
+        _remove_abandoned(target.parent)
     temporary = target.parent / f".upfrost-{secrets.token_hex(8)}.part"
     _unfinished.add(temporary)
     try:
-        # Not by tempfile, whose files only their owner may read.
-        temporary.touch(exist_ok=False)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        if overwrite:
-            temporary.replace(target)
-        else:
-            _publish(temporary, target, path)
+        with _new_and_locked(temporary):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            if overwrite:
+                temporary.replace(target)
+            else:
+                _publish(temporary, target, path)
         _sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -59,6 +64,55 @@ def new_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
         temporary.open("wb") as file,
     ):
         yield file
+
+
+@contextmanager
+def _new_and_locked(path: Path) -> Iterator[None]:
+    """Make a file that others know to be ours, by its lock, while the context lasts.
+
+    Another process may look at the file before it is locked, take it for one that was
+    left behind, and remove it: then there is another one.
+    """
+    while True:
+        # Not by tempfile, whose files only their owner may read.
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            _lock(number, wait=True)
+            if os.fstat(number).st_nlink:
+                yield
+                return
+        finally:
+            os.close(number)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed, and no others."""
+    for path in folder.glob(".upfrost-*.part"):
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            number = os.open(path, flags)
+        except OSError:  # gone already, a link, or another user's
+            continue
+        try:
+            regular = stat.S_ISREG(os.fstat(number).st_mode)
+            if regular and _lock(number, wait=False):
+                path.unlink(missing_ok=True)
+        except OSError:
+            pass
+        finally:
+            os.close(number)
+
+
+def _lock(number: int, *, wait: bool) -> bool:
+    """Whether the file is locked now. The lock goes with the process that has it.
+
+    A file system without locks has none to give, to nobody: nothing is removed there.
+    """
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
 
 
 def _publish(temporary: Path, target: Path, path: Path) -> None:

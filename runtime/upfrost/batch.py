@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import glob
-import json
 import logging
 import os
 import re
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -38,6 +36,7 @@ from upfrost.images import (
     upscale_picture,
     write_picture,
 )
+from upfrost.record import Record
 from upfrost.status import Status
 
 if TYPE_CHECKING:
@@ -85,32 +84,14 @@ class Options:
 
 
 @dataclass
-class Record:
-    """What `--json` says of one picture. Sizes are width and height in pixels."""
+class PictureRecord(Record):
+    """What `--json` says of one picture."""
 
-    input: str
-    output: str
-    status: Literal["done", "skipped", "failed"] = "failed"
-    error: str | None = None
-    input_size: tuple[int, int] | None = None
-    output_size: tuple[int, int] | None = None
     format: str | None = None
-    model: str | None = None
-    scale: int | None = None
-    device: str | None = None
-    device_kind: str | None = None
-    precision: str | None = None
     tile_size: tuple[int, int] | None = None
     tiles: int | None = None
     device_bytes: int | None = None
     streamed: bool | None = None  # row by row, since it is too large for memory
-    seconds: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def to_json(self) -> str:
-        """One line of ASCII; what is not known is left out."""
-        known = dataclasses.asdict(self).items()
-        return json.dumps({key: value for key, value in known if value is not None})
 
 
 def plan_batch(
@@ -174,7 +155,7 @@ def run_batch(
     upscaler: Upscaler,
     options: Options,
     status: Status,
-    emit: Callable[[Record], None],
+    emit: Callable[[PictureRecord], None],
 ) -> int:
     """Upscale every picture, say what happened to each, return how many failed.
 
@@ -190,10 +171,10 @@ def run_batch(
     for failure in plan.failures:
         failed.append(failure.source)
         status.warn(f"upfrost: {failure.reason}")
-        emit(Record(failure.source, "", error=failure.reason))
+        emit(PictureRecord(failure.source, "", error=failure.reason))
     lost = False
     for number, job in enumerate(plan.jobs, start=1):
-        record = Record(str(job.source), str(job.target))
+        record = PictureRecord(str(job.source), str(job.target))
         if lost:
             failed.append(record.input)
             record.error = "not tried, since the device was lost"
@@ -235,13 +216,11 @@ def _run(
     upscaler: Upscaler,
     options: Options,
     status: Status,
-    record: Record,
+    record: PictureRecord,
 ) -> None:
-    graph, device = upscaler.graph, upscaler.device
+    graph = upscaler.graph
     scale = graph.scale
-    record.model, record.scale = graph.name, scale
-    record.device, record.device_kind = device.name, device.kind
-    record.precision = upscaler.precision
+    record.describe(upscaler)
     overwrite = options.existing == "replace"
     _check_target(job.target, overwrite)
 

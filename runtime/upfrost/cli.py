@@ -264,7 +264,7 @@ def _upscale(options: argparse.Namespace) -> int:
         else "refuse",
     )
 
-    def emit(record: batch.Record) -> None:
+    def emit(record: batch.PictureRecord) -> None:
         if options.json:
             status.clear()
             print(record.to_json(), flush=True)

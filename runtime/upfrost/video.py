@@ -7,14 +7,12 @@ stopped goes on.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 import os
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -33,6 +31,7 @@ from upfrost.ffmpeg import VideoError, VideoInfo, find_ffmpeg, probe, run_ffmpeg
 from upfrost.frames import Bytes, Counts, FrameUpscaler
 from upfrost.images import printable
 from upfrost.mux import CONTAINERS, Container, plan_other_streams, write_result
+from upfrost.record import Record
 from upfrost.status import Status, duration
 from upfrost.videocolor import Conversion, conversion
 from upfrost.videojob import Job, is_unfinished, open_job
@@ -62,21 +61,10 @@ class VideoOptions:
 
 
 @dataclass
-class VideoRecord:
-    """What `--json` says of a video. Sizes are width and height in pixels."""
+class VideoRecord(Record):
+    """What `--json` says of a video."""
 
-    input: str
-    output: str
-    status: Literal["done", "skipped", "failed"] = "failed"
-    error: str | None = None
-    input_size: tuple[int, int] | None = None
-    output_size: tuple[int, int] | None = None
     codec: str | None = None
-    model: str | None = None
-    scale: int | None = None
-    device: str | None = None
-    device_kind: str | None = None
-    precision: str | None = None
     frames: int | None = None  # in the result
     resumed_frames: int | None = None  # of these, made by earlier runs
     computed_frames: int | None = None  # by this run, as are the next three
@@ -85,13 +73,6 @@ class VideoRecord:
     computed_share: float | None = None  # of the computed frames' pixels; rest: bars
     frames_per_second: float | None = None
     speed: float | None = None  # seconds of video in a second
-    seconds: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def to_json(self) -> str:
-        """One line of ASCII; what is not known is left out."""
-        known = dataclasses.asdict(self).items()
-        return json.dumps({key: value for key, value in known if value is not None})
 
 
 @dataclass(frozen=True)
@@ -136,7 +117,10 @@ def upscale_video(
         raise VideoError(f"{printable(target.parent)}: no such folder")
     ffmpeg = find_ffmpeg(options.ffmpeg)
     work = _prepare(ffmpeg, source, container, upscaler, options)
-    _describe(record, work, upscaler)
+    record.input_size = (work.info.width, work.info.height)
+    record.output_size = (work.encoding.width, work.encoding.height)
+    record.codec = work.codec.name
+    record.describe(upscaler)
     if source.resolve() == target.resolve():
         raise VideoError(f"{name}: would replace the video that is read")
     try_encoding(ffmpeg, work.encoding)
@@ -165,6 +149,7 @@ def upscale_video(
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(target)
+        job.remove()
         record.frames = job.frames
         record.seconds["mux"] = round(time.perf_counter() - mux_began, 6)
     except OSError as error:
@@ -175,7 +160,6 @@ def upscale_video(
         ) from error
     finally:
         job.close()
-    job.remove()
     record.seconds["all"] = round(time.perf_counter() - began, 6)
     record.status = "done"
 
@@ -244,15 +228,6 @@ def _prepare(
         begin=begin,
         end=None if options.duration is None else begin + options.duration,
     )
-
-
-def _describe(record: VideoRecord, work: _Work, upscaler: Upscaler) -> None:
-    record.input_size = (work.info.width, work.info.height)
-    record.output_size = (work.encoding.width, work.encoding.height)
-    record.codec = work.codec.name
-    record.model, record.scale = upscaler.graph.name, upscaler.graph.scale
-    record.device, record.device_kind = upscaler.device.name, upscaler.device.kind
-    record.precision = upscaler.precision
 
 
 def _asked(work: _Work, upscaler: Upscaler, options: VideoOptions) -> dict[str, object]:

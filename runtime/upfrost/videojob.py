@@ -80,11 +80,10 @@ class Job:
         self._lock.close()
 
     def remove(self) -> None:
-        """Remove the folder: its work is done."""
+        """Remove the folder, before `close` lets others have it: its work is done."""
         # First what makes it an unfinished run, for one that is killed here.
         (self.folder / _ASKED).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock.close()
 
 
 def job_folder(target: Path) -> Path:

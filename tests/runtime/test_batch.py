@@ -13,7 +13,15 @@ from PIL import Image
 from tests.graphs import plain_network
 from tests.runtime.fakes import UNLUCKY, FakeUpscaler, picture
 from upfrost import batch, images
-from upfrost.batch import Failure, Job, Options, Plan, Record, UsageError, plan_batch
+from upfrost.batch import (
+    Failure,
+    Job,
+    Options,
+    PictureRecord,
+    Plan,
+    UsageError,
+    plan_batch,
+)
 from upfrost.graph import Graph
 from upfrost.images import MAX_PIXELS, Picture, Pixels, read_picture, write_picture
 from upfrost.status import Status
@@ -192,10 +200,10 @@ def run(
     failures: tuple[Failure, ...] = (),
     options: Options = OPTIONS,
     graph: Graph | None = None,
-) -> tuple[int, list[Record], str]:
+) -> tuple[int, list[PictureRecord], str]:
     """Run jobs on a fake: the number of failures, the records, what stderr shows."""
     upscaler = FakeUpscaler(graph or plain_network(0))
-    records: list[Record] = []
+    records: list[PictureRecord] = []
     stream = io.StringIO()
     failed = batch.run_batch(
         Plan(tuple(jobs), failures),

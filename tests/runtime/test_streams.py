@@ -289,7 +289,7 @@ def test_the_batch_streams_what_is_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "STREAM_ABOVE", 1000)
-    records: list[batch.Record] = []
+    records: list[batch.PictureRecord] = []
     for name, size in (("large.png", 20), ("small.png", 10)):
         write_picture(tmp_path / name, Picture(picture(size, size)))
     plan = batch.plan_batch([str(tmp_path)], None, 2)

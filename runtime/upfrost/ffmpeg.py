@@ -121,7 +121,7 @@ def find_ffmpeg(wanted: str | None = None) -> str:
         found = shutil.which("ffmpeg")
     if found is None:
         raise FfmpegMissingError(
-            "there is no ffmpeg; pip install 'upfrost[video]' brings one, or name "
+            "there is no ffmpeg; pip install imageio-ffmpeg brings one, or name "
             "yours with --ffmpeg or UPFROST_FFMPEG"
         )
     return found

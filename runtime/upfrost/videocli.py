@@ -46,7 +46,7 @@ interruptions:
   after the last finished segment, and OUT becomes what it had become at once.
 
 ffmpeg is the one that --ffmpeg or UPFROST_FFMPEG names, else that of the
-package imageio-ffmpeg (pip install 'upfrost[video]'), else the system's.
+package imageio-ffmpeg (pip install imageio-ffmpeg), else the system's.
 
 --json prints an object on a line of stdout: input, output, status (done,
 skipped, failed), error, sizes, codec, model, device, precision, frames

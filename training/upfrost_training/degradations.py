@@ -152,9 +152,7 @@ def ffmpeg_path() -> str:
     try:
         path: str = import_module("imageio_ffmpeg").get_ffmpeg_exe()
     except ImportError as error:
-        raise ValueError(
-            "video needs imageio-ffmpeg: pip install 'upfrost[video]'"
-        ) from error
+        raise ValueError("video needs ffmpeg: pip install imageio-ffmpeg") from error
     return path
 
 

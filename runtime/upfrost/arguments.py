@@ -43,14 +43,17 @@ def add_command(
 
 
 def add_device_arguments(
-    parser: argparse.ArgumentParser, *, model: bool = True
+    parser: argparse.ArgumentParser, *, model: str | None = "realtime-x2"
 ) -> None:
-    """Model, device, precision, tile and memory, for every command that upscales."""
-    if model:
+    """Model, device, precision, tile and memory, for every command that upscales.
+
+    `model` is the default; with None the command asks for models in its own way.
+    """
+    if model is not None:
         parser.add_argument(
             "-m",
             "--model",
-            default="realtime-x2",
+            default=model,
             help="a name from 'upfrost models' or a .upf file (default: %(default)s)",
         )
     add_device_choice(parser)

@@ -106,7 +106,8 @@ def add_video(commands: Commands) -> None:
     existing.add_argument(
         "--overwrite", action="store_true", help="replace OUT, begin anew"
     )
-    arguments.add_device_arguments(parser)
+    # The network of realtime-x2, trained on what video encoders leave (docs/models.md).
+    arguments.add_device_arguments(parser, model="video-x2")
     arguments.add_ffmpeg_argument(parser)
     arguments.add_report_arguments(parser)
     parser.set_defaults(run=_run)

@@ -516,6 +516,13 @@ def test_without_any_ffmpeg_it_is_said_how_to_get_one(
         find_ffmpeg()
 
 
+def test_the_model_is_the_one_that_knows_compressed_video(
+    tmp_path: Path, clip: Path
+) -> None:
+    result = run(clip, tmp_path / "out.mkv", "--json", "--quiet")
+    assert json.loads(result.stdout)["model"] == "video-x2"
+
+
 def test_the_result_does_not_replace_what_exists(tmp_path: Path, clip: Path) -> None:
     target = tmp_path / "out.mkv"
     target.write_bytes(b"precious")

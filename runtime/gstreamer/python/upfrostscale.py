@@ -55,7 +55,7 @@ class UpfrostScale(GstBase.BaseTransform):  # type: ignore[misc]
     )
     model = GObject.Property(
         type=str,
-        default="realtime-x2",
+        default="video-x2",
         nick="Model",
         blurb="A name from 'upfrost models' or a .upf file",
     )

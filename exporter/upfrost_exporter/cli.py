@@ -25,15 +25,16 @@ from upfrost.modelfile import ModelFileError, find_model, read_model, write_mode
 from upfrost_exporter import passes
 from upfrost_exporter.builder import ExportError
 
+_INSTALL = ".venv/bin/pip install -e '.[export]'"
 _CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors")
 # Bytes of a result on a device in fp32 and those of the reference: an exact tie may
 # round to the other side.
 _MAX_OFF = 1
 
 DESCRIPTION = """\
-Turn a network into a weight file that upfrost runs: an ONNX model, an ncnn .param with
-its .bin, or a PyTorch checkpoint whose architecture spandrel knows. The result is
-compared with the source's own runtime before anything is written.
+Turn a network into a weight file that upfrost runs: an ONNX model, an ncnn
+.param with its .bin, or a PyTorch checkpoint whose architecture spandrel knows.
+The result is compared with the source's own runtime before anything is written.
 
 With --to onnx, turn a weight file or a bundled model into an ONNX model."""
 
@@ -116,6 +117,9 @@ def _export(options: argparse.Namespace) -> int:
     except (ExportError, GraphError, ModelFileError) as error:
         print(f"upfrost: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        print(f"upfrost: {error}: {_INSTALL}", file=sys.stderr)
+        return 1
     print(f"{'written':16}{output}")
     return 0
 
@@ -167,8 +171,8 @@ def _read(options: argparse.Namespace) -> tuple[Graph, Path]:
             from upfrost_exporter.spandrel_frontend import read_checkpoint
         except ImportError as error:
             raise ExportError(
-                f"reading checkpoints needs PyTorch ({error}): pip install torch, "
-                "then pip install --no-deps spandrel"
+                f"reading checkpoints needs PyTorch ({error}): {_INSTALL}, then "
+                ".venv/bin/pip install --no-deps spandrel"
             ) from None
         return read_checkpoint(source, report=report), source
     raise ExportError(

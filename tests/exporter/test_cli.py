@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -154,3 +155,12 @@ def test_the_package_offers_the_command() -> None:
     name, value = "export", "upfrost_exporter.cli:add_export"
     assert f'{name} = "{value}"' in text
     assert EntryPoint(name, value, "upfrost.commands").load() is add_export
+
+
+def test_what_is_not_installed_is_said_with_what_to_do(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "upfrost_exporter.onnx_frontend", raising=False)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert run(source) == 1
+    assert "pip install -e '.[export]'" in capsys.readouterr().err

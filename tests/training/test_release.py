@@ -1,5 +1,7 @@
 """What ships says what it is, what it was trained on, and how good it is."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +66,19 @@ def test_a_run_becomes_a_file_of_measured_quality(tmp_path: Path) -> None:
     # Two fp32 convolutions in another order of summation.
     result = reference.run(graph, x[0].numpy())
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)
+
+
+def test_the_commands_help_without_pytorch() -> None:
+    """And say what to install when it is needed."""
+    code = "import sys; sys.modules['torch'] = None\n"
+    code += "from upfrost_training.cli import main; sys.exit(main(sys.argv[1:]))"
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert "--run" in run("train", "--help").stdout
+    result = run("train", str(CONFIGS / "realtime-x2.toml"))
+    assert result.returncode == 1
+    assert "pip install -e '.[training]'" in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -4,13 +4,13 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from upfrost_training.config import Config, ConfigError, read_config
-from upfrost_training.data import DataError
-from upfrost_training.loop import train
-from upfrost_training.release import release
 from upfrost_training.sources import DEBIAN_SOURCES, prepare
+
+# What needs PyTorch is imported when it is used, so that help does not need it.
+if TYPE_CHECKING:
+    from upfrost_training.config import Config
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,19 +98,25 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _places(options: argparse.Namespace) -> tuple[Config, Path, list[Path]]:
+def _places(options: argparse.Namespace) -> "tuple[Config, Path, list[Path]]":
     """The run's configuration, its folder, and where its data lie."""
+    from upfrost_training.config import read_config
+
     config = read_config(options.config)
     folder = options.checkpoints or Path("runs") / config.name
     return config, folder, options.data or [Path("data")]
 
 
 def _train(options: argparse.Namespace) -> None:
+    from upfrost_training.loop import train
+
     config, folder, roots = _places(options)
     train(config, roots, folder, _say)
 
 
 def _export(options: argparse.Namespace) -> None:
+    from upfrost_training.release import release
+
     config, folder, roots = _places(options)
     release(config, folder, roots, options.output, _say, options.measure)
 
@@ -134,8 +140,12 @@ def _reporting(
     def run(options: argparse.Namespace) -> int:
         try:
             action(options)
-        except (ConfigError, DataError, ValueError, FloatingPointError) as error:
+        except (ValueError, FloatingPointError) as error:
             print(f"upfrost-train: {error}", file=sys.stderr)
+            return 1
+        except ModuleNotFoundError as error:
+            advice = ".venv/bin/pip install -e '.[training]' installs what is needed"
+            print(f"upfrost-train: {error}; {advice}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("upfrost-train: stopped; the same command goes on", file=sys.stderr)

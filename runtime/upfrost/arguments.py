@@ -110,9 +110,21 @@ def add_report_arguments(
 
 
 def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
-    """The upscaler that the arguments of `add_device_arguments` ask for."""
+    """The upscaler that the arguments of `add_device_arguments` ask for.
+
+    Raises `UsageError` for a tile that the network cannot work with.
+    """
+    from upfrost.batch import UsageError
+    from upfrost.tiles import needs_whole_picture, smallest_side
     from upfrost.upscaler import Upscaler
 
+    if options.tile is not None and options.tile < smallest_side(graph):
+        raise UsageError(
+            f"{graph.name} looks at the whole picture: leave --tile out"
+            if needs_whole_picture(graph)
+            else f"--tile {options.tile} is too small for {graph.name}: at least "
+            f"{smallest_side(graph)} pixels are needed"
+        )
     return Upscaler(
         graph,
         device=options.device,

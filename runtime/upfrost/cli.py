@@ -357,7 +357,7 @@ def _models(options: argparse.Namespace) -> int:
             f"{info.parameters:,}",
             f"{info.macs_per_output_pixel:,.0f}",
             str(info.licence or "–"),
-            next(quality_lines(info), "–"),
+            next(quality_lines(info), "–").split(",")[0],
         )
         rows.append(row)
     widths = [

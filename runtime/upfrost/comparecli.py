@@ -69,6 +69,7 @@ def _run(options: argparse.Namespace) -> int:
     status = Status(sys.stderr, quiet=options.quiet)
     graph = modelfile.read_model(modelfile.find_model(options.model))
     with arguments.open_upscaler(graph, options) as upscaler:
+        arguments.warn_of_cpu(upscaler, options, status)
 
         def upscale(pixels: Bytes) -> Bytes:
             return batch.upscale_channels(upscaler, pixels)

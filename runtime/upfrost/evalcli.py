@@ -70,15 +70,21 @@ def _run(options: argparse.Namespace) -> int:
     from upfrost.batch import UsageError
     from upfrost.chart import line_chart
     from upfrost.ffmpeg import find_ffmpeg
+    from upfrost.images import printable
+    from upfrost.status import Status
     from upfrost.vmaf import VideoQuality
 
     paths = [Path(name) for name in options.inputs]
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{printable(path)}: No such file or directory")
     videos = [path for path in paths if not path.is_dir()]
     if options.plot and len(videos) != 1:
         raise UsageError("--plot draws one video; name one")
     graph = modelfile.read_model(modelfile.find_model(options.model))
     results: list[dict[str, object]] = []
     with arguments.open_upscaler(graph, options) as upscaler:
+        arguments.warn_of_cpu(upscaler, options, Status(sys.stderr))
         for path in paths:
             if path.is_dir():
                 pairs = evaluate.evaluate_pairs(path, upscaler)

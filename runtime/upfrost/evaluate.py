@@ -172,4 +172,5 @@ def _convert(
     found = run_ffmpeg(ffmpeg, [*source, *lossless, "-y", str(target)])
     if found.returncode:
         log = found.stderr.decode(errors="replace").splitlines()
-        raise VideoError(f"{printable(source[-1])}: {last_error(log)}")
+        name = printable(source[-1].removeprefix("file:"))
+        raise VideoError(f"{name}: {last_error(log).removeprefix(f'file:{name}: ')}")

@@ -247,6 +247,7 @@ def test_models_and_info_agree() -> None:
         assert entry["training_data"]
     table = upfrost("models", real=True).stdout
     assert len(table.splitlines()) == 1 + len(models)
+    assert max(map(len, table.splitlines())) < 80
 
 
 def test_info_for_people() -> None:

@@ -141,7 +141,7 @@ def test_the_command_writes_a_page_and_metrics(tmp_path: Path) -> None:
     result = subprocess.run(
         [
             *(sys.executable, "-m", "upfrost.cli", "compare", "--shrink", source),
-            *("-o", tmp_path / "page", "--json", "--quiet"),
+            *("-o", tmp_path / "page", "--json", "--quiet", "--device", "0"),
         ],
         capture_output=True,
         text=True,

@@ -57,8 +57,10 @@ def test_a_video_with_a_plot(
 @pytest.mark.parametrize(
     ("others", "code", "reason"),
     [
-        (["."], 1, "no pairs named 001_HR.png"),
-        (["missing.mp4"], 1, "missing.mp4"),
+        ([".", "--device", "0"], 1, "no pairs named 001_HR.png"),
+        (["missing.mp4"], 2, "upfrost: missing.mp4: No such file or directory"),
+        (["no-clip.mp4", "--device", "0"], 1, "upfrost: no-clip.mp4: moov atom not found"),
+        ([".", "--tile", "7"], 2, "--tile 7 is too small for realtime-x2: at least 23"),
         ([".", "--plot", "x.svg"], 2, "--plot draws one video"),
     ],
 )
@@ -71,6 +73,7 @@ def test_errors_are_one_line(
     reason: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("no-clip.mp4").write_text("text")
     assert cli.main(["eval", "realtime-x2", *others]) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert reason in line

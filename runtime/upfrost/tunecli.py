@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 from upfrost import arguments
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from upfrost.arguments import Commands
+    from upfrost.device import DeviceInfo
+    from upfrost.kernels import Precision
     from upfrost.tuning import Measured
 
 HELP = """\
@@ -88,7 +92,7 @@ def _run(options: argparse.Namespace) -> int:
                 watch=watch,
             ):
                 measured[each.layer] = each
-                path = tuning.save(tuning.merge([each], info, precision))
+                path = _keep(each, info, precision)
     except DeviceLostError as error:
         kept = "what was measured before is kept" if path else "nothing is kept"
         raise DeviceLostError(
@@ -113,6 +117,20 @@ def _run(options: argparse.Namespace) -> int:
     if path is not None:
         sys.stdout.write(f"Kept in {path}\n")
     return 0
+
+
+def _keep(measured: Measured, info: DeviceInfo, precision: Precision) -> Path:
+    from upfrost import tuning
+    from upfrost.batch import UsageError
+
+    try:
+        return tuning.save(tuning.merge([measured], info, precision))
+    except (OSError, RuntimeError) as error:  # no home is a RuntimeError
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"the cache folder cannot be written ({reason}); "
+            "UPFROST_CACHE names another one"
+        ) from error
 
 
 def _print_table(title: str, rows: Sequence[Measured]) -> None:

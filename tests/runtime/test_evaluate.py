@@ -59,7 +59,11 @@ def test_a_video_with_a_plot(
     [
         ([".", "--device", "0"], 1, "no pairs named 001_HR.png"),
         (["missing.mp4"], 2, "upfrost: missing.mp4: No such file or directory"),
-        (["no-clip.mp4", "--device", "0"], 1, "upfrost: no-clip.mp4: moov atom not found"),
+        (
+            ["no-clip.mp4", "--device", "0"],
+            1,
+            "upfrost: no-clip.mp4: moov atom not found",
+        ),
         ([".", "--tile", "7"], 2, "--tile 7 is too small for realtime-x2: at least 23"),
         ([".", "--plot", "x.svg"], 2, "--plot draws one video"),
     ],

@@ -511,6 +511,16 @@ def test_a_lost_device_keeps_what_was_measured_before(
     assert "nothing is kept" in capsys.readouterr().err
 
 
+def test_a_cache_that_cannot_be_written_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path
+) -> None:
+    cache.write_text("no folder")
+    layer = measured(conv3x3_cpu_4x2=1.0)
+    monkeypatch.setattr(tuning, "measure", lambda *_, **__: iter([layer]))
+    assert cli.main(["tune", "-m", "realtime-x2", "--precision", "fp32"]) == 2
+    assert "UPFROST_CACHE names another one" in capsys.readouterr().err
+
+
 def test_forget_removes_what_was_kept_and_nothing_else(
     info: DeviceInfo, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

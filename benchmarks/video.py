@@ -10,7 +10,8 @@ Growth is from the fifth that follows the first 500 frames to the last fifth.
 overlap: the wall time of `upfrost video`, with a device that only takes time (and
 Python's lock, as Kompute does) so that either the device or ffmpeg is the slowest:
 over the device's time, and over that of one ffmpeg that decodes, repeats pixels, and
-encodes with the same settings. Runs take turns; medians.
+encodes with the same settings; once by way of RGB, with the conversions that a network
+needs, once without. Runs take turns; medians.
 
 frames: ten seconds of CLIP at 320×180, whether each frame in a lossless result is byte
 for byte that of `upfrost upscale` for the decoded frame as PNG.
@@ -42,11 +43,12 @@ from benchmarks.report import RESULTS, Row, publish
 from upfrost.chart import line_chart
 from upfrost.device import DeviceInfo
 from upfrost.encode import CODECS, encoder_arguments
-from upfrost.ffmpeg import find_ffmpeg, last_error, run_ffmpeg
+from upfrost.ffmpeg import find_ffmpeg, last_error, probe, run_ffmpeg
 from upfrost.graph import Graph
 from upfrost.modelfile import find_model, read_model
 from upfrost.status import Status
 from upfrost.video import VideoOptions, VideoRecord, upscale_video
+from upfrost.videocolor import conversion
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -265,23 +267,26 @@ def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
         *("-an", "-c:v", "libx264", "-crf", 20, small),
     )
     graph = read_model(find_model(options.model))
+    larger = f"scale=iw*{graph.scale}:ih*{graph.scale}:flags=neighbor"
+    colors = conversion(probe(find_ffmpeg(), small))
+    # In planes, since swscale is slow with three bytes a pixel.
+    by_rgb = (colors.to_rgb, "format=gbrp", larger, colors.from_rgb("yuv420p"))
     rows: list[Row] = []
     for codec in options.codecs:
-        alone, fast = [], []
+        alone: list[Run] = []
+        through_rgb: list[Run] = []
+        fast: list[Run] = []
         for _ in range(options.runs):
-            alone.append(_ffmpeg_alone(small, folder / "alone.mp4", codec, graph.scale))
+            alone.append(_ffmpeg_alone(small, folder, codec, larger))
+            through_rgb.append(_ffmpeg_alone(small, folder, codec, ",".join(by_rgb)))
             fast.append(_through(small, folder, codec, Pretender(graph, 0.0)))
-        wall = statistics.median(run.wall for run in alone)
-        rows.append(
-            _overlap_row(
-                *(codec, "ffmpeg", fast, wall),
-                statistics.median(run.busy for run in alone),
-            )
-        )
+        rows.append(_overlap_row(codec, "ffmpeg, by way of RGB", fast, through_rgb))
+        rows.append(_overlap_row(codec, "ffmpeg", fast, alone))
         # Twice as slow as ffmpeg, so that the device is the slowest.
-        seconds = 2 * wall / OVERLAP_FRAMES
+        seconds = 2 * statistics.median(run.wall for run in alone) / OVERLAP_FRAMES
         slow = _through(small, folder, codec, Pretender(graph, seconds))
-        rows.append(_overlap_row(codec, "device", [slow], seconds * slow.frames, None))
+        device = Run(slow.frames, seconds * slow.frames, None)
+        rows.append(_overlap_row(codec, "device", [slow], [device]))
     publish(
         "video-overlap",
         "A video: wall time over that of its slowest part",
@@ -290,7 +295,8 @@ def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
             f"{clip.name if clip else 'testsrc2'}, 640×360 to 1280×720; medians of "
             f"{options.runs} runs that took turns, {os.cpu_count()} processors.",
             "ffmpeg alone: one ffmpeg that decodes, repeats pixels and encodes with "
-            "the same settings.",
+            "the same settings; by way of RGB, it converts colours there and back as "
+            "upfrost does.",
             "The device is pretended: it takes its time, and no processor.",
         ],
     )
@@ -298,35 +304,39 @@ def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds of the clock, and of all processors, that a video took."""
+    """Seconds of the clock, and of processors if they are known, for a video."""
 
     frames: int
     wall: float
-    busy: float
+    busy: float | None
 
 
 def _overlap_row(
-    codec: str, slowest: str, runs: Sequence[Run], alone: float, busy: float | None
+    codec: str, slowest: str, runs: Sequence[Run], alone: Sequence[Run]
 ) -> Row:
-    wall = statistics.median(run.wall for run in runs)
-    spent = statistics.median(run.busy for run in runs)
+    ours, theirs = (statistics.median(r.wall for r in part) for part in (runs, alone))
     return {
         "encoder": codec,
         "slowest": slowest,
         "frames": runs[0].frames,
-        "upfrost video, s": round(wall, 2),
-        "the slowest alone, s": round(alone, 2),
-        "ratio": round(wall / alone, 3),
-        "processor time, s": round(spent, 2),
-        "alone: processor time, s": None if busy is None else round(busy, 2),
+        "upfrost video, s": round(ours, 2),
+        "the slowest alone, s": round(theirs, 2),
+        "ratio": round(ours / theirs, 3),
+        "processor time, s": _busy(runs),
+        "alone: processor time, s": _busy(alone),
     }
 
 
-def _ffmpeg_alone(source: Path, target: Path, codec: str, scale: int) -> Run:
-    larger = f"scale=iw*{scale}:ih*{scale}:flags=neighbor"
+def _busy(runs: Sequence[Run]) -> float | None:
+    known = [run.busy for run in runs if run.busy is not None]
+    return round(statistics.median(known), 2) if known else None
+
+
+def _ffmpeg_alone(source: Path, folder: Path, codec: str, filters: str) -> Run:
+    target = folder / "alone.mp4"
     arguments = encoder_arguments(CODECS[codec], None, None)
     began, busy = time.perf_counter(), _processor_time()
-    ffmpeg("-i", source, "-vf", larger, *arguments, target)
+    ffmpeg("-i", source, "-vf", filters, *arguments, target)
     wall = time.perf_counter() - began
     return Run(OVERLAP_FRAMES, wall, _processor_time() - busy)
 

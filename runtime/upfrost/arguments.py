@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 
 
+PICTURE_MODEL = "realtime-x2"
+# The same network, trained on what video encoders leave (docs/models.md).
+VIDEO_MODEL = "video-x2"
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
@@ -42,20 +47,20 @@ def add_command(
     return parser
 
 
-def add_device_arguments(
-    parser: argparse.ArgumentParser, *, model: str | None = "realtime-x2"
+def add_model_argument(
+    parser: argparse.ArgumentParser, default: str | None, said: str = "%(default)s"
 ) -> None:
-    """Model, device, precision, tile and memory, for every command that upscales.
+    """The model; `said` is what the help says of the default."""
+    parser.add_argument(
+        "-m",
+        "--model",
+        default=default,
+        help=f"a name from 'upfrost models' or a .upf file (default: {said})",
+    )
 
-    `model` is the default; with None the command asks for models in its own way.
-    """
-    if model is not None:
-        parser.add_argument(
-            "-m",
-            "--model",
-            default=model,
-            help="a name from 'upfrost models' or a .upf file (default: %(default)s)",
-        )
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Device, precision, tile and memory, for every command that upscales."""
     add_device_choice(parser)
     parser.add_argument(
         "--tile",

@@ -228,6 +228,7 @@ def _add_upscale(commands: Commands) -> None:
     existing.add_argument(
         "--skip-existing", action="store_true", help="leave out what is done already"
     )
+    arguments.add_model_argument(parser, arguments.PICTURE_MODEL)
     arguments.add_device_arguments(parser)
     parser.add_argument(
         "--max-megapixels",

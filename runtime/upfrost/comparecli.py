@@ -55,6 +55,8 @@ def add_compare(commands: Commands) -> None:
         metavar="N",
         help="moments of a video to show (default: %(default)s)",
     )
+    said = f"{arguments.PICTURE_MODEL}, for videos {arguments.VIDEO_MODEL}"
+    arguments.add_model_argument(parser, None, said)
     arguments.add_device_arguments(parser)
     arguments.add_ffmpeg_argument(parser)
     arguments.add_report_arguments(parser, "metrics on stdout")
@@ -64,10 +66,14 @@ def add_compare(commands: Commands) -> None:
 def _run(options: argparse.Namespace) -> int:
     from upfrost import batch, compare, modelfile
     from upfrost.frames import Bytes
+    from upfrost.images import sniff_format
     from upfrost.status import Status
 
     status = Status(sys.stderr, quiet=options.quiet)
-    graph = modelfile.read_model(modelfile.find_model(options.model))
+    inputs = [Path(name) for name in options.inputs]
+    is_video = sniff_format(inputs[0]) is None
+    default = arguments.VIDEO_MODEL if is_video else arguments.PICTURE_MODEL
+    graph = modelfile.read_model(modelfile.find_model(options.model or default))
     with arguments.open_upscaler(graph, options) as upscaler:
         arguments.warn_of_cpu(upscaler, options, status)
 
@@ -76,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
 
         try:
             shots, quality = compare.compare(
-                [Path(name) for name in options.inputs],
+                inputs,
                 compare.Network(graph.name, graph.scale, upscale),
                 shrink=options.shrink,
                 moments=options.frames,

@@ -59,7 +59,7 @@ def add_eval(commands: Commands) -> None:
     parser.add_argument(
         "--plot", metavar="FILE", help="an SVG of VMAF over the video's frames"
     )
-    arguments.add_device_arguments(parser, model=None)
+    arguments.add_device_arguments(parser)
     arguments.add_ffmpeg_argument(parser)
     parser.add_argument("--json", action="store_true", help="the same as one array")
     parser.set_defaults(run=_run)

@@ -106,8 +106,8 @@ def add_video(commands: Commands) -> None:
     existing.add_argument(
         "--overwrite", action="store_true", help="replace OUT, begin anew"
     )
-    # The network of realtime-x2, trained on what video encoders leave (docs/models.md).
-    arguments.add_device_arguments(parser, model="video-x2")
+    arguments.add_model_argument(parser, arguments.VIDEO_MODEL)
+    arguments.add_device_arguments(parser)
     arguments.add_ffmpeg_argument(parser)
     arguments.add_report_arguments(parser)
     parser.set_defaults(run=_run)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests.runtime.browser import AVAILABLE, Browser
 from tests.runtime.clips import Bytes, make_clip, needs_vmaf
+from upfrost import cli
 from upfrost.compare import CompareError, Network, Shot, compare, write_page
 from upfrost.quality import y_psnr, y_ssim
 
@@ -151,6 +152,16 @@ def test_the_command_writes_a_page_and_metrics(tmp_path: Path) -> None:
     said = json.loads(result.stdout)
     assert said["page"] == str(tmp_path / "page" / "index.html")
     assert said["shots"][0]["realtime-x2"]["psnr"] > 20
+
+
+@needs_vmaf
+def test_the_command_enlarges_videos_by_the_model_for_videos(tmp_path: Path) -> None:
+    large = make_clip(tmp_path / "large.mkv", size="64x36", seconds=0.2)
+    small = make_clip(tmp_path / "small.mkv", size="32x18", seconds=0.2)
+    words = ["compare", str(large), str(small), "-o", str(tmp_path / "page")]
+    assert cli.main([*words, "--quiet", "--device", "0", "--frames", "1"]) == 0
+    layers = page_data(tmp_path / "page" / "index.html")["shots"][0]["layers"]
+    assert "video-x2" in [layer["name"] for layer in layers]
 
 
 # In the browser

@@ -204,10 +204,9 @@ class Clamp(Node):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Add(Node):
-    """Sum of two values of one shape."""
+class _Pairwise(Node):
+    """What Add and Multiply have in common."""
 
-    op = "add"
     min_inputs = 2
     max_inputs = 2
 
@@ -215,6 +214,13 @@ class Add(Node):
         if inputs[0] != inputs[1]:
             raise self.fail(f"inputs differ in shape: {inputs[0]} and {inputs[1]}")
         return inputs[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Add(_Pairwise):
+    """Sum of two values of one shape."""
+
+    op = "add"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,17 +343,10 @@ class Unary(Node):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Multiply(Node):
+class Multiply(_Pairwise):
     """Product of two values of one shape, number by number."""
 
     op = "multiply"
-    min_inputs = 2
-    max_inputs = 2
-
-    def output_shape(self, inputs: Sequence[Shape], tensors: Tensors) -> Shape:
-        if inputs[0] != inputs[1]:
-            raise self.fail(f"inputs differ in shape: {inputs[0]} and {inputs[1]}")
-        return inputs[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,13 @@ export GST_PLUGIN_PATH="$PWD/runtime/gstreamer\${GST_PLUGIN_PATH:+:\$GST_PLUGIN_
 # A registry of its own: one in which a scan without upfrost failed would stay so.
 export GST_REGISTRY="$venv/registry.bin"
 SHELL
+# Another Python first in PATH, or a scan that once failed, would show here.
+rm -f "$venv/registry.bin"
+if ! (. "$venv/gstreamer.sh" && gst-inspect-1.0 --exists upfrostscale); then
+    echo "  GStreamer does not list upfrostscale; its reason is among the lines of" >&2
+    echo "    . .venv-gstreamer/gstreamer.sh && GST_DEBUG=3 gst-inspect-1.0" >&2
+    exit 1
+fi
 cat <<TEXT
   The element is ready in a shell after:
     . .venv-gstreamer/gstreamer.sh

@@ -9,6 +9,7 @@ result is bit for bit that of the whole picture in one tile.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -50,18 +51,21 @@ class TileGrid:
                 yield Tile(rows, columns, kept_rows, kept_columns)
 
 
-def tile_grid(graph: Graph, height: int, width: int, side: int) -> TileGrid:
+def tile_grid(
+    graph: Graph, height: int, width: int, side: int, blocks: int = 1
+) -> TileGrid:
     """Tiles of at most `side` × `side` pixels for a picture of `height` × `width`.
 
-    Both are multiples of the graph's `alignment` (see `align`). Raises
-    `ValueError` where `side` leaves nothing between the halos.
+    Both are multiples of the graph's `alignment` (see `align`). Tiles begin at
+    multiples of `blocks`, too. Raises `ValueError` where `side` leaves nothing between
+    the halos.
     """
     if side < max(height, width) and needs_whole_picture(graph):
         raise ValueError(
             f"{graph.name} looks at the whole picture: {width}×{height} pixels cannot "
             f"be cut into tiles of {side}"
         )
-    step = alignment(graph)
+    step = math.lcm(alignment(graph), blocks)
     reach = halo(graph)
     rows = _windows(height, side, reach[0], step)
     columns = _windows(width, side, reach[1], step)
@@ -82,10 +86,14 @@ def align(picture: Bytes, graph: Graph) -> Bytes:
     return np.pad(picture, ((0, rows), (0, columns), (0, 0)), mode="edge")
 
 
-def smallest_side(graph: Graph) -> int:
-    """The smallest tile that gives results for a pixel far from the edges."""
-    step = alignment(graph)
-    return max(2 * _round_up(reach, step) + step for reach in halo(graph))
+def smallest_side(graph: Graph, blocks: int = 1) -> int:
+    """The smallest tile that gives results for a pixel far from the edges.
+
+    Of a picture of any size, in tiles that begin at multiples of `blocks`.
+    """
+    step = math.lcm(alignment(graph), blocks)
+    rest = step - alignment(graph)  # at most, of the picture's extent
+    return max(2 * _round_up(reach, step) + step + rest for reach in halo(graph))
 
 
 def largest_side(
@@ -112,23 +120,26 @@ def _windows(
 ) -> tuple[tuple[Window, Window], ...]:
     """Windows of one axis and what is kept of each.
 
-    Windows begin at multiples of `step`, where strides and interpolation phases are
-    those of the whole picture, and have one length, which is shortened to what their
-    number needs.
+    Windows begin at multiples of `step`, where strides, interpolation phases and blocks
+    are those of the whole picture, and have one length, which is shortened to what
+    their number needs.
     """
     if side >= extent:
         whole = Window(0, extent)
         return ((whole, whole),)
     reach = _round_up(reach, step)
-    usable = side // step * step - 2 * reach
+    # By which each window is longer, so that the last one begins at a multiple as well.
+    rest = extent % step
+    usable = (side - rest) // step * step - 2 * reach
     if usable < step:
         raise ValueError(
             f"a tile of {side} pixels is too small for this network: "
-            f"at least {2 * reach + step} are needed"
+            f"at least {2 * reach + step + rest} are needed"
         )
-    count = max(2, -(-(extent - 2 * reach) // usable))
-    advance = min(usable, _round_up(-(-(extent - 2 * reach) // count), step))
-    length = advance + 2 * reach
+    inner = extent - rest - 2 * reach
+    count = max(2, -(-inner // usable))
+    advance = min(usable, _round_up(-(-inner // count), step))
+    length = advance + 2 * reach + rest
     starts = [min(i * advance, extent - length) for i in range(count)]
     edges = [0, *(start + reach for start in starts[1:]), extent]
     return tuple(

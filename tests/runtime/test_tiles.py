@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -24,21 +25,23 @@ CASES = 400
     seed=st.integers(0, 30),
     blocks=st.tuples(st.integers(1, 400), st.integers(1, 400)),
     extra=st.integers(0, 300),
+    multiple=st.sampled_from([1, 2, 6]),
 )
 def test_every_pixel_is_kept_once_and_far_enough_from_a_seam(
-    seed: int, blocks: tuple[int, int], extra: int
+    seed: int, blocks: tuple[int, int], extra: int, multiple: int
 ) -> None:
     graph = graphs.random_network(seed)
-    step = alignment(graph)
-    height, width = blocks[0] * step, blocks[1] * step
-    grid = tile_grid(graph, height, width, smallest_side(graph) + extra)
+    height, width = (count * alignment(graph) for count in blocks)
+    side = smallest_side(graph, multiple) + extra
+    grid = tile_grid(graph, height, width, side, multiple)
+    step = math.lcm(alignment(graph), multiple)
     for axis, extent in enumerate((height, width)):
         reach = halo(graph)[axis]
         expected = 0
         for window, kept in grid.windows[axis]:
-            assert window.start % step == 0
+            assert window.start % step == kept.start % step == 0
             assert 0 <= window.start < window.stop <= extent
-            assert window.stop - window.start == (grid.height, grid.width)[axis]
+            assert window.stop - window.start == (grid.height, grid.width)[axis] <= side
             assert kept.start == expected < kept.stop
             expected = kept.stop
             assert window.start == 0 or kept.start - window.start >= reach

@@ -575,11 +575,7 @@ def conv(
     Calls of bands of rows, none of them longer than `DISPATCH_SECONDS` by the family's
     estimate, since a driver ends what takes too long.
     """
-    layout = target.layout
     kernel = conv_kernel(node, shape, family)
-    height = kernel.tile.coverage[1]
-    macs_per_row = math.prod(shape) * layout.width
-    step = _band_rows(family, macs_per_row, height)
     return [
         _conv_band(
             node,
@@ -588,12 +584,26 @@ def conv(
             source.below(first * node.stride[0]),
             target.below(first),
             epilogue.below(first),
-            # Rows of the margin cost as much as others, but hold at most a few tiles.
-            (step if first + step < layout.height else layout.rows - first),
+            rows,
             kernel,
             precision,
             unit,
         )
+        for first, rows in bands(family, shape, kernel.tile, target.layout)
+    ]
+
+
+def bands(
+    family: Family, shape: Sequence[int], tile: RegisterTile, layout: Layout
+) -> list[tuple[int, int]]:
+    """Bands of rows, (first, rows), in which to compute a value by OIHW weights.
+
+    The last one has the margin's rows, which cost as much as others, but hold at most a
+    few tiles.
+    """
+    step = _band_rows(family, math.prod(shape) * layout.width, tile.coverage[1])
+    return [
+        (first, step if first + step < layout.height else layout.rows - first)
         for first in range(0, layout.height, step)
     ]
 

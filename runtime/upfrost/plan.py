@@ -18,6 +18,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import numpy as np
 
@@ -202,12 +203,15 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
     shapes = infer_shapes(graph, height, width)
     layouts, front, behind = _layouts(program, shapes)
     places, value_bytes = _place(program, layouts, front + behind)
-    sums = PICTURE_OUT + 1 + len(value_bytes)
-    sums_bytes = [
-        kernels.sums_bytes(shapes[step.output].channels)
-        for step in program.steps
-        if isinstance(step.node, GlobalMean)
+    first = PICTURE_OUT + 1
+    # Steps follow each other, so that all can use the same.
+    scratch_bytes = [
+        max(sizes)
+        for sizes in zip_longest(
+            *(_scratch_bytes(step, layouts) for step in program.steps), fillvalue=0
+        )
     ]
+    scratch = range(first + len(value_bytes), first + len(value_bytes + scratch_bytes))
     result = shapes[graph.output]
     given = Place(PICTURE_IN, layouts[INPUT])
     skip = program.tail.skip
@@ -220,7 +224,7 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
         *(
             call
             for step in program.steps
-            for call in _step_calls(step, program, places, sums)
+            for call in _step_calls(step, program, places, scratch)
         ),
         kernels.pack(
             places[program.tail.source],
@@ -236,7 +240,6 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
         ),
     ]
     front_words = front * 4 * _value_bytes(precision) // 4
-    first = PICTURE_OUT + 1
     return Plan(
         height=height,
         width=width,
@@ -252,7 +255,7 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
             kernels.given_bytes(given.layout, behind),
             kernels.result_bytes(result.width, result.height, graph.channels),
             *value_bytes,
-            *([max(sums_bytes)] if sums_bytes else ()),
+            *scratch_bytes,
         ),
         given=given.layout,
         constant_bytes=program.constant_bytes,
@@ -621,12 +624,23 @@ def _root(inside: Mapping[str, tuple[str, int]], name: str) -> tuple[str, int]:
     return name, channel
 
 
+def _scratch_bytes(step: Step, layouts: Mapping[str, Layout]) -> tuple[int, ...]:
+    """Bytes of the buffers that a step needs for itself."""
+    match step.node:
+        case GlobalMean():
+            return (kernels.sums_bytes(layouts[step.output].channels),)
+    return ()
+
+
 def _step_calls(
-    step: Step, program: Program, places: Mapping[str, Place], sums: int
+    step: Step,
+    program: Program,
+    places: Mapping[str, Place],
+    scratch: Sequence[int],
 ) -> Sequence[Call]:
     """The calls of a step: one; several bands of rows for a convolution that takes
-    long, for a concatenation one per piece to copy, two for a mean, whose sums go into
-    the buffer `sums`."""
+    long, for a concatenation one per piece to copy, two for a mean. `scratch` are
+    buffers for the step itself."""
     node, precision = step.node, program.precision
     target = places[step.output]
     sources = [places[name] for name in step.sources]
@@ -680,7 +694,9 @@ def _step_calls(
         case MaxPool2d():
             return [kernels.max_pool(node, sources[0], target, precision)]
         case GlobalMean():
-            return kernels.global_mean(node.name, sources[0], target, sums, precision)
+            return kernels.global_mean(
+                node.name, sources[0], target, scratch[0], precision
+            )
         case _:
             return [
                 kernels.elementwise(

@@ -19,14 +19,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.report import Row, publish
-from upfrost import kernels
+from upfrost import kernels, winograd
 from upfrost.graph import INPUT, Conv2d
 from upfrost.kernels import (
     MALI,
@@ -57,10 +57,18 @@ OTHERS: dict[str, tuple[int, ...]] = {
     "band_sums": (),
     "mean": (),
 }
+TRANSFORMS = ("winograd_input", "winograd_output")
 OTHER_TRIPS = 4  # of a loop in them: over pixels or lanes
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 # Layers of the tables, by the number that `layer_calls` takes.
-LAYERS = {3: "3×3", 1: "1×1", 5: "5×5", 4: "4×4 ↑2", 0: "3×3 of bytes"}
+LAYERS = {
+    3: "3×3",
+    2: "3×3 by Winograd",
+    1: "1×1",
+    5: "5×5",
+    4: "4×4 ↑2",
+    0: "3×3 of bytes",
+}
 RECTIFIED = Epilogue(activation="rectify")
 
 
@@ -267,7 +275,7 @@ class Convolution:
 def convolution(call: Call) -> Convolution | None:
     """None if the call is none."""
     variant = VARIANTS[call.shader]
-    if "TILE_W" not in variant.defines:
+    if "TILE_W" not in variant.defines or variant.source in TRANSFORMS:
         return None
     of_bytes = "BYTES" in variant.defines
     in_quads = 1 if of_bytes else call.constants[0]
@@ -344,7 +352,9 @@ def cost(panvk: Path, call: Call, gpu: Gpu) -> Cost:
     layer = convolution(call)
     code = compiled(panvk, call.shader, call.constants, gpu.name)
     total = count(code, 0, len(code.slots) - 1, executions(code, layer))
-    if layer is None:
+    if VARIANTS[call.shader].source in TRANSFORMS:
+        lines, group, traffic = transform_memory(call, total, gpu)
+    elif layer is None:
         # Every access a line of its own, which is the worst case.
         lines = total.accesses * gpu.warp
         group = 64
@@ -359,6 +369,34 @@ def cost(panvk: Path, call: Call, gpu: Gpu) -> Cost:
     invocations = math.prod(call.grid) * group
     clocks = max(issue, sfu, cache_clocks) * invocations / gpu.cores
     return Cost(issue, sfu, cache_clocks, clocks / gpu.clock, traffic / gpu.bandwidth)
+
+
+def transform_memory(call: Call, total: Count, gpu: Gpu) -> tuple[float, int, float]:
+    """Of a transform of Winograd's method: cache lines of a warp, invocations of a
+    workgroup, bytes from and to memory."""
+    variant = VARIANTS[call.shader]
+    columns, rows = variant.defines["GROUP_X"], variant.defines["GROUP_Y"]
+    size = quad_bytes(call)
+    stores = {"winograd_input": 16, "winograd_output": 4}[variant.source]
+    loads = total.accesses - stores
+    if variant.source == "winograd_input":
+        x, y, quads = call.grid
+        # Neighbours read every other pixel; in single precision two share each.
+        spans = {8: (16, 8), 16: (16, 8)}[size]
+        pixels = 2 * y * rows + 2 * y
+        items = size // 8
+    else:
+        quads, x, y = call.grid
+        spans = size, 2 * size
+        pixels = 2 * y * rows * (2 if call.constants[1] else 1)
+        items = 1
+    lines = sum(
+        number * gpu.warp / columns * (1 + (columns - 1) * span / LINE)
+        for number, span in ((loads, spans[0]), (stores, spans[1]))
+    )
+    blocks = x * columns // items
+    moved = quads * size * blocks * (2 * pixels + 16 * y * rows)
+    return lines, columns * rows, float(moved)
 
 
 def quad_bytes(call: Call) -> int:
@@ -388,7 +426,11 @@ def convolution_traffic(layer: Convolution, call: Call) -> float:
     rows = call.grid[2] * layer.group[1] * height
     halo = call.grid[2] * (layer.taps[0] - 1)
     out_quads = call.grid[0] * (2 if call.constants[1] else 1)
-    in_bytes = -(-layer.in_channels // 4) * layer.element_bytes * (rows + halo)
+    # Winograd's products are of groups: constant 5 has a group's output quads.
+    is_group = VARIANTS[call.shader].source == "conv1x1" and call.constants[5:] > (0,)
+    groups = call.grid[0] // call.constants[5] if is_group else 1
+    in_quads = groups * -(-layer.in_channels // 4)
+    in_bytes = in_quads * layer.element_bytes * (rows + halo)
     return float(columns * (in_bytes + quad_bytes(call) * out_quads * rows))
 
 
@@ -397,11 +439,18 @@ def layer_calls(
 ) -> list[Call]:
     """A layer of as many channels in as out on `HEIGHT` × `WIDTH` pixels.
 
-    A `kernel` of four stands for the transposed convolution of stride 2, of zero for
-    the 3×3 convolution of the picture's bytes.
+    A `kernel` of four stands for the transposed convolution of stride 2, of two for
+    the 3×3 convolution by Winograd's method, which else is computed directly, of zero
+    for that of the picture's bytes.
     """
     if kernel == 4:
         return deconv4x4_calls(family, channels, precision)
+    by_winograd = kernel == 2
+    if by_winograd:
+        kernel = 3
+        family = replace(family, conv3x3=MALI.conv3x3)
+    else:
+        family = replace(family, conv3x3=VALHALL.conv3x3)
     unit = None if kernel else 1 / 255
     kernel = kernel or 3
     shape = (channels, channels if unit is None else 3, kernel, kernel)
@@ -411,6 +460,12 @@ def layer_calls(
     target, source = (place_of(count, 1, tile.coverage) for count in shape[:2])
     weights = np.zeros(shape, np.float32)
     slopes = np.zeros(channels, np.float32)
+    if by_winograd:
+        packed = winograd.pack(node, weights, None, slopes, precision)
+        scratch = 0, 0
+        return winograd.conv(
+            node, shape, packed, source, target, RECTIFIED, family, precision, scratch
+        )
     packed = kernels.pack_conv(node, weights, None, slopes, precision)
     return kernels.conv(
         node, shape, packed, source, target, RECTIFIED, family, precision, unit
@@ -440,13 +495,22 @@ def place_of(channels: int, scale: int, coverage: tuple[int, int]) -> Place:
     return Place(0, Layout(0, stride, plane, width, height, channels))
 
 
-def layer_row(
+def layer_rows(
     panvk: Path, gpu: Gpu, kernel: int, channels: int, precision: Precision
-) -> Row:
-    calls = layer_calls(gpu.family, kernel, channels, precision)
+) -> list[Row]:
+    """A row for each shader that a layer takes."""
+    by_shader: dict[str, list[Call]] = {}
+    for call in layer_calls(gpu.family, kernel, channels, precision):
+        by_shader.setdefault(call.shader, []).append(call)
+    return [
+        shader_row(panvk, gpu, f"{LAYERS[kernel]}, {channels}", calls)
+        for calls in by_shader.values()
+    ]
+
+
+def shader_row(panvk: Path, gpu: Gpu, label: str, calls: Sequence[Call]) -> Row:
+    """What calls of one shader cost."""
     call = calls[0]
-    layer = convolution(call)
-    assert layer is not None
     code = compiled(panvk, call.shader, call.constants, gpu.name)
     inner = code.loops[-1] if code.loops else (0, len(code.slots) - 1)
     loop = count(code, *inner, [1] * len(code.slots))
@@ -454,10 +518,11 @@ def layer_row(
     valhall = gpu.name != "g52"
     fmas = sum(o.macs > 0 for slot in code.slots[inner[0] : inner[1] + 1] for o in slot)
     seconds = sum(each.seconds for each in costs)
+    macs = sum(each.macs for each in calls)
     return {
         "GPU": gpu.name,
         "kernel": call.shader,
-        "layer": f"{LAYERS[kernel]}, {channels}",
+        "layer": label,
         "spills:fills": f"{code.spills}:{code.fills}",
         "threads": {1: "half", 2: "full"}[code.threads],
         "loop": int(loop.slots),
@@ -467,13 +532,13 @@ def layer_row(
         "SFU": loop.sfu / 16 if valhall else None,
         "arith": None if valhall else loop.slots / 24,
         "LS": int(loop.memory),
-        "arith/MAC": None if valhall else loop.slots / 24 / loop.macs * 36,
+        "arith/MAC": loop.slots / 24 / loop.macs * 36 if fmas and not valhall else None,
         "clocks/pixel": sum(c.seconds for c in costs)
         * gpu.clock
         * gpu.cores
         / (WIDTH * HEIGHT),
         "ms": 1e3 * seconds,
-        "GMAC/s": sum(each.macs for each in calls) / seconds / 1e9,
+        "GMAC/s": macs / seconds / 1e9 if macs else None,
         "bound": costs[0].bound,
     }
 
@@ -500,7 +565,7 @@ def model_row(panvk: Path, gpu: Gpu, name: str, precision: Precision) -> Row:
     convolutions = sum(
         each.seconds
         for call, each in zip(plan.calls, costs, strict=True)
-        if convolution(call)
+        if convolution(call) or VARIANTS[call.shader].source in TRANSFORMS
     )
     return {
         "board": gpu.board,
@@ -533,11 +598,14 @@ def main() -> None:
         "mali_static",
         f"Convolutions by Mesa's Mali compiler, {WIDTH}×{HEIGHT} pixels",
         [
-            layer_row(panvk, gpu, kernel, channels, precision)
+            row
             for gpu in GPUS
             for precision in PRECISIONS
             for kernel in LAYERS
+            # In use only there.
+            if kernel != 2 or gpu.family == MALI
             for channels in (16, 32, 64)
+            for row in layer_rows(panvk, gpu, kernel, channels, precision)
         ],
         [
             "loop: issue slots of one turn of the inner loop (instructions on g610, "
@@ -548,6 +616,8 @@ def main() -> None:
             "layer",
             "4×4 ↑2: the transposed convolution of stride 2; pixels are the input's",
             "3×3 of bytes: a first layer, of three channels; it has no loop",
+            "3×3 by Winograd: three dispatches, the transforms without a loop; GMAC/s: "
+            "of products, and of the direct convolution's number of them",
             "ms: by the cost model of docs/mali.md, not measured",
         ],
     )

@@ -1,12 +1,11 @@
-"""Would 3×3 layers be faster by Winograd's method? By Mali's compiler and cost model.
+"""Are 3×3 layers faster by Winograd's method? By Mali's compiler and cost model.
 
 usage: python -m benchmarks.winograd [--panvk FOLDER]
 
-shaders/candidates holds F(2×2, 3×3) and F(4×4, 3×3) as three shaders that are not in
-use: a transform of the input, products, a transform of the result. They are compiled as
-mali_static compiles the kernels in use, and what a layer costs is set against the
-direct kernel. A second table says what the methods do to numbers in half precision.
-Needs pyshaderc.
+F(2×2, 3×3) is what the runtime uses on Bifrost; of F(4×4, 3×3) shaders/candidates holds
+the two transforms, which are not in use. They are compiled as mali_static compiles the
+kernels in use, and what a layer costs is set against the direct kernel. A second table
+says what the methods do to numbers in half precision. Needs pyshaderc.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import argparse
 import importlib.util
 import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,20 +31,21 @@ from benchmarks.mali_static import (
     WIDTH,
     Count,
     Gpu,
+    Operation,
+    compiled,
     compiled_file,
+    convolution,
     cost,
     count,
+    executions,
     layer_calls,
     with_panvk,
 )
 from benchmarks.report import Row, publish
-from upfrost.kernels import Precision, Variant
+from upfrost.kernels import Call, Epilogue, Precision, Variant
+from upfrost.winograd import BLOCK
 
 Matrix = npt.NDArray[np.float64]
-# Tiles and output quads that an invocation multiplies; the best that does not spill is
-# taken.
-PRODUCT_TILES = ((6, 1), (5, 1), (4, 1), (3, 2), (2, 2))
-GROUP = 64
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Method:
         return (self.m + 2) ** 2
 
     @property
-    def tiles(self) -> int:
+    def blocks(self) -> int:
         return -(-HEIGHT // self.m) * -(-WIDTH // self.m)
 
 
@@ -110,7 +111,7 @@ METHODS = (
 class Stage:
     """One of the three dispatches: what an invocation issues, and how it is bound."""
 
-    slots: float
+    slots: float  # of one invocation
     spills: int
     seconds: float
     bound: str
@@ -136,34 +137,28 @@ def built(source: str, defines: tuple[tuple[str, int], ...]) -> bytes:
     return spirv
 
 
-def stage(
+def candidate_stage(
     panvk: Path,
     gpu: Gpu,
     source: str,
     defines: dict[str, int],
     *,
-    trips: int,
     invocations: float,
     spans: tuple[float, float],
     traffic: float,
-    constants: tuple[int, ...] = (),
 ) -> Stage:
     """Cost of a dispatch. `spans` are the bytes from one invocation's element to the
     next one's, of loads and of stores, which a warp's cache lines follow from."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{source}.spv"
         path.write_bytes(built(source, tuple(defines.items())))
-        code = compiled_file(panvk, path, constants, gpu.name)
+        code = compiled_file(panvk, path, (), gpu.name)
     times = [1] * len(code.slots)
-    for first, last in code.loops:
-        for slot in range(first, last + 1):
-            times[slot] *= trips
     total = count(code, 0, len(code.slots) - 1, times)
-    lines = warp_lines(code_accesses(code.slots, times), spans, gpu)
     clocks = {
         "issue": total.slots / gpu.lanes,
         "SFU": sfu(total, gpu),
-        "cache": lines / gpu.warp,
+        "cache": warp_lines(accesses(code.slots), spans, gpu) / gpu.warp,
     }
     bound = max(clocks, key=lambda name: clocks[name])
     compute = clocks[bound] * invocations / gpu.cores / gpu.clock
@@ -176,92 +171,97 @@ def stage(
     )
 
 
+def used_stages(panvk: Path, gpu: Gpu, calls: Sequence[Call]) -> list[Stage]:
+    """Of kernels in use: a stage for each shader, of all its calls."""
+    stages = []
+    for shader in dict.fromkeys(call.shader for call in calls):
+        mine = [call for call in calls if call.shader == shader]
+        code = compiled(panvk, shader, mine[0].constants, gpu.name)
+        times = executions(code, convolution(mine[0]))
+        costs = [cost(panvk, call, gpu) for call in mine]
+        stages.append(
+            Stage(
+                sum(times),
+                code.spills + code.fills,
+                sum(each.seconds for each in costs),
+                costs[0].bound,
+            )
+        )
+    return stages
+
+
 def sfu(total: Count, gpu: Gpu) -> float:
     return 0 if gpu.name == "g52" else total.sfu / (gpu.lanes / 4)
 
 
-def code_accesses(
-    slots: tuple[tuple[object, ...], ...], times: list[int]
-) -> tuple[float, float]:
+def accesses(slots: tuple[tuple[Operation, ...], ...]) -> tuple[float, float]:
     """Loads and stores that an invocation issues."""
-    loads = stores = 0.0
-    for slot, number in zip(slots, times, strict=True):
-        for operation in slot:
-            name = str(getattr(operation, "name", ""))
-            if getattr(operation, "bytes", 0):
-                stores += number * name.startswith("STORE")
-                loads += number * (not name.startswith("STORE"))
-    return loads, stores
+    names = [o.name for slot in slots for o in slot if o.bytes]
+    stores = sum(name.startswith("STORE") for name in names)
+    return len(names) - stores, stores
 
 
 def warp_lines(
-    accesses: tuple[float, float], spans: tuple[float, float], gpu: Gpu
+    numbers: tuple[float, float], spans: tuple[float, float], gpu: Gpu
 ) -> float:
     """Cache lines of a warp: of those that its span covers, begun anywhere."""
     columns = min(16, gpu.warp)
     rows = gpu.warp / columns
     return sum(
         number * rows * min(columns, 1 + (columns - 1) * span / LINE)
-        for number, span in zip(accesses, spans, strict=True)
+        for number, span in zip(numbers, spans, strict=True)
     )
 
 
-def winograd(
-    panvk: Path, gpu: Gpu, method: Method, channels: int, precision: Precision
-) -> tuple[list[Stage], tuple[int, int]]:
-    """The three stages of a layer of `channels` in and out."""
+def candidate_stages(
+    panvk: Path, gpu: Gpu, channels: int, precision: Precision
+) -> list[Stage]:
+    """The three stages of a layer of `channels` in and out by F(4,3), whose products
+    are those of the kernel in use."""
+    method = METHODS[1]
     quad = 8 if precision == "fp16" else 16
     quads = channels // 4
     plane = HEIGHT * WIDTH * quads * quad
-    spread = method.tiles * method.components * quads * quad
+    spread = method.blocks * method.components * quads * quad
     half = {"FP16": 1} if precision == "fp16" else {}
-    defines = {"M": method.m, "GROUP_X": 16, "GROUP_Y": 4, **half}
-    items = {(2, "fp16"): 1, (2, "fp32"): 2, (4, "fp16"): 2, (4, "fp32"): 4}
-    parts = method.tiles * quads * items[method.m, precision]
-    inner = stage(
-        panvk,
-        gpu,
-        "winograd_input",
-        defines,
-        trips=1,
-        invocations=parts,
-        spans=(method.m * quad, quad),
-        traffic=plane + spread,
+    defines = {"GROUP_X": 16, "GROUP_Y": 4, **half}
+    parts = method.blocks * quads * (2 if half else 4)
+    multiply = gpu.family.conv1x1[0]
+    width, height = multiply.tile.coverage
+    products = Call(
+        shader=f"{multiply.name}-{precision}",
+        label="products",
+        buffers=(),
+        grid=(method.components * quads, 1, -(-method.blocks // (width * height))),
+        constants=(quads, *Epilogue().constants, quads),
+        push=(),
     )
-    outer = stage(
-        panvk,
-        gpu,
-        "winograd_output",
-        defines,
-        trips=1,
-        invocations=parts,
-        spans=(quad, method.m * quad),
-        traffic=spread + plane,
-    )
-    products = {
-        (tiles, out): stage(
+    inner, outer = (
+        candidate_stage(
             panvk,
             gpu,
-            "winograd_product",
-            {"TILES": tiles, "QUADS": out, **half},
-            trips=quads // 4,
-            invocations=method.tiles * method.components * quads / (tiles * out),
-            # Of the loads those of weights are one line; the rest is a tile's each.
-            spans=(quad * tiles / (tiles + 4 * out), quad),
-            traffic=2 * spread,
-            constants=(quads,),
+            f"winograd4_{name}",
+            defines,
+            invocations=parts,
+            spans=spans,
+            traffic=plane + spread,
         )
-        for tiles, out in PRODUCT_TILES
-    }
-    whole = {tile: each for tile, each in products.items() if not each.spills}
-    best = min(whole, key=lambda tile: whole[tile].seconds)
-    return [inner, whole[best], outer], best
+        for name, spans in (
+            ("input", (method.m * quad, quad)),
+            ("output", (quad, method.m * quad)),
+        )
+    )
+    return [inner, *used_stages(panvk, gpu, [products]), outer]
 
 
 def row(
     panvk: Path, gpu: Gpu, method: Method, channels: int, precision: Precision
 ) -> Row:
-    stages, tile = winograd(panvk, gpu, method, channels, precision)
+    if method.m == BLOCK:
+        calls = layer_calls(gpu.family, 2, channels, precision)
+        stages = used_stages(panvk, gpu, calls)
+    else:
+        stages = candidate_stages(panvk, gpu, channels, precision)
     calls = layer_calls(gpu.family, 3, channels, precision)
     direct = sum(cost(panvk, call, gpu).seconds for call in calls)
     seconds = sum(each.seconds for each in stages)
@@ -271,7 +271,6 @@ def row(
         "precision": precision,
         "channels": channels,
         "slots": ", ".join(f"{each.slots:.0f}" for each in stages),
-        "tiles × quads": f"{tile[0]}×{tile[1]}",
         "spills": sum(each.spills for each in stages),
         "of each, ms": ", ".join(f"{1e3 * each.seconds:.1f}" for each in stages),
         "bound": ", ".join(each.bound for each in stages),
@@ -363,7 +362,8 @@ def main() -> None:
         ],
         [
             "slots, ms, bound of each: transform of the input, products, transform of "
-            "the result; these shaders are candidates, not in use",
+            "the result",
+            "F(2,3) is in use on g52; F(4,3)'s transforms are candidates, not in use",
             "ms: by the cost model of docs/mali.md, not measured",
         ],
     )

@@ -85,6 +85,7 @@ class ConvKernel:
 
     source: str
     tile: RegisterTile
+    least: int = 1  # channels in and out that it takes
 
     @property
     def name(self) -> str:
@@ -95,8 +96,9 @@ class ConvKernel:
 class Family:
     """Which kernels suit a kind of device, by the convolution's shape.
 
-    The first kernel is taken; the others are what `upfrost tune` measures against it.
-    `tuned` names those that won, by `layer_key`.
+    The first kernel for whose `least` a layer has channels enough is taken; the others
+    are what `upfrost tune` measures against it. `tuned` names those that won, by
+    `layer_key`.
     """
 
     name: str
@@ -118,11 +120,18 @@ class Family:
 # workgroups of 16 × 3 cover, in the output, as many rows as those of the others.
 # CPU: wide tiles load less, and wider ones than this take seconds to compile.
 # A family's tiles have small common multiples: planes are padded to the least of them.
+# Bifrost computes slowly for the memory it has: Winograd's method (`winograd`) wins
+# there from 16 channels on, by docs/mali.md's figures; its workgroups cover what those
+# of the direct kernel do.
+_DIRECT_3X3 = (
+    ConvKernel("conv3x3", RegisterTile(1, 6, (16, 4))),
+    ConvKernel("conv3x3", RegisterTile(1, 3, (16, 4))),
+)
 MALI = Family(
     "mali",
     conv3x3=(
-        ConvKernel("conv3x3", RegisterTile(1, 6, (16, 4))),
-        ConvKernel("conv3x3", RegisterTile(1, 3, (16, 4))),
+        ConvKernel("winograd", RegisterTile(2, 2, (8, 12)), least=16),
+        *_DIRECT_3X3,
     ),
     conv1x1=(
         ConvKernel("conv1x1", RegisterTile(1, 6, (16, 4))),
@@ -155,10 +164,11 @@ CPU = Family(
     ),
     macs_per_second=2e9,
 )
-# Valhall GPUs and larger ones: the same kernels, and more work in a dispatch. The
-# smallest of them, Mali-G310 with one core, has about a tenth of the arithmetic of the
-# Mali-G610 that docs/mali.md estimates 160 GMAC/s and more for.
-VALHALL = replace(MALI, name="valhall", macs_per_second=16e9)
+# Valhall GPUs and larger ones: the same kernels but Winograd's, which lose there, and
+# more work in a dispatch. The smallest of them, Mali-G310 with one core, has about a
+# tenth of the arithmetic of the Mali-G610 that docs/mali.md estimates 160 GMAC/s and
+# more for.
+VALHALL = replace(MALI, name="valhall", conv3x3=_DIRECT_3X3, macs_per_second=16e9)
 FAMILIES = (MALI, CPU)
 
 
@@ -192,6 +202,10 @@ def _variants() -> dict[str, Variant]:
     for family in FAMILIES:
         for kernel in family.kernels:
             defines = kernel.tile.defines
+            if kernel.source == "winograd":
+                for name in ("winograd_input", "winograd_output"):
+                    shaders.append(Variant(name, name, defines))
+                continue
             shaders.append(Variant(kernel.name, kernel.source, defines))
             if kernel == family.deconv4x4:
                 continue
@@ -432,7 +446,8 @@ def pack_conv(
     """OIHW weights in the order in which the convolutions read them.
 
     [output quad][input quad][tap][input channel of the quad][output channel of the
-    quad]; channels that are not there, or of another group, have zeros.
+    quad]; channels that are not there, or of another group, have zeros. Raises
+    `GraphError` for weights that half precision cannot hold.
     """
     out_channels, group_in, rows, columns = weight.shape
     group_out = out_channels // node.groups
@@ -453,13 +468,22 @@ def pack_conv(
         packed[quad, lane // 4, :, lane % 4, channel % 4] = weight[channel].reshape(
             group_in, rows * columns
         )
-    dtype = np.float16 if precision == "fp16" else np.float32
     return PackedConv(
-        Part(Constant(packed.astype(dtype).reshape(-1).view(np.uint32))),
+        Part(rounded(node, packed, precision)),
         pack_parameters(out_channels, bias, slopes, firsts),
         in_quads,
         float(np.abs(weight).sum(axis=(1, 2, 3)).max()),
     )
+
+
+def rounded(
+    node: Conv2d, weights: npt.NDArray[np.floating], precision: Precision
+) -> Constant:
+    """Weights as elements of `precision`. Raises `GraphError` where it has none."""
+    if precision == "fp16" and np.abs(weights).max() > np.finfo(np.float16).max:
+        raise node.fail("weights are too large for fp16; use fp32")
+    dtype = np.float16 if precision == "fp16" else np.float32
+    return Constant(weights.astype(dtype).reshape(-1).view(np.uint32))
 
 
 def deconv4x4_phases(node: Conv2d, weight: Tensor) -> Tensor | None:
@@ -690,11 +714,12 @@ def conv_candidates(
     """The kernels of a family that can compute it, the usual choice first."""
     rows, columns = shape[2:]
     plain = _is_plain(node)
+    kernels = family.conv
     if plain and (rows, columns) == (3, 3):
-        return family.conv3x3
-    if plain and (rows, columns) == (1, 1) and node.padding == (0, 0, 0, 0):
-        return family.conv1x1
-    return family.conv
+        kernels = family.conv3x3
+    elif plain and (rows, columns) == (1, 1) and node.padding == (0, 0, 0, 0):
+        kernels = family.conv1x1
+    return tuple(kernel for kernel in kernels if min(shape[:2]) >= kernel.least)
 
 
 def layer_key(node: Conv2d, shape: Sequence[int]) -> str:

@@ -22,7 +22,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from upfrost import kernels
+from upfrost import kernels, winograd
 from upfrost.graph import (
     INPUT,
     Add,
@@ -46,6 +46,7 @@ from upfrost.graph import (
     Unary,
     alignment,
     infer_shapes,
+    scales,
 )
 from upfrost.kernels import Call, Epilogue, Family, Layout, Merge, Place, Precision
 
@@ -70,6 +71,7 @@ class Step:
     activation: Rectifier | Unary | None = None
     clamp: Clamp | None = None
     deconv4x4: bool = False  # and the pixel shuffle after it is a transposed one
+    winograd: bool = False  # a convolution by Winograd's method
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -108,6 +110,7 @@ class Program:
     family: Family
     precision: Precision
     unpacks: bool  # the picture's bytes to values, before the first step
+    blocks: int  # a tile begins at a multiple of so many pixels, or has other roundings
     packed: Mapping[str, kernels.PackedConv]  # by node name
     slopes: Mapping[str, kernels.Part]  # of elementwise steps, by node name
 
@@ -155,7 +158,10 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
     precision cannot hold.
     """
     tail, in_tail = _match_tail(graph)
-    steps = _fuse(graph, in_tail)
+    steps = tuple(
+        replace(step, winograd=_is_winograd(step, graph, family))
+        for step in _fuse(graph, in_tail)
+    )
     packed: dict[str, kernels.PackedConv] = {}
     slopes: dict[str, kernels.Part] = {}
     channels = infer_channels(graph)
@@ -164,16 +170,12 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
         if isinstance(step.node, Conv2d):
             weight = graph.tensors[step.node.weight]
             bias = graph.tensors[step.node.bias] if step.node.bias else None
-            if precision == "fp16" and np.abs(weight).max() > np.finfo(np.float16).max:
-                raise step.node.fail("weights are too large for fp16; use fp32")
+            pack = kernels.pack_conv
             if step.deconv4x4:
-                packed[step.node.name] = kernels.pack_deconv4x4(
-                    step.node, weight, bias, values, precision
-                )
-            else:
-                packed[step.node.name] = kernels.pack_conv(
-                    step.node, weight, bias, values, precision
-                )
+                pack = kernels.pack_deconv4x4
+            elif step.winograd:
+                pack = winograd.pack
+            packed[step.node.name] = pack(step.node, weight, bias, values, precision)
         elif _is_elementwise(step.node):
             slopes[step.node.name] = kernels.pack_parameters(
                 channels[step.output], None, values
@@ -190,8 +192,17 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
         for name, each in packed.items()
     }
     slopes = {name: parameters[name] for name in slopes}
-    unpacks = _needs_values(steps, tail, packed, precision)
-    return Program(graph, steps, tail, family, precision, unpacks, packed, slopes)
+    return Program(
+        graph,
+        steps,
+        tail,
+        family,
+        precision,
+        _needs_values(steps, tail, packed, precision),
+        _tile_blocks(steps, graph),
+        packed,
+        slopes,
+    )
 
 
 def make_plan(program: Program, height: int, width: int) -> Plan:
@@ -208,7 +219,8 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
     scratch_bytes = [
         max(sizes)
         for sizes in zip_longest(
-            *(_scratch_bytes(step, layouts) for step in program.steps), fillvalue=0
+            *(_scratch_bytes(step, program, layouts) for step in program.steps),
+            fillvalue=0,
         )
     ]
     scratch = range(first + len(value_bytes), first + len(value_bytes + scratch_bytes))
@@ -283,6 +295,27 @@ def _needs_values(
         and step.other != INPUT
         and 255 * packed[step.node.name].largest_sum < most
         for step in readers
+    )
+
+
+def _is_winograd(step: Step, graph: Graph, family: Family) -> bool:
+    if not isinstance(step.node, Conv2d) or step.deconv4x4:
+        return False
+    shape = graph.tensors[step.node.weight].shape
+    return kernels.conv_kernel(step.node, shape, family).source == "winograd"
+
+
+def _tile_blocks(steps: Sequence[Step], graph: Graph) -> int:
+    """Of which number tiles begin at multiples, so that each value by Winograd's method
+    has its blocks where that of the whole picture has them."""
+    by_axis = [scales(graph, axis) for axis in (0, 1)]
+    names = [step.node.name for step in steps if step.winograd]
+    return math.lcm(
+        *(
+            (scale[name] / winograd.BLOCK).denominator
+            for scale in by_axis
+            for name in names
+        )
     )
 
 
@@ -624,11 +657,22 @@ def _root(inside: Mapping[str, tuple[str, int]], name: str) -> tuple[str, int]:
     return name, channel
 
 
-def _scratch_bytes(step: Step, layouts: Mapping[str, Layout]) -> tuple[int, ...]:
+def _scratch_bytes(
+    step: Step, program: Program, layouts: Mapping[str, Layout]
+) -> tuple[int, ...]:
     """Bytes of the buffers that a step needs for itself."""
-    match step.node:
+    node, layout = step.node, layouts[step.output]
+    match node:
         case GlobalMean():
-            return (kernels.sums_bytes(layouts[step.output].channels),)
+            return (kernels.sums_bytes(layout.channels),)
+        case Conv2d() if step.winograd:
+            return winograd.scratch_bytes(
+                node,
+                program.graph.tensors[node.weight].shape,
+                layout,
+                program.family,
+                program.precision,
+            )
     return ()
 
 
@@ -639,8 +683,8 @@ def _step_calls(
     scratch: Sequence[int],
 ) -> Sequence[Call]:
     """The calls of a step: one; several bands of rows for a convolution that takes
-    long, for a concatenation one per piece to copy, two for a mean. `scratch` are
-    buffers for the step itself."""
+    long, and three of each by Winograd's method; for a concatenation one per piece to
+    copy, two for a mean. `scratch` are buffers for the step itself."""
     node, precision = step.node, program.precision
     target = places[step.output]
     sources = [places[name] for name in step.sources]
@@ -662,6 +706,18 @@ def _step_calls(
                 epilogue,
                 program.family,
                 precision,
+            )
+        case Conv2d() if step.winograd:
+            return winograd.conv(
+                node,
+                program.graph.tensors[node.weight].shape,
+                program.packed[node.name],
+                sources[0],
+                target,
+                epilogue,
+                program.family,
+                precision,
+                scratch,
             )
         case Conv2d():
             return kernels.conv(

@@ -192,13 +192,13 @@ class Upscaler:
                 and max(plan.buffer_bytes) <= self.device.max_buffer_bytes
             )
 
-        smallest = smallest_side(self.graph)
+        smallest = smallest_side(self.graph, self._program.blocks)
         row_bytes = width * self.graph.scale**2 * self.graph.channels
         chosen = side or min(
             largest_side(fits, height, width, smallest),
             max(smallest, BAND_BYTES // row_bytes),
         )
-        grid = tile_grid(self.graph, height, width, chosen)
+        grid = tile_grid(self.graph, height, width, chosen, self._program.blocks)
         needed = self.plan(grid).bytes
         if needs_whole_picture(self.graph) and needed > self._memory:
             raise OutOfDeviceMemoryError(
@@ -256,7 +256,8 @@ class Upscaler:
             except OutOfDeviceMemoryError as error:
                 self._loaded.clear()
                 longest = max(grid.height, grid.width)
-                side = max(longest // 2, smallest_side(self.graph))
+                smallest = smallest_side(self.graph, self._program.blocks)
+                side = max(longest // 2, smallest)
                 if side >= longest:
                     raise
                 self._tile = side

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import kp
 import numpy as np
 
-from benchmarks.mali_static import PRECISIONS, convolution, convolution_traffic
+from benchmarks.mali_static import PRECISIONS, traffic
 from benchmarks.report import Row, publish
 from upfrost.device import Bytes, Device, DeviceInfo, choose_device
 from upfrost.graph import Graph, alignment
@@ -128,11 +128,7 @@ def layer_row(
     label: str, calls: list[Call], taken: float, fma: float, copy: float
 ) -> Row:
     macs = sum(call.macs for call in calls)
-    moved = sum(
-        convolution_traffic(layer, call)
-        for call in calls
-        if (layer := convolution(call)) is not None
-    )
+    moved = sum(traffic(call) or 0 for call in calls)
     return {
         "layer": label,
         "kernel": calls[0].shader,

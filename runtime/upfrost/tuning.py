@@ -3,8 +3,9 @@
 A family's table in `kernels` names the candidates for each shape of convolution, the
 usual choice first. `measure` times them within a network; `save` keeps the winners in
 a file for each device and precision, and `tuned_family` gives the family with what is
-kept. All candidates of a precision compute the same numbers, so a result does not
-depend on what is kept; only its time does.
+kept. All candidates of a precision compute the same numbers, but for the rounding of
+`winograd`, a candidate on Bifrost alone: elsewhere only a result's time depends on what
+is kept.
 """
 
 from __future__ import annotations

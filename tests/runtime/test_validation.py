@@ -36,10 +36,13 @@ WITHOUT_FEATURE = {
 UPSCALE = """
 import sys
 import numpy as np
+from upfrost import kernels, upscaler
 from upfrost.upscaler import Upscaler
 from upfrost.graph import halo
 from upfrost.modelfile import find_model, read_model
-model, precision = sys.argv[1:]
+model, precision, *family = sys.argv[1:]
+if family:
+    upscaler.tuned_family = lambda *_: getattr(kernels, *family)
 side = 2 * max(halo(read_model(find_model(model)))) + 16
 with Upscaler(model, precision=precision, tile=side) as upscale:
     upscale(np.zeros((side + 9, side + 5, 3), np.uint8))
@@ -97,3 +100,9 @@ def test_fp32_is_clean(model: str) -> None:
 @pytest.mark.parametrize("model", sorted(bundled_models()))
 def test_fp16_is_clean_but_for_the_features(model: str) -> None:
     assert messages(UPSCALE, model, "fp16") <= WITHOUT_FEATURE
+
+
+def test_the_kernels_of_bifrost_are_clean() -> None:
+    """Which are others than those of the device at hand."""
+    assert messages(UPSCALE, "realtime-x2", "fp32", "MALI") == set()
+    assert messages(UPSCALE, "realtime-x2", "fp16", "MALI") <= WITHOUT_FEATURE

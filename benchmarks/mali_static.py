@@ -284,9 +284,11 @@ def convolution(call: Call) -> Convolution | None:
         "conv3x3_cpu": (3, 3),
         "conv1x1": (1, 1),
         "deconv4x4": (2, 2),
+        "winograd_products": (1, 1),
     }
     taps = known.get(variant.source)
-    if variant.source == "conv1x1":
+    half = "FP16" in variant.defines
+    if variant.source == "conv1x1" or (half and variant.source == "winograd_products"):
         block = 4 if in_quads % 4 == 0 else 2 if in_quads % 2 == 0 else 1
         trips = [in_quads // block]
     else:
@@ -440,10 +442,11 @@ def convolution_traffic(layer: Convolution, call: Call) -> float:
     columns = call.grid[1] * layer.group[0] * width
     rows = call.grid[2] * layer.group[1] * height
     halo = call.grid[2] * (layer.taps[0] - 1)
-    out_quads = call.grid[0] * (2 if call.constants[1] else 1)
-    # Winograd's products are of groups: constant 5 has a group's output quads.
-    is_group = VARIANTS[call.shader].source == "conv1x1" and call.constants[5:] > (0,)
-    groups = call.grid[0] // call.constants[5] if is_group else 1
+    out_quads, groups = call.grid[0], 1
+    if VARIANTS[call.shader].source == "winograd_products":
+        groups = call.grid[0] // call.constants[1]
+    elif call.constants[1]:  # adds or multiplies another value
+        out_quads *= 2
     in_quads = groups * -(-layer.in_channels // 4)
     in_bytes = in_quads * layer.element_bytes * (rows + halo)
     return float(columns * (in_bytes + quad_bytes(call) * out_quads * rows))
@@ -484,12 +487,12 @@ def layer_calls(
     shape = (channels, channels if unit is None else 3, kernel, kernel)
     padding = (kernel // 2,) * 4
     node = Conv2d(name=f"conv{kernel}", inputs=(INPUT,), weight="w", padding=padding)
-    tile = kernels.conv_kernel(node, shape, family).tile
+    tile = kernels.conv_kernel(node, shape, family, precision).tile
     target, source = (place_of(count, 1, tile.coverage) for count in shape[:2])
     weights = np.zeros(shape, np.float32)
     slopes = np.zeros(channels, np.float32)
     if by_winograd:
-        packed = winograd.pack(node, weights, None, slopes, precision)
+        packed = winograd.pack(node, weights, None, slopes, family, precision)
         scratch = 0, 0
         return winograd.conv(
             node, shape, packed, source, target, RECTIFIED, family, precision, scratch

@@ -42,8 +42,7 @@ from benchmarks.mali_static import (
     with_panvk,
 )
 from benchmarks.report import Row, publish
-from upfrost.kernels import Call, Epilogue, Precision, Variant
-from upfrost.winograd import BLOCK
+from upfrost.kernels import MALI, Call, Precision, Variant
 
 Matrix = npt.NDArray[np.float64]
 
@@ -226,14 +225,14 @@ def candidate_stages(
     half = {"FP16": 1} if precision == "fp16" else {}
     defines = {"GROUP_X": 16, "GROUP_Y": 4, **half}
     parts = method.blocks * quads * (2 if half else 4)
-    multiply = gpu.family.conv1x1[0]
-    width, height = multiply.tile.coverage
+    multiply = gpu.family.products
+    places = multiply.tile.coverage[0]
     products = Call(
         shader=f"{multiply.name}-{precision}",
         label="products",
         buffers=(),
-        grid=(method.components * quads, 1, -(-method.blocks // (width * height))),
-        constants=(quads, *Epilogue().constants, quads),
+        grid=(method.components * quads, -(-method.blocks // places), 1),
+        constants=(quads, quads),
         push=(),
     )
     inner, outer = (
@@ -257,7 +256,7 @@ def candidate_stages(
 def row(
     panvk: Path, gpu: Gpu, method: Method, channels: int, precision: Precision
 ) -> Row:
-    if method.m == BLOCK:
+    if method.m == MALI.conv3x3[0].tile.width:
         calls = layer_calls(gpu.family, 2, channels, precision)
         stages = used_stages(panvk, gpu, calls)
     else:

@@ -4,10 +4,6 @@
 // since one of four products would cost as much to add up as to compute.
 #include "conv.glsl"
 
-// Output quads of each of several groups, of which nothing but the products is wanted: the
-// components of Winograd's method. 0: a layer.
-layout(constant_id = 5) const uint GROUP_QUADS = 0;
-
 // Products of one input quad. Spelled out as often as needed, since Mesa does not unroll
 // a loop of this size.
 #define STEP \
@@ -34,8 +30,6 @@ void main()
 
     const uint block = IN_QUADS % 4 == 0 ? 4 : IN_QUADS % 2 == 0 ? 2 : 1;
     uint corner = ELEMENT(source, 0, x, y);
-    if (GROUP_QUADS != 0)
-        corner += quad / GROUP_QUADS * IN_QUADS * push.source_plane;
     uint weight = push.weights_base + quad * IN_QUADS * 4;
     for (uint input_quad = 0; input_quad < IN_QUADS; input_quad += block) {
 #ifdef FP16
@@ -58,11 +52,5 @@ void main()
 #endif
     }
 
-    PIXELS
-    {
-        if (GROUP_QUADS != 0)
-            target[ELEMENT(target, quad, x + i, y + j)] = Quad(sum[j][i]);
-        else
-            store(sum[j][i], quad, x + i, y + j);
-    }
+    PIXELS store(sum[j][i], quad, x + i, y + j);
 }

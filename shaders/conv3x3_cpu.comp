@@ -5,14 +5,14 @@
 // it has no lack of registers, but takes seconds to compile more output quads at once.
 #include "conv.glsl"
 
-#define TAP(row, column) \
+#define TAP(row) \
     { \
-        uint tap = weight + 4 * (3 * row + column); \
+        uint tap = weight + 12 * row; \
         Quad w0 = weights[tap], w1 = weights[tap + 1]; \
         Quad w2 = weights[tap + 2], w3 = weights[tap + 3]; \
         PIXELS \
         { \
-            Quad v = block[j + row][i + column]; \
+            Quad v = block[j + row][i]; \
             SUM[j][i] = SUM[j][i] + v.x * w0 + v.y * w1 + v.z * w2 + v.w * w3; \
         } \
     }
@@ -36,18 +36,20 @@ void main()
 #else
 #define SUM sum
 #endif
-        Quad block[TILE_H + 2][TILE_W + 2];
-        for (uint j = 0; j < TILE_H + 2; j++)
-            for (uint i = 0; i < TILE_W + 2; i++)
-                block[j][i] = LOAD(corner + j * push.source_stride + i);
-        TAP(0, 0) TAP(1, 0) TAP(2, 0)
-        TAP(0, 1) TAP(1, 1) TAP(2, 1)
-        TAP(0, 2) TAP(1, 2) TAP(2, 2)
+        for (uint column = 0; column < 3; column++) {
+            Quad block[TILE_H + 2][TILE_W];
+            for (uint j = 0; j < TILE_H + 2; j++)
+                for (uint i = 0; i < TILE_W; i++)
+                    block[j][i] = LOAD(corner + j * push.source_stride + i);
+            TAP(0) TAP(1) TAP(2)
+            corner++;
+            weight += 4;
+        }
 #ifdef FP16
         PIXELS sum[j][i] += vec4(part[j][i]);
 #endif
-        corner += push.source_plane;
-        weight += 36;
+        corner += push.source_plane - 3;
+        weight += 24;
     }
 
     PIXELS store(sum[j][i], quad, x + i, y + j);

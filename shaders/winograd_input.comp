@@ -1,8 +1,9 @@
 #version 450
-// Winograd's F(2×2, 3×3), before the products: each block of 4×4 pixels, two apart, as 16
-// components (Lavin and Gray 2016, arXiv:1509.09308). A component of a quad is a plane of
-// one element a block; components follow each other. One item of one block an invocation:
-// as much of a quad as leaves the block within 64 registers. Neighbours share a quad.
+// Winograd's F(m×m, 3×3), before the products: each block of (m + 2)² pixels, m apart, as
+// as many components (Lavin and Gray 2016, arXiv:1509.09308); m is TILE_W, 2 or 4. A
+// component of a quad is a plane of one element a block; components follow each other.
+// One item of one block an invocation: for m = 2 as much of a quad as leaves the block
+// within 64 registers. Neighbours share a quad.
 #include "upfrost.glsl"
 
 #ifdef FP16
@@ -22,28 +23,48 @@ layout(push_constant) uniform Push
 } push;
 layout(constant_id = 0) const uint SOURCE_QUADS = 1;
 
-Item[4] transform(Item d[4])
+#define BLOCK TILE_W
+#define SIDE (BLOCK + 2)
+
+#if BLOCK == 2
+#define COLUMNS COLUMN(0) COLUMN(1) COLUMN(2) COLUMN(3)
+#define ROWS ROW(0) ROW(1) ROW(2) ROW(3)
+Item[SIDE] transform(Item d[SIDE])
 {
-    return Item[4](d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]);
+    return Item[SIDE](d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]);
 }
+#else
+#define COLUMNS COLUMN(0) COLUMN(1) COLUMN(2) COLUMN(3) COLUMN(4) COLUMN(5)
+#define ROWS ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5)
+Item[SIDE] transform(Item d[SIDE])
+{
+    Item even = d[4] - 4.0 * d[2], odd = d[3] - 4.0 * d[1];
+    Item less = d[4] - d[2], twice = 2.0 * (d[3] - d[1]);
+    return Item[SIDE](
+        4.0 * d[0] - 5.0 * d[2] + d[4],
+        even + odd, even - odd, less + twice, less - twice,
+        4.0 * d[1] - 5.0 * d[3] + d[5]
+    );
+}
+#endif
 
 #define COLUMN(column) \
     { \
         uint element = corner + column * ITEMS; \
-        Item given[4]; \
-        for (uint i = 0; i < 4; i++) { \
+        Item given[SIDE]; \
+        for (uint i = 0; i < SIDE; i++) { \
             given[i] = source[element]; \
             element += push.source_stride * ITEMS; \
         } \
         given = transform(given); \
-        for (uint i = 0; i < 4; i++) \
+        for (uint i = 0; i < SIDE; i++) \
             block[i][column] = given[i]; \
     }
 
 #define ROW(row) \
     { \
-        Item found[4] = transform(block[row]); \
-        for (uint i = 0; i < 4; i++) { \
+        Item found[SIDE] = transform(block[row]); \
+        for (uint i = 0; i < SIDE; i++) { \
             target[place] = found[i]; \
             place += component; \
         } \
@@ -53,10 +74,10 @@ void main()
 {
     uint x = gl_GlobalInvocationID.x / ITEMS, item = gl_GlobalInvocationID.x % ITEMS;
     uint y = gl_GlobalInvocationID.y, quad = gl_WorkGroupID.z;
-    uint corner = ELEMENT(source, quad, 2 * x, 2 * y) * ITEMS + item;
+    uint corner = ELEMENT(source, quad, BLOCK * x, BLOCK * y) * ITEMS + item;
     uint place = ELEMENT(target, quad, x, y) * ITEMS + item;
     uint component = SOURCE_QUADS * push.target_plane * ITEMS;
-    Item block[4][4];
-    COLUMN(0) COLUMN(1) COLUMN(2) COLUMN(3)
-    ROW(0) ROW(1) ROW(2) ROW(3)
+    Item block[SIDE][SIDE];
+    COLUMNS
+    ROWS
 }

@@ -1,30 +1,53 @@
 #version 450
-// Winograd's F(2×2, 3×3), after the products: 16 components of a block to its 2×2 pixels,
-// and what follows a convolution. The source are the components' planes, as
-// winograd_input.comp writes its own. One block of one output quad an invocation.
+// Winograd's F(m×m, 3×3), after the products: the components of a block to its m×m
+// pixels, and what follows a convolution; m is TILE_W, 2 or 4. The source are the
+// components' planes, as winograd_input.comp writes its own. One block of one output quad
+// an invocation.
 #include "conv.glsl"
 
-// A row of components to the two pixels' shares of it.
+#define BLOCK TILE_W
+#define SIDE (BLOCK + 2)
+
+#if BLOCK == 2
+#define ROWS ROW(0) ROW(1) ROW(2) ROW(3)
+vec4[BLOCK] transform(vec4 m[SIDE])
+{
+    return vec4[BLOCK](m[0] + m[1] + m[2], m[1] - m[2] - m[3]);
+}
+#else
+#define ROWS ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5)
+vec4[BLOCK] transform(vec4 m[SIDE])
+{
+    vec4 p = m[1] + m[2], q = m[1] - m[2], r = m[3] + m[4], s = m[3] - m[4];
+    return vec4[BLOCK](
+        m[0] + p + r, q + 2.0 * s, p + 4.0 * r, q + 8.0 * s + m[5]
+    );
+}
+#endif
+
+// A row of components to the pixels' shares of it.
 #define ROW(row) \
-    vec4 row[2]; \
     { \
-        vec4 m[4]; \
-        for (uint i = 0; i < 4; i++) { \
-            m[i] = vec4(source[element]); \
+        vec4 given[SIDE]; \
+        for (uint i = 0; i < SIDE; i++) { \
+            given[i] = vec4(source[element]); \
             element += component; \
         } \
-        row[0] = m[0] + m[1] + m[2]; \
-        row[1] = m[1] - m[2] - m[3]; \
+        vec4 found[BLOCK] = transform(given); \
+        for (uint i = 0; i < BLOCK; i++) \
+            shares[i][row] = found[i]; \
     }
 
 void main()
 {
     uint x = FIRST_X, y = FIRST_Y, quad = gl_WorkGroupID.x;
-    uint element = ELEMENT(source, quad, x / 2, y / 2);
+    uint element = ELEMENT(source, quad, x / BLOCK, y / BLOCK);
     uint component = IN_QUADS * push.source_plane;
-    ROW(a) ROW(b) ROW(c) ROW(d)
-    for (uint i = 0; i < 2; i++) {
-        store(a[i] + b[i] + c[i], quad, x + i, y);
-        store(b[i] - c[i] - d[i], quad, x + i, y + 1);
+    vec4 shares[BLOCK][SIDE];
+    ROWS
+    for (uint i = 0; i < BLOCK; i++) {
+        vec4 found[BLOCK] = transform(shares[i]);
+        for (uint j = 0; j < BLOCK; j++)
+            store(found[j], quad, x + i, y + j);
     }
 }

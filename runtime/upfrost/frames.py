@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from upfrost.graph import Graph, alignment, halo
+from upfrost.tiles import Tiling
 
 Bytes = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]  # top, bottom, left, right in pixels of the frame
@@ -39,19 +39,24 @@ class Counts:
 class FrameUpscaler:
     """Upscales the frames of one video, one after the other.
 
-    `upscale` takes (H, W, 3) to (sH, sW, 3). Results are read-only: a frame that comes
-    again gets the same array.
+    `upscale` takes (H, W, 3) to (sH, sW, 3), `scale` times the size, and `tiling` is
+    what parts of a frame have to be like for it. Results are read-only: a frame that
+    comes again gets the same array.
     """
 
     def __init__(
-        self, upscale: Callable[[Bytes], Bytes], graph: Graph, height: int, width: int
+        self,
+        upscale: Callable[[Bytes], Bytes],
+        scale: int,
+        tiling: Tiling,
+        height: int,
+        width: int,
     ) -> None:
         self.counts = Counts()
         self._upscale = upscale
-        self._scale = graph.scale
+        self._scale = scale
         self._size = (height, width)
-        self._halo = halo(graph)
-        self._step = alignment(graph)
+        self._tiling = tiling
         self._of_black: Bytes | None = None
         self._box: Box | None = None  # the part that is computed
         self._needed: Box | None = None  # what the last frames would have needed
@@ -127,8 +132,8 @@ class FrameUpscaler:
         Results differ from those of black as far as the halo reaches beyond the
         picture; to compute those, another halo is needed around them.
         """
-        extent, reach = self._size[axis], self._halo[axis]
-        step = self._step
+        extent, reach = self._size[axis], self._tiling.halo[axis]
+        step = self._tiling.step
         kept_first = max(0, first - reach) // step * step
         kept_last = min(extent, -(-(last + reach) // step) * step)
         start = max(0, kept_first - reach) // step * step

@@ -36,6 +36,7 @@ MAX_NODES = 4096
 MAX_CHANNELS = 4096
 MAX_EXTENT = 64  # kernel size, stride, dilation, padding, scale factors
 MAX_SIZE = 1 << 20  # rows or columns of a value
+NO_BLOCKS: Mapping[str, int] = MappingProxyType({})
 WHOLE = 1 << 30  # beyond every edge: what looks at the whole picture needs so much
 _PIECE = 1 << 18  # weights looked at in one go
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?!\.)){0,127}")
@@ -555,31 +556,39 @@ def alignment(graph: Graph) -> int:
     )
 
 
-def required_window(graph: Graph, output: Window, axis: int) -> Window:
+def required_window(
+    graph: Graph, output: Window, axis: int, blocks: Mapping[str, int] = NO_BLOCKS
+) -> Window:
     """Rows (or columns) of the picture that rows `output` of the result depend on.
 
-    May reach over the picture's edges, where the network pads.
+    May reach over the picture's edges, where the network pads. Of the values named in
+    `blocks`, so many rows depend on what any of them does.
     """
     windows = {graph.output: output}
     for node in reversed(graph.nodes):
         if node.name not in windows:
             continue
-        needed = node.input_window(windows[node.name], axis, graph.tensors)
+        window, side = windows[node.name], blocks.get(node.name, 1)
+        window = Window(window.start // side * side, -(-window.stop // side) * side)
+        needed = node.input_window(window, axis, graph.tensors)
         for name in node.inputs:
             known = windows.get(name)
             windows[name] = needed.union(known) if known else needed
     return windows.get(INPUT, Window(0, 1))
 
 
-def halo(graph: Graph) -> tuple[int, int]:
+def halo(
+    graph: Graph, step: int | None = None, blocks: Mapping[str, int] = NO_BLOCKS
+) -> tuple[int, int]:
     """Rows and columns that a tile needs around the pixels it gives results for.
 
-    Exact for any block of pixels that begins and ends at a multiple of `alignment`.
+    Exact for any that begin and end at a multiple of `step`, by default `alignment`.
+    `blocks` as for `required_window`.
     """
-    step = alignment(graph)
+    step = step or alignment(graph)
     reach = []
     for axis in (0, 1):
-        window = required_window(graph, Window(0, step * graph.scale), axis)
+        window = required_window(graph, Window(0, step * graph.scale), axis, blocks)
         reach.append(max(0, -window.start, window.stop - step))
     return reach[0], reach[1]
 

@@ -86,6 +86,7 @@ class ConvKernel:
     source: str
     tile: RegisterTile
     least: int = 1  # channels in and out that it takes
+    precisions: tuple[Precision, ...] = ("fp32", "fp16")
 
     @property
     def name(self) -> str:
@@ -106,12 +107,19 @@ class Family:
     conv1x1: tuple[ConvKernel, ...]
     deconv4x4: ConvKernel  # transposed, stride 2 (`deconv4x4_phases`)
     conv: tuple[ConvKernel, ...]  # anything else
+    products: ConvKernel  # of Winograd's components, by elements and output quads
     macs_per_second: float  # of convolutions, the slowest member's, to be safe
     tuned: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def kernels(self) -> tuple[ConvKernel, ...]:
-        return (*self.conv3x3, *self.conv1x1, self.deconv4x4, *self.conv)
+        return (
+            *self.conv3x3,
+            *self.conv1x1,
+            self.deconv4x4,
+            *self.conv,
+            self.products,
+        )
 
 
 # Mali: a column of six pixels has the fewest instructions per product that stay within
@@ -142,12 +150,16 @@ MALI = Family(
         ConvKernel("conv", RegisterTile(1, 4, (16, 4))),
         ConvKernel("conv", RegisterTile(1, 2, (16, 4))),
     ),
+    products=ConvKernel("winograd_products", RegisterTile(6, 1, (64, 1))),
     macs_per_second=4e9,  # a sixth of what Mali-G52's arithmetic could do in fp16
 )
 CPU = Family(
     "cpu",
     conv3x3=(
-        ConvKernel("conv3x3_cpu", RegisterTile(4, 3, (8, 1))),
+        ConvKernel(
+            "winograd", RegisterTile(4, 4, (8, 1)), least=32, precisions=("fp32",)
+        ),
+        ConvKernel("conv3x3_cpu", RegisterTile(2, 6, (8, 1))),
         ConvKernel("conv3x3_cpu", RegisterTile(4, 2, (8, 1))),
         ConvKernel("conv3x3", RegisterTile(1, 6, (16, 4))),
     ),
@@ -162,6 +174,7 @@ CPU = Family(
         ConvKernel("conv", RegisterTile(4, 2, (8, 1))),
         ConvKernel("conv", RegisterTile(1, 4, (16, 4))),
     ),
+    products=ConvKernel("winograd_products", RegisterTile(8, 2, (8, 1))),
     macs_per_second=2e9,
 )
 # Valhall GPUs and larger ones: the same kernels but Winograd's, which lose there, and
@@ -198,25 +211,35 @@ def _variants() -> dict[str, Variant]:
         "band_sums",
         "mean",
     )
-    shaders = [Variant(name, name) for name in plain]
+    both: tuple[Precision, ...] = ("fp32", "fp16")
+    shaders = [(Variant(name, name), both) for name in plain]
     for family in FAMILIES:
         for kernel in family.kernels:
             defines = kernel.tile.defines
             if kernel.source == "winograd":
                 for name in ("winograd_input", "winograd_output"):
-                    shaders.append(Variant(name, name, defines))
+                    shader = Variant(f"{name}_{kernel.tile.label}", name, defines)
+                    shaders.append((shader, kernel.precisions))
                 continue
-            shaders.append(Variant(kernel.name, kernel.source, defines))
-            if kernel == family.deconv4x4:
+            shader = Variant(kernel.name, kernel.source, defines)
+            shaders.append((shader, kernel.precisions))
+            if kernel in (family.deconv4x4, family.products):
                 continue
-            reader = replace(shaders[-1], name=f"{kernel.name}_bytes")
-            shaders.append(replace(reader, defines={**defines, "BYTES": 1}))
+            reader = Variant(
+                f"{kernel.name}_bytes", kernel.source, {**defines, "BYTES": 1}
+            )
+            shaders.append((reader, kernel.precisions))
     variants = [Variant("clear", "clear")]
-    for shader in shaders:
-        variants.append(replace(shader, name=f"{shader.name}-fp32"))
-        variants.append(
-            Variant(f"{shader.name}-fp16", shader.source, {**shader.defines, "FP16": 1})
-        )
+    for shader, precisions in shaders:
+        for precision in precisions:
+            half = {"FP16": 1} if precision == "fp16" else {}
+            variants.append(
+                Variant(
+                    f"{shader.name}-{precision}",
+                    shader.source,
+                    {**shader.defines, **half},
+                )
+            )
     return {variant.name: variant for variant in variants}
 
 
@@ -599,7 +622,7 @@ def conv(
     Calls of bands of rows, none of them longer than `DISPATCH_SECONDS` by the family's
     estimate, since a driver ends what takes too long.
     """
-    kernel = conv_kernel(node, shape, family)
+    kernel = conv_kernel(node, shape, family, precision)
     return [
         _conv_band(
             node,
@@ -701,15 +724,17 @@ def reach_behind(node: Conv2d, source: Layout, target: Layout) -> int:
     return last_row * source.stride + last_column + 1 - source.plane
 
 
-def conv_kernel(node: Conv2d, shape: Sequence[int], family: Family) -> ConvKernel:
+def conv_kernel(
+    node: Conv2d, shape: Sequence[int], family: Family, precision: Precision
+) -> ConvKernel:
     """The kernel with which a family computes a convolution by weights of `shape`."""
-    candidates = conv_candidates(node, shape, family)
+    candidates = conv_candidates(node, shape, family, precision)
     wanted = family.tuned.get(layer_key(node, shape))
     return next((each for each in candidates if each.name == wanted), candidates[0])
 
 
 def conv_candidates(
-    node: Conv2d, shape: Sequence[int], family: Family
+    node: Conv2d, shape: Sequence[int], family: Family, precision: Precision
 ) -> tuple[ConvKernel, ...]:
     """The kernels of a family that can compute it, the usual choice first."""
     rows, columns = shape[2:]
@@ -719,7 +744,11 @@ def conv_candidates(
         kernels = family.conv3x3
     elif plain and (rows, columns) == (1, 1) and node.padding == (0, 0, 0, 0):
         kernels = family.conv1x1
-    return tuple(kernel for kernel in kernels if min(shape[:2]) >= kernel.least)
+    return tuple(
+        kernel
+        for kernel in kernels
+        if min(shape[:2]) >= kernel.least and precision in kernel.precisions
+    )
 
 
 def layer_key(node: Conv2d, shape: Sequence[int]) -> str:

@@ -18,6 +18,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 
 import numpy as np
@@ -46,9 +47,9 @@ from upfrost.graph import (
     Unary,
     alignment,
     infer_shapes,
-    scales,
 )
 from upfrost.kernels import Call, Epilogue, Family, Layout, Merge, Place, Precision
+from upfrost.tiles import Tiling, tiling
 
 PICTURE_IN, PICTURE_OUT = 0, 1
 Rectifier = Relu | LeakyRelu | Prelu
@@ -71,7 +72,7 @@ class Step:
     activation: Rectifier | Unary | None = None
     clamp: Clamp | None = None
     deconv4x4: bool = False  # and the pixel shuffle after it is a transposed one
-    winograd: bool = False  # a convolution by Winograd's method
+    winograd: int = 0  # of a convolution by Winograd's method: the side of its blocks
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -110,7 +111,7 @@ class Program:
     family: Family
     precision: Precision
     unpacks: bool  # the picture's bytes to values, before the first step
-    blocks: int  # a tile begins at a multiple of so many pixels, or has other roundings
+    tiling: Tiling  # of pictures, so that a tile's bits are those of the whole
     packed: Mapping[str, kernels.PackedConv]  # by node name
     slopes: Mapping[str, kernels.Part]  # of elementwise steps, by node name
 
@@ -159,7 +160,7 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
     """
     tail, in_tail = _match_tail(graph)
     steps = tuple(
-        replace(step, winograd=_is_winograd(step, graph, family))
+        replace(step, winograd=_winograd_block(step, graph, family, precision))
         for step in _fuse(graph, in_tail)
     )
     packed: dict[str, kernels.PackedConv] = {}
@@ -174,8 +175,10 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
             if step.deconv4x4:
                 pack = kernels.pack_deconv4x4
             elif step.winograd:
-                pack = winograd.pack
-            packed[step.node.name] = pack(step.node, weight, bias, values, precision)
+                pack = partial(winograd.pack, family=family)
+            packed[step.node.name] = pack(
+                step.node, weight, bias, values, precision=precision
+            )
         elif _is_elementwise(step.node):
             slopes[step.node.name] = kernels.pack_parameters(
                 channels[step.output], None, values
@@ -199,7 +202,7 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
         family,
         precision,
         _needs_values(steps, tail, packed, precision),
-        _tile_blocks(steps, graph),
+        _tiling(steps, graph),
         packed,
         slopes,
     )
@@ -298,25 +301,20 @@ def _needs_values(
     )
 
 
-def _is_winograd(step: Step, graph: Graph, family: Family) -> bool:
+def _winograd_block(
+    step: Step, graph: Graph, family: Family, precision: Precision
+) -> int:
+    """The side of its blocks by Winograd's method, 0 for other methods."""
     if not isinstance(step.node, Conv2d) or step.deconv4x4:
-        return False
+        return 0
     shape = graph.tensors[step.node.weight].shape
-    return kernels.conv_kernel(step.node, shape, family).source == "winograd"
+    kernel = kernels.conv_kernel(step.node, shape, family, precision)
+    return kernel.tile.width if kernel.source == "winograd" else 0
 
 
-def _tile_blocks(steps: Sequence[Step], graph: Graph) -> int:
-    """Of which number tiles begin at multiples, so that each value by Winograd's method
-    has its blocks where that of the whole picture has them."""
-    by_axis = [scales(graph, axis) for axis in (0, 1)]
-    names = [step.node.name for step in steps if step.winograd]
-    return math.lcm(
-        *(
-            (scale[name] / winograd.BLOCK).denominator
-            for scale in by_axis
-            for name in names
-        )
-    )
+def _tiling(steps: Sequence[Step], graph: Graph) -> Tiling:
+    blocks = {step.node.name: step.winograd for step in steps if step.winograd}
+    return tiling(graph, blocks, mixed=any(map(winograd.mixes, blocks.values())))
 
 
 def infer_channels(graph: Graph) -> dict[str, int]:
@@ -522,7 +520,9 @@ def _layouts(
                 x, y = family.deconv4x4.tile.coverage
                 coverages.append((2 * x, 2 * y))
             else:
-                kernel = kernels.conv_kernel(step.node, weight.shape, family)
+                kernel = kernels.conv_kernel(
+                    step.node, weight.shape, family, program.precision
+                )
                 coverages.append(kernel.tile.coverage)
     align_x, align_y = kernels.alignment(coverages)
     strides = {}

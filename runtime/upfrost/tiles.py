@@ -5,18 +5,21 @@ buffers and pipelines are made once. A tile is a window of the picture, its edge
 picture's wherever it touches them: the network pads there as it does for the whole
 picture. Results nearer than the halo to any other edge of a tile are not used. So the
 result is bit for bit that of the whole picture in one tile.
+
+Kernels that work in blocks of pixels round by a pixel's place in its block, some by all
+that the block reads: then tiles begin at whole blocks, and have a wider halo.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from upfrost.graph import MAX_SIZE, Graph, Window, alignment, halo
+from upfrost.graph import MAX_SIZE, NO_BLOCKS, Graph, Window, alignment, halo, scales
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -51,24 +54,49 @@ class TileGrid:
                 yield Tile(rows, columns, kept_rows, kept_columns)
 
 
-def tile_grid(
-    graph: Graph, height: int, width: int, side: int, blocks: int = 1
-) -> TileGrid:
+@dataclass(frozen=True)
+class Tiling:
+    """What tiles of a network have to be like, in pixels of the picture."""
+
+    alignment: int  # of the picture's sides
+    step: int  # a tile begins at multiples of it
+    halo: tuple[int, int]  # rows and columns
+
+
+def tiling(
+    graph: Graph, blocks: Mapping[str, int] = NO_BLOCKS, *, mixed: bool = False
+) -> Tiling:
+    """Of a network that computes the values named in `blocks` in blocks of such sides.
+
+    A pixel's rounding depends on its place in its block; with `mixed` on all that any
+    pixel of the block depends on.
+    """
+    by_axis = [scales(graph, axis) for axis in (0, 1)]
+    multiple = alignment(graph)
+    step = math.lcm(
+        multiple,
+        *(
+            (scale[name] / side).denominator
+            for scale in by_axis
+            for name, side in blocks.items()
+        ),
+    )
+    return Tiling(multiple, step, halo(graph, step, blocks if mixed else NO_BLOCKS))
+
+
+def tile_grid(tiling: Tiling, height: int, width: int, side: int) -> TileGrid:
     """Tiles of at most `side` × `side` pixels for a picture of `height` × `width`.
 
-    Both are multiples of the graph's `alignment` (see `align`). Tiles begin at
-    multiples of `blocks`, too. Raises `ValueError` where `side` leaves nothing between
-    the halos.
+    Both are multiples of the graph's `alignment` (see `align`). Raises `ValueError`
+    where `side` leaves nothing between the halos.
     """
-    if side < max(height, width) and needs_whole_picture(graph):
+    if side < max(height, width) and max(tiling.halo) > MAX_SIZE:
         raise ValueError(
-            f"{graph.name} looks at the whole picture: {width}×{height} pixels cannot "
+            f"this network looks at the whole picture: {width}×{height} pixels cannot "
             f"be cut into tiles of {side}"
         )
-    step = math.lcm(alignment(graph), blocks)
-    reach = halo(graph)
-    rows = _windows(height, side, reach[0], step)
-    columns = _windows(width, side, reach[1], step)
+    rows = _windows(height, side, tiling.halo[0], tiling.step)
+    columns = _windows(width, side, tiling.halo[1], tiling.step)
     return TileGrid(_length(rows), _length(columns), (rows, columns))
 
 
@@ -86,14 +114,14 @@ def align(picture: Bytes, graph: Graph) -> Bytes:
     return np.pad(picture, ((0, rows), (0, columns), (0, 0)), mode="edge")
 
 
-def smallest_side(graph: Graph, blocks: int = 1) -> int:
+def smallest_side(tiling: Tiling) -> int:
     """The smallest tile that gives results for a pixel far from the edges.
 
-    Of a picture of any size, in tiles that begin at multiples of `blocks`.
+    Of a picture of any size.
     """
-    step = math.lcm(alignment(graph), blocks)
-    rest = step - alignment(graph)  # at most, of the picture's extent
-    return max(2 * _round_up(reach, step) + step + rest for reach in halo(graph))
+    step = tiling.step
+    rest = step - tiling.alignment  # at most, of the picture's extent
+    return max(2 * _round_up(reach, step) + step + rest for reach in tiling.halo)
 
 
 def largest_side(

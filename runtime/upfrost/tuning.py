@@ -122,7 +122,7 @@ def measure(
         key: [
             kernel.name
             for kernel in conv_candidates(
-                node, graph.tensors[node.weight].shape, family
+                node, graph.tensors[node.weight].shape, family, precision
             )
         ]
         for key, node in layers.items()

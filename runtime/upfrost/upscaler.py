@@ -25,6 +25,7 @@ from upfrost.modelfile import find_model, read_model
 from upfrost.plan import Plan, compile_graph, make_plan
 from upfrost.tiles import (
     TileGrid,
+    Tiling,
     align,
     largest_side,
     needs_whole_picture,
@@ -192,13 +193,13 @@ class Upscaler:
                 and max(plan.buffer_bytes) <= self.device.max_buffer_bytes
             )
 
-        smallest = smallest_side(self.graph, self._program.blocks)
+        smallest = smallest_side(self.tiling)
         row_bytes = width * self.graph.scale**2 * self.graph.channels
         chosen = side or min(
             largest_side(fits, height, width, smallest),
             max(smallest, BAND_BYTES // row_bytes),
         )
-        grid = tile_grid(self.graph, height, width, chosen, self._program.blocks)
+        grid = tile_grid(self.tiling, height, width, chosen)
         needed = self.plan(grid).bytes
         if needs_whole_picture(self.graph) and needed > self._memory:
             raise OutOfDeviceMemoryError(
@@ -214,6 +215,11 @@ class Upscaler:
                 f"{self._memory / 2**20:.1f} MiB"
             )
         return grid
+
+    @property
+    def tiling(self) -> Tiling:
+        """What parts of a picture have to be like, for the bits of the whole."""
+        return self._program.tiling
 
     def plan(self, grid: TileGrid) -> Plan:
         """The calls and buffers of one of its tiles."""
@@ -256,7 +262,7 @@ class Upscaler:
             except OutOfDeviceMemoryError as error:
                 self._loaded.clear()
                 longest = max(grid.height, grid.width)
-                smallest = smallest_side(self.graph, self._program.blocks)
+                smallest = smallest_side(self.tiling)
                 side = max(longest // 2, smallest)
                 if side >= longest:
                     raise

@@ -268,7 +268,11 @@ def _upscale_frames(
         return upscale_channels(upscaler, pixels)
 
     frames = FrameUpscaler(
-        through_network, upscaler.graph, work.info.height, work.info.width
+        through_network,
+        upscaler.graph.scale,
+        upscaler.tiling,
+        work.info.height,
+        work.info.width,
     )
     progress = _Progress(work, record, status)
     writer = SegmentWriter(work.ffmpeg, job, work.encoding, work.segment_frames)

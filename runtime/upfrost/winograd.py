@@ -1,14 +1,16 @@
-"""3×3 convolutions by Winograd's method, F(2×2, 3×3), in three calls.
+"""3×3 convolutions by Winograd's method, F(2×2, 3×3) or F(4×4, 3×3), in three calls.
 
-Blocks of 2×2 pixels take 16 products of each pair of channels instead of 36: of
-components, sums of the 4×4 pixels that a block reads with sums of the weights. The
-input is transformed to components, these are multiplied by a 1×1 convolution of 16
-groups, and the products are transformed to pixels. Lavin and Gray, "Fast algorithms for
-convolutional neural networks", 2016, arXiv:1509.09308.
+A block of 2×2 pixels takes 16 products of each pair of channels instead of 36, one of
+4×4 takes 36 instead of 144: of components, sums of the pixels that a block reads with
+sums of the weights. The input is transformed to components, these are multiplied by a
+1×1 convolution of a group each, and the products are transformed to pixels. Lavin and
+Gray, "Fast algorithms for convolutional neural networks", 2016, arXiv:1509.09308.
 
-A pixel's rounding depends on its place in its block, but on no pixels other than those
-that the convolution reads. So with tiles that begin at whole blocks, its bits do not
-depend on the tile.
+A pixel's rounding depends on its place in its block. With blocks of 2×2 it depends on
+no pixels but those that the convolution reads; with blocks of 4×4 on all that the block
+reads, since what cancels leaves its rounding behind. So tiles begin at whole blocks and
+have a halo of whole blocks (`tiles.tiling`), and a pixel's bits do not depend on its
+tile.
 """
 
 from __future__ import annotations
@@ -30,11 +32,33 @@ from upfrost.kernels import (
     Part,
     Place,
     Precision,
+    RegisterTile,
 )
 
-BLOCK = 2  # pixels of its side
-COMPONENTS = (BLOCK + 2) ** 2
-_WEIGHTS = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+# By the pixels of a block's side, what makes components of weights.
+_WEIGHTS = {
+    2: np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
+    4: np.array(
+        [
+            [1 / 4, 0, 0],
+            [-1 / 6, -1 / 6, -1 / 6],
+            [-1 / 6, 1 / 6, -1 / 6],
+            [1 / 24, 1 / 12, 1 / 6],
+            [1 / 24, -1 / 12, 1 / 6],
+            [0, 0, 1],
+        ]
+    ),
+}
+
+
+def components(block: int) -> int:
+    """Of a block of `block` × `block` pixels."""
+    return (block + 2) ** 2
+
+
+def mixes(block: int) -> bool:
+    """Whether a pixel's rounding depends on all that its block reads."""
+    return block > 2
 
 
 def pack(
@@ -42,21 +66,24 @@ def pack(
     weight: Tensor,
     bias: Tensor | None,
     slopes: Tensor | None,
+    family: Family,
     precision: Precision,
 ) -> PackedConv:
-    """The transformed weights as those of 16 groups of a 1×1 convolution.
+    """The transformed weights as those of a 1×1 convolution with a group a component.
 
     [component], then as `kernels.pack_conv`; computed in double precision and rounded
-    once. Raises `GraphError` for those that half precision cannot hold.
+    once. Output quads are as many as the products' kernel wants, with zeros. Raises
+    `GraphError` for those that half precision cannot hold.
     """
+    block = _tile(node, weight.shape, family, precision).width
     out_channels, in_channels = weight.shape[:2]
-    components = _WEIGHTS @ weight.astype(np.float64) @ _WEIGHTS.T
-    out_quads, in_quads = map(kernels.quads, (out_channels, in_channels))
-    packed = np.zeros((COMPONENTS, 4 * out_quads, 4 * in_quads))
-    packed[:, :out_channels, :in_channels] = components.reshape(
-        out_channels, in_channels, COMPONENTS
+    spread = _WEIGHTS[block] @ weight.astype(np.float64) @ _WEIGHTS[block].T
+    out_quads, in_quads = _out_quads(out_channels, family), kernels.quads(in_channels)
+    packed = np.zeros((components(block), 4 * out_quads, 4 * in_quads))
+    packed[:, :out_channels, :in_channels] = spread.reshape(
+        out_channels, in_channels, components(block)
     ).transpose(2, 0, 1)
-    quads = packed.reshape(COMPONENTS, out_quads, 4, in_quads, 4)
+    quads = packed.reshape(components(block), out_quads, 4, in_quads, 4)
     return PackedConv(
         Part(kernels.rounded(node, quads.transpose(0, 1, 3, 4, 2), precision)),
         kernels.pack_parameters(out_channels, bias, slopes),
@@ -73,13 +100,11 @@ def scratch_bytes(
     precision: Precision,
 ) -> tuple[int, int]:
     """Bytes of the buffers for the components and for their products."""
-    rows = max(rows for _, rows in _bands(node, shape, layout, family))
+    tile = _tile(node, shape, family, precision)
+    rows = max(rows for _, rows in kernels.bands(family, shape, tile, layout))
     element = 8 if precision == "fp16" else 16
-    components, products = (
-        COMPONENTS * kernels.quads(channels) * _plane(rows, layout, family) * element
-        for channels in (shape[1], shape[0])
-    )
-    return components, products
+    plane = components(tile.width) * _plane(rows, layout, tile, family) * element
+    return kernels.quads(shape[1]) * plane, _out_quads(shape[0], family) * plane
 
 
 def conv(
@@ -99,9 +124,10 @@ def conv(
     `kernels.conv`'s: so many rows as the direct convolution might compute, which takes
     longer than each of the three.
     """
+    tile = _tile(node, shape, family, precision)
     return [
         call
-        for first, rows in _bands(node, shape, target.layout, family)
+        for first, rows in kernels.bands(family, shape, tile, target.layout)
         for call in _band(
             node,
             shape,
@@ -110,6 +136,7 @@ def conv(
             target.below(first),
             epilogue.below(first),
             rows,
+            tile,
             family,
             precision,
             scratch,
@@ -125,64 +152,47 @@ def _band(
     target: Place,
     epilogue: Epilogue,
     rows: int,
+    tile: RegisterTile,
     family: Family,
     precision: Precision,
     scratch: Sequence[int],
 ) -> list[Call]:
-    layout = target.layout
-    group = kernels.conv_kernel(node, shape, family).tile.group
-    columns, lines = layout.stride // BLOCK, rows // BLOCK
-    blocks = (columns // group[0], lines // group[1])
-    plane = _plane(rows, layout, family)
-    components = Layout(0, columns, plane, columns, lines, shape[1])
-    products = replace(components, channels=shape[0])
+    layout, block = target.layout, tile.width
+    columns, lines = layout.stride // block, rows // block
+    blocks = (columns // tile.group[0], lines // tile.group[1])
+    plane = _plane(rows, layout, tile, family)
+    spread = Layout(0, columns, plane, columns, lines, shape[1])
+    out_quads = _out_quads(shape[0], family)
+    products = replace(spread, channels=4 * out_quads)
     # The block of the first pixel begins where its first tap reads.
     corner = source.layout.base
     corner -= node.padding[0] * source.layout.stride + node.padding[1]
     given = replace(source.layout, base=corner)
     other = epilogue.other or target
-    in_quads, out_quads = components.quads, products.quads
     items = 1 if precision == "fp16" else 2  # of a quad, as winograd_input.comp says
-    multiply = family.conv1x1[0]
-    width = multiply.tile.coverage[0]
-    # Any shape of a plane does for products: one that the kernel covers exactly.
-    linear = replace(components, stride=width, width=width, height=plane // width)
+    multiply = family.products
+    places, quads = multiply.tile.coverage
     return [
         Call(
-            shader=f"winograd_input-{precision}",
+            shader=f"winograd_input_{tile.label}-{precision}",
             label=node.name,
             buffers=(source.buffer, scratch[0]),
-            grid=(items * blocks[0], blocks[1], in_quads),
-            constants=(in_quads,),
-            push=(*given.words, *components.words),
+            grid=(items * blocks[0], blocks[1], spread.quads),
+            constants=(spread.quads,),
+            push=(*given.words, *spread.words),
         ),
         Call(
             shader=f"{multiply.name}-{precision}",
             label=node.name,
-            buffers=(
-                *scratch,
-                packed.weights.constant,
-                packed.parameters.constant,
-                scratch[1],
-            ),
-            grid=(
-                COMPONENTS * out_quads,
-                1,
-                linear.height // multiply.tile.coverage[1],
-            ),
-            constants=(in_quads, *Epilogue().constants, out_quads),
-            push=(
-                *linear.words,
-                *linear.words,
-                0,
-                packed.weights.first,
-                packed.parameters.first,
-            ),
+            buffers=(*scratch, packed.weights.constant),
+            grid=(components(block) * out_quads // quads, plane // places, 1),
+            constants=(spread.quads, out_quads),
+            push=(plane, packed.weights.first),
             # Those that it stands for, so that speeds can be compared.
             macs=math.prod(shape) * layout.width * min(rows, layout.height),
         ),
         Call(
-            shader=f"winograd_output-{precision}",
+            shader=f"winograd_output_{tile.label}-{precision}",
             label=node.name,
             buffers=(
                 scratch[1],
@@ -191,7 +201,7 @@ def _band(
                 packed.parameters.constant,
                 other.buffer,
             ),
-            grid=(out_quads, *blocks),
+            grid=(kernels.quads(shape[0]), *blocks),
             constants=(out_quads, *epilogue.constants),
             push=(
                 *products.words,
@@ -204,15 +214,20 @@ def _band(
     ]
 
 
-def _bands(
-    node: Conv2d, shape: Sequence[int], layout: Layout, family: Family
-) -> list[tuple[int, int]]:
-    tile = kernels.conv_kernel(node, shape, family).tile
-    return kernels.bands(family, shape, tile, layout)
+def _tile(
+    node: Conv2d, shape: Sequence[int], family: Family, precision: Precision
+) -> RegisterTile:
+    """Its sides are a block's."""
+    return kernels.conv_kernel(node, shape, family, precision).tile
 
 
-def _plane(rows: int, layout: Layout, family: Family) -> int:
+def _out_quads(channels: int, family: Family) -> int:
+    step = family.products.tile.height
+    return -(-kernels.quads(channels) // step) * step
+
+
+def _plane(rows: int, layout: Layout, tile: RegisterTile, family: Family) -> int:
     """Elements of a plane of blocks, one for each block of `rows` rows, rounded up."""
-    width, height = family.conv1x1[0].tile.coverage
-    blocks = rows // BLOCK * (layout.stride // BLOCK)
-    return -(-blocks // (width * height)) * width * height
+    step = family.products.tile.coverage[0]
+    blocks = rows // tile.height * (layout.stride // tile.width)
+    return -(-blocks // step) * step

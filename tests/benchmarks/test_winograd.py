@@ -8,7 +8,7 @@ import pytest
 from benchmarks.winograd import METHODS, Method, built, errors
 
 from upfrost.device import choose_device
-from upfrost.kernels import MALI, VARIANTS, Epilogue, Precision
+from upfrost.kernels import MALI, VARIANTS, Precision
 
 pytest.importorskip("pyshaderc", reason="the shader compiler is not installed")
 
@@ -48,9 +48,9 @@ def test_the_candidates_give_a_convolution(precision: Precision) -> None:
 
     # Blocks of whole workgroups, and values with room for all that these touch.
     columns, rows = 16, 4
-    multiply = MALI.conv1x1[0]
-    across, down = multiply.tile.coverage
-    blocks = -(-columns * rows // (across * down)) * across * down
+    multiply = MALI.products
+    places = multiply.tile.coverage[0]
+    blocks = -(-columns * rows // places) * places
     stride, lines = m * columns + 4, m * rows + 4
     plane = stride * lines
     base = stride + 1
@@ -79,7 +79,6 @@ def test_the_candidates_give_a_convolution(precision: Precision) -> None:
     layout = [base, stride, plane, width, height]
     parts = quads * (2 if half else 4)
     transform = (("GROUP_X", 16), ("GROUP_Y", 4), *half.items())
-    linear = [0, across, blocks, across, blocks // across]
     weights = tensor(spread)
     for spirv, tensors, grid, constants, push in (
         (
@@ -91,10 +90,10 @@ def test_the_candidates_give_a_convolution(precision: Precision) -> None:
         ),
         (
             VARIANTS[f"{multiply.name}-{precision}"].path.read_bytes(),
-            [transformed, products, weights, weights, products],
-            (n * n * quads, 1, blocks // (across * down)),
-            [quads, *Epilogue().constants, quads],
-            [*linear, *linear, 0, 0, 0],
+            [transformed, products, weights],
+            (n * n * quads, blocks // places, 1),
+            [quads, quads],
+            [blocks, 0],
         ),
         (
             built("winograd4_output", transform),

@@ -12,6 +12,7 @@ from tests import graphs
 from upfrost import Upscaler
 from upfrost import frames as module
 from upfrost.frames import FrameUpscaler, picture_box
+from upfrost.tiles import tiling
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -49,7 +50,7 @@ def test_results_with_bars_are_bit_for_bit_those_of_the_whole_frame(
 ) -> None:
     # An odd height, which is no multiple of the network's alignment.
     frame = framed(8, 131, 96, box)
-    through = FrameUpscaler(upscaler, upscaler.graph, 131, 96)
+    through = FrameUpscaler(upscaler, upscaler.graph.scale, upscaler.tiling, 131, 96)
     np.testing.assert_array_equal(through(frame), upscaler(frame))
 
 
@@ -58,7 +59,7 @@ def test_bars_that_come_and_go_change_nothing(
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 4)
     boxes = [(30, 90, 0, 96)] * 2 + [(0, 96, 0, 96)] * 2 + [(48, 80, 10, 80)] * 10
-    through = FrameUpscaler(upscaler, upscaler.graph, 96, 96)
+    through = FrameUpscaler(upscaler, upscaler.graph.scale, upscaler.tiling, 96, 96)
     for seed, box in enumerate(boxes):
         frame = framed(seed, 96, 96, box)
         np.testing.assert_array_equal(through(frame), upscaler(frame), str(seed))
@@ -83,7 +84,7 @@ def count_calls(scale: int) -> tuple[list[tuple[int, ...]], Callable[[Bytes], By
 def test_equal_frames_are_computed_once() -> None:
     graph = graphs.plain_network(seed=1)
     calls, upscale = count_calls(graph.scale)
-    through = FrameUpscaler(upscale, graph, 20, 30)
+    through = FrameUpscaler(upscale, graph.scale, tiling(graph), 20, 30)
     one, other = framed(1, 20, 30, (0, 20, 0, 30)), framed(2, 20, 30, (0, 20, 0, 30))
     results = [through(frame.copy()) for frame in (one, one, one, other, one)]
     assert len(calls) == 3
@@ -96,7 +97,7 @@ def test_equal_frames_are_computed_once() -> None:
 def test_black_frames_are_computed_once() -> None:
     graph = graphs.plain_network(seed=1)
     calls, upscale = count_calls(graph.scale)
-    through = FrameUpscaler(upscale, graph, 20, 30)
+    through = FrameUpscaler(upscale, graph.scale, tiling(graph), 20, 30)
     black, other = framed(1, 20, 30, (0, 0, 0, 0)), framed(2, 20, 30, (0, 20, 0, 30))
     for frame in (black, other, black, other, black):
         np.testing.assert_array_equal(
@@ -108,7 +109,9 @@ def test_black_frames_are_computed_once() -> None:
 
 def test_a_result_cannot_be_changed_by_whoever_gets_it() -> None:
     graph = graphs.plain_network(seed=1)
-    through = FrameUpscaler(count_calls(graph.scale)[1], graph, 20, 30)
+    through = FrameUpscaler(
+        count_calls(graph.scale)[1], graph.scale, tiling(graph), 20, 30
+    )
     result = through(framed(2, 20, 30, (0, 20, 0, 30)))
     with pytest.raises(ValueError, match="read-only"):
         result[0, 0] = 0

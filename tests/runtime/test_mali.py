@@ -48,11 +48,8 @@ CONSTANTS: dict[str, list[tuple[int, ...]]] = {
     "gather": [(0, 16), (3, 18)],
     "conv3x3": [(quads, *end) for quads in (1, 4, 16) for end in _EPILOGUES],
     "deconv4x4": [(quads, *end) for quads in (1, 4, 16) for end in _EPILOGUES],
-    "conv1x1": [
-        *((quads, *end) for quads in (1, 6, 16) for end in _EPILOGUES),
-        # Of groups: clamp at ∓3e38, and a group's output quads.
-        *((quads, 0, 0, 0xFF61B1E6, 0x7F61B1E6, quads) for quads in (4, 5, 6, 16)),
-    ],
+    "conv1x1": [(quads, *end) for quads in (1, 6, 16) for end in _EPILOGUES],
+    "winograd_products": [(quads, quads) for quads in (4, 5, 6, 16)],
     "winograd_input": [(quads,) for quads in (4, 8, 16)],
     "winograd_output": [(quads, *end) for quads in (4, 8, 16) for end in _EPILOGUES],
     "conv": [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import graphs
-from upfrost.graph import Graph, alignment, halo
+from upfrost.graph import Graph, alignment
 from upfrost.kernels import Precision
 from upfrost.modelfile import bundled_models, read_model
-from upfrost.tiles import align, largest_side, smallest_side, tile_grid
+from upfrost.tiles import align, largest_side, smallest_side, tile_grid, tiling
 from upfrost.upscaler import BAND_BYTES, Upscaler
 
 CASES = 400
@@ -32,14 +33,15 @@ def test_every_pixel_is_kept_once_and_far_enough_from_a_seam(
 ) -> None:
     graph = graphs.random_network(seed)
     height, width = (count * alignment(graph) for count in blocks)
-    side = smallest_side(graph, multiple) + extra
-    grid = tile_grid(graph, height, width, side, multiple)
-    step = math.lcm(alignment(graph), multiple)
+    rules = tiling(graph)
+    rules = replace(rules, step=math.lcm(rules.step, multiple))
+    side = smallest_side(rules) + extra
+    grid = tile_grid(rules, height, width, side)
     for axis, extent in enumerate((height, width)):
-        reach = halo(graph)[axis]
+        reach = rules.halo[axis]
         expected = 0
         for window, kept in grid.windows[axis]:
-            assert window.start % step == kept.start % step == 0
+            assert window.start % rules.step == kept.start % rules.step == 0
             assert 0 <= window.start < window.stop <= extent
             assert window.stop - window.start == (grid.height, grid.width)[axis] <= side
             assert kept.start == expected < kept.stop
@@ -59,14 +61,14 @@ def test_the_number_of_planner_cases_is_said(
 def test_a_tile_within_the_halo_is_refused() -> None:
     graph = graphs.plain_network(seed=0, layers=4)
     with pytest.raises(ValueError, match=r"too small.*at least 11"):
-        tile_grid(graph, 100, 100, 10)
+        tile_grid(tiling(graph), 100, 100, 10)
 
 
 def test_a_network_that_looks_at_the_whole_picture_gets_no_tiles() -> None:
-    graph = graphs.imported_operations(seed=0)
-    assert len(tile_grid(graph, 100, 80, 100)) == 1
+    rules = tiling(graphs.imported_operations(seed=0))
+    assert len(tile_grid(rules, 100, 80, 100)) == 1
     with pytest.raises(ValueError, match="looks at the whole picture: 80×100 pixels"):
-        tile_grid(graph, 100, 80, 99)
+        tile_grid(rules, 100, 80, 99)
 
 
 def test_the_largest_side_is_the_last_that_fits() -> None:
@@ -115,9 +117,9 @@ def assert_seamless(
     """Tiles that are so many pixels wider than the smallest give the whole's bits."""
     picture = np.random.default_rng(5).integers(0, 256, (*size, 3), dtype=np.uint8)
     with Upscaler(graph, precision=precision) as upscale:
-        whole = upscale(picture)
+        whole, rules = upscale(picture), upscale.tiling
     for extra in wider:
-        side = smallest_side(graph) + extra
+        side = smallest_side(rules) + extra
         with Upscaler(graph, precision=precision, tile=side) as upscale:
             tiled = upscale(picture)
         assert np.array_equal(tiled, whole), f"tiles of {side}"

@@ -21,7 +21,7 @@ from upfrost.device import Device, DeviceError, LoadedPlan, OutOfDeviceMemoryErr
 from upfrost.graph import Graph
 from upfrost.modelfile import bundled_models, read_model
 from upfrost.plan import Plan
-from upfrost.tiles import smallest_side
+from upfrost.tiles import smallest_side, tiling
 from upfrost_exporter import trace_module
 
 Bytes = npt.NDArray[np.uint8]
@@ -99,7 +99,7 @@ def test_a_picture_of_another_type_or_shape_is_refused() -> None:
 def test_progress_counts_tiles() -> None:
     graph = graphs.plain_network(seed=0)
     seen: list[tuple[int, int]] = []
-    with Upscaler(graph, tile=smallest_side(graph) + 9) as upscale:
+    with Upscaler(graph, tile=smallest_side(tiling(graph)) + 9) as upscale:
         upscale(
             np.zeros((40, 30, 3), np.uint8), lambda done, of: seen.append((done, of))
         )

@@ -36,16 +36,30 @@ from upfrost.kernels import (
     DISPATCH_SECONDS,
     MALI,
     VALHALL,
+    VARIANTS,
     Family,
     Precision,
 )
 from upfrost.modelfile import find_model, read_model
 from upfrost.plan import PICTURE_IN, compile_graph, make_plan
-from upfrost.tiles import align, smallest_side
+from upfrost.tiles import align, smallest_side, tiling
 from upfrost.upscaler import Upscaler
 from upfrost_training.evaluate import evaluate_folder
 
-DIRECT = replace(MALI, conv3x3=VALHALL.conv3x3)
+# Each family that has it, from as few channels on, and without it.
+FAMILIES = {
+    family.name: replace(
+        family,
+        conv3x3=(replace(family.conv3x3[0], least=16), *family.conv3x3[1:]),
+    )
+    for family in (MALI, CPU)
+}
+DIRECT = {
+    name: replace(family, conv3x3=family.conv3x3[1:])
+    for name, family in FAMILIES.items()
+}
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+METHODS = [("mali", "fp32"), ("mali", "fp16"), ("cpu", "fp32")]
 DATA = os.environ.get("UPFROST_DATA")
 
 
@@ -56,10 +70,26 @@ def device() -> Iterator[Device]:
     device.close()
 
 
-@pytest.fixture(params=["fp32", "fp16"])
-def precision(request: pytest.FixtureRequest) -> Precision:
-    found: Precision = request.param
+@pytest.fixture(params=METHODS, ids="-".join)
+def method(request: pytest.FixtureRequest) -> tuple[str, Precision]:
+    """A family, and a precision in which it has Winograd's method."""
+    found: tuple[str, Precision] = request.param
     return found
+
+
+@pytest.fixture
+def family(method: tuple[str, Precision]) -> Family:
+    return FAMILIES[method[0]]
+
+
+@pytest.fixture
+def direct(method: tuple[str, Precision]) -> Family:
+    return DIRECT[method[0]]
+
+
+@pytest.fixture
+def precision(method: tuple[str, Precision]) -> Precision:
+    return method[1]
 
 
 def layer_graph(
@@ -92,7 +122,7 @@ def values_of(
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     plan = make_plan(compile_graph(graph, family, precision), *picture.shape[:2])
     shaders = " ".join(call.shader for call in plan.calls)
-    assert ("winograd_input" in shaders) == (family == MALI)
+    assert ("winograd_input" in shaders) == (family in FAMILIES.values())
     loaded = device.load(plan, inspect=True)
     assert loaded.allocated_bytes == plan.bytes
     for _ in range(2):  # a second run finds what the first one left
@@ -107,6 +137,7 @@ def values_of(
 @pytest.mark.parametrize(("inner", "outer"), [(16, 16), (18, 33), (40, 24)])
 def test_values_are_the_references(
     device: Device,
+    family: Family,
     precision: Precision,
     inner: int,
     outer: int,
@@ -117,7 +148,7 @@ def test_values_are_the_references(
     picture = np.random.default_rng(2).integers(0, 256, (*size, 3), dtype=np.uint8)
     planes = (picture.transpose(2, 0, 1) / 255).astype(np.float32)
     expected = reference.evaluate(graph, planes)[name]
-    found = values_of(device, graph, name, MALI, precision, picture)
+    found = values_of(device, graph, name, family, precision, picture)
     worst = np.abs(found - expected).max() / np.abs(expected).max()
     # As of the other kernels, in test_kernels.
     assert worst <= {"fp32": 1e-5, "fp16": 1e-2}[precision]
@@ -125,37 +156,50 @@ def test_values_are_the_references(
 
 @pytest.mark.parametrize("channels", [16, 32, 64])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_error_is_at_most_twice_that_of_the_direct_kernel(
-    device: Device, precision: Precision, channels: int, seed: int
+def test_the_error_is_bounded_by_that_of_the_direct_kernel(
+    device: Device,
+    family: Family,
+    direct: Family,
+    precision: Precision,
+    channels: int,
+    seed: int,
 ) -> None:
     """Root mean square, of one layer.
 
-    In half precision weights and values are rounded once in both (2^-12 of each at
-    most, in all). Here components are rounded as well: of the input, a sum of four
+    F(2,3): in half precision weights and values are rounded once in both (2^-12 of each
+    at most, in all). Here components are rounded as well: of the input, a sum of four
     values, of the weights, and the products. With a mean square error e of a rounding,
     the direct kernel has two of them and what its sums add, this method five.
+
+    F(4,3): its transforms multiply by up to 5, 8 and back by 1/24, so that roundings of
+    components that cancel stay: Lavin and Gray measure up to 20 times the direct error,
+    single precision leaves room for it.
     """
     graph, name = layer_graph(Builder(seed), channels, channels, (1, 1, 1, 1))
     picture = np.random.default_rng(seed).integers(0, 256, (41, 53, 3), dtype=np.uint8)
     planes = (picture.transpose(2, 0, 1) / 255).astype(np.float32)
     expected = reference.evaluate(graph, planes)[name].astype(float)
-    direct, mine = (
-        values_of(device, graph, name, family, precision, picture)
-        for family in (DIRECT, MALI)
+    usual, mine = (
+        values_of(device, graph, name, each, precision, picture)
+        for each in (direct, family)
     )
+    times = {2: 2, 4: 20}[family.conv3x3[0].tile.width]
     size = np.sqrt(np.mean(expected**2))
-    errors = [np.sqrt(np.mean((v - expected) ** 2)) / size for v in (direct, mine)]
-    assert errors[1] <= 2 * errors[0] <= {"fp32": 2e-6, "fp16": 4e-3}[precision]
+    errors = [np.sqrt(np.mean((v - expected) ** 2)) / size for v in (usual, mine)]
+    bound = times * {"fp32": 1e-6, "fp16": 2e-3}[precision]
+    assert errors[1] <= times * errors[0] <= bound
     # And no single value is far out: both are within this of the largest one.
-    apart = np.abs(direct - mine).max() / np.abs(expected).max()
-    assert apart <= {"fp32": 2e-6, "fp16": 4e-3}[precision]
+    apart = np.abs(usual - mine).max() / np.abs(expected).max()
+    assert apart <= bound
 
 
 @pytest.mark.parametrize(
     "order",
     ["rectify", "add", "add rectify", "rectify add", "multiply", "tanh multiply"],
 )
-def test_epilogue(device: Device, precision: Precision, order: str) -> None:
+def test_epilogue(
+    device: Device, family: Family, precision: Precision, order: str
+) -> None:
     build = Builder(seed=6)
     value = build.conv(INPUT, 3, 17, kernel=1)
     found = build.conv(value, 17, 17)
@@ -171,8 +215,9 @@ def test_epilogue(device: Device, precision: Precision, order: str) -> None:
                 found = build.prelu(found, 17)
     graph = build.graph(build.conv(found, 17, 3, kernel=1), 1)
     picture = np.random.default_rng(6).integers(0, 256, (19, 30, 3), dtype=np.uint8)
-    program = compile_graph(graph, MALI, precision)
-    assert [step.winograd for step in program.steps] == [False, True, False]
+    program = compile_graph(graph, family, precision)
+    block = family.conv3x3[0].tile.width
+    assert [step.winograd for step in program.steps] == [0, block, 0]
     loaded = device.load(make_plan(program, 19, 30), inspect=True)
     loaded.run(picture)
     planes = (picture.transpose(2, 0, 1) / 255).astype(np.float32)
@@ -194,19 +239,34 @@ def test_bifrosts_table_takes_it_from_16_channels_in_and_out_on() -> None:
         ((16, 16, 1, 1), False),
         ((16, 16, 5, 5), False),
     ):
-        for family in (MALI, VALHALL, CPU):
-            found = kernels.conv_kernel(node, shape, family).source == "winograd"
-            assert found == (wanted and family == MALI)
+        for family in (MALI, VALHALL):
+            for precision in PRECISIONS:
+                found = kernels.conv_kernel(node, shape, family, precision).source
+                assert (found == "winograd") == (wanted and family == MALI)
     strided = replace(node, stride=(2, 2))
-    assert kernels.conv_kernel(strided, (16, 16, 3, 3), MALI).source == "conv"
+    found = kernels.conv_kernel(strided, (16, 16, 3, 3), MALI, "fp16").source
+    assert found == "conv"
+
+
+def test_the_cpus_table_takes_it_from_32_channels_on_in_single_precision() -> None:
+    node = Conv2d(name="c", inputs=(INPUT,), weight="w", padding=(1, 1, 1, 1))
+    cases: list[tuple[int, Precision, bool]] = [
+        (32, "fp32", True),
+        (24, "fp32", False),
+        (32, "fp16", False),
+    ]
+    for channels, precision, wanted in cases:
+        shape = (channels, channels, 3, 3)
+        found = kernels.conv_kernel(node, shape, CPU, precision)
+        assert (found.source == "winograd") == wanted
 
 
 def test_tuning_can_turn_it_off() -> None:
     node = Conv2d(name="c", inputs=(INPUT,), weight="w", padding=(1, 1, 1, 1))
     shape = (32, 32, 3, 3)
-    direct = kernels.conv_candidates(node, shape, MALI)[1]
+    direct = kernels.conv_candidates(node, shape, MALI, "fp16")[1]
     tuned = replace(MALI, tuned={kernels.layer_key(node, shape): direct.name})
-    assert kernels.conv_kernel(node, shape, tuned) == direct
+    assert kernels.conv_kernel(node, shape, tuned, "fp16") == direct
 
 
 def test_weights_that_fp16_cannot_hold_once_transformed_are_refused() -> None:
@@ -214,7 +274,7 @@ def test_weights_that_fp16_cannot_hold_once_transformed_are_refused() -> None:
     name = graph.nodes[2].name + ".weight"
     large = np.full_like(graph.tensors[name], 40_000)
     changed = replace(graph, tensors={**graph.tensors, name: large})
-    compile_graph(changed, DIRECT, "fp16")
+    compile_graph(changed, VALHALL, "fp16")
     with pytest.raises(GraphError, match="too large for fp16"):
         compile_graph(changed, MALI, "fp16")
 
@@ -241,14 +301,14 @@ def test_tuning_measures_it_against_the_direct_kernel(
 
 
 def test_bands_of_rows_give_the_bits_of_one(
-    device: Device, precision: Precision
+    device: Device, family: Family, precision: Precision
 ) -> None:
     graph = graphs.plain_network(seed=2, channels=18, layers=3)
     picture = np.random.default_rng(2).integers(0, 256, (77, 30, 3), dtype=np.uint8)
     results = []
-    for macs_per_second in (MALI.macs_per_second, 1.0):
-        family = replace(MALI, macs_per_second=macs_per_second)
-        plan = make_plan(compile_graph(graph, family, precision), 77, 30)
+    for macs_per_second in (family.macs_per_second, 1.0):
+        slow = replace(family, macs_per_second=macs_per_second)
+        plan = make_plan(compile_graph(graph, slow, precision), 77, 30)
         loaded = device.load(plan)
         assert loaded.allocated_bytes == plan.bytes
         results.append((loaded.run(picture).copy(), len(plan.calls)))
@@ -256,22 +316,30 @@ def test_bands_of_rows_give_the_bits_of_one(
     assert np.array_equal(results[0][0], results[1][0])
 
 
-def test_no_dispatch_is_estimated_longer_than_the_bound(precision: Precision) -> None:
+def test_no_dispatch_is_estimated_longer_than_the_bound(
+    family: Family, direct: Family, precision: Precision
+) -> None:
     graph = graphs.plain_network(seed=0, channels=64, layers=3)
-    plan = make_plan(compile_graph(graph, MALI, precision), 540, 240)
-    whole = make_plan(compile_graph(graph, DIRECT, precision), 540, 240)
+    plan = make_plan(compile_graph(graph, family, precision), 540, 240)
+    whole = make_plan(compile_graph(graph, direct, precision), 540, 240)
     assert plan.longest_dispatch <= DISPATCH_SECONDS
     assert sum(c.macs for c in plan.calls) == sum(c.macs for c in whole.calls)
     for call in plan.calls:
         if call.shader.startswith("winograd"):
-            # Invocations of the largest band: a few rows, not the picture.
-            assert np.prod(call.grid) * 96 <= 64 // 4 * 540 * 240 / 4 / 5
+            # Of the largest band, not of the picture: a fifth of it is enough.
+            tile = VARIANTS[call.shader].defines
+            group = tile["GROUP_X"] * tile["GROUP_Y"]
+            if call.shader.startswith("winograd_products"):
+                group *= tile["TILE_W"] * tile["TILE_H"]  # components of blocks
+                group //= winograd.components(family.conv3x3[0].tile.width)
+            blocks = 540 * 240 / family.conv3x3[0].tile.width ** 2
+            assert np.prod(call.grid) * group <= 2 * 64 // 4 * blocks / 5
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (24, 32), (33, 41)], ids=str)
 @pytest.mark.parametrize("margin", [0, 1, 5])
 def test_no_call_reads_or_writes_behind_its_buffers(
-    precision: Precision, size: tuple[int, int], margin: int
+    family: Family, precision: Precision, size: tuple[int, int], margin: int
 ) -> None:
     """Whatever it pads, and whatever later layers want around its result."""
     build = Builder(0)
@@ -282,10 +350,11 @@ def test_no_call_reads_or_writes_behind_its_buffers(
     value = build.add(Crop, value, margins=(1, 1, 1, 1))
     around = (margin,) * 4
     value = build.conv(value, 16, 3, kernel=2 * margin + 1, padding=around)
-    family = replace(MALI, macs_per_second=3e6)
+    family = replace(family, macs_per_second=3e6)
     program = compile_graph(build.graph(value, 1), family, precision)
     plan = make_plan(program, *size)
     element = 8 if precision == "fp16" else 16
+    block = family.conv3x3[0].tile.width
     inputs = [c for c in plan.calls if c.shader.startswith("winograd_input")]
     assert len(inputs) >= 4
     for call in inputs:
@@ -293,20 +362,22 @@ def test_no_call_reads_or_writes_behind_its_buffers(
         _, columns, spread, _, rows = call.push[5:]
         (in_quads,) = call.constants
         assert base >= 0
-        last = (in_quads - 1) * plane + (2 * rows + 1) * stride + 2 * columns + 1
+        last = (in_quads - 1) * plane
+        last += (block * rows + 1) * stride + block * columns + 1
         source, target = call.buffers
         assert isinstance(source, int)
         assert isinstance(target, int)
         assert source != PICTURE_IN
         assert (base + last + 1) * element <= plan.buffer_bytes[source]
         assert rows * columns <= spread
-        needed = winograd.COMPONENTS * in_quads * spread * element
+        needed = winograd.components(block) * in_quads * spread * element
         assert needed <= plan.buffer_bytes[target]
         following = plan.calls[plan.calls.index(call) + 1]
-        groups, across, down = following.grid
+        groups, parts, _ = following.grid
         assert following.constants[0] == in_quads
-        assert across * down * 16 * 24 == spread
-        assert groups * spread * element <= plan.buffer_bytes[target + 1]
+        places, quads = family.products.tile.coverage
+        assert parts * places == spread
+        assert groups * quads * spread * element <= plan.buffer_bytes[target + 1]
 
 
 # Tiles
@@ -338,20 +409,21 @@ NETWORKS = {
 def test_tiles_give_the_bits_of_the_whole(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
+    family: Family,
     precision: Precision,
     size: tuple[int, int],
 ) -> None:
-    monkeypatch.setattr("upfrost.upscaler.tuned_family", lambda *_: MALI)
+    monkeypatch.setattr("upfrost.upscaler.tuned_family", lambda *_: family)
     graph = NETWORKS[name]
     picture = np.random.default_rng(5).integers(0, 256, (*size, 3), dtype=np.uint8)
     with Upscaler(graph, precision=precision) as upscale:
         whole = upscale(picture)
-        plan = upscale.loaded_plan
+        plan, rules = upscale.loaded_plan, upscale.tiling
         assert plan is not None
         assert "winograd_input" in " ".join(call.shader for call in plan.calls)
     height, width = align(picture, graph).shape[:2]
     for extra in (9, 12):
-        side = smallest_side(graph, 2 * graph.scale) + extra
+        side = smallest_side(rules) + extra
         with Upscaler(graph, precision=precision, tile=side) as upscale:
             tiled = upscale(picture)
             count = len(upscale.tiles(height, width, side))
@@ -359,12 +431,18 @@ def test_tiles_give_the_bits_of_the_whole(
         assert np.array_equal(tiled, whole), f"tiles of {side}"
 
 
-def test_layers_at_half_the_resolution_want_tiles_at_multiples_of_four() -> None:
-    blocks = {n: compile_graph(g, MALI, "fp16").blocks for n, g in NETWORKS.items()}
-    assert blocks["plain"] == blocks["realtime-x2"] == blocks["cascade-x4"] == 2
-    assert blocks["strided"] == 4
+def test_layers_at_half_the_resolution_want_tiles_at_multiples_of_two_blocks(
+    family: Family, precision: Precision
+) -> None:
+    side = family.conv3x3[0].tile.width
+    blocks = {
+        name: compile_graph(graph, family, precision).tiling.step
+        for name, graph in NETWORKS.items()
+    }
+    assert blocks["plain"] == blocks["realtime-x2"] == blocks["cascade-x4"] == side
+    assert blocks["strided"] == 2 * side
     for graph in NETWORKS.values():
-        assert compile_graph(graph, VALHALL, "fp16").blocks == 1
+        assert compile_graph(graph, VALHALL, "fp16").tiling == tiling(graph)
 
 
 # Whole networks
@@ -379,8 +457,7 @@ def test_half_precision_loses_next_to_nothing(
     graph = read_model(find_model(model))
     folder = Path(str(DATA), "Set5", f"x{graph.scale}")
     found = []
-    precisions: tuple[Precision, ...] = ("fp32", "fp16")
-    for family, precision in zip((CPU, MALI), precisions, strict=True):
+    for family, precision in zip((DIRECT["cpu"], MALI), PRECISIONS, strict=True):
         monkeypatch.setattr("upfrost.upscaler.tuned_family", lambda *_, f=family: f)
         with Upscaler(graph, precision=precision) as upscale:
             found.append(evaluate_folder(folder, upscale, graph.scale).psnr)

@@ -43,6 +43,7 @@ from benchmarks.mali_static import (
 )
 from benchmarks.report import Row, publish
 from upfrost.kernels import MALI, Call, Precision, Variant
+from upfrost.winograd import WEIGHTS
 
 Matrix = npt.NDArray[np.float64]
 
@@ -69,7 +70,7 @@ METHODS = (
     Method(
         2,
         np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1.0]]),
-        np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
+        WEIGHTS[2],
         np.array([[1, 1, 1, 0], [0, 1, -1, -1.0]]),
     ),
     Method(
@@ -84,16 +85,7 @@ METHODS = (
                 [0, 4, 0, -5, 0, 1.0],
             ]
         ),
-        np.array(
-            [
-                [1 / 4, 0, 0],
-                [-1 / 6, -1 / 6, -1 / 6],
-                [-1 / 6, 1 / 6, -1 / 6],
-                [1 / 24, 1 / 12, 1 / 6],
-                [1 / 24, -1 / 12, 1 / 6],
-                [0, 0, 1],
-            ]
-        ),
+        WEIGHTS[4],
         np.array(
             [
                 [1, 1, 1, 1, 1, 0],

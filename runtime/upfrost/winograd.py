@@ -36,7 +36,7 @@ from upfrost.kernels import (
 )
 
 # By the pixels of a block's side, what makes components of weights.
-_WEIGHTS = {
+WEIGHTS = {
     2: np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
     4: np.array(
         [
@@ -77,7 +77,7 @@ def pack(
     """
     block = _tile(node, weight.shape, family, precision).width
     out_channels, in_channels = weight.shape[:2]
-    spread = _WEIGHTS[block] @ weight.astype(np.float64) @ _WEIGHTS[block].T
+    spread = WEIGHTS[block] @ weight.astype(np.float64) @ WEIGHTS[block].T
     out_quads, in_quads = _out_quads(out_channels, family), kernels.quads(in_channels)
     packed = np.zeros((components(block), 4 * out_quads, 4 * in_quads))
     packed[:, :out_channels, :in_channels] = spread.reshape(

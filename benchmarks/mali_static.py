@@ -287,8 +287,8 @@ def convolution(call: Call) -> Convolution | None:
         "winograd_products": (1, 1),
     }
     taps = known.get(variant.source)
-    half = "FP16" in variant.defines
-    if variant.source == "conv1x1" or (half and variant.source == "winograd_products"):
+    is_products = variant.source == "winograd_products"
+    if variant.source == "conv1x1" or (is_products and "FP16" in variant.defines):
         block = 4 if in_quads % 4 == 0 else 2 if in_quads % 2 == 0 else 1
         trips = [in_quads // block]
     else:
@@ -297,14 +297,17 @@ def convolution(call: Call) -> Convolution | None:
         taps = call.constants[5], call.constants[6]
         block = next(n for n in (7, 5, 3, 2, 1) if taps[1] % n == 0)
         trips += [taps[0], taps[1] // block]
-    tile = (variant.defines[key] for key in ("TILE_W", "TILE_H"))
-    group = (variant.defines[key] for key in ("GROUP_X", "GROUP_Y"))
+    tile = variant.defines["TILE_W"], variant.defines["TILE_H"]
+    if is_products:
+        # Elements of an invocation are as far apart as a workgroup is wide.
+        tile = 1, math.prod(tile)
+    group = variant.defines["GROUP_X"], variant.defines["GROUP_Y"]
     return Convolution(
         call.constants[0] if of_bytes else 4 * in_quads,
         call.constants[0] if of_bytes else quad_bytes(call),
         taps,
-        (next(tile), next(tile)),
-        (next(group), next(group)),
+        tile,
+        group,
         tuple(trips),
     )
 

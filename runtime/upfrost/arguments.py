@@ -123,14 +123,7 @@ def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
     from upfrost.tiles import needs_whole_picture, smallest_side
     from upfrost.upscaler import Upscaler
 
-    if options.tile is not None and options.tile < smallest_side(graph):
-        raise UsageError(
-            f"{graph.name} looks at the whole picture: leave --tile out"
-            if needs_whole_picture(graph)
-            else f"--tile {options.tile} is too small for {graph.name}: at least "
-            f"{smallest_side(graph)} pixels are needed"
-        )
-    return Upscaler(
+    upscaler = Upscaler(
         graph,
         device=options.device,
         precision=options.precision,
@@ -138,6 +131,16 @@ def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
         memory=options.memory,
         watch=watchdog(),
     )
+    smallest = smallest_side(upscaler.tiling)
+    if options.tile is not None and options.tile < smallest:
+        upscaler.close()
+        raise UsageError(
+            f"{graph.name} looks at the whole picture: leave --tile out"
+            if needs_whole_picture(graph)
+            else f"--tile {options.tile} is too small for {graph.name}: at least "
+            f"{smallest} pixels are needed"
+        )
+    return upscaler
 
 
 def watchdog() -> Watchdog:

@@ -28,6 +28,7 @@ from upfrost import arguments, cli, streams
 from upfrost.device import DeviceInfo, DeviceLostError, OutOfDeviceMemoryError
 from upfrost.graph import Graph
 from upfrost.images import Pixels
+from upfrost.tiles import tiling
 
 UNLUCKY = 13
 
@@ -67,6 +68,7 @@ class FakeUpscaler:
         self.graph = graph
         self.precision = "fp16"
         self.device = device_info(kind)
+        self.tiling = tiling(graph)
         self._output = output
         self.loaded_plan = FakePlan(64, 48, 12345)
 

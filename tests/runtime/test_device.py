@@ -139,8 +139,8 @@ def test_what_is_no_value_in_a_buffer_cannot_be_read(device: Device) -> None:
 
 
 def test_weights_that_the_device_cannot_bind_are_refused() -> None:
-    graph = graphs.plain_network(seed=0, channels=64)
-    plan = make_plan(compile_graph(graph, CPU, "fp32"), 1, 1)
+    graph = graphs.plain_network(seed=0, channels=128)
+    plan = make_plan(compile_graph(graph, VALHALL, "fp32"), 1, 1)
     most = max(plan.buffer_bytes)
     assert plan.constant_bytes > 2 * most  # of two buffers: weights and parameters
     small = Device(replace(choose_device(), max_buffer_bytes=most))

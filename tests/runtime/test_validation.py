@@ -38,12 +38,12 @@ import sys
 import numpy as np
 from upfrost import kernels, upscaler
 from upfrost.upscaler import Upscaler
-from upfrost.graph import halo
-from upfrost.modelfile import find_model, read_model
+from upfrost.tiles import smallest_side
 model, precision, *family = sys.argv[1:]
 if family:
     upscaler.tuned_family = lambda *_: getattr(kernels, *family)
-side = 2 * max(halo(read_model(find_model(model)))) + 16
+with Upscaler(model, precision=precision) as upscale:
+    side = smallest_side(upscale.tiling)
 with Upscaler(model, precision=precision, tile=side) as upscale:
     upscale(np.zeros((side + 9, side + 5, 3), np.uint8))
 """

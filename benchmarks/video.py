@@ -47,6 +47,7 @@ from upfrost.ffmpeg import find_ffmpeg, last_error, probe, run_ffmpeg
 from upfrost.graph import Graph
 from upfrost.modelfile import find_model, read_model
 from upfrost.status import Status
+from upfrost.tiles import tiling
 from upfrost.video import VideoOptions, VideoRecord, upscale_video
 from upfrost.videocolor import conversion
 
@@ -224,6 +225,7 @@ class Pretender:
 
     def __init__(self, graph: Graph, seconds: float) -> None:
         self.graph = graph
+        self.tiling = tiling(graph)
         self.precision = "fp16"
         self.device = DeviceInfo(
             index=0,

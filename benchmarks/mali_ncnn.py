@@ -3,8 +3,8 @@
 usage: python -m benchmarks.mali_ncnn [--panvk FOLDER]
 
 ncnn computes such a layer by Winograd's F(4,3): a transform of the input, products, a
-transform of the result. Its shaders are compiled for Mali-G610 by the driver of
-mali_static, which prints what it makes of them. Where the model needs an assumption, it
+transform of the result. Its shaders are compiled by the driver of mali_static, which
+prints what it makes of them. Where the model needs an assumption, it
 is made in ncnn's favour: every access but a spill reads and writes whole cache lines,
 and no value is fetched twice. A spilled register lies in its own line for each lane.
 """
@@ -28,12 +28,19 @@ from benchmarks.mali_static import (
     Gpu,
     cost,
     layer_calls,
+    parse_bifrost,
     parse_valhall,
     with_panvk,
 )
 from benchmarks.report import Row, publish
+from upfrost.kernels import MALI
 
 QUAD = 8  # bytes of four channels in half precision
+# What the driver says of a shader: issue slots, loads and stores, spills, fills.
+STATISTICS = {
+    "g52": r"^SHADER-DB: .* (\d+) tuples,.* ([\d.]+) ldst,.* (\d+):(\d+) spills",
+    "g610": r"^SHADER-DB: .*?: (\d+) inst,.* ([\d.]+) ls,.* (\d+):(\d+) spills",
+}
 # ncnn makes its pipelines when it loads a model. What it does after that is nothing
 # here, since the driver's kernel side is a stand-in.
 _CHILD = """
@@ -62,10 +69,10 @@ sys.stdout.flush()
 
 @dataclass(frozen=True)
 class Shader:
-    """One of ncnn's shaders: dynamic issue slots and accesses of an invocation."""
+    """One of ncnn's shaders: what an invocation issues, loops as often as they run."""
 
     slots: float
-    accesses: float
+    bytes: float  # loaded and stored, but for spills and fills
     spills: int  # and fills
 
 
@@ -82,18 +89,19 @@ def ncnn_shaders(panvk: Path, channels: int, gpu: Gpu) -> list[Shader]:
             errors="replace",
             check=False,
         )
-    statistics = re.findall(
-        r"^SHADER-DB: .*?: (\d+) inst,.* ([\d.]+) ls,.* (\d+):(\d+) spills",
-        said.stderr,
-        re.M,
-    )
+    statistics = re.findall(STATISTICS[gpu.name], said.stderr, re.M)
     listings = said.stdout.split("shader: MESA_SHADER_COMPUTE")[1:]
     if len(statistics) < 6 or len(listings) != len(statistics):
         sys.exit(f"mali_ncnn: ncnn made no pipelines\n{said.stderr[-1000:]}")
     # The last six pipelines: F(4,3)'s three, then F(2,3)'s.
     return [
         shader_of(
-            listing, int(slots), float(accesses), int(spills) + int(fills), channels
+            gpu,
+            listing,
+            int(slots),
+            float(accesses),
+            int(spills) + int(fills),
+            channels,
         )
         for listing, (slots, accesses, spills, fills) in list(
             zip(listings, statistics, strict=True)
@@ -102,21 +110,32 @@ def ncnn_shaders(panvk: Path, channels: int, gpu: Gpu) -> list[Shader]:
 
 
 def shader_of(
-    listing: str, slots: int, accesses: float, spills: int, channels: int
+    gpu: Gpu, listing: str, slots: int, accesses: float, spills: int, channels: int
 ) -> Shader:
     """A shader by its statistics, and by its listing if it has a loop."""
     # The listing comes last, after the compiler's own form of the shader.
-    lines = re.findall(r"^   [A-Z][A-Z0-9_]+[. ].*$", listing, re.M)[-slots:]
-    code, loops = parse_valhall("\n".join(lines))
+    if gpu.name == "g52":
+        text = listing[listing.rindex("clause_0:") :]
+        code, loops = parse_bifrost(text)
+        # Many of its accesses there are of one half-precision number.
+        spilled = re.findall(r"(?:LOAD|STORE)\.i(\d+)[.\w]*\.tl\b", text)
+        moved = sum(o.bytes for slot in code for o in slot)
+        moved -= sum(map(int, spilled)) // 8
+    else:
+        lines = re.findall(r"^   [A-Z][A-Z0-9_]+[. ].*$", listing, re.M)[-slots:]
+        code, loops = parse_valhall("\n".join(lines))
+        moved = int(accesses - spills) * QUAD
+    if len(code) != slots:
+        raise ValueError(f"{len(code)} slots in a listing, the compiler says {slots}")
     for first, last in loops:
         inside = [operation for slot in code[first : last + 1] for operation in slot]
         macs = sum(operation.macs for operation in inside)
         if macs:
             # Four products of four channels by four a turn, that is of an input quad.
             turns = 64 * channels // 4 // macs
-            slots += (turns - 1) * len(inside)
-            accesses += (turns - 1) * sum(o.bytes > 0 for o in inside)
-    return Shader(slots, accesses, spills)
+            slots += (turns - 1) * (last + 1 - first)
+            moved += (turns - 1) * QUAD * sum(o.bytes > 0 for o in inside)
+    return Shader(slots, moved, spills)
 
 
 def ncnn_seconds(shaders: list[Shader], channels: int, gpu: Gpu) -> list[float]:
@@ -130,7 +149,7 @@ def ncnn_seconds(shaders: list[Shader], channels: int, gpu: Gpu) -> list[float]:
     traffic = [plain + spread, 2 * spread, spread + plain]
     seconds = []
     for shader, number, moved in zip(shaders, invocations, traffic, strict=True):
-        lines = (shader.accesses - shader.spills) * gpu.warp * QUAD / LINE
+        lines = shader.bytes * gpu.warp / LINE
         lines += shader.spills * gpu.warp
         clocks = max(shader.slots / gpu.lanes, lines / gpu.warp)
         compute = clocks * number / gpu.cores / gpu.clock
@@ -141,11 +160,13 @@ def ncnn_seconds(shaders: list[Shader], channels: int, gpu: Gpu) -> list[float]:
 def row(panvk: Path, channels: int, gpu: Gpu) -> Row:
     shaders = ncnn_shaders(panvk, channels, gpu)
     seconds = ncnn_seconds(shaders, channels, gpu)
-    without = [Shader(s.slots - s.spills, s.accesses - s.spills, 0) for s in shaders]
+    without = [Shader(s.slots - s.spills, s.bytes, 0) for s in shaders]
     free = ncnn_seconds(without, channels, gpu)
-    calls = layer_calls(gpu.family, 3, channels, "fp16")
+    # As the table of kernels chooses.
+    calls = layer_calls(gpu.family, 2 if gpu.family == MALI else 3, channels, "fp16")
     ours = sum(cost(panvk, call, gpu).seconds for call in calls)
     return {
+        "board": gpu.board,
         "channels": channels,
         "slots": ", ".join(f"{shader.slots:.0f}" for shader in shaders),
         "spills and fills": ", ".join(str(shader.spills) for shader in shaders),
@@ -161,11 +182,10 @@ def row(panvk: Path, channels: int, gpu: Gpu) -> Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     _, panvk = with_panvk(parser, "mali_ncnn")
-    gpu = GPUS[1]
     publish(
         "mali_ncnn",
-        f"A 3×3 layer of {WIDTH}×{HEIGHT} pixels on {gpu.board}, fp16, by cost model",
-        [row(panvk, channels, gpu) for channels in (16, 32, 64)],
+        f"A 3×3 layer of {WIDTH}×{HEIGHT} pixels, fp16, by cost model",
+        [row(panvk, channels, gpu) for gpu in GPUS for channels in (16, 32, 64)],
         [
             "slots, spills and fills, ms of each: ncnn's input transform, products and "
             "output transform",

@@ -56,7 +56,7 @@ Bytes = npt.NDArray[np.uint8]
 WARM_FRAMES = 500
 ROLES = ("upfrost", "decoder", "encoder")
 CLIP_SECONDS = 10
-OVERLAP_FRAMES = 480
+OVERLAP_FRAMES = 1440  # a minute, since each video begins and ends once
 
 
 def main() -> None:

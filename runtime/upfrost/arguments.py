@@ -120,7 +120,7 @@ def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
     Raises `UsageError` for a tile that the network cannot work with.
     """
     from upfrost.batch import UsageError
-    from upfrost.tiles import needs_whole_picture, smallest_side
+    from upfrost.tiles import smallest_side
     from upfrost.upscaler import Upscaler
 
     upscaler = Upscaler(
@@ -136,7 +136,7 @@ def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
         upscaler.close()
         raise UsageError(
             f"{graph.name} looks at the whole picture: leave --tile out"
-            if needs_whole_picture(graph)
+            if upscaler.tiling.needs_whole_picture
             else f"--tile {options.tile} is too small for {graph.name}: at least "
             f"{smallest} pixels are needed"
         )

@@ -62,6 +62,11 @@ class Tiling:
     step: int  # a tile begins at multiples of it
     halo: tuple[int, int]  # rows and columns
 
+    @property
+    def needs_whole_picture(self) -> bool:
+        """Whether no tile can do, since each result depends on every pixel."""
+        return max(self.halo) > MAX_SIZE
+
 
 def tiling(
     graph: Graph, blocks: Mapping[str, int] = NO_BLOCKS, *, mixed: bool = False
@@ -90,7 +95,7 @@ def tile_grid(tiling: Tiling, height: int, width: int, side: int) -> TileGrid:
     Both are multiples of the graph's `alignment` (see `align`). Raises `ValueError`
     where `side` leaves nothing between the halos.
     """
-    if side < max(height, width) and max(tiling.halo) > MAX_SIZE:
+    if side < max(height, width) and tiling.needs_whole_picture:
         raise ValueError(
             f"this network looks at the whole picture: {width}×{height} pixels cannot "
             f"be cut into tiles of {side}"
@@ -98,11 +103,6 @@ def tile_grid(tiling: Tiling, height: int, width: int, side: int) -> TileGrid:
     rows = _windows(height, side, tiling.halo[0], tiling.step)
     columns = _windows(width, side, tiling.halo[1], tiling.step)
     return TileGrid(_length(rows), _length(columns), (rows, columns))
-
-
-def needs_whole_picture(graph: Graph) -> bool:
-    """Whether no tile can do, since each result depends on every pixel."""
-    return max(halo(graph)) > MAX_SIZE
 
 
 def align(picture: Bytes, graph: Graph) -> Bytes:

@@ -28,7 +28,6 @@ from upfrost.tiles import (
     Tiling,
     align,
     largest_side,
-    needs_whole_picture,
     smallest_side,
     tile_grid,
 )
@@ -201,7 +200,7 @@ class Upscaler:
         )
         grid = tile_grid(self.tiling, height, width, chosen)
         needed = self.plan(grid).bytes
-        if needs_whole_picture(self.graph) and needed > self._memory:
+        if self.tiling.needs_whole_picture and needed > self._memory:
             raise OutOfDeviceMemoryError(
                 f"{self.graph.name} looks at the whole picture, so it works without "
                 f"tiles: {width}×{height} pixels need {needed / 2**20:.1f} MiB, the "

@@ -707,20 +707,8 @@ def _step_calls(
                 program.family,
                 precision,
             )
-        case Conv2d() if step.winograd:
-            return winograd.conv(
-                node,
-                program.graph.tensors[node.weight].shape,
-                program.packed[node.name],
-                sources[0],
-                target,
-                epilogue,
-                program.family,
-                precision,
-                scratch,
-            )
         case Conv2d():
-            return kernels.conv(
+            convolution = (
                 node,
                 program.graph.tensors[node.weight].shape,
                 program.packed[node.name],
@@ -729,12 +717,12 @@ def _step_calls(
                 epilogue,
                 program.family,
                 precision,
-                unit=(
-                    program.graph.value_range / 255
-                    if sources[0].buffer == PICTURE_IN
-                    else None
-                ),
             )
+            if step.winograd:
+                return winograd.conv(*convolution, scratch)
+            of_bytes = sources[0].buffer == PICTURE_IN
+            unit = program.graph.value_range / 255 if of_bytes else None
+            return kernels.conv(*convolution, unit=unit)
         case Concat():
             return _gathers(node, sources, target, precision)
         case PixelShuffle():

@@ -9,7 +9,7 @@ help:
 	@echo "make gstreamer  set up the GStreamer element upfrostscale"
 	@echo "make test     set up, lint, check types, run every test"
 	@echo "make lint     ruff and mypy alone"
-	@echo "make shaders  compile shaders/ to runtime/upfrost/spirv/"
+	@echo "make shaders  compile shaders/ to runtime/upfrost/gpu/spirv/"
 	@echo "make clean    remove what these made, .venv and demo/ included"
 
 demo:

@@ -19,10 +19,10 @@ from pathlib import Path
 from benchmarks.report import Row, publish
 from benchmarks.streaming import Clip, parse_clip, run
 from upfrost import Upscaler
-from upfrost.evaluate import upscale_lossless
-from upfrost.ffmpeg import find_ffmpeg, has_errors, run_ffmpeg
-from upfrost.graph import macs_per_output_pixel
-from upfrost.vmaf import measure_video
+from upfrost.metrics.evaluate import upscale_lossless
+from upfrost.metrics.vmaf import measure_video
+from upfrost.network.graph import macs_per_output_pixel
+from upfrost.video.ffmpeg import find_ffmpeg, has_errors, run_ffmpeg
 
 SIZE = (640, 360)
 _TAGS = "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"

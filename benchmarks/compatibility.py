@@ -27,19 +27,21 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import report
-from upfrost import __version__, reference
-from upfrost.device import OutOfDeviceMemoryError, choose_device
-from upfrost.graph import (
+from upfrost import __version__
+from upfrost.arrays import Bytes
+from upfrost.gpu.device import OutOfDeviceMemoryError, choose_device
+from upfrost.gpu.kernels import FAMILIES, Precision
+from upfrost.gpu.plan import compile_graph
+from upfrost.gpu.upscaler import Upscaler
+from upfrost.image.images import read_picture
+from upfrost.network import reference
+from upfrost.network.graph import (
     Conv2d,
     Graph,
     GraphError,
     macs_per_output_pixel,
     parameter_count,
 )
-from upfrost.images import read_picture
-from upfrost.kernels import FAMILIES, Precision
-from upfrost.plan import compile_graph
-from upfrost.upscaler import Upscaler
 from upfrost_exporter.builder import ExportError
 from upfrost_exporter.check import Report
 
@@ -52,7 +54,6 @@ PSNR_SIZE = (96, 64)  # fp16 is slow where a CPU computes it
 MEMORY = 1 << 30
 LONG = 20.0  # seconds; what takes longer is run once
 
-Bytes = npt.NDArray[np.uint8]
 Known = dict[str, Any]
 
 

@@ -33,7 +33,7 @@ from benchmarks.mali_static import (
     with_panvk,
 )
 from benchmarks.report import Row, publish
-from upfrost.kernels import MALI
+from upfrost.gpu.kernels import MALI
 
 QUAD = 8  # bytes of four channels in half precision
 # What the driver says of a shader: issue slots, loads and stores, spills, fills.

@@ -26,9 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.report import Row, publish
-from upfrost import kernels, winograd
-from upfrost.graph import INPUT, Conv2d
-from upfrost.kernels import (
+from upfrost.gpu import kernels, winograd
+from upfrost.gpu.kernels import (
     MALI,
     VALHALL,
     VARIANTS,
@@ -39,8 +38,9 @@ from upfrost.kernels import (
     Place,
     Precision,
 )
-from upfrost.modelfile import bundled_models, find_model, read_model
-from upfrost.plan import compile_graph, make_plan
+from upfrost.gpu.plan import compile_graph, make_plan
+from upfrost.network.graph import INPUT, Conv2d
+from upfrost.network.modelfile import bundled_models, find_model, read_model
 
 HEIGHT, WIDTH = 540, 960
 LINE = 64  # bytes of a cache line

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from upfrost.graph import (
+from upfrost.network.graph import (
     INPUT,
     Add,
     Clamp,

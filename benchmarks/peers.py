@@ -34,10 +34,11 @@ from PIL import Image
 
 from benchmarks.ncnn_writer import write_ncnn
 from benchmarks.report import Row, publish
-from benchmarks.runtimes import REFERENCE, RUNTIMES, Bytes, Measurement
+from benchmarks.runtimes import REFERENCE, RUNTIMES, Measurement
 from benchmarks.scaling import make_picture
-from upfrost.graph import Graph
-from upfrost.modelfile import find_model, read_model, write_model
+from upfrost.arrays import Bytes
+from upfrost.network.graph import Graph
+from upfrost.network.modelfile import find_model, read_model, write_model
 from upfrost_exporter.ncnn_frontend import read_ncnn
 from upfrost_exporter.onnx_backend import write_onnx
 

@@ -4,8 +4,8 @@ usage: python -m benchmarks.quality --data FOLDER [--models NAME ...] [--write]
 
 FOLDER holds pairs as Set5/x2/001_HR.png and 001_LR.png, Set14/x4/… Everything goes
 through the Vulkan path. Y-PSNR and SSIM follow the field's convention, as described in
-`upfrost.quality`; VMAF is that of each picture as a video of one frame. With --write,
-the figures are put into the metadata of the models, and into docs/models.md.
+`upfrost.metrics.quality`; VMAF is that of each picture as a video of one frame. With
+--write, the figures are put into the metadata of the models, and into docs/models.md.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from PIL import Image
 
 from benchmarks.report import RESULTS, Row, publish
 from upfrost import Upscaler
-from upfrost.evaluate import enlarged_pairs
-from upfrost.ffmpeg import find_ffmpeg
-from upfrost.graph import macs_per_output_pixel, parameter_count
-from upfrost.modelfile import bundled_models, read_model, write_model
-from upfrost.quality import METRICS, rounded, y_psnr, y_ssim
-from upfrost.vmaf import measure_video
+from upfrost.metrics.evaluate import enlarged_pairs
+from upfrost.metrics.quality import y_psnr, y_ssim
+from upfrost.metrics.vmaf import measure_video
+from upfrost.network.graph import macs_per_output_pixel, parameter_count
+from upfrost.network.modelfile import bundled_models, read_model, write_model
+from upfrost.network.modelinfo import METRICS, rounded
+from upfrost.video.ffmpeg import find_ffmpeg
 
 SETS = ("Set5", "Set14")
 PAGE = Path(__file__).parent.parent / "docs" / "models.md"

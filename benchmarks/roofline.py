@@ -31,12 +31,13 @@ import numpy as np
 
 from benchmarks.mali_static import PRECISIONS, traffic
 from benchmarks.report import Row, publish
-from upfrost.device import Bytes, Device, DeviceInfo, choose_device
-from upfrost.graph import Graph, alignment
-from upfrost.kernels import Call, Precision
-from upfrost.modelfile import bundled_models, find_model, read_model
-from upfrost.plan import compile_graph, make_plan
-from upfrost.upscaler import Upscaler
+from upfrost.arrays import Bytes
+from upfrost.gpu.device import Device, DeviceInfo, choose_device
+from upfrost.gpu.kernels import Call, Precision
+from upfrost.gpu.plan import compile_graph, make_plan
+from upfrost.gpu.upscaler import Upscaler
+from upfrost.network.graph import Graph, alignment
+from upfrost.network.modelfile import bundled_models, find_model, read_model
 
 # 16 vectors of four, so that none waits for its own last sum; weights that a compiler
 # cannot fold, since they come from memory.

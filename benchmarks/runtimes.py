@@ -23,7 +23,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
+from upfrost.arrays import Bytes
+
 Run = Callable[[Bytes], Bytes]
 
 MOST_PICTURES = 50
@@ -108,7 +109,7 @@ def pytorch(task: Task) -> tuple[Run, str]:
     import torch
     from tests.torch_graph import TorchGraph
 
-    from upfrost.modelfile import read_model
+    from upfrost.network.modelfile import read_model
 
     torch.set_num_threads(task.threads)
     module = TorchGraph(read_model(task.folder / "model.upf")).eval()

@@ -29,7 +29,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from benchmarks.report import RESULTS, Row, publish
-from upfrost.modelfile import find_model, read_model
+from upfrost.network.modelfile import find_model, read_model
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "bee.png"
 MEGAPIXELS = [0.25, 0.5, 1, 2, 4, 8, 16, 32]  # of the result
@@ -47,7 +47,7 @@ def upscale(
 ) -> tuple[dict[str, Any], int]:
     """One run of the command: what `--json` says, and peak resident bytes."""
     reading, writing = os.pipe()
-    command = [sys.executable, "-m", "upfrost.cli", "upscale", str(source)]
+    command = [sys.executable, "-m", "upfrost.cli.main", "upscale", str(source)]
     command += ["-o", str(target), "--json", "--quiet", "--overwrite", *arguments]
     child = os.posix_spawn(
         command[0],

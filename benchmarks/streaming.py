@@ -27,10 +27,10 @@ import numpy as np
 
 from benchmarks.report import RESULTS, publish
 from upfrost import Upscaler
-from upfrost.chart import line_chart
-from upfrost.evaluate import upscale_lossless
-from upfrost.ffmpeg import find_ffmpeg, has_errors, last_error, probe, run_ffmpeg
-from upfrost.vmaf import measure_video
+from upfrost.metrics.chart import line_chart
+from upfrost.metrics.evaluate import upscale_lossless
+from upfrost.metrics.vmaf import measure_video
+from upfrost.video.ffmpeg import find_ffmpeg, has_errors, last_error, probe, run_ffmpeg
 
 ENCODERS = {"x264": "libx264", "x265": "libx265"}
 FULL_CRF = (26, 30, 34, 38, 42, 46)

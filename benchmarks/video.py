@@ -36,22 +36,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.report import RESULTS, Row, publish
-from upfrost.chart import line_chart
-from upfrost.device import DeviceInfo
-from upfrost.encode import CODECS, encoder_arguments
-from upfrost.ffmpeg import find_ffmpeg, last_error, probe, run_ffmpeg
-from upfrost.graph import Graph
-from upfrost.modelfile import find_model, read_model
+from upfrost.arrays import Bytes
+from upfrost.gpu.device import DeviceInfo
+from upfrost.gpu.tiles import tiling
+from upfrost.metrics.chart import line_chart
+from upfrost.network.graph import Graph
+from upfrost.network.modelfile import find_model, read_model
 from upfrost.status import Status
-from upfrost.tiles import tiling
-from upfrost.video import VideoOptions, VideoRecord, upscale_video
-from upfrost.videocolor import conversion
-
-Bytes = npt.NDArray[np.uint8]
+from upfrost.video.color import conversion
+from upfrost.video.encode import CODECS, encoder_arguments
+from upfrost.video.ffmpeg import find_ffmpeg, last_error, probe, run_ffmpeg
+from upfrost.video.upscale import VideoOptions, VideoRecord, upscale_video
 
 WARM_FRAMES = 500
 ROLES = ("upfrost", "decoder", "encoder")
@@ -113,7 +111,7 @@ def measure_memory(folder: Path, frames: int, size: str, model: str) -> None:
         *("-pix_fmt", "yuv420p", "-c:v", "libx264", clip),
     )
     command = [
-        *(sys.executable, "-m", "upfrost.cli", "video", str(clip), str(target)),
+        *(sys.executable, "-m", "upfrost.cli.main", "video", str(clip), str(target)),
         *("--model", model, "--json", "--quiet"),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -405,7 +403,13 @@ def compare_frames(folder: Path, clip: Path, model: str) -> None:
 
 
 def _upfrost(*arguments: str | Path) -> None:
-    command = [sys.executable, "-m", "upfrost.cli", *map(str, arguments), "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "upfrost.cli.main",
+        *map(str, arguments),
+        "--quiet",
+    ]
     subprocess.run(command, check=True)
 
 

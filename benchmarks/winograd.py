@@ -42,8 +42,8 @@ from benchmarks.mali_static import (
     with_panvk,
 )
 from benchmarks.report import Row, publish
-from upfrost.kernels import MALI, Call, Precision, Variant
-from upfrost.winograd import WEIGHTS
+from upfrost.gpu.kernels import MALI, Call, Precision, Variant
+from upfrost.gpu.winograd import WEIGHTS
 
 Matrix = npt.NDArray[np.float64]
 

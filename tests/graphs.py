@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from upfrost.graph import (
+from upfrost.network.graph import (
     INPUT,
     Add,
     Clamp,

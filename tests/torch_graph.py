@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from upfrost.graph import (
+from upfrost.network.graph import (
     INPUT,
     Add,
     Clamp,

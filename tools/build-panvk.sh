@@ -106,6 +106,6 @@ cat >"$target/panfrost_icd.json" <<JSON
 JSON
 echo "$version" >"$target/VERSION"
 
-shader=$here/../runtime/upfrost/spirv/conv3x3_1x6-fp32.spv
+shader=$here/../runtime/upfrost/gpu/spirv/conv3x3_1x6-fp32.spv
 "$target/mali-stats" "$shader" g610 || fail "the driver was built and compiles nothing"
 echo "Mesa $version is in $target; use it with: export UPFROST_PANVK=$target"

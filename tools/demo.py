@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from upfrost.device import DeviceError
-from upfrost.graph import GraphError
-from upfrost.modelfile import ModelFileError
-from upfrost.upscaler import Upscaler
+from upfrost.gpu.device import DeviceError
+from upfrost.gpu.upscaler import Upscaler
+from upfrost.network.graph import GraphError
+from upfrost.network.modelfile import ModelFileError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from upfrost.graph import (
+from upfrost.errors import UpfrostError
+from upfrost.network.graph import (
     INPUT,
     Conv2d,
     Graph,
@@ -31,7 +32,7 @@ Numbers = npt.NDArray[np.floating[Any]]
 EXAMPLE_HEIGHT, EXAMPLE_WIDTH = 48, 64
 
 
-class ExportError(ValueError):
+class ExportError(UpfrostError, ValueError):
     """A network that cannot be carried; says what is in the way and what to do."""
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from upfrost import reference
-from upfrost.graph import Graph, alignment
-from upfrost.reference import Array
+from upfrost.network import reference
+from upfrost.network.graph import Graph, alignment
+from upfrost.network.reference import Array
 from upfrost_exporter.builder import ExportError
 
 TOLERANCE = 1e-4

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from upfrost import arguments
-from upfrost.graph import (
+from upfrost.cli import arguments
+from upfrost.network.graph import (
     MAX_SIZE,
     Conv2d,
     Graph,
@@ -21,7 +21,12 @@ from upfrost.graph import (
     parameter_count,
     receptive_field,
 )
-from upfrost.modelfile import ModelFileError, find_model, read_model, write_model
+from upfrost.network.modelfile import (
+    ModelFileError,
+    find_model,
+    read_model,
+    write_model,
+)
 from upfrost_exporter import passes
 from upfrost_exporter.builder import ExportError
 
@@ -198,8 +203,8 @@ def _describe(graph: Graph) -> Iterator[tuple[str, str]]:
 
 def _no_kernel(graph: Graph) -> str | None:
     """Why no device can run the graph, or None."""
-    from upfrost.kernels import FAMILIES
-    from upfrost.plan import compile_graph
+    from upfrost.gpu.kernels import FAMILIES
+    from upfrost.gpu.plan import compile_graph
 
     try:
         # All families know the same operations.
@@ -211,9 +216,10 @@ def _no_kernel(graph: Graph) -> str | None:
 
 def _check_on_device(graph: Graph, options: argparse.Namespace) -> str:
     """Compare the device's bytes with the reference's. Raises `ExportError`."""
-    from upfrost import device, reference
-    from upfrost.images import PictureError, read_picture
-    from upfrost.upscaler import Upscaler
+    from upfrost.gpu import device
+    from upfrost.gpu.upscaler import Upscaler
+    from upfrost.image.images import PictureError, read_picture
+    from upfrost.network import reference
 
     path: Path = options.check
     try:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from upfrost.graph import Conv2d, Crop, GraphError, PixelShuffle
+from upfrost.network.graph import Conv2d, Crop, GraphError, PixelShuffle
 from upfrost_exporter.builder import GraphBuilder, Numbers
 
 _Pair = tuple[int, int]

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from upfrost.graph import MAX_NODES
+from upfrost.network.graph import MAX_NODES
 from upfrost_exporter.builder import ExportError
 
 Floats = npt.NDArray[np.float32]

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from upfrost import __version__
-from upfrost.graph import INPUT, Graph, GraphError, Pad, Shape
-from upfrost.reference import Array
+from upfrost.network.graph import INPUT, Graph, GraphError, Pad, Shape
+from upfrost.network.reference import Array
 from upfrost_exporter import passes
 from upfrost_exporter.builder import ExportError, GraphBuilder, unique_name
 from upfrost_exporter.check import Report, verify

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from upfrost import graph as ops
-from upfrost.graph import MAX_CHANNELS, MAX_EXTENT, Shape
+from upfrost.network import graph as ops
+from upfrost.network.graph import MAX_CHANNELS, MAX_EXTENT, Shape
 from upfrost_exporter import lowering
 from upfrost_exporter.builder import GraphBuilder, Numbers
 from upfrost_exporter.ncnn_file import Floats, Layer, Weights

@@ -17,8 +17,8 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from onnx.numpy_helper import from_array
 
 from upfrost import __version__
-from upfrost import graph as ops
-from upfrost.graph import INPUT, Graph, Node
+from upfrost.network import graph as ops
+from upfrost.network.graph import INPUT, Graph, Node
 from upfrost_exporter.builder import ExportError, unique_name
 
 # The oldest that has all operations in this form, so that old runtimes read the file.

@@ -21,8 +21,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from upfrost import __version__
-from upfrost.graph import INPUT, MAX_NODES, Graph, GraphError
-from upfrost.reference import Array
+from upfrost.network.graph import INPUT, MAX_NODES, Graph, GraphError
+from upfrost.network.reference import Array
 from upfrost_exporter import passes
 from upfrost_exporter.builder import (
     EXAMPLE_HEIGHT,

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper
 
-from upfrost import graph as ops
-from upfrost.graph import MAX_EXTENT, GraphError, Shape
+from upfrost.network import graph as ops
+from upfrost.network.graph import MAX_EXTENT, GraphError, Shape
 from upfrost_exporter import lowering
 from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from upfrost.graph import Graph
+from upfrost.network.graph import Graph
 from upfrost_exporter.builder import (
     EXAMPLE_HEIGHT,
     EXAMPLE_WIDTH,

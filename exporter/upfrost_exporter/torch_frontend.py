@@ -22,9 +22,9 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from upfrost import __version__
-from upfrost.graph import INPUT, Graph, GraphError
-from upfrost.modelfile import write_model
-from upfrost.reference import Array
+from upfrost.network.graph import INPUT, Graph, GraphError
+from upfrost.network.modelfile import write_model
+from upfrost.network.reference import Array
 from upfrost_exporter import passes
 from upfrost_exporter.builder import (
     EXAMPLE_HEIGHT,

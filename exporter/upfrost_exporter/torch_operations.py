@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
-from upfrost import graph as ops
-from upfrost.graph import MAX_EXTENT, GraphError
+from upfrost.network import graph as ops
+from upfrost.network.graph import MAX_EXTENT, GraphError
 from upfrost_exporter import lowering
 from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
 

@@ -20,7 +20,7 @@ from benchmarks.mali_static import (
     parse_valhall,
 )
 
-from upfrost.kernels import FAMILIES, VARIANTS, Precision
+from upfrost.gpu.kernels import FAMILIES, VARIANTS, Precision
 
 VALHALL = """
    IADD_IMM.i32 r5, 0x0, #0x0

@@ -9,9 +9,9 @@ import pytest
 from benchmarks.ncnn_writer import write_ncnn
 
 from tests import graphs
-from upfrost import reference
-from upfrost.graph import Graph
-from upfrost.modelfile import bundled_models, read_model
+from upfrost.network import reference
+from upfrost.network.graph import Graph
+from upfrost.network.modelfile import bundled_models, read_model
 from upfrost_exporter.ncnn_frontend import read_ncnn
 
 

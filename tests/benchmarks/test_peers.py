@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.peers import PeerError, Record, compare, table, verdict
-from benchmarks.runtimes import Bytes, Measurement
+from benchmarks.runtimes import Measurement
 
 from benchmarks import peers
 from tests import graphs
+from upfrost.arrays import Bytes
 
 
 def record(runtime: str, seconds: list[float], psnr: float = 70.0) -> Record:

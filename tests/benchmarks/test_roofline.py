@@ -8,7 +8,7 @@ import pytest
 from benchmarks.report import Row
 
 from benchmarks import roofline
-from upfrost.modelfile import find_model, read_model
+from upfrost.network.modelfile import find_model, read_model
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from benchmarks.winograd import METHODS, Method, built, errors
 
-from upfrost.device import choose_device
-from upfrost.kernels import MALI, VARIANTS, Precision
+from upfrost.gpu.device import choose_device
+from upfrost.gpu.kernels import MALI, VARIANTS, Precision
 
 pytest.importorskip("pyshaderc", reason="the shader compiler is not installed")
 

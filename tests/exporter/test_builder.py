@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from upfrost.graph import Relu, check_name
+from upfrost.network.graph import Relu, check_name
 from upfrost_exporter.builder import ExportError, GraphBuilder, store, unique_name
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.graphs import every_operation, plain_network
-from upfrost import reference
-from upfrost.reference import Array
+from upfrost.network import reference
+from upfrost.network.reference import Array
 from upfrost_exporter.builder import ExportError
 from upfrost_exporter.check import TOLERANCE, verify
 

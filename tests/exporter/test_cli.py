@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from tests.graphs import Builder, imported_operations, plain_network
-from upfrost.graph import INPUT
-from upfrost.modelfile import read_model, write_model
+from upfrost.network.graph import INPUT
+from upfrost.network.modelfile import read_model, write_model
 from upfrost_exporter.cli import add_export
 from upfrost_exporter.onnx_backend import write_onnx
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from tests.exporter.networks import Operations
-from upfrost import reference
-from upfrost.device import Device, choose_device
-from upfrost.graph import Graph
-from upfrost.kernels import CPU, MALI, Family, Precision
-from upfrost.plan import compile_graph, make_plan
+from upfrost.gpu.device import Device, choose_device
+from upfrost.gpu.kernels import CPU, MALI, Family, Precision
+from upfrost.gpu.plan import compile_graph, make_plan
+from upfrost.network import reference
+from upfrost.network.graph import Graph
 from upfrost_exporter import trace_module
 from upfrost_exporter.spandrel_frontend import import_spandrel, settle
 

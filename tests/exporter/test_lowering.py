@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from upfrost import reference
-from upfrost.graph import INPUT, GraphError
-from upfrost.reference import Array
+from upfrost.network import reference
+from upfrost.network.graph import INPUT, GraphError
+from upfrost.network.reference import Array
 from upfrost_exporter import lowering
 from upfrost_exporter.builder import GraphBuilder
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from upfrost.graph import Pad, macs_per_output_pixel, parameter_count
+from upfrost.network.graph import Pad, macs_per_output_pixel, parameter_count
 from upfrost_exporter import ExportError
 from upfrost_exporter.ncnn_frontend import read_ncnn
 from upfrost_exporter.onnx_backend import write_onnx

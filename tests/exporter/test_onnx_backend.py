@@ -21,9 +21,9 @@ from tests.graphs import (
     plain_network,
     random_network,
 )
-from upfrost import reference
-from upfrost.graph import INPUT, OPERATIONS, Graph, Node, Relu, Unary, alignment
-from upfrost.modelfile import bundled_models, find_model, read_model
+from upfrost.network import reference
+from upfrost.network.graph import INPUT, OPERATIONS, Graph, Node, Relu, Unary, alignment
+from upfrost.network.modelfile import bundled_models, find_model, read_model
 from upfrost_exporter import onnx_backend, trace_module
 from upfrost_exporter.builder import ExportError
 from upfrost_exporter.onnx_backend import to_onnx, write_onnx

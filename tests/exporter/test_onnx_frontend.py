@@ -23,8 +23,8 @@ from tests.graphs import (
     plain_network,
     random_network,
 )
-from upfrost import reference
-from upfrost.graph import Graph
+from upfrost.network import reference
+from upfrost.network.graph import Graph
 from upfrost_exporter import ExportError, passes
 from upfrost_exporter.onnx_backend import to_onnx, write_onnx
 from upfrost_exporter.onnx_frontend import read_onnx

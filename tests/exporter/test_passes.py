@@ -12,8 +12,8 @@ from tests.graphs import (
     plain_network,
     random_network,
 )
-from upfrost import reference
-from upfrost.graph import (
+from upfrost.network import reference
+from upfrost.network.graph import (
     INPUT,
     Clamp,
     Concat,

@@ -23,9 +23,9 @@ from tests.exporter.networks import (
     Spellings,
 )
 from tests.graphs import assert_same_graph
-from upfrost import reference
-from upfrost.graph import Graph, alignment, parameter_count
-from upfrost.modelfile import read_model
+from upfrost.network import reference
+from upfrost.network.graph import Graph, alignment, parameter_count
+from upfrost.network.modelfile import read_model
 from upfrost_exporter import ExportError, export_module, trace_module
 
 # Of the largest value: PyTorch's own rounding over a few layers in float32.

@@ -18,16 +18,15 @@ from torch import nn
 
 from tests.exporter import test_ncnn_frontend as ncnn_models
 from tests.exporter import test_onnx_frontend as onnx_models
-from upfrost.device import Device, choose_device
-from upfrost.graph import Graph
-from upfrost.kernels import CPU, MALI, Family, Precision
-from upfrost.plan import compile_graph, make_plan
+from upfrost.gpu.device import Device, choose_device
+from upfrost.gpu.kernels import CPU, MALI, Family, Precision
+from upfrost.gpu.plan import compile_graph, make_plan
+from upfrost.network.graph import Graph
 from upfrost_exporter import trace_module
 from upfrost_exporter.ncnn_frontend import read_ncnn
 from upfrost_exporter.onnx_frontend import read_onnx
 
 Array = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
 # Kernel, stride, padding.
 KINDS = {"k2s2": (2, 2, 0), "k4s2": (4, 2, 1), "k3s1": (3, 1, 1)}
 INNER, OUTER = 6, 7

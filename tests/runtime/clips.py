@@ -8,16 +8,14 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from tests import graphs
 from tests.runtime.fakes import FakeUpscaler
-from upfrost.ffmpeg import find_ffmpeg, parse_frame, parse_time_base, run_ffmpeg
+from upfrost.arrays import Bytes
 from upfrost.status import Status
-from upfrost.video import VideoOptions, VideoRecord, upscale_video
-
-Bytes = npt.NDArray[np.uint8]
+from upfrost.video.ffmpeg import find_ffmpeg, parse_frame, parse_time_base, run_ffmpeg
+from upfrost.video.upscale import VideoOptions, VideoRecord, upscale_video
 
 # The one that is tested, and the one that makes clips and looks at results.
 FFMPEG = find_ffmpeg()

@@ -24,11 +24,13 @@ from typing import Literal, Self
 
 import numpy as np
 
-from upfrost import arguments, cli, streams
-from upfrost.device import DeviceInfo, DeviceLostError, OutOfDeviceMemoryError
-from upfrost.graph import Graph
-from upfrost.images import Pixels
-from upfrost.tiles import tiling
+from upfrost.arrays import Bytes
+from upfrost.cli import arguments
+from upfrost.cli import main as cli
+from upfrost.gpu.device import DeviceInfo, DeviceLostError, OutOfDeviceMemoryError
+from upfrost.gpu.tiles import tiling
+from upfrost.image import streams
+from upfrost.network.graph import Graph
 
 UNLUCKY = 13
 
@@ -73,8 +75,8 @@ class FakeUpscaler:
         self.loaded_plan = FakePlan(64, 48, 12345)
 
     def __call__(
-        self, picture: Pixels, progress: Callable[[int, int], None] | None = None
-    ) -> Pixels:
+        self, picture: Bytes, progress: Callable[[int, int], None] | None = None
+    ) -> Bytes:
         assert picture.shape[2] == self.graph.channels
         tiles = int(os.environ.get("FAKE_TILES", "1"))
         seconds = float(os.environ.get("FAKE_SECONDS", "0"))
@@ -94,8 +96,8 @@ class FakeUpscaler:
         self,
         height: int,
         width: int,
-        read: Callable[[int, int], Pixels],
-        write: Callable[[Pixels], None],
+        read: Callable[[int, int], Bytes],
+        write: Callable[[Bytes], None],
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Bands of 40 rows, read with 3 rows above and below, as a halo would be."""
@@ -126,7 +128,7 @@ class FakeUpscaler:
         if fault == "memory":
             raise OutOfDeviceMemoryError("the smallest tile does not fit")
         if fault == "less":
-            logging.getLogger("upfrost.upscaler").warning("going on with less")
+            logging.getLogger("upfrost.gpu.upscaler").warning("going on with less")
         if fault == "bug":
             raise RuntimeError("this\nis a bug")
         if fault == "folder" and self._output is not None:
@@ -136,7 +138,7 @@ class FakeUpscaler:
             hashlib.pbkdf2_hmac("sha256", b"", b"", (1 << 31) - 1)
 
 
-def picture(height: int = 6, width: int = 9, first: int = 200) -> Pixels:
+def picture(height: int = 6, width: int = 9, first: int = 200) -> Bytes:
     """Any picture: `first` is its first value."""
     rgb = np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
     rgb[0, 0, 0] = first

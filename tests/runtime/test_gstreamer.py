@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.runtime.clips import GRAPH, Bytes, make_clip
+from tests.runtime.clips import GRAPH, make_clip
 from upfrost import Upscaler
-from upfrost.modelfile import write_model
+from upfrost.arrays import Bytes
+from upfrost.network.modelfile import write_model
 
 ROOT = Path(__file__).parents[2]
 SETUP = Path(os.environ.get("UPFROST_GSTREAMER", ROOT / ".venv-gstreamer"))

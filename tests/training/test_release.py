@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from upfrost import reference
-from upfrost.modelfile import bundled_models, read_model
+from upfrost.network import reference
+from upfrost.network.modelfile import bundled_models, read_model
 from upfrost_training import loop
 from upfrost_training.config import Config, TrainSettings, read_config
 from upfrost_training.release import release

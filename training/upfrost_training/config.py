@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from upfrost.errors import UpfrostError
 from upfrost_training.adversary import AdversarySettings
 from upfrost_training.data import BICUBIC
 from upfrost_training.degradations import Degradation, check_degradations
@@ -12,7 +13,7 @@ from upfrost_training.degradations import Degradation, check_degradations
 T = TypeVar("T")
 
 
-class ConfigError(ValueError):
+class ConfigError(UpfrostError, ValueError):
     """A configuration file that cannot be used, with what to change."""
 
 

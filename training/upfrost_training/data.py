@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from upfrost.errors import UpfrostError
 from upfrost_training.degradations import (
     Degradation,
     Frames,
@@ -28,7 +29,7 @@ BICUBIC = (Degradation("bicubic"),)
 LUMA = np.array((0.299, 0.587, 0.114), dtype=np.float32)
 
 
-class DataError(ValueError):
+class DataError(UpfrostError, ValueError):
     """Training or evaluation data that is missing or not what it should be."""
 
 

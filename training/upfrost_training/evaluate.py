@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from upfrost.quality import luma, y_psnr, y_ssim
+from upfrost.metrics.quality import luma, y_psnr, y_ssim
 from upfrost_training.data import DataError, read_rgb
 from upfrost_training.resize import Picture, imresize
 

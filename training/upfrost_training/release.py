@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from upfrost import Upscaler
-from upfrost.quality import rounded
+from upfrost.network.modelinfo import rounded
 from upfrost_exporter import export_module
 from upfrost_training.config import Config
 from upfrost_training.data import find_folder

@@ -86,7 +86,7 @@ class UpfrostScale(GstBase.BaseTransform):  # type: ignore[misc]
         """The model's factor; 0 when there is no model."""
         if self._graph is None and self._error is None:
             try:
-                from upfrost.modelfile import find_model, read_model
+                from upfrost.network.modelfile import find_model, read_model
 
                 self._graph = read_model(find_model(self.model))
                 if self._graph.channels != 3:

@@ -1,0 +1,1 @@
+"""The command `upfrost`: arguments in, lines and exit codes out."""

@@ -1,0 +1,195 @@
+"""What commands have in common: shared arguments, and the upscaler they ask for."""
+
+from __future__ import annotations
+
+import argparse
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+if TYPE_CHECKING:
+    from upfrost.gpu.upscaler import Upscaler
+    from upfrost.gpu.watchdog import Watchdog
+    from upfrost.network.graph import Graph
+    from upfrost.status import Status
+
+    # What `add_subparsers` returns; argparse has no public name for it.
+    Commands: TypeAlias = "argparse._SubParsersAction[Any]"
+
+
+PICTURE_MODEL = "realtime-x2"
+# The same network, trained on what video encoders leave (docs/models.md).
+VIDEO_MODEL = "video-x2"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"upfrost: {message} (see '{self.prog} --help')\n")
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    summary: str,
+    description: str,
+    epilog: str | None = None,
+) -> argparse.ArgumentParser:
+    """A new command's parser; texts keep their lines."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    return parser
+
+
+def add_model_argument(
+    parser: argparse.ArgumentParser, default: str | None, said: str = "%(default)s"
+) -> None:
+    """The model; `said` is what the help says of the default."""
+    parser.add_argument(
+        "-m",
+        "--model",
+        default=default,
+        help=f"a name from 'upfrost models' or a .upf file (default: {said})",
+    )
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Device, precision, tile and memory, for every command that upscales."""
+    add_device_choice(parser)
+    parser.add_argument(
+        "--tile",
+        type=_tile,
+        default=None,
+        metavar="N|auto",
+        help="largest side of a tile in pixels (default: auto, what memory allows)",
+    )
+    add_memory_argument(parser)
+
+
+def add_device_choice(parser: argparse.ArgumentParser) -> None:
+    """Device and precision."""
+    add_device_argument(parser)
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp16", "fp32"),
+        default="auto",
+        help="of values on the device (default: auto, fp16 on a GPU)",
+    )
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        metavar="N|NAME",
+        help="a number or part of a name from 'upfrost devices' (default: the best)",
+    )
+
+
+def add_memory_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--memory",
+        type=_megabytes,
+        metavar="MB",
+        help="device memory to use (default: a share of what there is)",
+    )
+
+
+def add_ffmpeg_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ffmpeg", metavar="FILE", help="the ffmpeg to call")
+
+
+def add_report_arguments(
+    parser: argparse.ArgumentParser, on_stdout: str = "results on stdout"
+) -> None:
+    """--json and --quiet; `on_stdout` says what the first prints."""
+    parser.add_argument("--json", action="store_true", help=on_stdout)
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="no progress, only what is wrong"
+    )
+
+
+def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
+    """The upscaler that the arguments of `add_device_arguments` ask for.
+
+    Raises `UsageError` for a tile that the network cannot work with.
+    """
+    from upfrost.errors import UsageError
+    from upfrost.gpu.tiles import smallest_side
+    from upfrost.gpu.upscaler import Upscaler
+
+    upscaler = Upscaler(
+        graph,
+        device=options.device,
+        precision=options.precision,
+        tile=options.tile,
+        memory=options.memory,
+        watch=watchdog(),
+    )
+    smallest = smallest_side(upscaler.tiling)
+    if options.tile is not None and options.tile < smallest:
+        upscaler.close()
+        raise UsageError(
+            f"{graph.name} looks at the whole picture: leave --tile out"
+            if upscaler.tiling.needs_whole_picture
+            else f"--tile {options.tile} is too small for {graph.name}: at least "
+            f"{smallest} pixels are needed"
+        )
+    return upscaler
+
+
+def watchdog() -> Watchdog:
+    """Ends the command, with one line, when the device never answers."""
+    from upfrost.gpu.watchdog import Watchdog
+
+    return Watchdog(
+        "upfrost: the device does not answer; nothing more was written. "
+        "The kernel's log (dmesg) may say why"
+    )
+
+
+def warn_of_cpu(
+    upscaler: Upscaler, options: argparse.Namespace, status: Status
+) -> None:
+    """Whoever meant a GPU must not wonder why it is slow."""
+    if not upscaler.device.is_gpu and options.device is None:
+        status.warn(
+            f"upfrost: no GPU, this runs on the CPU ({upscaler.device.name}) "
+            "and is slow; 'upfrost devices' says what to do"
+        )
+
+
+def positive(text: str) -> int:
+    """A whole number, 1 or more."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a positive number, found {text!r}")
+    return int(text)
+
+
+def time(text: str) -> Fraction:
+    """Seconds of ``90``, ``1:30.5`` or ``0:01:30``."""
+    try:
+        total = Fraction(0)
+        for part in text.split(":"):
+            value = Fraction(part)
+            if value < 0 or "/" in part:
+                raise ValueError
+            total = total * 60 + value
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a time such as 90 or 1:30.5, found {text!r}"
+        ) from None
+    return total
+
+
+def _megabytes(text: str) -> int:
+    return positive(text) * 1_000_000
+
+
+def _tile(text: str) -> int | None:
+    return None if text == "auto" else positive(text)

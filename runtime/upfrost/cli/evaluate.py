@@ -1,0 +1,134 @@
+"""The command `upfrost eval`: its arguments, and what it prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from upfrost.cli import arguments
+
+if TYPE_CHECKING:
+    from upfrost.cli.arguments import Commands
+
+HELP = """\
+Measure how good a model is, beside nearest, bilinear, bicubic and Lanczos."""
+
+EPILOG = """\
+examples:
+  upfrost eval realtime-x2 Set5/x2/ Set14/x2/
+  upfrost eval realtime-x2 clip.mp4 --plot vmaf.svg
+
+what is measured:
+  A folder holds pairs, 001_HR.png and 001_LR.png: Y-PSNR and SSIM of what the
+  small one becomes, by the super-resolution field's convention (BT.601 luma, a
+  border of `scale` pixels left out).
+  A video is the original: its first frames are made small by bicubic and large
+  again. VMAF, PSNR of luma and SSIM come from ffmpeg's libvmaf, for each frame
+  (--json, --plot) and as means.
+"""
+
+
+def add_eval(commands: Commands) -> None:
+    """Add the command's parser."""
+    parser = arguments.add_command(
+        commands, "eval", "measure how good a model is", HELP, EPILOG
+    )
+    parser.add_argument("model", metavar="MODEL", help="a name or a .upf file")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="IN", help="folders of pairs, and videos"
+    )
+    parser.add_argument(
+        "--frames",
+        type=arguments.positive,
+        default=48,
+        metavar="N",
+        help="of each video (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--start",
+        type=arguments.time,
+        default=Fraction(0),
+        metavar="T",
+        help="where in each video to begin: 90, 1:30.5",
+    )
+    parser.add_argument(
+        "--plot", metavar="FILE", help="an SVG of VMAF over the video's frames"
+    )
+    arguments.add_device_arguments(parser)
+    arguments.add_ffmpeg_argument(parser)
+    parser.add_argument("--json", action="store_true", help="the same as one array")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from upfrost.errors import UsageError
+    from upfrost.metrics import evaluate
+    from upfrost.metrics.chart import line_chart
+    from upfrost.metrics.vmaf import VideoQuality
+    from upfrost.network import modelfile
+    from upfrost.status import Status
+    from upfrost.text import printable
+    from upfrost.video.ffmpeg import find_ffmpeg
+
+    paths = [Path(name) for name in options.inputs]
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{printable(path)}: No such file or directory")
+    videos = [path for path in paths if not path.is_dir()]
+    if options.plot and len(videos) != 1:
+        raise UsageError("--plot draws one video; name one")
+    graph = modelfile.read_model(modelfile.find_model(options.model))
+    results: list[dict[str, object]] = []
+    with arguments.open_upscaler(graph, options) as upscaler:
+        arguments.warn_of_cpu(upscaler, options, Status(sys.stderr))
+        for path in paths:
+            if path.is_dir():
+                pairs = evaluate.evaluate_pairs(path, upscaler)
+                means: Mapping[str, Mapping[str, float]] = {
+                    way: {"psnr": found.psnr, "ssim": found.ssim}
+                    for way, found in pairs.items()
+                }
+                frames: Mapping[str, object] = {}
+            else:
+                measured: Mapping[str, VideoQuality] = evaluate.evaluate_video(
+                    find_ffmpeg(options.ffmpeg),
+                    path,
+                    upscaler,
+                    start=options.start,
+                    frames=options.frames,
+                )
+                means = {way: found.means() for way, found in measured.items()}
+                frames = {way: vars(found) for way, found in measured.items()}
+                if options.plot:
+                    lines = {
+                        way: list(enumerate(found.vmaf))
+                        for way, found in measured.items()
+                    }
+                    chart = line_chart(f"VMAF of {path.name}", "frame", lines)
+                    Path(options.plot).write_text(chart + "\n", encoding="utf-8")
+            results.append({"input": str(path), "means": means, "frames": frames})
+            if not options.json:
+                _print_table(path, means)
+    if options.json:
+        sys.stdout.write(json.dumps(results) + "\n")
+    return 0
+
+
+def _print_table(path: Path, means: Mapping[str, Mapping[str, float]]) -> None:
+    from upfrost.text import printable
+
+    digits = {"vmaf": 2, "psnr": 2, "ssim": 4}
+    columns = list(next(iter(means.values())))
+    width = max(len(way) for way in means)
+    head = "".join(f"{column.upper():>9}" for column in columns)
+    lines = [printable(path), f"  {'':{width}}{head}"]
+    for way, values in means.items():
+        cells = "".join(f"{values[key]:9.{digits[key]}f}" for key in columns)
+        lines.append(f"  {way:{width}}{cells}")
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,173 @@
+"""The command `upfrost video`: its arguments, and what it prints."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from upfrost.cli import arguments
+
+if TYPE_CHECKING:
+    from upfrost.cli.arguments import Commands
+    from upfrost.video.upscale import VideoRecord
+
+# Not taken from `upfrost.video.encode`, which --help has no need to load.
+CODEC_NAMES = ("h264", "h265", "av1", "vp9", "ffv1")
+
+HELP = """\
+Upscale a video: all that ffmpeg reads. Sound, subtitles, chapters and metadata
+come along."""
+
+EPILOG = """\
+examples:
+  upfrost video clip.mp4 clip-x2.mp4
+  upfrost video film.mkv film-x2.mkv --codec h265 --crf 22 --preset slow
+  upfrost video film.mkv film-x2.mkv --resume      go on after an interruption
+  upfrost video film.mkv test.mkv --start 12:30 --duration 10
+
+what becomes of a video:
+  OUT's suffix decides the container: .mkv, .mp4, .mov or .webm. Frames keep
+  their times, also at variable rates. Rotation is applied to the pixels.
+  Colours are converted with the video's own matrix and range, which OUT names,
+  too. Streams that OUT's container cannot hold are converted or left out, and
+  each is said. Interlaced video is made progressive (--deinterlace). HDR is
+  refused, or mapped to BT.709 with --tone-map. More than 8 bits a channel are
+  reduced to 8. --codec ffv1 keeps every frame as it was computed.
+
+  A frame that equals the last one, and black bars, are not computed again; the
+  result is the same.
+
+interruptions:
+  Until all is done, the work is in the folder OUT.upfrost beside OUT, in
+  segments of 2 seconds (--segment). Whatever ends the run, --resume goes on
+  after the last finished segment, and OUT becomes what it had become at once.
+
+ffmpeg is the one that --ffmpeg or UPFROST_FFMPEG names, else that of the
+package imageio-ffmpeg (pip install imageio-ffmpeg), else the system's.
+
+--json prints an object on a line of stdout: input, output, status (done,
+skipped, failed), error, sizes, codec, model, device, precision, frames
+(computed, duplicate, black), the share of pixels that was computed, frames per
+second, speed (1 is real time), seconds for each phase, notes.
+"""
+
+
+def add_video(commands: Commands) -> None:
+    """Add the command's parser."""
+    parser = arguments.add_command(commands, "video", "upscale a video", HELP, EPILOG)
+    parser.add_argument("input", metavar="IN", help="a video file")
+    parser.add_argument("output", metavar="OUT", help="the upscaled video")
+    parser.add_argument(
+        "--codec",
+        choices=CODEC_NAMES,
+        help="of OUT (default: h264; vp9 in .webm; ffv1 is lossless)",
+    )
+    parser.add_argument(
+        "--crf",
+        type=_quality,
+        metavar="N",
+        help="quality for the encoder: less is better and larger "
+        "(default: 18 for h264, 20 for h265, 28 for av1 and vp9)",
+    )
+    parser.add_argument(
+        "--preset", metavar="NAME", help="the encoder's: fast, medium, slow, …"
+    )
+    parser.add_argument(
+        "--start",
+        type=arguments.time,
+        metavar="T",
+        help="leave out what is before: 90, 1:30.5",
+    )
+    parser.add_argument(
+        "--duration", type=arguments.time, metavar="T", help="how much to upscale"
+    )
+    parser.add_argument(
+        "--deinterlace",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="make whole pictures of fields (default: auto, where the video says so)",
+    )
+    parser.add_argument(
+        "--tone-map", action="store_true", help="take HDR video, and make it BT.709"
+    )
+    parser.add_argument(
+        "--segment",
+        type=arguments.time,
+        metavar="T",
+        help="seconds of video that an interruption can cost (default: 2)",
+    )
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--resume", action="store_true", help="go on where an earlier run ended"
+    )
+    existing.add_argument(
+        "--overwrite", action="store_true", help="replace OUT, begin anew"
+    )
+    arguments.add_model_argument(parser, arguments.VIDEO_MODEL)
+    arguments.add_device_arguments(parser)
+    arguments.add_ffmpeg_argument(parser)
+    arguments.add_report_arguments(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from upfrost.network import modelfile
+    from upfrost.status import Status
+    from upfrost.video import upscale as video
+    from upfrost.video.ffmpeg import find_ffmpeg
+
+    status = Status(sys.stderr, quiet=options.quiet)
+    source, target = Path(options.input), Path(options.output)
+    record = video.VideoRecord(str(source), str(target))
+    settings = video.VideoOptions(
+        codec=options.codec,
+        crf=options.crf,
+        preset=options.preset,
+        start=options.start or Fraction(0),
+        duration=options.duration,
+        deinterlace=options.deinterlace,
+        tone_map=options.tone_map,
+        segment=options.segment or video.SEGMENT_SECONDS,
+        ffmpeg=options.ffmpeg,
+        resume=options.resume,
+        overwrite=options.overwrite,
+    )
+    find_ffmpeg(options.ffmpeg)
+    graph = modelfile.read_model(modelfile.find_model(options.model))
+    try:
+        with arguments.open_upscaler(graph, options) as upscaler:
+            arguments.warn_of_cpu(upscaler, options, status)
+            video.upscale_video(source, target, upscaler, settings, status, record)
+    except Exception as error:
+        record.error = str(error)
+        raise
+    finally:
+        status.clear()
+        if options.json and (record.error or record.status != "failed"):
+            sys.stdout.write(record.to_json() + "\n")
+    if record.status == "done":
+        status.say(_summary(record))
+    return 0
+
+
+def _summary(record: VideoRecord) -> str:
+    from upfrost.status import duration
+    from upfrost.text import printable
+
+    assert record.input_size is not None
+    assert record.output_size is not None
+    before, after = record.input_size, record.output_size
+    return (
+        f"{printable(record.output)}: {before[0]}×{before[1]} → {after[0]}×{after[1]}, "
+        f"{record.frames} frames in {duration(record.seconds['all'])}, "
+        f"{record.frames_per_second:.2f} frames/s"
+    )
+
+
+def _quality(text: str) -> int:
+    if not text.isdecimal() or int(text) > 63:
+        raise argparse.ArgumentTypeError(f"expected 0 to 63, found {text!r}")
+    return int(text)

@@ -1,0 +1,1 @@
+"""From a graph to computed bytes: kernels, plan, tiles, device, and `Upscaler`."""

@@ -1,0 +1,786 @@
+"""Graph → kernel calls over numbered buffers.
+
+Two steps. `compile_graph` does what depends on the network and the kind of device
+alone: it fuses nodes into steps, one kernel each, and packs the weights. `make_plan`
+does what depends on the tile's size: it lays the values out, gives them buffers that
+later values use again, and writes the calls down. A `Plan` is data; its calls, in their
+order, turn the picture in buffer 0 into the picture in buffer 1.
+
+    step → step → … → pack
+
+The first convolutions read the picture's bytes. Only where another kernel wants its
+values, `unpack` comes before them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import zip_longest
+
+import numpy as np
+
+from upfrost.gpu import kernels, winograd
+from upfrost.gpu.kernels import Call, Epilogue, Family, Layout, Merge, Place, Precision
+from upfrost.gpu.tiles import Tiling, tiling
+from upfrost.network.graph import (
+    INPUT,
+    Add,
+    Clamp,
+    Concat,
+    Conv2d,
+    Crop,
+    GlobalMean,
+    Graph,
+    LeakyRelu,
+    MaxPool2d,
+    Multiply,
+    Node,
+    Pad,
+    PixelShuffle,
+    Prelu,
+    Relu,
+    Resize,
+    Shape,
+    Tensor,
+    Unary,
+    alignment,
+    infer_shapes,
+)
+
+PICTURE_IN, PICTURE_OUT = 0, 1
+Rectifier = Relu | LeakyRelu | Prelu
+# Functions that are not finite at 0, where the lanes beyond the last channel are: only
+# the elementwise kernel clears those.
+_INFINITE_AT_0 = ("reciprocal", "rsqrt")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel's work: `node`, and the later nodes that its epilogue computes.
+
+    It writes the value `output`. `other` names a second value, added or multiplied.
+    """
+
+    node: Node
+    output: str
+    other: str | None = None
+    merge: Merge = "add_before"
+    activation: Rectifier | Unary | None = None
+    clamp: Clamp | None = None
+    deconv4x4: bool = False  # and the pixel shuffle after it is a transposed one
+    winograd: int = 0  # of a convolution by Winograd's method: the side of its blocks
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the values that the kernel reads."""
+        return self.sources if self.other is None else (*self.sources, self.other)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Those of them that are not the epilogue's."""
+        both = isinstance(self.node, Add | Multiply)
+        return self.node.inputs[:1] if both else self.node.inputs
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The last kernel's work: shuffle `source` by `factor`, add `skip`, write bytes."""
+
+    source: str
+    factor: int = 1
+    skip: Resize | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the values that the kernel reads; of the picture it reads bytes."""
+        skip = self.skip.inputs if self.skip else ()
+        return (self.source, *(name for name in skip if name != INPUT))
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network, fused and packed for a family of devices; good for every tile size."""
+
+    graph: Graph
+    steps: tuple[Step, ...]
+    tail: Tail
+    family: Family
+    precision: Precision
+    unpacks: bool  # the picture's bytes to values, before the first step
+    tiling: Tiling  # of pictures, so that a tile's bits are those of the whole
+    packed: Mapping[str, kernels.PackedConv]  # by node name
+    slopes: Mapping[str, kernels.Part]  # of elementwise steps, by node name
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of weights on the device."""
+        parts = [*self.slopes.values()]
+        for each in self.packed.values():
+            parts += [each.weights, each.parameters]
+        constants = {id(part.constant): part.constant for part in parts}
+        return sum(constant.words.nbytes for constant in constants.values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The calls for one tile of `height` × `width` pixels, and their buffers.
+
+    Buffers 0 and 1 are the pictures in host memory; the others hold values. `setup` is
+    called once, when the buffers have been made, `calls` once a tile.
+    """
+
+    height: int
+    width: int
+    scale: int
+    channels: int
+    setup: tuple[Call, ...]
+    calls: tuple[Call, ...]
+    buffer_bytes: tuple[int, ...]
+    given: Layout  # of the picture in buffer 0
+    constant_bytes: int
+    longest_dispatch: float  # seconds, by the family's estimate
+    precision: Precision
+    places: Mapping[str, Place]  # of values, while their buffer is theirs
+
+    @property
+    def bytes(self) -> int:
+        """Device bytes in all: pictures, values and weights."""
+        return sum(self.buffer_bytes) + self.constant_bytes
+
+
+def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program:
+    """Fuse a graph into steps and pack its weights.
+
+    Raises `GraphError` for an operation without a kernel, and for weights that half
+    precision cannot hold.
+    """
+    tail, in_tail = _match_tail(graph)
+    steps = tuple(
+        replace(step, winograd=_winograd_block(step, graph, family, precision))
+        for step in _fuse(graph, in_tail)
+    )
+    packed: dict[str, kernels.PackedConv] = {}
+    slopes: dict[str, kernels.Part] = {}
+    channels = infer_channels(graph)
+    for step in steps:
+        values = _slopes(step.activation, channels[step.output], graph)
+        if isinstance(step.node, Conv2d):
+            weight = graph.tensors[step.node.weight]
+            bias = graph.tensors[step.node.bias] if step.node.bias else None
+            pack = kernels.pack_conv
+            if step.deconv4x4:
+                pack = kernels.pack_deconv4x4
+            elif step.winograd:
+                pack = partial(winograd.pack, family=family)
+            packed[step.node.name] = pack(
+                step.node, weight, bias, values, precision=precision
+            )
+        elif _is_elementwise(step.node):
+            slopes[step.node.name] = kernels.pack_parameters(
+                channels[step.output], None, values
+            )
+    weights = kernels.share_constants(
+        {name: each.weights for name, each in packed.items()},
+        4 * _value_bytes(precision),
+    )
+    parameters = kernels.share_constants(
+        slopes | {name: each.parameters for name, each in packed.items()}, 16
+    )
+    packed = {
+        name: replace(each, weights=weights[name], parameters=parameters[name])
+        for name, each in packed.items()
+    }
+    slopes = {name: parameters[name] for name in slopes}
+    return Program(
+        graph,
+        steps,
+        tail,
+        family,
+        precision,
+        _needs_values(steps, tail, packed, precision),
+        _tiling(steps, graph),
+        packed,
+        slopes,
+    )
+
+
+def make_plan(program: Program, height: int, width: int) -> Plan:
+    """Calls and buffers for tiles of `height` × `width` pixels.
+
+    Raises `GraphError` where the network cannot work on a picture of that size.
+    """
+    graph, precision = program.graph, program.precision
+    shapes = infer_shapes(graph, height, width)
+    layouts, front, behind = _layouts(program, shapes)
+    places, value_bytes = _place(program, layouts, front + behind)
+    first = PICTURE_OUT + 1
+    # Steps follow each other, so that all can use the same.
+    scratch_bytes = [
+        max(sizes)
+        for sizes in zip_longest(
+            *(_scratch_bytes(step, program, layouts) for step in program.steps),
+            fillvalue=0,
+        )
+    ]
+    scratch = range(first + len(value_bytes), first + len(value_bytes + scratch_bytes))
+    result = shapes[graph.output]
+    given = Place(PICTURE_IN, layouts[INPUT])
+    skip = program.tail.skip
+    calls = [
+        *(
+            [kernels.unpack(given, places[INPUT], graph.value_range, precision)]
+            if program.unpacks
+            else []
+        ),
+        *(
+            call
+            for step in program.steps
+            for call in _step_calls(step, program, places, scratch)
+        ),
+        kernels.pack(
+            places[program.tail.source],
+            (PICTURE_IN, PICTURE_OUT),
+            (result.height, result.width),
+            graph.channels,
+            factor=program.tail.factor,
+            skip={**places, INPUT: given}[skip.inputs[0]] if skip else None,
+            mode=skip.mode if skip else None,
+            ratio=skip.ratio if skip else (1, 1),
+            value_range=graph.value_range,
+            precision=precision,
+        ),
+    ]
+    front_words = front * 4 * _value_bytes(precision) // 4
+    return Plan(
+        height=height,
+        width=width,
+        scale=graph.scale,
+        channels=graph.channels,
+        setup=tuple(
+            kernels.clear(first + number, front_words)
+            for number in range(len(value_bytes))
+            if front_words
+        ),
+        calls=tuple(calls),
+        buffer_bytes=(
+            kernels.given_bytes(given.layout, behind),
+            kernels.result_bytes(result.width, result.height, graph.channels),
+            *value_bytes,
+            *scratch_bytes,
+        ),
+        given=given.layout,
+        constant_bytes=program.constant_bytes,
+        longest_dispatch=max(c.macs for c in calls) / program.family.macs_per_second,
+        precision=precision,
+        places=places,
+    )
+
+
+def _needs_values(
+    steps: Sequence[Step],
+    tail: Tail,
+    packed: Mapping[str, kernels.PackedConv],
+    precision: Precision,
+) -> bool:
+    """Whether a kernel reads the picture and cannot read it as bytes.
+
+    Sums over bytes of 0 to 255 have to stay within what half precision holds.
+    """
+    readers = [step for step in steps if INPUT in step.inputs]
+    most = float(np.finfo(np.float16).max) if precision == "fp16" else math.inf
+    return tail.source == INPUT or not all(
+        isinstance(step.node, Conv2d)
+        and not step.deconv4x4
+        and step.other != INPUT
+        and 255 * packed[step.node.name].largest_sum < most
+        for step in readers
+    )
+
+
+def _winograd_block(
+    step: Step, graph: Graph, family: Family, precision: Precision
+) -> int:
+    """The side of its blocks by Winograd's method, 0 for other methods."""
+    if not isinstance(step.node, Conv2d) or step.deconv4x4:
+        return 0
+    shape = graph.tensors[step.node.weight].shape
+    kernel = kernels.conv_kernel(step.node, shape, family, precision)
+    return kernel.tile.width if kernel.source == "winograd" else 0
+
+
+def _tiling(steps: Sequence[Step], graph: Graph) -> Tiling:
+    blocks = {step.node.name: step.winograd for step in steps if step.winograd}
+    return tiling(graph, blocks, mixed=any(map(winograd.mixes, blocks.values())))
+
+
+def infer_channels(graph: Graph) -> dict[str, int]:
+    """Channels of every value, whatever the picture's size."""
+    size = 64 * alignment(graph)  # a size that every valid graph takes
+    return {
+        name: shape.channels for name, shape in infer_shapes(graph, size, size).items()
+    }
+
+
+# Fusion
+
+
+def _match_tail(graph: Graph) -> tuple[Tail, set[str]]:
+    """What of the graph's end the last kernel computes, and the nodes that it takes.
+
+    [pixel shuffle] [+ picture or interpolated value] [clamp to the value range], from
+    the end on.
+    """
+    nodes = {node.name: node for node in graph.nodes}
+    uses = _uses(graph)
+    taken: set[str] = set()
+    value = graph.output
+
+    def mine(name: str) -> Node | None:
+        """The node `name`, if nobody but the node after it needs its value."""
+        single = uses[name] == (0 if name == graph.output else 1)
+        return nodes.get(name) if single else None
+
+    node = mine(value)
+    if isinstance(node, Clamp) and node.low <= 0 and node.high >= graph.value_range:
+        taken.add(value)
+        value = node.inputs[0]
+        node = mine(value)
+    skip = None
+    if isinstance(node, Add):
+        for other, name in (node.inputs, node.inputs[::-1]):
+            if name == INPUT != other:
+                # The picture itself is the picture interpolated by a ratio of one.
+                skip = Resize(name=name, inputs=(INPUT,), mode="nearest", ratio=(1, 1))
+                taken.add(value)
+                value = other
+                node = mine(value)
+                break
+            candidate = mine(name)
+            if isinstance(candidate, Resize):
+                skip = candidate
+                taken |= {value, name}
+                value = other
+                node = mine(value)
+                break
+    factor = 1
+    if isinstance(node, PixelShuffle) and not (
+        isinstance(before := mine(node.inputs[0]), Conv2d)
+        and _is_deconv4x4(before, node, graph)
+    ):
+        factor = node.factor
+        taken.add(value)
+        value = node.inputs[0]
+    return Tail(value, factor, skip), taken
+
+
+def _fuse(graph: Graph, taken: set[str]) -> tuple[Step, ...]:
+    """Nodes → steps, in an order in which every step finds its inputs computed.
+
+    A step stands where the last node stands that it absorbed: a residual's other
+    operand is an earlier value there.
+    """
+    position = {node.name: i for i, node in enumerate(graph.nodes)}
+    uses = _uses(graph)
+    consumer = {name: node for node in graph.nodes for name in node.inputs}
+    absorbed = set(taken)
+    steps = []
+    for node in graph.nodes:
+        if node.name in absorbed:
+            continue
+        step = _head(node)
+        while (
+            uses[step.output] == 1
+            and step.output != graph.output
+            and (follower := consumer[step.output]).name not in absorbed
+            and (longer := _absorb(step, follower, graph)) is not None
+        ):
+            absorbed.add(follower.name)
+            step = longer
+        steps.append(step)
+    return tuple(sorted(steps, key=lambda step: position[step.output]))
+
+
+def _head(node: Node) -> Step:
+    match node:
+        case Add():
+            return Step(node, node.name, other=node.inputs[1])
+        case Multiply():
+            return Step(node, node.name, other=node.inputs[1], merge="multiply_before")
+        case Relu() | LeakyRelu() | Prelu() | Unary():
+            return Step(node, node.name, activation=node)
+        case Clamp():
+            return Step(node, node.name, clamp=node)
+        case Conv2d() | Concat() | PixelShuffle() | Resize():
+            return Step(node, node.name)
+        case Pad() | Crop() | MaxPool2d() | GlobalMean():
+            return Step(node, node.name)
+    raise node.fail("there is no kernel for this operation")
+
+
+def _is_deconv4x4(node: Conv2d, follower: PixelShuffle, graph: Graph) -> bool:
+    """Whether the two are a transposed 4×4 convolution of stride 2."""
+    weight = graph.tensors[node.weight]
+    if follower.factor != 2 or kernels.deconv4x4_phases(node, weight) is None:
+        return False
+    if node.bias is None:
+        return True
+    bias = graph.tensors[node.bias].reshape(-1, 4)
+    return bool((bias == bias[:, :1]).all())
+
+
+def _absorb(step: Step, follower: Node, graph: Graph) -> Step | None:
+    """`step` with `follower` in its epilogue, or None where that cannot be."""
+    if isinstance(follower, PixelShuffle) and step == _head(step.node):
+        if isinstance(step.node, Conv2d) and _is_deconv4x4(step.node, follower, graph):
+            return replace(step, output=follower.name, deconv4x4=True)
+        return None
+    convolution = isinstance(step.node, Conv2d)
+    if not convolution and not _is_elementwise(step.node):
+        return None
+    if step.clamp is not None:
+        return None
+    match follower:
+        case Unary() if convolution and follower.function in _INFINITE_AT_0:
+            return None
+        case Relu() | LeakyRelu() | Prelu() | Unary():
+            if step.activation is None and step.merge.endswith("before"):
+                return replace(step, output=follower.name, activation=follower)
+        case Add() | Multiply() if step.other is None:
+            mine = follower.inputs.index(step.output)
+            return replace(
+                step,
+                output=follower.name,
+                other=follower.inputs[1 - mine],
+                merge=_merge(follower, step.activation is not None),
+            )
+        case Clamp():
+            return replace(step, output=follower.name, clamp=follower)
+    return None
+
+
+def _merge(node: Add | Multiply, after: bool) -> Merge:
+    if isinstance(node, Add):
+        return "add_after" if after else "add_before"
+    return "multiply_after" if after else "multiply_before"
+
+
+def _is_elementwise(node: Node) -> bool:
+    return isinstance(node, Add | Multiply | Relu | LeakyRelu | Prelu | Unary | Clamp)
+
+
+def _uses(graph: Graph) -> Counter[str]:
+    return Counter(name for node in graph.nodes for name in node.inputs)
+
+
+def _slopes(
+    activation: Rectifier | Unary | None, channels: int, graph: Graph
+) -> Tensor | None:
+    match activation:
+        case None | Unary():
+            return None
+        case Relu():
+            return np.zeros(channels, np.float32)
+        case LeakyRelu():
+            return np.full(channels, activation.slope, np.float32)
+        case Prelu():
+            slope = graph.tensors[activation.slope].astype(np.float32)
+            return np.broadcast_to(slope, (channels,))
+
+
+# Layout and buffers
+
+
+def _layouts(
+    program: Program, shapes: Mapping[str, Shape]
+) -> tuple[dict[str, Layout], int, int]:
+    """A layout for every value, the quads of zeros before the first plane, and those
+    behind the last, which a register tile at the lower right corner reads.
+
+    Values of one size have one layout, so that a residual or a piece of a concatenation
+    needs no other.
+    """
+    graph = program.graph
+    margins: dict[tuple[int, int], int] = {}
+    coverages = []
+    for step in program.steps:
+        for name in step.inputs:
+            size = shapes[name].height, shapes[name].width
+            padding = step.node.padding if isinstance(step.node, Conv2d) else (0,)
+            # The transposed convolution reads up to two rows and columns more.
+            margin = max(*padding, 2 if step.deconv4x4 else 0)
+            margins[size] = max(margins.get(size, 0), margin)
+        if isinstance(step.node, Conv2d):
+            weight = graph.tensors[step.node.weight]
+            family = program.family
+            if step.deconv4x4:
+                x, y = family.deconv4x4.tile.coverage
+                coverages.append((2 * x, 2 * y))
+            else:
+                kernel = kernels.conv_kernel(
+                    step.node, weight.shape, family, program.precision
+                )
+                coverages.append(kernel.tile.coverage)
+    align_x, align_y = kernels.alignment(coverages)
+    strides = {}
+    rows = {}
+    for shape in shapes.values():
+        size = shape.height, shape.width
+        margin = margins.get(size, 0)
+        rows[size] = _round_up(shape.height + margin, align_y)
+        strides[size] = _round_up(shape.width + margin, align_x)
+    front = max(
+        (margin * (strides[size] + 1) for size, margin in margins.items()), default=0
+    )
+    front = _round_up(front, 16)
+    layouts = {
+        name: Layout(
+            base=front,
+            stride=strides[shape.height, shape.width],
+            plane=strides[shape.height, shape.width] * rows[shape.height, shape.width],
+            width=shape.width,
+            height=shape.height,
+            channels=shape.channels,
+        )
+        for name, shape in shapes.items()
+    }
+    reaches = (
+        kernels.reach_behind(step.node, layouts[step.sources[0]], layouts[step.output])
+        for step in program.steps
+        if isinstance(step.node, Conv2d)
+        # A transposed one reads no more than its margin, which `front` holds.
+        and not step.deconv4x4
+        and graph.tensors[step.node.weight].shape[2:] == (3, 3)
+    )
+    return layouts, front, max([front, *reaches])
+
+
+def _place(
+    program: Program, layouts: Mapping[str, Layout], around: int
+) -> tuple[dict[str, Place], list[int]]:
+    """A place for every value that a step writes, and the bytes of each buffer.
+
+    A buffer is given to another value once the last step that reads it is over. It has
+    `around` quads more than its planes, before and behind them.
+    """
+    inside = _place_concatenations(program, layouts)
+    last_read: dict[str, int] = {}
+    end = len(program.steps)
+    for index, step in enumerate(program.steps):
+        last_read |= {_root(inside, name)[0]: index for name in step.inputs}
+    last_read |= {_root(inside, name)[0]: end for name in program.tail.inputs}
+
+    buffers: dict[str, int] = {}  # of roots
+    sizes: list[int] = []
+    free_from: list[int] = []  # step after which each buffer is free
+    writes = [(-1, INPUT)] if program.unpacks else []
+    writes += [(i, step.output) for i, step in enumerate(program.steps)]
+    for index, name in writes:
+        root, _ = _root(inside, name)
+        if root in buffers:
+            continue
+        layout = layouts[root]
+        elements = around + layout.quads * layout.plane
+        size = elements * 4 * _value_bytes(program.precision)
+        free = [i for i, until in enumerate(free_from) if until < index]
+        if free:
+            fitting = [i for i in free if sizes[i] >= size]
+            number = (
+                min(fitting, key=sizes.__getitem__)
+                if fitting
+                else max(free, key=sizes.__getitem__)
+            )
+            sizes[number] = max(sizes[number], size)
+        else:
+            number = len(sizes)
+            sizes.append(size)
+            free_from.append(0)
+        free_from[number] = last_read.get(root, index)
+        buffers[root] = number
+    places = {INPUT: Place(PICTURE_IN, layouts[INPUT])}
+    for _, name in writes:
+        root, channel = _root(inside, name)
+        layout = layouts[root].behind(channel)
+        places[name] = Place(
+            PICTURE_OUT + 1 + buffers[root],
+            replace(layout, channels=layouts[name].channels),
+        )
+    return places, sizes
+
+
+def _place_concatenations(
+    program: Program, layouts: Mapping[str, Layout]
+) -> dict[str, tuple[str, int]]:
+    """Values that their producer writes into a concatenation: which, at which channel.
+
+    A piece can be written in place where it begins at a whole quad. What lies above its
+    first plane must be there before it, since convolutions read the zeros at that
+    plane's end: so the pieces before it have to be in place and written earlier.
+    """
+    first_write = {INPUT: -1}
+    complete = {INPUT: -1}
+    for index, step in enumerate(program.steps):
+        first_write[step.output] = complete[step.output] = index
+        if isinstance(step.node, Concat):
+            first_write[step.output] = min(first_write[n] for n in step.node.inputs)
+    inside: dict[str, tuple[str, int]] = {}
+    for step in reversed(program.steps):
+        if not isinstance(step.node, Concat):
+            continue
+        channel = 0
+        before: str | None = None
+        pieces = Counter(step.node.inputs)
+        for name in step.node.inputs:
+            in_place = (
+                channel % 4 == 0
+                and name not in inside
+                and pieces[name] == 1
+                and (before is None or first_write[name] > complete[before])
+            )
+            if not in_place:
+                break
+            inside[name] = (step.output, channel)
+            channel += layouts[name].channels
+            before = name
+    return inside
+
+
+def _root(inside: Mapping[str, tuple[str, int]], name: str) -> tuple[str, int]:
+    """The value in whose buffer `name` lies, and its first channel there."""
+    channel = 0
+    while name in inside:
+        name, offset = inside[name]
+        channel += offset
+    return name, channel
+
+
+def _scratch_bytes(
+    step: Step, program: Program, layouts: Mapping[str, Layout]
+) -> tuple[int, ...]:
+    """Bytes of the buffers that a step needs for itself."""
+    node, layout = step.node, layouts[step.output]
+    match node:
+        case GlobalMean():
+            return (kernels.sums_bytes(layout.channels),)
+        case Conv2d() if step.winograd:
+            return winograd.scratch_bytes(
+                node,
+                program.graph.tensors[node.weight].shape,
+                layout,
+                program.family,
+                program.precision,
+            )
+    return ()
+
+
+def _step_calls(
+    step: Step,
+    program: Program,
+    places: Mapping[str, Place],
+    scratch: Sequence[int],
+) -> Sequence[Call]:
+    """The calls of a step: one; several bands of rows for a convolution that takes
+    long, and three of each by Winograd's method; for a concatenation one per piece to
+    copy, two for a mean. `scratch` are buffers for the step itself."""
+    node, precision = step.node, program.precision
+    target = places[step.output]
+    sources = [places[name] for name in step.sources]
+    epilogue = Epilogue(
+        other=places[step.other] if step.other else None,
+        merge=step.merge,
+        activation=_activation(step.activation),
+    )
+    if step.clamp:
+        epilogue = replace(epilogue, low=step.clamp.low, high=step.clamp.high)
+    match node:
+        case Conv2d() if step.deconv4x4:
+            return kernels.deconv4x4(
+                node,
+                target.layout.channels,
+                program.packed[node.name],
+                sources[0],
+                target,
+                epilogue,
+                program.family,
+                precision,
+            )
+        case Conv2d():
+            convolution = (
+                node,
+                program.graph.tensors[node.weight].shape,
+                program.packed[node.name],
+                sources[0],
+                target,
+                epilogue,
+                program.family,
+                precision,
+            )
+            if step.winograd:
+                return winograd.conv(*convolution, scratch)
+            of_bytes = sources[0].buffer == PICTURE_IN
+            unit = program.graph.value_range / 255 if of_bytes else None
+            return kernels.conv(*convolution, unit=unit)
+        case Concat():
+            return _gathers(node, sources, target, precision)
+        case PixelShuffle():
+            return [
+                kernels.pixel_shuffle(
+                    node.name, node.factor, sources[0], target, precision
+                )
+            ]
+        case Resize():
+            return [kernels.resize(node, sources[0], target, precision)]
+        case Pad() | Crop():
+            return [kernels.pad(node, sources[0], target, precision)]
+        case MaxPool2d():
+            return [kernels.max_pool(node, sources[0], target, precision)]
+        case GlobalMean():
+            return kernels.global_mean(
+                node.name, sources[0], target, scratch[0], precision
+            )
+        case _:
+            return [
+                kernels.elementwise(
+                    node.name,
+                    program.slopes[node.name],
+                    sources[0],
+                    target,
+                    epilogue,
+                    precision,
+                )
+            ]
+
+
+def _activation(node: Rectifier | Unary | None) -> str | None:
+    if isinstance(node, Unary):
+        return node.function
+    return None if node is None else "rectify"
+
+
+def _gathers(
+    node: Concat, sources: Sequence[Place], target: Place, precision: Precision
+) -> list[Call]:
+    calls = []
+    channel = 0
+    for source in sources:
+        layout = target.layout.behind(channel)
+        in_place = (
+            channel % 4 == 0
+            and source.buffer == target.buffer
+            and source.layout.base == layout.base
+        )
+        if not in_place:
+            calls.append(kernels.gather(node.name, source, target, channel, precision))
+        channel += source.layout.channels
+    return calls
+
+
+def _value_bytes(precision: Precision) -> int:
+    return 2 if precision == "fp16" else 4
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

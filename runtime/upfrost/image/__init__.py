@@ -1,0 +1,1 @@
+"""Picture files in and out, in memory or by rows, one or many."""

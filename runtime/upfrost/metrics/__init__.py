@@ -1,0 +1,1 @@
+"""How good a result is, and the pages and charts that show it."""

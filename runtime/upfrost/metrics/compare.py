@@ -1,0 +1,280 @@
+"""A page that shows pictures or videos against each other, with their metrics.
+
+The page is one file that needs nothing else: pictures are in it as PNG.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from upfrost.arrays import Bytes
+from upfrost.errors import UsageError
+from upfrost.files import new_file
+from upfrost.image.images import read_picture, sniff_format
+from upfrost.metrics.chart import line_chart
+from upfrost.metrics.quality import y_psnr, y_ssim
+from upfrost.metrics.vmaf import VideoQuality, measure_video
+from upfrost.text import printable
+from upfrost.video.color import conversion
+from upfrost.video.ffmpeg import (
+    VideoError,
+    VideoInfo,
+    find_ffmpeg,
+    has_errors,
+    last_error,
+    probe,
+    run_ffmpeg,
+    seconds,
+)
+
+PAGE = "index.html"
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "Lanczos": Image.Resampling.LANCZOS,
+}
+_METRICS = (
+    {"key": "psnr", "label": "Y-PSNR, dB", "digits": 2},
+    {"key": "ssim", "label": "SSIM", "digits": 4},
+    {"key": "vmaf", "label": "VMAF, all frames", "digits": 1},
+)
+_SMALLEST_SSIM = 11
+
+
+class CompareError(UsageError):
+    """Files that cannot be compared; one line says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """What upscales: (H, W, 3) to (sH, sW, 3)."""
+
+    name: str
+    scale: int
+    upscale: Callable[[Bytes], Bytes]
+
+
+@dataclass(eq=False)
+class Layer:
+    """One version of a picture. Metrics are against the original."""
+
+    name: str
+    pixels: Bytes
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Shot:
+    """A picture, or a moment of a video, in all its versions of one size."""
+
+    name: str
+    layers: list[Layer]
+    left: str
+    right: str
+
+
+def compare(
+    inputs: Sequence[Path],
+    network: Network,
+    *,
+    shrink: bool = False,
+    moments: int = 4,
+    ffmpeg: str | None = None,
+) -> tuple[list[Shot], dict[str, VideoQuality]]:
+    """All versions of what `inputs` show, and the quality of videos by their names.
+
+    The first of the largest inputs is the original, if there is another. What is
+    smaller is enlarged by nearest, bilinear, Lanczos and, where its scale is that, the
+    network; so is a single input. With `shrink`, the first input is the original and
+    is made smaller first. Raises `CompareError`, `PictureError` or `VideoError`.
+    """
+    videos = [path for path in inputs if sniff_format(path) is None]
+    if not videos:
+        named = [(path.name, read_picture(path).rgb) for path in inputs]
+        return [_shot(inputs[0].name, named, network, shrink)], {}
+    if len(videos) != len(inputs):
+        raise CompareError("compare pictures with pictures, and videos with videos")
+    program = find_ffmpeg(ffmpeg)
+    infos = [probe(program, path) for path in inputs]
+    lengths = [info.duration for info in infos if info.duration is not None]
+    length = min(lengths, default=Fraction(0))
+    shots = []
+    for number in range(moments if length else 1):
+        moment = length * (2 * number + 1) / (2 * moments)
+        named = [(info.path.name, _frame(program, info, moment)) for info in infos]
+        shots.append(_shot(f"{float(moment):.2f} s", named, network, shrink))
+    quality: dict[str, VideoQuality] = {}
+    original = max(infos, key=lambda info: info.width * info.height)
+    if not shrink:
+        for info in infos:
+            same_size = (info.width, info.height) == (original.width, original.height)
+            if info is not original and same_size:
+                measured = measure_video(program, original.path, info.path)
+                quality[info.path.name] = measured
+    for shot in shots:
+        for layer in shot.layers:
+            if layer.name in quality:
+                layer.metrics["vmaf"] = quality[layer.name].mean("vmaf")
+    return shots, quality
+
+
+def write_page(
+    folder: Path, shots: Sequence[Shot], quality: dict[str, VideoQuality]
+) -> Path:
+    """Write the page into `folder`, which is made if need be; its path."""
+    keys = {key for shot in shots for layer in shot.layers for key in layer.metrics}
+    charts = []
+    for metric, label in (("vmaf", "VMAF"), ("psnr", "PSNR, dB"), ("ssim", "SSIM")):
+        lines = {
+            name: list(enumerate(getattr(values, metric)))
+            for name, values in quality.items()
+        }
+        if lines:
+            charts.append(line_chart(f"{label} of each frame", "frame", lines))
+    data = {
+        "metrics": [metric for metric in _METRICS if metric["key"] in keys],
+        "charts": charts,
+        "shots": [_shot_data(shot) for shot in shots],
+    }
+    template = resources.files("upfrost").joinpath("compare.html").read_text("utf-8")
+    # A name with "</script>" or "<!--" would change what the page's script is.
+    text = json.dumps(data).replace("<", "\\u003c")
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / PAGE
+    with new_file(page, overwrite=True) as file:
+        file.write(template.replace("/*DATA*/", text).encode())
+    return page
+
+
+def _shot(
+    name: str, named: list[tuple[str, Bytes]], network: Network, shrink: bool
+) -> Shot:
+    if shrink:
+        first_name, first = named[0]
+        whole = _divisible(first, network.scale)
+        height, width = (side // network.scale for side in whole.shape[:2])
+        image = Image.fromarray(whole)
+        small = image.resize((width, height), Image.Resampling.BICUBIC)
+        rest = [(n, _divisible(pixels, network.scale)) for n, pixels in named[1:]]
+        named = [(first_name, whole), *rest, (f"{first_name} ÷ {network.scale}",
+                 np.asarray(small))]  # fmt: skip
+    size = max((pixels.shape for _, pixels in named), key=lambda s: s[0] * s[1])
+    if len(named) == 1:
+        pixels = named[0][1]
+        size = (pixels.shape[0] * network.scale, pixels.shape[1] * network.scale, 3)
+    layers: list[Layer] = []
+    for label, pixels in named:
+        if pixels.shape == size:
+            layers.append(Layer(label, pixels))
+        else:
+            several = sum(other.shape != size for _, other in named) > 1
+            layers += _enlarged(label, pixels, size, network, several)
+    labels = [layer.name for layer in layers]
+    if len(set(labels)) != len(labels):
+        for number, layer in enumerate(layers, start=1):
+            layer.name = f"{number}: {layer.name}"
+    original = layers[0] if len(named) > 1 else None
+    if original is not None:
+        largest = next(layer for layer in layers if layer.pixels.shape == size)
+        original = largest
+        _measure(layers, original, size[0] // min(p.shape[0] for _, p in named))
+    networks = [layer for layer in layers if layer.name.endswith(network.name)]
+    right = networks[0] if networks else layers[-1]
+    lanczos = [layer for layer in layers if "Lanczos" in layer.name]
+    left = lanczos[0] if lanczos else layers[0]
+    return Shot(name, layers, left.name, right.name)
+
+
+def _enlarged(
+    label: str,
+    pixels: Bytes,
+    size: tuple[int, ...],
+    network: Network,
+    several: bool,
+) -> list[Layer]:
+    rows, columns = size[0] / pixels.shape[0], size[1] / pixels.shape[1]
+    if abs(rows / columns - 1) > 0.02:
+        raise CompareError(
+            f"{printable(label)}: {pixels.shape[1]}×{pixels.shape[0]} and "
+            f"{size[1]}×{size[0]} pixels are not the same picture in two sizes"
+        )
+    prefix = f"{label}: " if several else ""
+    image = Image.fromarray(pixels)
+    layers = [
+        Layer(prefix + name, np.asarray(image.resize((size[1], size[0]), resampling)))
+        for name, resampling in _FILTERS.items()
+    ]
+    if rows == columns == network.scale:
+        layers.append(Layer(prefix + network.name, network.upscale(pixels)))
+    return layers
+
+
+def _measure(layers: list[Layer], original: Layer, border: int) -> None:
+    height, width, _ = original.pixels.shape
+    if min(height, width) < _SMALLEST_SSIM + 2 * border:
+        return
+    for layer in layers:
+        if layer is not original:
+            psnr = y_psnr(layer.pixels, original.pixels, border)
+            # JSON knows no infinity.
+            layer.metrics["psnr"] = min(psnr, 99.0)
+            layer.metrics["ssim"] = y_ssim(layer.pixels, original.pixels, border)
+
+
+def _divisible(pixels: Bytes, scale: int) -> Bytes:
+    height, width = (side // scale * scale for side in pixels.shape[:2])
+    if not height or not width:
+        raise CompareError(f"a picture of {pixels.shape[1]}×{pixels.shape[0]} pixels "
+                           "cannot be made smaller")  # fmt: skip
+    return pixels[:height, :width]
+
+
+def _frame(ffmpeg: str, info: VideoInfo, moment: Fraction) -> Bytes:
+    """The frame that is shown at or next after that time from the beginning."""
+    source = ["-i", f"file:{info.path}", "-map", f"0:{info.video.index}"]
+    filters = ["-vf", conversion(info, tone_map=True).to_rgb]
+    output = [*filters, "-frames:v", "1", "-f", "rawvideo", "-"]
+    seek = ["-ss", seconds(moment)] if moment else []
+    found = run_ffmpeg(ffmpeg, [*seek, *source, *output])
+    log = found.stderr.decode(errors="replace").splitlines()
+    if seek and has_errors(log):
+        # Not every file can be decoded from its middle.
+        found = run_ffmpeg(ffmpeg, [*source, *seek, *output])
+    if len(found.stdout) != info.height * info.width * 3:
+        raise VideoError(
+            f"{printable(info.path)}: no frame at {float(moment):.2f} s "
+            f"({last_error(log)})"
+        )
+    pixels = np.frombuffer(found.stdout, np.uint8)
+    return pixels.reshape(info.height, info.width, 3)
+
+
+def _shot_data(shot: Shot) -> dict[str, object]:
+    height, width, _ = shot.layers[0].pixels.shape
+    return {
+        "name": shot.name,
+        "width": width,
+        "height": height,
+        "left": shot.left,
+        "right": shot.right,
+        "layers": [
+            {"name": layer.name, "src": _data_url(layer.pixels), **layer.metrics}
+            for layer in shot.layers
+        ],
+    }
+
+
+def _data_url(pixels: Bytes) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,176 @@
+"""How good a model is: pairs of pictures, and videos made small and large again.
+
+Beside the model, what every player and browser can do: nearest, bilinear, bicubic and
+Lanczos.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from upfrost.arrays import Bytes
+from upfrost.gpu.channels import upscale_channels
+from upfrost.image.images import PictureError, read_picture
+from upfrost.metrics.quality import y_psnr, y_ssim
+from upfrost.metrics.vmaf import VideoQuality, measure_video
+from upfrost.status import Status
+from upfrost.text import printable
+from upfrost.video.ffmpeg import VideoError, last_error, run_ffmpeg, seconds
+from upfrost.video.upscale import VideoOptions, VideoRecord, upscale_video
+
+if TYPE_CHECKING:
+    from upfrost.gpu.upscaler import Upscaler
+
+
+# By Pillow's and by ffmpeg's names.
+FILTERS = {
+    "nearest": (Image.Resampling.NEAREST, "neighbor"),
+    "bilinear": (Image.Resampling.BILINEAR, "bilinear"),
+    "bicubic": (Image.Resampling.BICUBIC, "bicubic"),
+    "Lanczos": (Image.Resampling.LANCZOS, "lanczos"),
+}
+
+
+@dataclass(frozen=True)
+class PairQuality:
+    """Means over pairs of pictures, by the field's convention (see `quality`)."""
+
+    pictures: int
+    psnr: float
+    ssim: float
+
+
+def evaluate_pairs(folder: Path, upscaler: Upscaler) -> dict[str, PairQuality]:
+    """Quality of each way to enlarge `*_LR.png` to its `*_HR.png`, by the way's name.
+
+    Raises `PictureError` for a folder without pairs and for sizes that do not fit.
+    """
+    scale = upscaler.graph.scale
+    found: dict[str, list[tuple[float, float]]] = {}
+    for pair in enlarged_pairs(folder, upscaler):
+        for name, large in pair.enlarged.items():
+            values = (
+                y_psnr(large, pair.original, scale),
+                y_ssim(large, pair.original, scale),
+            )
+            found.setdefault(name, []).append(values)
+    return {
+        name: PairQuality(len(values), *map(float, np.mean(values, axis=0)))
+        for name, values in found.items()
+    }
+
+
+@dataclass(frozen=True)
+class EnlargedPair:
+    """An original, and its small partner enlarged in each way, all uint8 (H, W, 3)."""
+
+    path: Path
+    original: Bytes
+    enlarged: dict[str, Bytes]
+
+
+def enlarged_pairs(folder: Path, upscaler: Upscaler) -> Iterator[EnlargedPair]:
+    """The pairs of a folder, one after the other. Raises as `evaluate_pairs` does."""
+    scale = upscaler.graph.scale
+    originals = sorted(folder.glob("*_HR.*"))
+    if not originals:
+        raise PictureError(
+            f"{printable(folder)}: no pairs named 001_HR.png, 001_LR.png"
+        )
+    for path in originals:
+        partner = path.with_name(path.name.replace("_HR.", "_LR."))
+        original, small = read_picture(path).rgb, read_picture(partner).rgb
+        height, width, _ = original.shape
+        if (small.shape[0] * scale, small.shape[1] * scale) != (height, width):
+            raise PictureError(
+                f"{printable(partner)}: ×{scale} does not give the {width}×{height} "
+                f"pixels of {printable(path.name)}; the model's scale is another one"
+            )
+        ways = _ways(upscaler, (width, height))
+        yield EnlargedPair(
+            path, original, {name: enlarge(small) for name, enlarge in ways.items()}
+        )
+
+
+def evaluate_video(
+    ffmpeg: str,
+    path: Path,
+    upscaler: Upscaler,
+    *,
+    start: Fraction = Fraction(0),
+    frames: int = 48,
+) -> dict[str, VideoQuality]:
+    """Quality of each way to enlarge a video that was made small by bicubic.
+
+    Raises `VideoError`.
+    """
+    scale = upscaler.graph.scale
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        original, small, large = (
+            folder / f"{part}.mkv" for part in ("original", "small", "large")
+        )
+        # For the output: not every file can be decoded from its middle.
+        cut = ["-ss", seconds(start)] if start else []
+        whole = f"crop=iw-mod(iw\\,{2 * scale}):ih-mod(ih\\,{2 * scale}),format=yuv420p"
+        count = ["-frames:v", str(frames)]
+        _convert(ffmpeg, ["-i", f"file:{path}"], whole, original, *cut, *count)
+        source = ["-i", str(original)]
+        _convert(ffmpeg, source, f"scale=iw/{scale}:ih/{scale}:flags=bicubic", small)
+        found = {}
+        source = ["-i", str(small)]
+        for way, (_, flags) in FILTERS.items():
+            size = f"scale=iw*{scale}:ih*{scale}:flags={flags}+accurate_rnd"
+            _convert(ffmpeg, source, size, large)
+            found[way] = measure_video(ffmpeg, original, large)
+        upscale_lossless(ffmpeg, small, large, upscaler)
+        found[upscaler.graph.name] = measure_video(ffmpeg, original, large)
+    return found
+
+
+def upscale_lossless(
+    ffmpeg: str, source: Path, target: Path, upscaler: Upscaler
+) -> None:
+    """Upscale a video to one that loses nothing more, in silence, for measuring.
+
+    `target` is replaced. Raises `VideoError`.
+    """
+    upscale_video(
+        source,
+        target,
+        upscaler,
+        VideoOptions(codec="ffv1", overwrite=True, ffmpeg=ffmpeg),
+        Status(io.StringIO(), quiet=True),
+        VideoRecord(str(source), str(target)),
+    )
+
+
+def _ways(
+    upscaler: Upscaler, size: tuple[int, int]
+) -> dict[str, Callable[[Bytes], Bytes]]:
+    def by_filter(resampling: Image.Resampling) -> Callable[[Bytes], Bytes]:
+        return lambda small: np.asarray(Image.fromarray(small).resize(size, resampling))
+
+    ways = {name: by_filter(pillow) for name, (pillow, _) in FILTERS.items()}
+    ways[upscaler.graph.name] = lambda small: upscale_channels(upscaler, small)
+    return ways
+
+
+def _convert(
+    ffmpeg: str, source: list[str], filters: str, target: Path, *output: str
+) -> None:
+    lossless = ["-map", "0:v:0", "-vf", filters, *output, "-c:v", "ffv1"]
+    found = run_ffmpeg(ffmpeg, [*source, *lossless, "-y", str(target)])
+    if found.returncode:
+        log = found.stderr.decode(errors="replace").splitlines()
+        name = printable(source[-1].removeprefix("file:"))
+        raise VideoError(f"{name}: {last_error(log).removeprefix(f'file:{name}: ')}")

@@ -1,0 +1,1 @@
+"""The network as data: its graph, its file, its description, its oracle in NumPy."""

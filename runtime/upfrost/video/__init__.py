@@ -1,0 +1,1 @@
+"""Frames from and to ffmpeg, in segments that survive a kill."""

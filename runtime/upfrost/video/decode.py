@@ -1,0 +1,182 @@
+"""A video's frames as RGB arrays with exact timestamps, read ahead by a thread."""
+
+from __future__ import annotations
+
+import queue
+import re
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import IO
+
+import numpy as np
+
+from upfrost.arrays import Bytes
+from upfrost.text import printable
+from upfrost.video.ffmpeg import (
+    LOG,
+    FrameLine,
+    VideoInfo,
+    cannot_run,
+    parse_frame,
+    seconds,
+    split_level,
+)
+
+AHEAD = 3  # frames that are decoded before they are asked for
+MARGIN = Fraction(1)  # seconds that seeking goes back further than it must
+_KEPT_ERRORS = 20
+_END = None
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A decoded frame: RGB (H, W, 3), and its time in units of the time base."""
+
+    pts: int
+    duration: int | None
+    pixels: Bytes
+
+
+class Decoder:
+    """An ffmpeg that decodes, from `position` seconds of the file's clock on.
+
+    Iterate over it once. `errors` holds what ffmpeg complained about, up to then.
+    """
+
+    def __init__(
+        self,
+        ffmpeg: str,
+        info: VideoInfo,
+        filters: str,
+        position: Fraction | None = None,
+    ) -> None:
+        self.errors: list[str] = []
+        self.error_count = 0
+        self.interlaced = 0
+        self.sizes: set[tuple[int, int]] = set()
+        self._info = info
+        self._lines: queue.SimpleQueue[FrameLine | None] = queue.SimpleQueue()
+        self._frames: queue.Queue[Frame | BaseException | None] = queue.Queue(AHEAD)
+        self._closed = False
+        # -ss counts from the beginning of the file, -copyts leaves times alone.
+        begin = Fraction(0) if position is None else position - info.start - MARGIN
+        seek = ["-ss", seconds(begin)] if begin > 0 else []
+        source = [*seek, "-i", f"file:{info.path}", "-map", f"0:{info.video.index}"]
+        output = [
+            *("-vf", f"showinfo@given=checksum=0,{filters},showinfo@made=checksum=0"),
+            *("-fps_mode", "passthrough", "-f", "rawvideo", "pipe:1"),
+        ]
+        # A socket, since recv can wait for a whole frame in one call. Each return from
+        # a call needs Python's lock, which Kompute holds while the device works.
+        self._socket, theirs = socket.socketpair()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        try:
+            self._process = subprocess.Popen(
+                [ffmpeg, *LOG, "-copyts", *source, *output],
+                stdin=subprocess.DEVNULL,
+                stdout=theirs.fileno(),
+                stderr=subprocess.PIPE,
+                process_group=0,  # Ctrl-C is for the process that handles it
+            )
+        except OSError as error:
+            self._socket.close()
+            raise cannot_run(ffmpeg, error) from error
+        finally:
+            theirs.close()
+        assert self._process.stderr is not None
+        self._threads = [
+            threading.Thread(target=self._follow, args=[self._process.stderr]),
+            threading.Thread(target=self._read),
+        ]
+        for thread in self._threads:
+            thread.daemon = True
+            thread.start()
+
+    def __iter__(self) -> Iterator[Frame]:
+        while (item := self._frames.get()) is not _END:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def close(self) -> None:
+        """End the process and the threads, whatever they are at."""
+        self._closed = True
+        self._process.kill()
+        self._process.wait()
+        for thread in self._threads:
+            while thread.is_alive():
+                with suppress(queue.Empty):
+                    self._frames.get_nowait()
+                thread.join(0.01)
+        self._socket.close()
+
+    def _follow(self, log: IO[bytes]) -> None:
+        """Read the log: a line of `showinfo` for each frame, and errors."""
+        with log:
+            for raw in log:
+                line = raw.decode(errors="replace").rstrip()
+                if line.startswith("[showinfo@made "):
+                    frame = parse_frame(line)
+                    if frame is not None:
+                        self._lines.put(frame)
+                    continue
+                if line.startswith("[showinfo@given "):
+                    frame = parse_frame(line)
+                    if frame is not None:
+                        self.interlaced += frame.interlaced
+                        self.sizes.add((frame.width, frame.height))
+                    continue
+                level, text = split_level(line)
+                if level in ("error", "fatal", "panic"):
+                    self.error_count += 1
+                    if len(self.errors) < _KEPT_ERRORS:
+                        text = re.sub(r"^\[[^\]]*\] ", "", text)
+                        self.errors.append(printable(text.strip()))
+        self._lines.put(_END)
+
+    def _read(self) -> None:
+        last: int | None = None
+        base, rate = self._info.time_base, self._info.frame_rate
+        step = max(1, round(1 / rate / base)) if rate else 1
+        try:
+            while (pixels := self._next_pixels()) is not None:
+                line = self._lines.get()
+                if line is _END:
+                    break
+                pts = line.pts
+                if pts is None:
+                    # Raw streams say no times: count.
+                    pts = 0 if last is None else last + step
+                elif last is not None and pts <= last:
+                    pts = last + 1  # damaged files go back; nothing can encode that
+                last = pts
+                self._frames.put(Frame(pts, line.duration, pixels))
+            self._process.wait()
+            self._threads[0].join()
+        except BaseException as error:
+            self._frames.put(error)
+        else:
+            self._frames.put(_END)
+
+    def _next_pixels(self) -> Bytes | None:
+        if self._closed:
+            return None
+        pixels = np.empty((self._info.height, self._info.width, 3), np.uint8)
+        try:
+            got = self._socket.recv_into(pixels.data.cast("B"), 0, socket.MSG_WAITALL)
+        except ConnectionResetError:
+            return None
+        # A signal may cut a long wait short.
+        flat = pixels.reshape(-1)
+        while 0 < got < flat.size:
+            more = self._socket.recv_into(flat[got:].data, 0, socket.MSG_WAITALL)
+            if not more:
+                return None
+            got += more
+        return pixels if got else None

@@ -1,0 +1,186 @@
+"""The work on one video as files beside it, so that it can go on after an end.
+
+The folder ``OUT.upfrost`` holds ``job.json``, what was asked for, and for each segment
+a Matroska file and, written last, a JSON file with its frames' times. A segment counts
+when both are there. Whatever happens to the process or the power, files that have
+their names are complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from upfrost.files import new_file
+from upfrost.text import printable
+from upfrost.video.ffmpeg import VideoError
+
+_FORMAT = 1
+_ASKED = "job.json"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A finished segment: its frames' times, and sums over their decoded pixels."""
+
+    times: tuple[int, ...]  # in units of the video's time base
+    last_duration: int | None
+    sums: tuple[int, ...]  # CRC-32 of each frame as it was decoded
+
+
+class Job:
+    """A job's folder, open and locked.
+
+    What segments hold stays in their files: a long video has many frames.
+    """
+
+    def __init__(
+        self, folder: Path, lock: IO[bytes], segments: int = 0, frames: int = 0
+    ) -> None:
+        self.folder = folder
+        self.segments = segments  # that are finished
+        self.frames = frames  # in them
+        self._lock = lock
+
+    def segment(self, number: int) -> Segment:
+        """What is in that segment. Raises `VideoError` where this cannot be read."""
+        found = _read_segment(self.folder, number)
+        if found is None:
+            path = printable(self.segment_file(number))
+            raise VideoError(f"{path}: was removed or changed meanwhile")
+        return found
+
+    def segment_file(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.mkv"
+
+    def part_file(self, name: str) -> Path:
+        """A name for something unfinished: not that of another, killed run."""
+        return self.folder / f"{os.getpid()}-{name}.part"
+
+    def add(self, part: Path, segment: Segment) -> None:
+        """Make a finished file the next segment."""
+        number = self.segments
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(self.segment_file(number))
+        _write_json(self.folder / f"{number:06d}.json", dataclasses.asdict(segment))
+        self.segments += 1
+        self.frames += len(segment.times)
+
+    def close(self) -> None:
+        """Remove what is unfinished and let others have the folder."""
+        for part in self.folder.glob("*.part"):
+            part.unlink(missing_ok=True)
+        self._lock.close()
+
+    def remove(self) -> None:
+        """Remove the folder, before `close` lets others have it: its work is done."""
+        # First what makes it an unfinished run, for one that is killed here.
+        (self.folder / _ASKED).unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def job_folder(target: Path) -> Path:
+    return target.with_name(f"{target.name}.upfrost")
+
+
+def is_unfinished(target: Path) -> bool:
+    """Whether a run that was stopped left work to go on with."""
+    return (job_folder(target) / _ASKED).exists()
+
+
+def open_job(
+    target: Path, asked: dict[str, Any], *, resume: bool, overwrite: bool
+) -> Job:
+    """The job for `target`: a new one, or with `resume` the one that is there.
+
+    `asked` is all that decides what the result is, as JSON can hold it. Raises
+    `VideoError` when there is one and neither is given, when it was begun with
+    something else, and while another process works on it.
+    """
+    folder, name = job_folder(target), printable(target)
+    if folder.exists() and not (resume or overwrite):
+        raise VideoError(
+            f"{name}: an unfinished run is there; --resume goes on with it, "
+            "--overwrite begins anew"
+        )
+    try:
+        folder.mkdir(exist_ok=True)
+        lock = (folder / "lock").open("wb")
+    except OSError as error:
+        raise VideoError(f"{printable(folder)}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise VideoError(f"{name}: another process is working on it") from None
+    try:
+        asked = json.loads(json.dumps({"format": _FORMAT, **asked}))
+        begun = _read_json(folder / _ASKED) if resume else None
+        if begun is None:
+            _empty(folder)
+            _write_json(folder / _ASKED, asked)
+            return Job(folder, lock)
+        for key in sorted(begun.keys() | asked.keys()):
+            if begun.get(key) != asked.get(key):
+                raise VideoError(
+                    f"{name}: was begun with another {key} ({begun.get(key)}, not "
+                    f"{asked.get(key)}); resume it with the same, or begin anew with "
+                    "--overwrite"
+                )
+        job = Job(folder, lock)
+        while (found := _read_segment(folder, job.segments)) is not None:
+            job.segments += 1
+            job.frames += len(found.times)
+        _empty(folder, keep=job.segments)
+        return job
+    except OSError as error:
+        lock.close()
+        raise VideoError(f"{printable(folder)}: {error.strerror}") from error
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _read_segment(folder: Path, number: int) -> Segment | None:
+    """A finished segment; None when it is not there or damaged."""
+    found = _read_json(folder / f"{number:06d}.json")
+    if found is None or not (folder / f"{number:06d}.mkv").is_file():
+        return None
+    try:
+        return Segment(
+            tuple(map(int, found["times"])),
+            found["last_duration"],
+            tuple(map(int, found["sums"])),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _empty(folder: Path, keep: int = 0) -> None:
+    """Remove all but the job itself and that many segments."""
+    kept = {"lock", _ASKED}
+    kept |= {f"{n:06d}.{kind}" for n in range(keep) for kind in ("mkv", "json")}
+    for path in folder.iterdir():
+        if path.name not in kept:
+            path.unlink()
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """What a file says; None when it is missing or damaged."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with new_file(path, overwrite=True) as file:
+        file.write(json.dumps(content).encode())

@@ -1,0 +1,482 @@
+"""Videos in and out: decode, upscale and encode at the same time, in segments.
+
+The decoder and the encoders are processes of their own; threads carry frames between
+them and this process, which has the device. See `videojob` for how a run that was
+stopped goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from upfrost.arrays import Bytes
+from upfrost.gpu.channels import upscale_channels
+from upfrost.image.record import Record
+from upfrost.status import Status, duration
+from upfrost.text import printable
+from upfrost.video.color import Conversion, conversion
+from upfrost.video.decode import Decoder, Frame
+from upfrost.video.encode import (
+    CODECS,
+    Codec,
+    Encoding,
+    SegmentWriter,
+    encoder_arguments,
+    try_encoding,
+)
+from upfrost.video.ffmpeg import VideoError, VideoInfo, find_ffmpeg, probe, run_ffmpeg
+from upfrost.video.frames import Counts, FrameUpscaler
+from upfrost.video.job import Job, is_unfinished, open_job
+from upfrost.video.mux import CONTAINERS, Container, plan_other_streams, write_result
+
+if TYPE_CHECKING:
+    from upfrost.gpu.upscaler import Upscaler
+
+SEGMENT_SECONDS = Fraction(2)
+_SHORT = Fraction(1)  # seconds that may be missing at a file's end
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """What a user may choose. Times are seconds from the video's beginning."""
+
+    codec: str | None = None
+    crf: int | None = None
+    preset: str | None = None
+    start: Fraction = Fraction(0)
+    duration: Fraction | None = None
+    deinterlace: Literal["auto", "always", "never"] = "auto"
+    tone_map: bool = False
+    segment: Fraction = SEGMENT_SECONDS
+    ffmpeg: str | None = None
+    resume: bool = False
+    overwrite: bool = False
+
+
+@dataclass
+class VideoRecord(Record):
+    """What `--json` says of a video."""
+
+    codec: str | None = None
+    frames: int | None = None  # in the result
+    resumed_frames: int | None = None  # of these, made by earlier runs
+    computed_frames: int | None = None  # by this run, as are the next three
+    duplicate_frames: int | None = None
+    black_frames: int | None = None
+    computed_share: float | None = None  # of the computed frames' pixels; rest: bars
+    frames_per_second: float | None = None
+    speed: float | None = None  # seconds of video in a second
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Everything that is settled before the first frame."""
+
+    ffmpeg: str
+    info: VideoInfo
+    conversion: Conversion
+    encoding: Encoding
+    container: Container
+    codec: Codec
+    segment_frames: int
+    begin: Fraction  # by the source's clock
+    end: Fraction | None
+
+
+def upscale_video(
+    source: Path,
+    target: Path,
+    upscaler: Upscaler,
+    options: VideoOptions,
+    status: Status,
+    record: VideoRecord,
+) -> None:
+    """Upscale `source` to `target`; fills in `record`.
+
+    Raises `VideoError`, or what the upscaler raises. Finished segments then stay
+    beside `target` for a run with `resume`.
+    """
+    began = time.perf_counter()
+    name = printable(target)
+    container = _container(target)
+    if target.exists() and not options.overwrite:
+        if options.resume and not is_unfinished(target):
+            record.status = "skipped"
+            status.say(f"{name}: is complete")
+            return
+        if not options.resume:
+            raise VideoError(f"{name}: exists already; --overwrite replaces it")
+    if not target.parent.is_dir():
+        raise VideoError(f"{printable(target.parent)}: no such folder")
+    ffmpeg = find_ffmpeg(options.ffmpeg)
+    work = _prepare(ffmpeg, source, container, upscaler, options)
+    record.input_size = (work.info.width, work.info.height)
+    record.output_size = (work.encoding.width, work.encoding.height)
+    record.codec = work.codec.name
+    record.describe(upscaler)
+    if source.resolve() == target.resolve():
+        raise VideoError(f"{name}: would replace the video that is read")
+    try_encoding(ffmpeg, work.encoding)
+    job = open_job(
+        target,
+        _asked(work, upscaler, options),
+        resume=options.resume,
+        overwrite=options.overwrite,
+    )
+    try:
+        others = plan_other_streams(ffmpeg, work.info, container, job.folder)
+        record.notes += [*work.conversion.notes, *others.notes]
+        for note in record.notes:
+            status.warn(f"upfrost: {printable(source)}: {note}")
+        record.resumed_frames = job.frames
+        _upscale_frames(work, job, upscaler, status, record)
+        if not job.segments:
+            raise VideoError(f"{printable(source)}: there is no frame to upscale")
+        mux_began = time.perf_counter()
+        part = job.part_file("result")
+        length = None if work.end is None else work.end - work.begin
+        write_result(
+            *(ffmpeg, job, work.info, container, others, work.codec.name),
+            *(work.begin, length, part),
+        )
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(target)
+        job.remove()
+        record.frames = job.frames
+        record.seconds["mux"] = round(time.perf_counter() - mux_began, 6)
+    except OSError as error:
+        raise VideoError(f"{name}: {error.strerror}{_go_on(job)}") from error
+    except VideoError as error:
+        raise VideoError(
+            f"{name}: {_without(str(error), name)}{_go_on(job)}"
+        ) from error
+    finally:
+        job.close()
+    record.seconds["all"] = round(time.perf_counter() - began, 6)
+    record.status = "done"
+
+
+def _go_on(job: Job) -> str:
+    """What to do about an error, if there is anything to go on with."""
+    return "; --resume goes on from there" if job.segments else ""
+
+
+def _without(text: str, name: str) -> str:
+    return text.removeprefix(f"{name}: ")
+
+
+def _container(target: Path) -> Container:
+    try:
+        return CONTAINERS[target.suffix.lower()]
+    except KeyError:
+        raise VideoError(
+            f"{printable(target)}: the name does not end in .mkv, .mp4, .m4v, .mov or "
+            ".webm"
+        ) from None
+
+
+def _prepare(
+    ffmpeg: str,
+    source: Path,
+    container: Container,
+    upscaler: Upscaler,
+    options: VideoOptions,
+) -> _Work:
+    codec = CODECS[options.codec or container.codecs[0]]
+    if codec.name not in container.codecs:
+        raise VideoError(
+            f"a {container.name} file holds {', '.join(container.codecs)}, "
+            f"not {codec.name}"
+        )
+    if options.crf is not None and codec.crf is None:
+        raise VideoError(f"{codec.name} is lossless: --crf means nothing to it")
+    info = probe(ffmpeg, source, options.start)
+    colors = conversion(
+        info, deinterlace=options.deinterlace, tone_map=options.tone_map
+    )
+    scale = upscaler.graph.scale
+    pixel_format = "gbrp" if codec.lossless_rgb else colors.pixel_format
+    filters = colors.from_rgb(pixel_format)
+    if info.pixel_aspect:
+        filters += f",setsar={info.pixel_aspect}"
+    encoding = Encoding(
+        width=info.width * scale,
+        height=info.height * scale,
+        pixel_aspect=info.pixel_aspect,
+        frame_rate=info.frame_rate,
+        time_base=info.time_base,
+        filters=filters,
+        arguments=encoder_arguments(codec, options.crf, options.preset),
+    )
+    begin = info.start + options.start
+    return _Work(
+        ffmpeg=ffmpeg,
+        info=info,
+        conversion=colors,
+        encoding=encoding,
+        container=container,
+        codec=codec,
+        segment_frames=max(8, round((info.frame_rate or 25) * options.segment)),
+        begin=begin,
+        end=None if options.duration is None else begin + options.duration,
+    )
+
+
+def _asked(work: _Work, upscaler: Upscaler, options: VideoOptions) -> dict[str, object]:
+    """All that decides what the frames of the result are."""
+    about = work.info.path.stat()
+    version = run_ffmpeg(work.ffmpeg, ["-version"]).stdout.split(b"\n")[0].decode()
+    return {
+        "input": [work.info.path.name, about.st_size, about.st_mtime_ns],
+        "model": f"{upscaler.graph.name} {_fingerprint(upscaler)}",
+        "device": upscaler.device.name,
+        "precision": upscaler.precision,
+        "ffmpeg": version,
+        "start": str(options.start),
+        "duration": str(options.duration),
+        "segment length": work.segment_frames,
+        "conversion": work.conversion.to_rgb,
+        "encoding": [work.encoding.filters, *work.encoding.arguments],
+        "container": work.container.name,
+    }
+
+
+def _fingerprint(upscaler: Upscaler) -> str:
+    graph, digest = upscaler.graph, hashlib.sha256()
+    digest.update(repr((graph.nodes, graph.output, graph.value_range)).encode())
+    for name, tensor in sorted(graph.tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _upscale_frames(
+    work: _Work, job: Job, upscaler: Upscaler, status: Status, record: VideoRecord
+) -> None:
+    """Decode what is not yet done, upscale it, encode it as segments."""
+    spent = {"decode": 0.0, "upscale": 0.0, "encode": 0.0}
+
+    def through_network(pixels: Bytes) -> Bytes:
+        return upscale_channels(upscaler, pixels)
+
+    frames = FrameUpscaler(
+        through_network,
+        upscaler.graph.scale,
+        upscaler.tiling,
+        work.info.height,
+        work.info.width,
+    )
+    progress = _Progress(work, record, status)
+    writer = SegmentWriter(work.ffmpeg, job, work.encoding, work.segment_frames)
+    began = mark = time.perf_counter()
+
+    def lap(phase: str) -> None:
+        nonlocal mark
+        now = time.perf_counter()
+        spent[phase] += now - mark
+        mark = now
+
+    source = _Source(work, job)
+    try:
+        for frame in source:
+            lap("decode")
+            result = frames(frame.pixels)
+            lap("upscale")
+            crc = zlib.crc32(frame.pixels.data)
+            writer.put(frame.pts, frame.duration, crc, result)
+            progress.advance(frames.counts.frames)
+            lap("encode")
+        writer.finish()
+        lap("encode")
+    finally:
+        source.close()
+        writer.close()
+        status.clear()
+        _account(record, work, frames.counts, time.perf_counter() - began)
+        record.seconds |= {f"{key}": round(value, 6) for key, value in spent.items()}
+    _check_source(work, source, status, record)
+
+
+def _account(record: VideoRecord, work: _Work, counts: Counts, wall: float) -> None:
+    record.computed_frames = counts.computed
+    record.duplicate_frames = counts.duplicate
+    record.black_frames = counts.black
+    area = work.info.width * work.info.height * counts.computed
+    record.computed_share = round(counts.pixels / area, 4) if area else None
+    record.frames_per_second = round(counts.frames / wall, 3)
+    if work.info.frame_rate:
+        record.speed = round(counts.frames / wall / float(work.info.frame_rate), 4)
+
+
+def _check_source(
+    work: _Work, source: _Source, status: Status, record: VideoRecord
+) -> None:
+    """Say what was wrong with the input; what could be decoded is kept."""
+    notes: list[str] = []
+    info = work.info
+    if source.errors:
+        more = f" and {source.error_count - 1} more" if source.error_count > 1 else ""
+        notes.append(
+            f"damaged: {source.errors[0]}{more}; what could be decoded is kept"
+        )
+    expected = None if info.duration is None else info.start + info.duration
+    if work.end is not None:
+        expected = work.end if expected is None else min(expected, work.end)
+    if expected is not None and source.last is not None:
+        missing = expected - (source.last + 1) * info.time_base
+        step = 1 / info.frame_rate if info.frame_rate else Fraction(0)
+        if missing > _SHORT + step:
+            notes.append(
+                f"the video ends {float(missing):.1f} s before the file's length: cut "
+                "short, or it is shorter than the sound"
+            )
+    if len(source.sizes) > 1:
+        notes.append("frames of several sizes, brought to that of the first")
+    if (
+        source.interlaced
+        and not info.interlaced
+        and "bwdif" not in (work.conversion.to_rgb)
+    ):
+        notes.append(
+            f"{source.interlaced} frames are interlaced; --deinterlace always "
+            "makes pictures of them"
+        )
+    for note in notes:
+        status.warn(f"upfrost: {printable(info.path)}: {note}")
+    record.notes += notes
+
+
+class _Source:
+    """The frames that are not done yet, wherever an earlier run ended."""
+
+    def __init__(self, work: _Work, job: Job) -> None:
+        self.last: int | None = None
+        self._work = work
+        self._job = job
+        self._decoder: Decoder | None = None
+        is_cut = work.begin > work.info.start
+        self._beginning = work.begin if is_cut else None
+
+    @property
+    def errors(self) -> list[str]:
+        return self._decoder.errors if self._decoder else []
+
+    @property
+    def error_count(self) -> int:
+        return self._decoder.error_count if self._decoder else 0
+
+    @property
+    def interlaced(self) -> int:
+        return self._decoder.interlaced if self._decoder else 0
+
+    @property
+    def sizes(self) -> set[tuple[int, int]]:
+        return self._decoder.sizes if self._decoder else set()
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in self._wanted():
+            self.last = frame.pts
+            yield frame
+
+    def close(self) -> None:
+        if self._decoder is not None:
+            self._decoder.close()
+
+    def _wanted(self) -> Iterator[Frame]:
+        count = self._job.segments
+        if not count:
+            yield from self._decode(self._beginning)
+            return
+        # Seeking is quick, but not every file can be decoded from its middle with the
+        # same result: frames that were decoded before must come out again.
+        position = self._job.segment(count - 1).times[0] * self._work.info.time_base
+        frames = iter(self._decode(position))
+        if self._same(frames, count - 1):
+            yield from frames
+            return
+        self.close()
+        frames = iter(self._decode(self._beginning))
+        if not self._same(frames, 0):
+            raise VideoError(
+                "the input is not decoded as it was before; begin anew with --overwrite"
+            )
+        yield from frames
+
+    def _same(self, frames: Iterator[Frame], first: int) -> bool:
+        """Whether the next frames are those of the segments from `first` on.
+
+        Earlier frames are passed over.
+        """
+        begun = False
+        for pts, crc in self._expected(first):
+            frame = next(frames, None)
+            while not begun and frame is not None and frame.pts < pts:
+                frame = next(frames, None)
+            if frame is None or frame.pts != pts:
+                return False
+            if zlib.crc32(frame.pixels.data) != crc:
+                return False
+            self.last = pts
+            begun = True
+        return True
+
+    def _expected(self, first: int) -> Iterator[tuple[int, int]]:
+        for number in range(first, self._job.segments):
+            segment = self._job.segment(number)
+            yield from zip(segment.times, segment.sums, strict=True)
+
+    def _decode(self, position: Fraction | None) -> Iterator[Frame]:
+        """Frames from `position` on that lie in the part that was asked for."""
+        work = self._work
+        base = work.info.time_base
+        # Some files mark frames as key frames that are none.
+        seek = position if work.info.seekable else None
+        self._decoder = Decoder(work.ffmpeg, work.info, work.conversion.to_rgb, seek)
+        for frame in self._decoder:
+            moment = frame.pts * base
+            if work.end is not None and moment >= work.end:
+                return
+            # Half a unit: what was asked for in decimals need not fall on a frame.
+            if position is None or moment > work.begin - base / 2:
+                yield frame
+
+
+class _Progress:
+    """Frames, rate, speed and time left, on the status line."""
+
+    def __init__(self, work: _Work, record: VideoRecord, status: Status) -> None:
+        self._status = status
+        self._rate = work.info.frame_rate
+        self._done = record.resumed_frames or 0
+        self._total: int | None = None
+        end = work.end
+        if work.info.duration is not None:
+            last = work.info.start + work.info.duration
+            end = last if end is None else min(end, last)
+        if end is not None and self._rate:
+            self._total = max(1, round((end - work.begin) * self._rate))
+        self._began = time.monotonic()
+        status.begin(printable(work.info.path))
+
+    def advance(self, frames: int) -> None:
+        if not self._status.is_due():
+            return
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        rate = frames / seconds
+        done = self._done + frames
+        total = f" of {max(self._total, done)}" if self._total else ""
+        text = f"frame {done}{total}, {rate:.2f} frames/s"
+        if self._rate:
+            text += f", {rate / float(self._rate):.2f}× real time"
+        if self._total and rate:
+            text += f", {duration(max(0, self._total - done) / rate)} left"
+        self._status.show(text)

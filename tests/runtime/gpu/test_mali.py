@@ -1,0 +1,115 @@
+"""Every shader in use on Mali stays within its registers, by Mesa's own compiler.
+
+A spill is a load and a store of a slow memory in the inner loop: no shader may have one
+on any of the two architectures. Needs a folder with Mesa's PanVK driver and the program
+`mali-stats` (CONTRIBUTING.md), named by the environment variable UPFROST_PANVK.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from upfrost.gpu.kernels import CPU, MALI, VARIANTS
+
+PANVK = os.environ.get("UPFROST_PANVK")
+pytestmark = pytest.mark.skipif(
+    not PANVK, reason="UPFROST_PANVK names no folder with mali-stats"
+)
+
+# Specialization constants by shader source: the costliest of each kind, and for the
+# convolutions what changes the inner loop.
+# Second value added before or after the activation or multiplied, and the activation:
+# rectifier, GELU, Mish.
+_EPILOGUES = [(0, 0), (1, 1), (2, 1), (2, 5), (4, 9)]
+CONSTANTS: dict[str, list[tuple[int, ...]]] = {
+    "clear": [()],
+    "unpack": [(1,), (3,)],
+    # channels, bits of 255.0, factor, skip, ratio, skip of the picture
+    "pack": [
+        (3, 0x437F0000, factor, skip, factor, 1, given)
+        for factor in (1, 2, 3, 4)
+        for skip in range(4)
+        for given in (0, 1)
+    ],
+    "pixel_shuffle": [(2, 3), (3, 16)],
+    "resize": [(1, 2, 1), (2, 3, 2), (3, 4, 1)],
+    "elementwise": [(7, *end) for end in [*_EPILOGUES, *((3, a) for a in range(17))]],
+    "pad": [(0, 1, 1), (1, 3, 2)],
+    "max_pool": [(3, 3, 2, 2, 1, 1), (9, 9, 1, 1, 4, 4)],
+    "band_sums": [()],
+    "mean": [()],
+    "gather": [(0, 16), (3, 18)],
+    "conv3x3": [(quads, *end) for quads in (1, 4, 16) for end in _EPILOGUES],
+    "deconv4x4": [(quads, *end) for quads in (1, 4, 16) for end in _EPILOGUES],
+    "conv1x1": [(quads, *end) for quads in (1, 6, 16) for end in _EPILOGUES],
+    "winograd_products": [(quads, quads) for quads in (4, 5, 6, 16)],
+    "winograd_input": [(quads,) for quads in (4, 8, 16)],
+    "winograd_output": [(quads, *end) for quads in (4, 8, 16) for end in _EPILOGUES],
+    "conv": [
+        (16, 1, 1, 0xFF61B1E6, 0x7F61B1E6, *size)  # clamp at ∓3e38
+        # rows, columns, strides, dilations, paddings
+        for size in [
+            (1, 1, 1, 1, 1, 1, 0, 0),
+            (1, 5, 1, 1, 1, 1, 0, 2),
+            (3, 3, 1, 1, 2, 2, 2, 2),
+            (3, 3, 2, 2, 1, 1, 1, 1),
+            (5, 5, 1, 1, 1, 1, 2, 2),
+            (7, 7, 1, 1, 1, 1, 3, 3),
+            (9, 9, 1, 1, 1, 1, 4, 4),
+        ]
+    ],
+}
+
+
+def shaders_in_use() -> list[str]:
+    """Names, without the precision, of the variants that a plan for a Mali may name."""
+    elsewhere = {kernel.name for kernel in CPU.kernels}
+    elsewhere -= {kernel.name for kernel in MALI.kernels}
+    names = {name.removesuffix("-fp16").removesuffix("-fp32") for name in VARIANTS}
+    return sorted(n for n in names if n.removesuffix("_bytes") not in elsewhere)
+
+
+def mali_stats(
+    files: Sequence[Path], constants: Sequence[int], gpu: str
+) -> list[dict[str, Any]]:
+    """What Mesa's compiler says of each file."""
+    specialization = [
+        word
+        for index, value in enumerate(constants)
+        for word in ("--spec", f"{index}={value}")
+    ]
+    program = Path(str(PANVK)) / "mali-stats"
+    done = subprocess.run(
+        [str(program), "--json", *specialization, *map(str, files), gpu],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("gpu", ["g52", "g610"])
+@pytest.mark.parametrize("shader", shaders_in_use())
+def test_no_shader_spills(shader: str, gpu: str) -> None:
+    variants = [
+        VARIANTS[name]
+        for name in (shader, f"{shader}-fp32", f"{shader}-fp16")
+        if name in VARIANTS
+    ]
+    files = [variant.path for variant in variants]
+    for constants in CONSTANTS[variants[0].source]:
+        if shader.endswith("_bytes"):
+            constants = (3, *constants[1:])
+        rows = mali_stats(files, constants, gpu)
+        assert len(rows) == len(files)
+        for row in rows:
+            found = (row["spills"], row["fills"])
+            assert found == (0, 0), f"{row['file']}, constants {constants}: {found}"

@@ -1,0 +1,150 @@
+"""Tiles cover the picture once, and their seams cannot be seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import graphs
+from upfrost.gpu.kernels import Precision
+from upfrost.gpu.tiles import align, largest_side, smallest_side, tile_grid, tiling
+from upfrost.gpu.upscaler import BAND_BYTES, Upscaler
+from upfrost.network.graph import Graph, alignment
+from upfrost.network.modelfile import bundled_models, read_model
+
+CASES = 400
+
+
+@settings(max_examples=CASES, deadline=None)
+@given(
+    seed=st.integers(0, 30),
+    blocks=st.tuples(st.integers(1, 400), st.integers(1, 400)),
+    extra=st.integers(0, 300),
+    multiple=st.sampled_from([1, 2, 6]),
+)
+def test_every_pixel_is_kept_once_and_far_enough_from_a_seam(
+    seed: int, blocks: tuple[int, int], extra: int, multiple: int
+) -> None:
+    graph = graphs.random_network(seed)
+    height, width = (count * alignment(graph) for count in blocks)
+    rules = tiling(graph)
+    rules = replace(rules, step=math.lcm(rules.step, multiple))
+    side = smallest_side(rules) + extra
+    grid = tile_grid(rules, height, width, side)
+    for axis, extent in enumerate((height, width)):
+        reach = rules.halo[axis]
+        expected = 0
+        for window, kept in grid.windows[axis]:
+            assert window.start % rules.step == kept.start % rules.step == 0
+            assert 0 <= window.start < window.stop <= extent
+            assert window.stop - window.start == (grid.height, grid.width)[axis] <= side
+            assert kept.start == expected < kept.stop
+            expected = kept.stop
+            assert window.start == 0 or kept.start - window.start >= reach
+            assert window.stop == extent or window.stop - kept.stop >= reach
+        assert expected == extent
+
+
+def test_the_number_of_planner_cases_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with capsys.disabled():
+        print(f"\n[tile planner: {CASES} cases]")
+
+
+def test_a_tile_within_the_halo_is_refused() -> None:
+    graph = graphs.plain_network(seed=0, layers=4)
+    with pytest.raises(ValueError, match=r"too small.*at least 11"):
+        tile_grid(tiling(graph), 100, 100, 10)
+
+
+def test_a_network_that_looks_at_the_whole_picture_gets_no_tiles() -> None:
+    rules = tiling(graphs.imported_operations(seed=0))
+    assert len(tile_grid(rules, 100, 80, 100)) == 1
+    with pytest.raises(ValueError, match="looks at the whole picture: 80×100 pixels"):
+        tile_grid(rules, 100, 80, 99)
+
+
+def test_the_largest_side_is_the_last_that_fits() -> None:
+    assert largest_side(lambda h, w: h * w <= 2500, 1000, 1000, 8) == 50
+    assert largest_side(lambda h, w: h * w <= 2500, 10, 1000, 8) == 250
+    assert largest_side(lambda h, w: h * w <= 600, 30, 20, 8) == 30
+
+
+NETWORKS = {
+    "plain": graphs.plain_network(seed=1, layers=3),
+    "every operation": graphs.every_operation(seed=1),
+    "random": graphs.random_network(seed=4),
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("size", [(1, 1), (37, 61), (64, 20)], ids=str)
+def test_tiles_give_the_bits_of_the_whole(
+    name: str, precision: Precision, size: tuple[int, int]
+) -> None:
+    assert_seamless(NETWORKS[name], precision, size)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tiles_of_imported_networks_give_the_bits_of_the_whole(seed: int) -> None:
+    graph = graphs.random_network(seed, imported=True)
+    assert_seamless(graph, "fp16", (67, 121))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("model", sorted(bundled_models()))
+def test_bundled_models_give_the_bits_of_the_whole(
+    model: str, precision: Precision
+) -> None:
+    # The smallest tiles of a deep network give one pixel each: thousands of them.
+    assert_seamless(read_model(bundled_models()[model]), precision, (73, 91), (12, 25))
+
+
+def assert_seamless(
+    graph: Graph,
+    precision: Precision,
+    size: tuple[int, int],
+    wider: tuple[int, ...] = (0, 7),
+) -> None:
+    """Tiles that are so many pixels wider than the smallest give the whole's bits."""
+    picture = np.random.default_rng(5).integers(0, 256, (*size, 3), dtype=np.uint8)
+    with Upscaler(graph, precision=precision) as upscale:
+        whole, rules = upscale(picture), upscale.tiling
+    for extra in wider:
+        side = smallest_side(rules) + extra
+        with Upscaler(graph, precision=precision, tile=side) as upscale:
+            tiled = upscale(picture)
+        assert np.array_equal(tiled, whole), f"tiles of {side}"
+
+
+def test_a_budget_bounds_the_plans_bytes() -> None:
+    graph = dataclasses.replace(graphs.plain_network(seed=2, channels=16))
+    budget = 300_000
+    with Upscaler(graph, memory=budget) as upscale:
+        grid = upscale.tiles(500, 700)
+        assert len(grid) > 1
+        assert upscale.plan(grid).bytes <= budget
+
+
+def test_strides_repeat_the_last_row_and_column() -> None:
+    graph = graphs.every_operation(seed=0)
+    picture = np.arange(3 * 5 * 3, dtype=np.uint8).reshape(3, 5, 3)
+    aligned = align(picture, graph)
+    assert aligned.shape == (4, 6, 3)
+    assert np.array_equal(aligned[3], aligned[2])
+    assert np.array_equal(aligned[:, 5], aligned[:, 4])
+
+
+def test_a_row_of_tiles_of_a_wide_picture_fits_host_memory() -> None:
+    with Upscaler("realtime-x2") as upscale:
+        grid = upscale.tiles(10_000, 20_000)
+    assert grid.height * 20_000 * 3 * 4 <= BAND_BYTES
+    assert grid.height > 400

@@ -1,0 +1,217 @@
+"""`Upscaler` against PyTorch, and what it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tests import graphs
+from tests.exporter import networks
+from tests.torch_graph import TorchGraph
+from upfrost import Upscaler
+from upfrost.arrays import Bytes
+from upfrost.gpu.device import Device, DeviceError, LoadedPlan, OutOfDeviceMemoryError
+from upfrost.gpu.plan import Plan
+from upfrost.gpu.tiles import smallest_side, tiling
+from upfrost.network import reference
+from upfrost.network.graph import Graph
+from upfrost.network.modelfile import bundled_models, read_model
+from upfrost_exporter import trace_module
+
+
+def photograph(seed: int, height: int, width: int) -> Bytes:
+    """A random picture without more detail than a photograph has."""
+    rng = np.random.default_rng(seed)
+    coarse = torch.tensor(rng.uniform(0, 1, (1, 3, height // 3 + 1, width // 3 + 1)))
+    smooth = functional.interpolate(coarse, size=(height, width), mode="bicubic")
+    noisy = smooth[0].permute(1, 2, 0).numpy() + rng.normal(0, 0.02, (height, width, 3))
+    return (np.clip(noisy, 0, 1) * 255).astype(np.uint8)
+
+
+def torch_bytes(module: nn.Module, picture: Bytes) -> Bytes:
+    """What PyTorch makes of the picture, rounded as the runtime rounds."""
+    batch = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None].float() / 255
+    with torch.no_grad():
+        result = module.eval()(batch)[0].clamp(0, 1)
+    return torch.floor(result * 255 + 0.5).byte().permute(1, 2, 0).numpy()
+
+
+def psnr(one: Bytes, other: Bytes) -> float:
+    error = np.mean((one.astype(float) - other) ** 2)
+    return float(10 * np.log10(255**2 / error)) if error else float("inf")
+
+
+def check_against_torch(graph: Graph, module: nn.Module, seed: int) -> None:
+    picture = photograph(seed, 61, 83)
+    expected = torch_bytes(module, picture)
+    with Upscaler(graph, precision="fp32") as upscale:
+        single = upscale(picture)
+    difference = np.abs(single.astype(int) - expected)
+    assert difference.max() <= 1
+    assert np.mean(difference.max(axis=2) == 0) >= 0.999
+    with Upscaler(graph, precision="fp16") as upscale:
+        half = upscale(picture)
+    assert psnr(half, single) >= 50
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    "make",
+    [networks.Plain, lambda: networks.Plain(scale=3, mode="bicubic"), networks.Cascade],
+    ids=["plain", "plain ×3", "cascade"],
+)
+def test_exported_networks_give_pytorchs_bytes(
+    make: Callable[[], nn.Module], seed: int
+) -> None:
+    torch.manual_seed(seed)
+    module = make()
+    scale = module(torch.zeros(1, 3, 8, 8)).shape[-1] // 8
+    check_against_torch(trace_module(module, name="network", scale=scale), module, seed)
+
+
+@pytest.mark.parametrize("model", sorted(bundled_models()))
+def test_bundled_models_give_pytorchs_bytes(model: str) -> None:
+    graph = read_model(bundled_models()[model])
+    check_against_torch(graph, TorchGraph(graph), seed=3)
+
+
+def test_a_picture_of_another_type_or_shape_is_refused() -> None:
+    with Upscaler(graphs.plain_network(seed=0)) as upscale:
+        for picture in (
+            np.zeros((4, 4, 3), np.float32),
+            np.zeros((4, 4), np.uint8),
+            np.zeros((0, 4, 3), np.uint8),
+        ):
+            with pytest.raises(ValueError, match=r"uint8 with shape \(H, W, 3\)"):
+                upscale(picture)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="takes 3 channels, found 4"):
+            upscale(np.zeros((4, 4, 4), np.uint8))
+
+
+def test_progress_counts_tiles() -> None:
+    graph = graphs.plain_network(seed=0)
+    seen: list[tuple[int, int]] = []
+    with Upscaler(graph, tile=smallest_side(tiling(graph)) + 9) as upscale:
+        upscale(
+            np.zeros((40, 30, 3), np.uint8), lambda done, of: seen.append((done, of))
+        )
+    count = seen[0][1]
+    assert count > 1
+    assert seen == [(done, count) for done in range(1, count + 1)]
+
+
+def test_a_budget_too_small_for_any_tile_is_one_clear_line() -> None:
+    with (
+        Upscaler(graphs.plain_network(seed=0), memory=1000) as upscale,
+        pytest.raises(OutOfDeviceMemoryError, match=r"smallest tile .* budget is"),
+    ):
+        upscale(np.zeros((40, 30, 3), np.uint8))
+
+
+@pytest.mark.parametrize("seed", [5, 6])
+def test_a_network_that_looks_at_the_whole_picture_runs_without_tiles(
+    seed: int,
+) -> None:
+    graph = graphs.imported_operations(seed)
+    picture = photograph(seed, 70, 46)
+    with Upscaler(graph, precision="fp32") as upscale:
+        found = upscale(picture).astype(int)
+        needed = upscale.plan(upscale.tiles(70, 46)).bytes
+    expected = reference.upscale_bytes(graph, picture)
+    assert np.abs(found - expected).max() <= 1
+    with (
+        Upscaler(graph, precision="fp32", memory=needed - 1) as upscale,
+        pytest.raises(OutOfDeviceMemoryError, match=r"whole picture.* 46×70 pixels"),
+    ):
+        upscale(picture)
+
+
+def test_an_unknown_device_lists_what_there_is() -> None:
+    with pytest.raises(DeviceError, match=r"'Adreno'; there is 0: "):
+        Upscaler(graphs.plain_network(seed=0), device="Adreno")
+
+
+def test_pictures_of_many_sizes_through_one_upscaler() -> None:
+    graph = graphs.plain_network(seed=0)
+    picture = photograph(4, 30, 40)
+    with Upscaler(graph) as upscale:
+        first = upscale(picture)
+        for size in (1, 7, 29):
+            assert upscale(picture[:size, :size]).shape == (2 * size, 2 * size, 3)
+        assert np.array_equal(upscale(picture), first)
+
+
+def test_plans_that_are_kept_keep_to_the_budget(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = graphs.plain_network(seed=0, channels=64)
+    loads: list[tuple[int, int]] = []
+    load = Device.load
+
+    def counted(self: Device, plan: Plan) -> LoadedPlan:
+        loads.append((plan.height, plan.width))
+        return load(self, plan)
+
+    monkeypatch.setattr(Device, "load", counted)
+    small, large = photograph(5, 20, 30), photograph(5, 60, 90)
+    with Upscaler(graph) as upscale:
+        for _ in range(2):
+            upscale(small)
+            upscale(large)
+        assert loads == [(20, 30), (60, 90)]
+        plans = [upscale.plan(upscale.tiles(*size)) for size in loads]
+    # The weights are there once.
+    budget = plans[0].constant_bytes + sum(sum(plan.buffer_bytes) for plan in plans)
+    for memory, expected in ((budget, loads[:]), (budget - 1, loads * 2)):
+        loads.clear()
+        with Upscaler(graph, memory=memory) as upscale:
+            for _ in range(2):
+                upscale(small)
+                upscale(large)
+        assert loads == expected
+
+
+def test_frames_of_one_size_are_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = graphs.plain_network(seed=0)
+    picture = photograph(6, 30, 40)
+    with Upscaler(graph) as upscale:
+        first = upscale(picture)
+
+        def refuse(*_: object) -> None:
+            raise AssertionError("planned again")
+
+        monkeypatch.setattr("upfrost.gpu.upscaler.make_plan", refuse)
+        assert np.array_equal(upscale(picture), first)
+
+
+def test_a_thousand_pictures_take_no_more_memory_than_ten() -> None:
+    """In a process of its own, since what other tests freed would be used again."""
+    program = """
+from pathlib import Path
+import numpy as np
+from upfrost import Upscaler
+from upfrost.network import reference
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+picture = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+with Upscaler("realtime-x2") as upscale:
+    for number in range(1, 1001):
+        upscale(picture[: 16 + 4 * (number % 3)])
+        if number == 10:
+            early = resident()
+    print(early, resident())
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    early, late = map(int, result.stdout.split())
+    assert late <= 1.05 * early

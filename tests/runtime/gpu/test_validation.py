@@ -1,0 +1,108 @@
+"""The validation layer, with its synchronization check, finds nothing wrong.
+
+What it may say of half precision is in docs/vulkan.md.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from upfrost.network.modelfile import bundled_models
+
+LAYER = "VK_LAYER_KHRONOS_validation"
+LAYER_FILES = [
+    Path(folder, "vulkan/explicit_layer.d/VkLayer_khronos_validation.json")
+    for folder in ("/usr/share", "/usr/local/share", "/etc")
+]
+pytestmark = pytest.mark.skipif(
+    not any(file.exists() for file in LAYER_FILES),
+    reason="the package vulkan-validationlayers is not installed",
+)
+
+# Kompute enables no device features, and fp16 wants three.
+WITHOUT_FEATURE = {
+    "VUID-VkShaderModuleCreateInfo-pCode-01091",
+    "VUID-VkShaderModuleCreateInfo-pCode-04147",
+    "VUID-RuntimeSpirv-uniformAndStorageBuffer16BitAccess-06332",
+    "VUID-RuntimeSpirv-storageBuffer16BitAccess-06331",
+}
+
+UPSCALE = """
+import sys
+import numpy as np
+from upfrost.gpu import kernels, upscaler
+from upfrost.gpu.upscaler import Upscaler
+from upfrost.gpu.tiles import smallest_side
+model, precision, *family = sys.argv[1:]
+if family:
+    upscaler.tuned_family = lambda *_: getattr(kernels, *family)
+with Upscaler(model, precision=precision) as upscale:
+    side = smallest_side(upscale.tiling)
+with Upscaler(model, precision=precision, tile=side) as upscale:
+    upscale(np.zeros((side + 9, side + 5, 3), np.uint8))
+"""
+
+# Two dispatches, the second reading what the first wrote, in one submission.
+CHAINED = """
+import kp
+import numpy as np
+from upfrost.gpu.kernels import VARIANTS
+manager = kp.Manager(0)
+words = [manager.tensor_t(np.zeros(4096, np.uint32), kp.TensorTypes.storage)
+         for _ in range(2)]
+def call(shader, tensors, constants, push):
+    algorithm = manager.algorithm(
+        tensors, VARIANTS[shader].path.read_bytes(), [1, 1, 1],
+        np.array(constants, np.uint32), np.array(push, np.uint32))
+    return kp.OpAlgoDispatch(algorithm, np.array(push, np.uint32))
+layout = [0, 8, 64, 8, 8]
+copy = call("gather-fp32", words, [0, 4], layout + layout)
+back = call("gather-fp32", words[::-1], [0, 4], layout + layout)
+manager.sequence().record(copy).record(back).eval()
+"""
+
+
+def messages(program: str, *arguments: str) -> set[str]:
+    """Names of what the layer reports while `program` runs."""
+    result = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={
+            **os.environ,
+            "VK_INSTANCE_LAYERS": LAYER,
+            "VK_LAYER_ENABLES": (
+                "VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT"
+            ),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    text = result.stdout + result.stderr
+    return set(re.findall(r"\b((?:VUID|SYNC|UNASSIGNED|BestPractices)-[\w-]+)", text))
+
+
+def test_the_layer_sees_a_hazard_where_there_is_one() -> None:
+    assert any(name.startswith("SYNC-HAZARD") for name in messages(CHAINED))
+
+
+@pytest.mark.parametrize("model", sorted(bundled_models()))
+def test_fp32_is_clean(model: str) -> None:
+    assert messages(UPSCALE, model, "fp32") == set()
+
+
+@pytest.mark.parametrize("model", sorted(bundled_models()))
+def test_fp16_is_clean_but_for_the_features(model: str) -> None:
+    assert messages(UPSCALE, model, "fp16") <= WITHOUT_FEATURE
+
+
+def test_the_kernels_of_bifrost_are_clean() -> None:
+    """Which are others than those of the device at hand."""
+    assert messages(UPSCALE, "realtime-x2", "fp32", "MALI") == set()
+    assert messages(UPSCALE, "realtime-x2", "fp16", "MALI") <= WITHOUT_FEATURE

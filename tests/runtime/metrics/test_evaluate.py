@@ -1,0 +1,83 @@
+"""`upfrost eval`: pairs of pictures and videos, each way beside the model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.runtime.clips import make_clip, needs_vmaf
+from upfrost.cli import main as cli
+from upfrost.metrics.quality import y_psnr
+
+
+def pair(folder: Path, height: int, width: int) -> None:
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = [np.sin(rows / n) * np.cos(columns / (n + 3)) for n in (3, 4, 5)]
+    large = Image.fromarray((128 + 100 * np.stack(waves, -1)).astype(np.uint8))
+    large.save(folder / "001_HR.png")
+    half = large.resize((width // 2, height // 2), Image.Resampling.BICUBIC)
+    half.save(folder / "001_LR.png")
+
+
+def test_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair(tmp_path, 40, 60)
+    assert cli.main(["eval", "realtime-x2", str(tmp_path), "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    means = result["means"]
+    assert list(means) == ["nearest", "bilinear", "bicubic", "Lanczos", "realtime-x2"]
+    small, large = (
+        Image.open(tmp_path / f"001_{kind}.png").convert("RGB") for kind in ("LR", "HR")
+    )
+    ours = np.asarray(small.resize(large.size, Image.Resampling.LANCZOS))
+    expected = y_psnr(ours, np.asarray(large), 2)
+    assert means["Lanczos"]["psnr"] == pytest.approx(expected)
+    assert means["nearest"]["psnr"] < means["realtime-x2"]["psnr"]
+
+
+@needs_vmaf
+def test_a_video_with_a_plot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", size="98x54", seconds=0.5)
+    plot = tmp_path / "plot.svg"
+    words = ["eval", "realtime-x2", str(clip), "--frames", "5", "--plot", str(plot)]
+    assert cli.main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["VMAF", "PSNR", "SSIM"]
+    assert [line.split()[0] for line in lines[2:]] == [
+        *("nearest", "bilinear", "bicubic", "Lanczos", "realtime-x2")
+    ]
+    assert plot.read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("others", "code", "reason"),
+    [
+        ([".", "--device", "0"], 1, "no pairs named 001_HR.png"),
+        (["missing.mp4"], 2, "upfrost: missing.mp4: No such file or directory"),
+        (
+            ["no-clip.mp4", "--device", "0"],
+            1,
+            "upfrost: no-clip.mp4: moov atom not found",
+        ),
+        ([".", "--tile", "7"], 2, "--tile 7 is too small for realtime-x2: at least"),
+        ([".", "--plot", "x.svg"], 2, "--plot draws one video"),
+    ],
+)
+def test_errors_are_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    others: list[str],
+    code: int,
+    reason: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("no-clip.mp4").write_text("text")
+    assert cli.main(["eval", "realtime-x2", *others]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert reason in line

@@ -1,0 +1,128 @@
+"""Frames through the network: what is not computed is the same as if it were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from tests import graphs
+from upfrost import Upscaler
+from upfrost.arrays import Bytes
+from upfrost.gpu.tiles import tiling
+from upfrost.video import frames as module
+from upfrost.video.frames import FrameUpscaler, picture_box
+
+
+@pytest.fixture(scope="module")
+def upscaler() -> Iterator[Upscaler]:
+    # With strides and odd ratios, so that windows must begin where they may.
+    with Upscaler(graphs.every_operation(seed=4), precision="fp32") as opened:
+        yield opened
+
+
+def framed(seed: int, height: int, width: int, box: module.Box) -> Bytes:
+    """Black with noise in a box."""
+    rng = np.random.default_rng(seed)
+    frame = np.zeros((height, width, 3), np.uint8)
+    top, bottom, left, right = box
+    shape = (bottom - top, right - left, 3)
+    frame[top:bottom, left:right] = rng.integers(1, 256, shape)
+    return frame
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (40, 90, 0, 96),  # letterbox
+        (0, 130, 37, 60),  # pillarbox
+        (33, 80, 30, 61),  # both
+        (0, 20, 0, 96),  # only below
+        (90, 130, 60, 96),  # a corner
+        (64, 65, 48, 49),  # one pixel
+    ],
+)
+def test_results_with_bars_are_bit_for_bit_those_of_the_whole_frame(
+    upscaler: Upscaler, box: module.Box
+) -> None:
+    # An odd height, which is no multiple of the network's alignment.
+    frame = framed(8, 131, 96, box)
+    through = FrameUpscaler(upscaler, upscaler.graph.scale, upscaler.tiling, 131, 96)
+    np.testing.assert_array_equal(through(frame), upscaler(frame))
+
+
+def test_bars_that_come_and_go_change_nothing(
+    upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 4)
+    boxes = [(30, 90, 0, 96)] * 2 + [(0, 96, 0, 96)] * 2 + [(48, 80, 10, 80)] * 10
+    through = FrameUpscaler(upscaler, upscaler.graph.scale, upscaler.tiling, 96, 96)
+    for seed, box in enumerate(boxes):
+        frame = framed(seed, 96, 96, box)
+        np.testing.assert_array_equal(through(frame), upscaler(frame), str(seed))
+    counts = through.counts
+    assert counts.computed == len(boxes)
+    # The last frames are computed in part again.
+    before = counts.pixels
+    through(framed(99, 96, 96, boxes[-1]))
+    assert counts.pixels - before < 96 * 96
+
+
+def count_calls(scale: int) -> tuple[list[tuple[int, ...]], Callable[[Bytes], Bytes]]:
+    calls: list[tuple[int, ...]] = []
+
+    def upscale(frame: Bytes) -> Bytes:
+        calls.append(frame.shape)
+        return frame.repeat(scale, axis=0).repeat(scale, axis=1)
+
+    return calls, upscale
+
+
+def test_equal_frames_are_computed_once() -> None:
+    graph = graphs.plain_network(seed=1)
+    calls, upscale = count_calls(graph.scale)
+    through = FrameUpscaler(upscale, graph.scale, tiling(graph), 20, 30)
+    one, other = framed(1, 20, 30, (0, 20, 0, 30)), framed(2, 20, 30, (0, 20, 0, 30))
+    results = [through(frame.copy()) for frame in (one, one, one, other, one)]
+    assert len(calls) == 3
+    counts = through.counts
+    assert (counts.frames, counts.computed, counts.duplicate) == (5, 3, 2)
+    for result, frame in zip(results, (one, one, one, other, one), strict=True):
+        np.testing.assert_array_equal(result, upscale(frame))
+
+
+def test_black_frames_are_computed_once() -> None:
+    graph = graphs.plain_network(seed=1)
+    calls, upscale = count_calls(graph.scale)
+    through = FrameUpscaler(upscale, graph.scale, tiling(graph), 20, 30)
+    black, other = framed(1, 20, 30, (0, 0, 0, 0)), framed(2, 20, 30, (0, 20, 0, 30))
+    for frame in (black, other, black, other, black):
+        np.testing.assert_array_equal(
+            through(frame), frame.repeat(2, axis=0).repeat(2, axis=1)
+        )
+    assert through.counts.black == 3
+    assert len(calls) == 3
+
+
+def test_a_result_cannot_be_changed_by_whoever_gets_it() -> None:
+    graph = graphs.plain_network(seed=1)
+    through = FrameUpscaler(
+        count_calls(graph.scale)[1], graph.scale, tiling(graph), 20, 30
+    )
+    result = through(framed(2, 20, 30, (0, 20, 0, 30)))
+    with pytest.raises(ValueError, match="read-only"):
+        result[0, 0] = 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_box_is_the_smallest_around_what_is_not_black(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    frame = np.zeros((17, 23, 3), np.uint8)
+    for _ in range(rng.integers(0, 4)):
+        frame[rng.integers(17), rng.integers(23), rng.integers(3)] = 1
+    rows, columns, _ = frame.nonzero()
+    expected = None
+    if rows.size:
+        expected = (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1)
+    assert picture_box(frame) == expected

@@ -1,0 +1,787 @@
+"""`upfrost video`: what goes in comes out, larger, whatever happens on the way.
+
+Most tests repeat pixels instead of running a network (see fakes.py), so that what came
+out can be told exactly.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.runtime.clips import (
+    FFMPEG,
+    GRAPH,
+    ffmpeg,
+    frames,
+    header,
+    make_clip,
+    packets,
+    times,
+    upscale,
+)
+from tests.runtime.fakes import FakeUpscaler
+from upfrost import status
+from upfrost.arrays import Bytes
+from upfrost.cli import main as cli
+from upfrost.network.modelfile import write_model
+from upfrost.video.ffmpeg import Colors, VideoError, find_ffmpeg, probe
+from upfrost.video.job import job_folder
+from upfrost.video.matroska import frame_header, read_packets, stream_header
+from upfrost.video.upscale import VideoOptions, VideoRecord, upscale_video
+
+FAKE = Path(__file__).with_name("fakes.py")
+# From Big Buck Bunny, (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0:
+# one second from 2:13, scaled down to 160×90.
+REAL_CLIP = Path(__file__).with_name("bunny.mp4")
+LOSSLESS = VideoOptions(codec="ffv1")
+# In short segments, so that short clips have several of them.
+SEGMENTS = VideoOptions(codec="ffv1", segment=Fraction(1, 3))
+
+
+def larger(source: list[Bytes]) -> list[Bytes]:
+    return [frame.repeat(2, axis=0).repeat(2, axis=1) for frame in source]
+
+
+def same(found: list[Bytes], expected: list[Bytes]) -> bool:
+    return len(found) == len(expected) and all(map(np.array_equal, found, expected))
+
+
+def to_rgb(matrix: str, reach: str = "tv") -> tuple[str, ...]:
+    """How the pictures of a clip become RGB, said independently of the product."""
+    flags = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
+    convert = f"in_color_matrix={matrix}:in_range={reach}:out_range=pc:flags={flags}"
+    return ("-vf", f"scale={convert}")
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, str(FAKE), "video", *map(str, arguments)]
+
+
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One second of 24 frames, and a tone."""
+    return make_clip(
+        tmp_path_factory.mktemp("clips") / "clip.mp4",
+        *("-c:a", "aac", "-shortest"),
+        inputs=("-f", "lavfi", "-i", "sine=440:d=1"),
+    )
+
+
+# Frames, times, sizes
+
+
+def test_every_frame_is_the_picture_paths_result(tmp_path: Path) -> None:
+    model, target, pictures = (tmp_path / n for n in ("tiny.upf", "out.mkv", "png"))
+    write_model(model, GRAPH)
+    done = subprocess.run(
+        [
+            *(
+                sys.executable,
+                "-m",
+                "upfrost.cli.main",
+                "video",
+                REAL_CLIP,
+                target,
+                "-q",
+            ),
+            *("-m", model, "--codec", "ffv1", "--json", "--segment", "0.4"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    pictures.mkdir()
+    given = frames(REAL_CLIP, (160, 90), *to_rgb("bt709"))
+    for number, pixels in enumerate(given):
+        Image.fromarray(pixels).save(pictures / f"{number:02d}.png")
+    large = tmp_path / "large"
+    words = ["upscale", str(pictures), "-o", str(large), "-m", str(model), "--quiet"]
+    assert cli.main(words) == 0
+    expected = [np.asarray(Image.open(path)) for path in sorted(large.iterdir())]
+    assert same(frames(target, (320, 180)), expected)
+    record = json.loads(done.stdout)
+    assert record["status"] == "done"
+    assert record["frames"] == 24
+    assert record["computed_frames"] + record["duplicate_frames"] == 24
+    assert record["output_size"] == [320, 180]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_uneven_times_are_kept(tmp_path: Path, suffix: str) -> None:
+    source = make_clip(
+        tmp_path / "source.mp4",
+        *("-fps_mode", "passthrough", "-enc_time_base", "1:90000"),
+        *("-video_track_timescale", "90000", "-bf", "2"),
+        filters="settb=1/90000,setpts='3003*N+997*mod(N*N\\,7)'",
+    )
+    before = times(source)
+    assert len({b - a for a, b in itertools.pairwise(before)}) > 3
+    target = tmp_path / f"out{suffix}"
+    upscale(source, target, VideoOptions(segment=Fraction(1, 3)))
+    after = times(target)
+    if suffix == ".mkv":  # which knows milliseconds
+        before = [Fraction(round(moment * 1000), 1000) for moment in before]
+    assert after == before
+
+
+@pytest.mark.parametrize("size", [(65, 37), (2, 2), (7, 50)])
+def test_odd_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
+    source = make_clip(
+        *(tmp_path / "source.mkv", "-c:v", "ffv1", "-pix_fmt", "gbrp"),
+        size="128x128",
+        seconds=0.5,
+        filters=f"format=gbrp,crop={size[0]}:{size[1]}",
+    )
+    upscale(source, tmp_path / "out.mkv", LOSSLESS)
+    result = frames(tmp_path / "out.mkv", (size[0] * 2, size[1] * 2))
+    assert same(result, larger(frames(source, size)))
+
+
+def test_what_an_encoder_refuses_is_said_before_the_work(
+    tmp_path: Path, clip: Path
+) -> None:
+    with pytest.raises(VideoError, match="ffmpeg cannot encode 128×72 frames"):
+        upscale(clip, tmp_path / "out.mp4", VideoOptions(preset="hasty"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_start_and_duration(tmp_path: Path, clip: Path) -> None:
+    target = tmp_path / "out.mkv"
+    options = VideoOptions(codec="ffv1", start=Fraction(1, 4), duration=Fraction(1, 2))
+    upscale(clip, target, options)
+    everything = frames(clip, (64, 36), *to_rgb("smpte170m"))
+    assert same(frames(target, (128, 72)), larger(everything[6:18]))
+    assert times(target)[0] == 0
+    assert float(packets(target, "a").split(",")[2]) == pytest.approx(0, abs=30)  # ms
+
+
+def test_a_start_at_what_is_wrongly_marked_a_key_frame(tmp_path: Path) -> None:
+    whole = make_clip(tmp_path / "whole.mkv", "-g", "250", "-bf", "0", seconds=4)
+    tracks, found = read_packets(whole)
+    source = tmp_path / "source.mkv"
+    data = whole.read_bytes()
+    parts = [stream_header(tracks)]
+    for number, packet in enumerate(found):
+        parts.append(frame_header(Fraction(number, 24), packet.size))
+        parts.append(data[packet.offset : packet.offset + packet.size])
+    source.write_bytes(b"".join(parts))
+    target = tmp_path / "out.mkv"
+    options = VideoOptions(codec="ffv1", start=Fraction(3), duration=Fraction(1, 2))
+    upscale(source, target, options)
+    everything = frames(whole, (64, 36), *to_rgb("smpte170m"))
+    assert same(frames(target, (128, 72)), larger(everything[72:84]))
+
+
+def test_rotation_is_applied(tmp_path: Path, clip: Path) -> None:
+    turned = tmp_path / "turned.mp4"
+    ffmpeg("-display_rotation", "90", "-i", clip, "-c", "copy", turned)
+    target = tmp_path / "out.mp4"
+    record = upscale(turned, target)
+    assert record.output_size == (72, 128)
+    assert "128x72" not in header(target)
+    assert "rotation of" in header(turned)
+    assert "rotation of" not in header(target)
+
+
+def test_pixels_that_are_not_square_stay_so(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "source.mp4", filters="setsar=16/15")
+    for suffix in (".mkv", ".mp4"):
+        upscale(source, tmp_path / f"out{suffix}")
+        found = probe(FFMPEG, tmp_path / f"out{suffix}")
+        assert found.pixel_aspect == Fraction(16, 15), suffix
+
+
+# What belongs to the video
+
+
+def test_sound_is_copied(tmp_path: Path, clip: Path) -> None:
+    target = tmp_path / "out.mp4"
+    record = upscale(clip, target)
+    assert packets(target, "a") == packets(clip, "a")
+    assert record.notes == [
+        "no colour matrix is named: BT.601 assumed, as for its size"
+    ]
+
+
+def test_sound_and_picture_stay_together(tmp_path: Path, clip: Path) -> None:
+    source = tmp_path / "late.ts"  # begins at 1.4 s, its sound half a second later
+    ffmpeg(
+        *("-i", clip, "-itsoffset", "0.5", "-i", clip, "-map", "0:v", "-map", "1:a"),
+        *("-c", "copy", source),
+    )
+    target = tmp_path / "out.mkv"
+    upscale(source, target)
+    sound = [
+        float(packets(path, "a").split(",")[2]) * unit
+        for path, unit in ((source, 1 / 90000), (target, 1 / 1000))
+    ]
+    picture = [float(times(path)[0]) for path in (source, target)]
+    before, after = sound[0] - picture[0], sound[1] - picture[1]
+    assert before == pytest.approx(after, abs=0.0015)
+    assert after == pytest.approx(0.5, abs=0.1)
+
+
+def test_sound_that_ends_early_does_not_keep_the_video_in_memory(
+    tmp_path: Path,
+) -> None:
+    """90 MB of video after the last sound; in a process of its own, to be measured."""
+    source = tmp_path / "source.mkv"
+    ffmpeg(
+        *("-f", "lavfi", "-i", "color=s=640x360:r=10:d=30", "-f", "lavfi", "-i"),
+        *("sine=440:d=1", "-c:v", "rawvideo", "-c:a", "flac", source),
+    )
+    program = """
+import resource, sys
+from fractions import Fraction
+from pathlib import Path
+from upfrost.video.ffmpeg import find_ffmpeg, probe
+from upfrost.video.mux import CONTAINERS, OtherStreams, write_result
+from upfrost.video.job import Segment, open_job
+source = Path(sys.argv[1])
+job = open_job(source.with_name("out"), {}, resume=False, overwrite=False)
+part = job.part_file("segment")
+Path(sys.argv[2]).rename(part)
+info = probe(find_ffmpeg(), source)
+times = tuple(range(0, 30_000, 100))
+job.add(part, Segment(times, None, times))
+write_result(
+    find_ffmpeg(), job, info, CONTAINERS[".mkv"],
+    OtherStreams(("-map", "1:1", "-c:1", "copy"), ()),
+    "none", Fraction(0), None, job.part_file("result"),
+)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+    silent = tmp_path / "silent.mkv"
+    ffmpeg("-i", source, "-map", "0:v", "-c", "copy", silent)
+    result = subprocess.run(
+        [sys.executable, "-c", program, source, silent],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    # ffmpeg alone takes 40 to 60 MB; it holds 10 s of video, which are 35 MB.
+    assert int(result.stdout) < 110_000
+
+
+def test_subtitles_chapters_and_metadata_come_along(tmp_path: Path, clip: Path) -> None:
+    words = tmp_path / "words.srt"
+    words.write_text("1\n00:00:00,100 --> 00:00:00,900\nHello\n")
+    chapters = tmp_path / "chapters.txt"
+    chapters.write_text(
+        ";FFMETADATA1\ntitle=A film\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=500\n"
+        "title=First\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=500\nEND=1000\ntitle=Second\n"
+    )
+    source = tmp_path / "source.mkv"
+    ffmpeg(
+        *("-i", clip, "-i", words, "-i", chapters, "-map", "0", "-map", "1"),
+        *("-map_metadata", "2", "-map_chapters", "2", "-c", "copy", "-c:s", "srt"),
+        *("-metadata:s:a", "language=isl", source),
+    )
+    record = upscale(source, tmp_path / "out.mkv")
+    copied = header(tmp_path / "out.mkv")
+    for text in ("A film", "First", "Second", "(isl)", "Subtitle: subrip"):
+        assert text in copied, text
+    assert not any("stream" in note for note in record.notes)
+    # To the first frame, since ffmpeg 5.1 moves all by the 23 ms that AAC begins early.
+    (before, after) = (
+        round(float(packets(path, "s").split(",")[2]) - 1000 * float(times(path)[0]))
+        for path in (source, tmp_path / "out.mkv")
+    )
+    assert before == after == 100
+
+    record = upscale(source, tmp_path / "out.mp4")
+    converted = header(tmp_path / "out.mp4")
+    for text in ("A film", "First", "Second", "(isl)", "Subtitle: mov_text"):
+        assert text in converted, text
+    notes = "\n".join(record.notes)
+    assert "stream 2 (subtitle, subrip) becomes mov_text" in notes
+
+
+# Colours
+
+
+@pytest.mark.parametrize(
+    "colors",
+    [
+        Colors("tv", "bt709", "bt709", "bt709"),
+        Colors("pc", "smpte170m", "smpte170m", "smpte170m"),
+        Colors("tv", "bt2020nc", "bt2020", "bt2020-10"),
+    ],
+)
+def test_colours_and_their_tags_are_kept(tmp_path: Path, colors: Colors) -> None:
+    source = tmp_path / "source.mkv"
+    matrix = str(colors.matrix).removesuffix("nc")
+    tags = (
+        f"range={colors.range}:colorspace={colors.matrix}"
+        f":color_primaries={colors.primaries}:color_trc={colors.transfer}"
+    )
+    ffmpeg(
+        *("-f", "lavfi", "-i", "color=0xC86432:s=32x32:d=0.2", "-vf"),
+        f"scale=out_color_matrix={matrix}:out_range={colors.range}:"
+        f"flags=accurate_rnd,format=yuv420p,setparams={tags}",
+        *("-c:v", "libx264", "-crf", "1", source),
+    )
+    assert probe(FFMPEG, source).colors == colors
+    upscale(source, tmp_path / "lossless.mkv", LOSSLESS)
+    picture = frames(tmp_path / "lossless.mkv", (64, 64))[0]
+    # 8-bit YCbCr cannot hold every colour: two steps, and one of x264's.
+    assert np.abs(picture[20, 20].astype(int) - (0xC8, 0x64, 0x32)).max() <= 3
+    upscale(source, tmp_path / "out.mp4", VideoOptions(crf=1))
+    assert probe(FFMPEG, tmp_path / "out.mp4").colors == colors
+    again = frames(tmp_path / "out.mp4", (64, 64), *to_rgb(matrix, str(colors.range)))[
+        0
+    ]
+    assert np.abs(again[20, 20].astype(int) - (0xC8, 0x64, 0x32)).max() <= 4
+
+
+def test_a_matrix_that_is_not_named_is_named_in_the_result(tmp_path: Path) -> None:
+    # Else a player would take BT.709 for the larger picture.
+    source = make_clip(tmp_path / "source.mp4", size="640x360", seconds=0.1)
+    record = upscale(source, tmp_path / "out.mp4")
+    assert record.output_size == (1280, 720)
+    assert probe(FFMPEG, tmp_path / "out.mp4").colors.matrix == "smpte170m"
+
+
+@pytest.mark.parametrize("format_name", ["yuv444p", "yuv422p"])
+def test_chroma_keeps_its_resolution(tmp_path: Path, format_name: str) -> None:
+    source = make_clip(tmp_path / "source.mp4", "-pix_fmt", format_name, seconds=0.2)
+    upscale(source, tmp_path / "out.mp4")
+    assert probe(FFMPEG, tmp_path / "out.mp4").pixel_format == format_name
+
+
+def test_hdr_is_refused_or_mapped(tmp_path: Path) -> None:
+    source = make_clip(
+        tmp_path / "hdr.mp4",
+        seconds=0.2,
+        filters="setparams=range=tv:colorspace=bt2020nc:color_primaries=bt2020"
+        ":color_trc=smpte2084",
+    )
+    target = tmp_path / "out.mp4"
+    with pytest.raises(VideoError, match=r"HDR .* --tone-map"):
+        upscale(source, target)
+    record = upscale(source, target, VideoOptions(tone_map=True))
+    assert probe(FFMPEG, target).colors == Colors("tv", "bt709", "bt709", "bt709")
+    assert "HDR mapped to BT.709" in record.notes
+
+
+def test_interlaced_video_becomes_progressive_and_this_is_said(
+    tmp_path: Path,
+) -> None:
+    source = make_clip(
+        tmp_path / "fields.mp4",
+        *("-flags", "+ilme+ildct", "-x264opts", "tff=1"),
+        rate=50,
+        seconds=0.5,
+        filters="tinterlace=interleave_top,fieldorder=tff",
+    )
+    assert probe(FFMPEG, source).interlaced
+    record = upscale(source, tmp_path / "out.mp4")
+    assert any("bwdif" in note for note in record.notes)
+    assert not probe(FFMPEG, tmp_path / "out.mp4").interlaced
+    assert times(tmp_path / "out.mp4") == times(source)
+
+
+def test_transparency_and_depth_are_said_to_be_lost(tmp_path: Path) -> None:
+    source = make_clip(
+        *(tmp_path / "deep.mkv", "-c:v", "ffv1", "-pix_fmt", "yuva444p10le"),
+        seconds=0.2,
+    )
+    notes = "\n".join(upscale(source, tmp_path / "out.mp4").notes)
+    assert "transparency is left out" in notes
+    assert "more than 8 bits a channel reduced to 8" in notes
+
+
+# What is not computed twice
+
+
+def test_equal_frames_and_bars_are_counted(tmp_path: Path) -> None:
+    source = make_clip(
+        *(tmp_path / "source.mkv", "-c:v", "ffv1", "-pix_fmt", "gbrp"),
+        rate=12,
+        filters="loop=3:1:5,pad=64:96:0:30:black,trim=end_frame=12",
+    )
+    record = upscale(source, tmp_path / "out.mkv", LOSSLESS)
+    given = frames(source, (64, 96))
+    equal = sum(map(np.array_equal, given, given[1:]))
+    assert 3 <= equal < 10
+    assert (record.frames, record.duplicate_frames) == (12, equal)
+    assert record.computed_frames == 12 - equal
+    assert record.computed_share is not None
+    assert record.computed_share < 0.75
+    result = frames(tmp_path / "out.mkv", (128, 192))
+    assert same(result, larger(given))
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"not a video\n" * 100, "not a video, or damaged"),
+        (None, "No such file"),
+    ],
+)
+def test_what_is_no_video_gets_one_line(
+    tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    source = tmp_path / "in.mp4"
+    if content is not None:
+        source.write_bytes(content)
+    result = run(source, tmp_path / "out.mp4")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("upfrost: ")
+    assert reason in line
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_sound_alone_is_no_video(tmp_path: Path, clip: Path) -> None:
+    ffmpeg("-i", clip, "-vn", "-c", "copy", tmp_path / "sound.mp4")
+    with pytest.raises(VideoError, match="there is no video in it"):
+        upscale(tmp_path / "sound.mp4", tmp_path / "out.mp4")
+
+
+def test_a_video_that_is_cut_short_is_kept_as_far_as_it_goes(
+    tmp_path: Path,
+) -> None:
+    whole = make_clip(tmp_path / "whole.mkv", seconds=4, size="96x64")
+    data = whole.read_bytes()
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(data[: len(data) * 2 // 3])
+    record = upscale(cut, tmp_path / "out.mp4")
+    assert record.status == "done"
+    assert 24 < (record.frames or 0) < 90
+    assert any("damaged" in note or "cut short" in note for note in record.notes)
+
+
+def test_a_video_without_its_index_is_refused(tmp_path: Path, clip: Path) -> None:
+    data = clip.read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 2])
+    with pytest.raises(VideoError, match="moov atom not found"):
+        upscale(tmp_path / "cut.mp4", tmp_path / "out.mp4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["out.avi"], "does not end in .mkv, .mp4, .m4v, .mov or .webm"),
+        (["out.webm", "--codec", "h264"], "a webm file holds vp9, av1, not h264"),
+        (["out.mkv", "--codec", "ffv1", "--crf", "3"], "ffv1 is lossless"),
+        (["missing/out.mkv"], "no such folder"),
+        (["out.mkv", "--ffmpeg", "/missing/ffmpeg"], "no such program"),
+    ],
+)
+def test_what_cannot_be_written_gets_one_line(
+    tmp_path: Path, clip: Path, arguments: list[str], reason: str
+) -> None:
+    result = run(clip, tmp_path / arguments[0], *arguments[1:])
+    assert result.returncode == 1, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert reason in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_any_ffmpeg_it_is_said_how_to_get_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("UPFROST_FFMPEG", raising=False)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(VideoError, match="pip install imageio-ffmpeg"):
+        find_ffmpeg()
+
+
+def test_the_model_is_the_one_that_knows_compressed_video(
+    tmp_path: Path, clip: Path
+) -> None:
+    result = run(clip, tmp_path / "out.mkv", "--json", "--quiet")
+    assert json.loads(result.stdout)["model"] == "video-x2"
+
+
+def test_the_result_does_not_replace_what_exists(tmp_path: Path, clip: Path) -> None:
+    target = tmp_path / "out.mkv"
+    target.write_bytes(b"precious")
+    with pytest.raises(VideoError, match="exists already; --overwrite"):
+        upscale(clip, target)
+    assert target.read_bytes() == b"precious"
+    upscale(clip, target, VideoOptions(overwrite=True))
+    assert target.read_bytes() != b"precious"
+    with pytest.raises(VideoError, match="would replace the video that is read"):
+        upscale(clip, clip, VideoOptions(overwrite=True))
+
+
+# Stopping and going on
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 frames with B-frames and sound, in several groups."""
+    return make_clip(
+        tmp_path_factory.mktemp("clips") / "long.mp4",
+        *("-g", "30", "-bf", "2", "-c:a", "aac", "-shortest"),
+        inputs=("-f", "lavfi", "-i", "sine=440:d=4"),
+        seconds=4,
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, long_clip: Path) -> Path:
+    target = tmp_path_factory.mktemp("clips") / "uninterrupted.mp4"
+    upscale(long_clip, target, VideoOptions(segment=Fraction(1, 3)))
+    return target
+
+
+def processes_about(folder: Path) -> Iterator[int]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                if str(folder).encode() in (entry / "cmdline").read_bytes():
+                    yield int(entry.name)
+            except OSError:
+                continue
+
+
+def segments(target: Path) -> int:
+    return len(list(job_folder(target).glob("*.json"))) - 1
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_run_that_is_killed_again_and_again_gives_the_same_file(
+    tmp_path: Path, long_clip: Path, uninterrupted: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    target = tmp_path / "out.mp4"
+    arguments: list[str | Path]
+    arguments = [long_clip, target, "--segment", "0.3333333", "--resume", "--quiet"]
+    seen = [0]
+    for _ in range(4):
+        process = subprocess.Popen(
+            command(*arguments),
+            env=os.environ | {"FAKE_SECONDS": "0.01"},
+            stderr=subprocess.DEVNULL,
+        )
+        goal = seen[-1] + rng.randint(0, 3)
+        while process.poll() is None and segments(target) < goal:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        process.wait()
+        if target.exists():
+            # Then it is complete, even if its folder was not removed any more.
+            assert packets(target, "v") == packets(uninterrupted, "v"), seed
+            break
+        seen.append(max(0, segments(target)))
+    assert seen == sorted(seen), f"seed {seed}: work was lost"
+    assert max(seen) > 0, f"seed {seed}: nothing was ever finished"
+    result = run(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert packets(target, "v") == packets(uninterrupted, "v"), seed
+    assert packets(target, "a") == packets(uninterrupted, "a"), seed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_everything_soon_and_keeps_what_is_done(
+    tmp_path: Path, long_clip: Path, number: signal.Signals
+) -> None:
+    target = tmp_path / "out.mkv"
+    process = subprocess.Popen(
+        command(long_clip, target, "--segment", "0.3333333"),
+        env=os.environ | {"FAKE_SECONDS": "0.03"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while segments(target) < 1:
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.send_signal(number)
+    _, log = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert "stopped by SIG" in log.splitlines()[-1]
+    assert segments(target) >= 1
+    assert not target.exists()
+    assert not list(job_folder(target).glob("*.part"))
+    deadline = time.monotonic() + 10
+    while any(processes_about(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not list(processes_about(tmp_path))
+
+
+def test_a_video_that_cannot_be_sought_is_resumed_all_the_same(
+    tmp_path: Path,
+) -> None:
+    # A raw stream without times: seeking gives frames with other numbers.
+    source = tmp_path / "raw.h264"
+    make_clip(source, "-g", "250", "-bf", "0", seconds=4)
+    whole = tmp_path / "whole.mkv"
+    upscale(source, whole, SEGMENTS)
+    target = tmp_path / "out.mkv"
+    interrupt(source, target, done=2)
+    assert segments(target) >= 2
+    upscale(source, target, replace(SEGMENTS, resume=True))
+    assert packets(target, "v") == packets(whole, "v")
+
+
+class Failing(FakeUpscaler):
+    """Fails when that many segments are finished."""
+
+    def __init__(self, target: Path, done: int) -> None:
+        super().__init__(GRAPH)
+        self.target, self.done = target, done
+
+    def __call__(
+        self, picture: Bytes, progress: Callable[[int, int], None] | None = None
+    ) -> Bytes:
+        if segments(self.target) >= self.done:
+            raise RuntimeError("interrupted")
+        time.sleep(0.02)
+        return super().__call__(picture, progress)
+
+
+def interrupt(source: Path, target: Path, done: int) -> None:
+    with pytest.raises(RuntimeError, match="interrupted"):
+        upscale(source, target, SEGMENTS, Failing(target, done))
+
+
+def test_an_unfinished_run_is_neither_lost_nor_mixed_with_another(
+    tmp_path: Path, long_clip: Path
+) -> None:
+    target = tmp_path / "out.mkv"
+    interrupt(long_clip, target, done=2)
+    with pytest.raises(VideoError, match=r"an unfinished run is there; --resume"):
+        upscale(long_clip, target, SEGMENTS)
+    other = replace(SEGMENTS, codec="h264", resume=True)
+    with pytest.raises(VideoError, match="was begun with another encoding"):
+        upscale(long_clip, target, other)
+    assert segments(target) >= 2
+    begin = replace(SEGMENTS, overwrite=True)
+    record = upscale(long_clip, target, begin)
+    assert record.resumed_frames == 0
+    done = upscale(long_clip, target, replace(SEGMENTS, resume=True))
+    assert done.status == "skipped"
+
+
+def test_a_run_killed_while_it_tidied_up_is_complete(
+    tmp_path: Path, clip: Path
+) -> None:
+    target = tmp_path / "out.mkv"
+    upscale(clip, target)
+    job_folder(target).mkdir()
+    (job_folder(target) / "000000.mkv").write_bytes(b"not removed")
+    assert upscale(clip, target, VideoOptions(resume=True)).status == "skipped"
+
+
+def test_damaged_segments_are_made_again(tmp_path: Path, long_clip: Path) -> None:
+    target = tmp_path / "out.mkv"
+    interrupt(long_clip, target, done=3)
+    (job_folder(target) / "000002.json").write_text('{"times": [1')
+    record = upscale(long_clip, target, replace(SEGMENTS, resume=True))
+    assert record.resumed_frames == 16
+    assert record.frames == 96
+
+
+def test_two_processes_do_not_work_on_one_file(tmp_path: Path, long_clip: Path) -> None:
+    target = tmp_path / "out.mkv"
+    process = subprocess.Popen(
+        command(long_clip, target, "--quiet"),
+        env=os.environ | {"FAKE_SECONDS": "0.03"},
+    )
+    while not (job_folder(target) / "job.json").exists():
+        time.sleep(0.01)
+        assert process.poll() is None
+    result = run(long_clip, target, "--resume")
+    assert result.returncode == 1
+    assert "another process is working on it" in result.stderr
+    assert process.wait() == 0
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on_later(
+    tmp_path: Path, uninterrupted: Path, long_clip: Path
+) -> None:
+    target = tmp_path / "out.mp4"
+
+    def limit() -> None:
+        # Enough for segments, and not for the whole.
+        size = uninterrupted.stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+
+    arguments: list[str | Path]
+    arguments = [long_clip, target, "--segment", "0.3333333", "--resume"]
+    process = subprocess.run(
+        command(*arguments, "--quiet"),
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 1
+    assert "--resume goes on from there" in process.stderr.splitlines()[-1]
+    assert not target.exists()
+    assert run(*arguments).returncode == 0
+    assert packets(target, "v") == packets(uninterrupted, "v")
+
+
+def test_a_lost_device_ends_the_run_with_one_line(tmp_path: Path) -> None:
+    source = make_clip(
+        *(tmp_path / "source.mkv", "-c:v", "ffv1", "-pix_fmt", "gbrp"),
+        filters="geq=r=13:g=N*3:b=9",
+    )
+    result = run(source, tmp_path / "out.mkv", "--json", FAKE_FAULT="lost")
+    assert result.returncode == 1
+    assert "did not compute" in result.stderr.splitlines()[-1]
+    assert json.loads(result.stdout)["status"] == "failed"
+    assert not (tmp_path / "out.mkv").exists()
+
+
+def test_progress_shows_frames_rate_speed_and_time_left(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "PLAIN_INTERVAL", 0.0)
+    log = io.StringIO()
+    target = tmp_path / "out.mkv"
+    upscale_video(
+        clip,
+        target,
+        FakeUpscaler(GRAPH),  # type: ignore[arg-type]
+        VideoOptions(),
+        status.Status(log),
+        VideoRecord(str(clip), str(target)),
+    )
+    lines = [line for line in log.getvalue().splitlines() if "frame " in line]
+    assert re.search(
+        r"clip\.mp4: frame 24 of 24, [\d.]+ frames/s, [\d.]+× real time, 0:00 left",
+        lines[-1],
+    )

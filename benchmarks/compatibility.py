@@ -30,7 +30,8 @@ from benchmarks import report
 from upfrost import __version__
 from upfrost.arrays import Bytes
 from upfrost.gpu.device import OutOfDeviceMemoryError, choose_device
-from upfrost.gpu.kernels import FAMILIES, Precision
+from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.families import FAMILIES
 from upfrost.gpu.plan import compile_graph
 from upfrost.gpu.upscaler import Upscaler
 from upfrost.image.images import read_picture

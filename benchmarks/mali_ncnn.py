@@ -27,13 +27,13 @@ from benchmarks.mali_static import (
     WIDTH,
     Gpu,
     cost,
-    layer_calls,
+    layer_dispatches,
     parse_bifrost,
     parse_valhall,
     with_panvk,
 )
 from benchmarks.report import Row, publish
-from upfrost.gpu.kernels import MALI
+from upfrost.gpu.families import MALI
 
 QUAD = 8  # bytes of four channels in half precision
 # What the driver says of a shader: issue slots, loads and stores, spills, fills.
@@ -131,7 +131,7 @@ def shader_of(
         inside = [operation for slot in code[first : last + 1] for operation in slot]
         macs = sum(operation.macs for operation in inside)
         if macs:
-            # Four products of four channels by four a turn, that is of an input quad.
+            # Four products of four channels by four a turn, that is of an input slice.
             turns = 64 * channels // 4 // macs
             slots += (turns - 1) * (last + 1 - first)
             moved += (turns - 1) * QUAD * sum(o.bytes > 0 for o in inside)
@@ -139,13 +139,13 @@ def shader_of(
 
 
 def ncnn_seconds(shaders: list[Shader], channels: int, gpu: Gpu) -> list[float]:
-    """Of the three dispatches of a layer of `channels` in and out."""
-    quads = channels // 4
+    """The three dispatches of a layer of `channels` in and out."""
+    slices = channels // 4
     pixels = HEIGHT * WIDTH
     tiles = pixels / 16
-    # An invocation transforms one quad of a tile, or multiplies four of 36 places.
-    invocations = [tiles * quads, tiles * 36 / 4 * quads, tiles * quads]
-    plain, spread = pixels * quads * QUAD, tiles * 36 * quads * QUAD
+    # An invocation transforms one slice of a tile, or multiplies four of 36 places.
+    invocations = [tiles * slices, tiles * 36 / 4 * slices, tiles * slices]
+    plain, spread = pixels * slices * QUAD, tiles * 36 * slices * QUAD
     traffic = [plain + spread, 2 * spread, spread + plain]
     seconds = []
     for shader, number, moved in zip(shaders, invocations, traffic, strict=True):
@@ -163,8 +163,10 @@ def row(panvk: Path, channels: int, gpu: Gpu) -> Row:
     without = [Shader(s.slots - s.spills, s.bytes, 0) for s in shaders]
     free = ncnn_seconds(without, channels, gpu)
     # As the table of kernels chooses.
-    calls = layer_calls(gpu.family, 2 if gpu.family == MALI else 3, channels, "fp16")
-    ours = sum(cost(panvk, call, gpu).seconds for call in calls)
+    dispatches = layer_dispatches(
+        gpu.family, 2 if gpu.family == MALI else 3, channels, "fp16"
+    )
+    ours = sum(cost(panvk, dispatch, gpu).seconds for dispatch in dispatches)
     return {
         "board": gpu.board,
         "channels": channels,

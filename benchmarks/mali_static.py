@@ -26,18 +26,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.report import Row, publish
-from upfrost.gpu import kernels, winograd
-from upfrost.gpu.kernels import (
-    MALI,
-    VALHALL,
-    VARIANTS,
-    Call,
-    Epilogue,
-    Family,
-    Layout,
-    Place,
-    Precision,
-)
+from upfrost.gpu import convolutions, dispatches, operations, winograd
+from upfrost.gpu.dispatches import Dispatch, Epilogue, Layout, Precision, TensorView
+from upfrost.gpu.families import MALI, VALHALL, VARIANTS, Family
 from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost.network.graph import INPUT, Conv2d
 from upfrost.network.modelfile import bundled_models, find_model, read_model
@@ -47,9 +38,9 @@ LINE = 64  # bytes of a cache line
 # Kernels without convolutions, with the specialization constants of a usual use.
 OTHERS: dict[str, tuple[int, ...]] = {
     "unpack": (3,),
-    "pack": (3, kernels.float_word(255.0), 2, kernels.MODES["bilinear"], 2, 1, 1),
+    "pack": (3, dispatches.float_word(255.0), 2, operations.MODES["bilinear"], 2, 1, 1),
     "pixel_shuffle": (2, 3),
-    "resize": (kernels.MODES["bicubic"], 2, 1),
+    "resize": (operations.MODES["bicubic"], 2, 1),
     "elementwise": (7, 1, 1),
     "pad": (0, 1, 1),
     "max_pool": (2, 2, 2, 2),
@@ -60,7 +51,7 @@ OTHERS: dict[str, tuple[int, ...]] = {
 TRANSFORMS = ("winograd_input", "winograd_output")
 OTHER_TRIPS = 4  # of a loop in them: over pixels or lanes
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
-# Layers of the tables, by the number that `layer_calls` takes.
+# Layers of the tables, by the number that `layer_dispatches` takes.
 LAYERS = {
     3: "3×3",
     2: "3×3 by Winograd",
@@ -257,9 +248,9 @@ def count(code: Code, first: int, last: int, times: Sequence[int]) -> Count:
 
 @dataclass(frozen=True)
 class Convolution:
-    """What a convolution's call says of its work."""
+    """What a convolution's dispatch says of its work."""
 
-    in_channels: int  # that one output quad reads
+    in_channels: int  # that one output slice reads
     element_bytes: float  # of four of them, or of a pixel of the picture
     taps: tuple[int, int]
     tile: tuple[int, int]  # pixels wide, high
@@ -268,17 +259,17 @@ class Convolution:
 
     @property
     def macs(self) -> int:
-        """Of one invocation."""
+        """Multiplications of one invocation."""
         return 4 * self.in_channels * math.prod(self.taps) * math.prod(self.tile)
 
 
-def convolution(call: Call) -> Convolution | None:
-    """None if the call is none."""
-    variant = VARIANTS[call.shader]
+def convolution(dispatch: Dispatch) -> Convolution | None:
+    """None if the dispatch is none."""
+    variant = VARIANTS[dispatch.shader]
     if "TILE_W" not in variant.defines or variant.source in TRANSFORMS:
         return None
     of_bytes = "BYTES" in variant.defines
-    in_quads = 1 if of_bytes else call.constants[0]
+    in_slices = 1 if of_bytes else dispatch.constants[0]
     known = {
         "conv3x3": (3, 3),
         "conv3x3_cpu": (3, 3),
@@ -289,12 +280,12 @@ def convolution(call: Call) -> Convolution | None:
     taps = known.get(variant.source)
     is_products = variant.source == "winograd_products"
     if variant.source == "conv1x1" or (is_products and "FP16" in variant.defines):
-        block = 4 if in_quads % 4 == 0 else 2 if in_quads % 2 == 0 else 1
-        trips = [in_quads // block]
+        block = 4 if in_slices % 4 == 0 else 2 if in_slices % 2 == 0 else 1
+        trips = [in_slices // block]
     else:
-        trips = [in_quads]
+        trips = [in_slices]
     if taps is None:
-        taps = call.constants[5], call.constants[6]
+        taps = dispatch.constants[5], dispatch.constants[6]
         block = next(n for n in (7, 5, 3, 2, 1) if taps[1] % n == 0)
         trips += [taps[0], taps[1] // block]
     tile = variant.defines["TILE_W"], variant.defines["TILE_H"]
@@ -303,8 +294,8 @@ def convolution(call: Call) -> Convolution | None:
         tile = 1, math.prod(tile)
     group = variant.defines["GROUP_X"], variant.defines["GROUP_Y"]
     return Convolution(
-        call.constants[0] if of_bytes else 4 * in_quads,
-        call.constants[0] if of_bytes else quad_bytes(call),
+        dispatch.constants[0] if of_bytes else 4 * in_slices,
+        dispatch.constants[0] if of_bytes else element_bytes(dispatch),
         taps,
         tile,
         group,
@@ -333,7 +324,7 @@ def executions(code: Code, layer: Convolution | None) -> list[int]:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one call, by the model of docs/mali.md: clocks of a core, then seconds."""
+    """A dispatch by the model of docs/mali.md: clocks of a core, then seconds."""
 
     issue: float  # clocks an invocation
     sfu: float
@@ -353,124 +344,126 @@ class Cost:
         return max(clocks, key=lambda name: clocks[name])
 
 
-def cost(panvk: Path, call: Call, gpu: Gpu) -> Cost:
-    layer = convolution(call)
-    code = compiled(panvk, call.shader, call.constants, gpu.name)
+def cost(panvk: Path, dispatch: Dispatch, gpu: Gpu) -> Cost:
+    layer = convolution(dispatch)
+    code = compiled(panvk, dispatch.shader, dispatch.constants, gpu.name)
     total = count(code, 0, len(code.slots) - 1, executions(code, layer))
-    if is_transform(call):
-        lines = transform_lines(total, call, gpu)
-        group = math.prod(transform_group(call))
-        moved = transform_traffic(call)
+    if is_transform(dispatch):
+        lines = transform_lines(total, dispatch, gpu)
+        group = math.prod(transform_group(dispatch))
+        moved = transform_traffic(dispatch)
     elif layer is None:
         # Every access a line of its own, which is the worst case.
         lines = total.accesses * gpu.warp
         group = 64
-        moved = total.bytes * math.prod(call.grid) * group
+        moved = total.bytes * math.prod(dispatch.grid) * group
     else:
-        lines = convolution_lines(layer, total, call, gpu)
+        lines = convolution_lines(layer, total, dispatch, gpu)
         group = math.prod(layer.group)
-        moved = convolution_traffic(layer, call)
+        moved = convolution_traffic(layer, dispatch)
     issue = total.slots / gpu.lanes
     sfu = 0 if gpu.name == "g52" else total.sfu / (gpu.lanes / 4)
     cache_clocks = lines / gpu.warp
-    invocations = math.prod(call.grid) * group
+    invocations = math.prod(dispatch.grid) * group
     clocks = max(issue, sfu, cache_clocks) * invocations / gpu.cores
     return Cost(issue, sfu, cache_clocks, clocks / gpu.clock, moved / gpu.bandwidth)
 
 
-def is_transform(call: Call) -> bool:
+def is_transform(dispatch: Dispatch) -> bool:
     """Whether it is one of Winograd's method."""
-    return VARIANTS[call.shader].source in TRANSFORMS
+    return VARIANTS[dispatch.shader].source in TRANSFORMS
 
 
-def transform_group(call: Call) -> tuple[int, int]:
+def transform_group(dispatch: Dispatch) -> tuple[int, int]:
     """Invocations of a workgroup in x and y."""
-    defines = VARIANTS[call.shader].defines
+    defines = VARIANTS[dispatch.shader].defines
     return defines["GROUP_X"], defines["GROUP_Y"]
 
 
-def transform_lines(total: Count, call: Call, gpu: Gpu) -> float:
+def transform_lines(total: Count, dispatch: Dispatch, gpu: Gpu) -> float:
     """Cache lines that a warp's loads and stores touch, as `convolution_lines`."""
-    columns, _ = transform_group(call)
-    quad = quad_bytes(call)
-    if "input" in call.shader:
-        # Neighbours read every other pixel. In single precision two share a quad.
+    columns, _ = transform_group(dispatch)
+    size = element_bytes(dispatch)
+    if "input" in dispatch.shader:
+        # Neighbours read every other pixel. In single precision two share a slice.
         stores, spans = 16, (16, 8)
     else:
-        stores, spans = 4, (quad, 2 * quad)
+        stores, spans = 4, (size, 2 * size)
     return sum(
         number * gpu.warp / columns * (1 + (columns - 1) * span / LINE)
         for number, span in zip((total.accesses - stores, stores), spans, strict=True)
     )
 
 
-def transform_traffic(call: Call) -> float:
+def transform_traffic(dispatch: Dispatch) -> float:
     """Bytes from and to memory: each value once, but for rows around a workgroup."""
-    group = transform_group(call)
-    quad = quad_bytes(call)
-    if "input" in call.shader:
-        x, y, quads = call.grid
+    group = transform_group(dispatch)
+    size = element_bytes(dispatch)
+    if "input" in dispatch.shader:
+        x, y, slices = dispatch.grid
         rows = 2 * y * group[1] + 2 * y
-        columns = x * group[0] // (quad // 8)
+        columns = x * group[0] // (size // 8)
     else:
-        quads, x, y = call.grid
-        rows = 2 * y * group[1] * (2 if call.constants[1] else 1)
+        slices, x, y = dispatch.grid
+        rows = 2 * y * group[1] * (2 if dispatch.constants[1] else 1)
         columns = x * group[0]
-    return float(quads * quad * columns * (2 * rows + 16 * y * group[1]))
+    return float(slices * size * columns * (2 * rows + 16 * y * group[1]))
 
 
-def quad_bytes(call: Call) -> int:
-    """Of four channels of a pixel."""
-    return 8 if call.shader.endswith("fp16") else 16
+def element_bytes(dispatch: Dispatch) -> int:
+    """Bytes of an element: four channels of a pixel."""
+    return 8 if dispatch.shader.endswith("fp16") else 16
 
 
-def convolution_lines(layer: Convolution, total: Count, call: Call, gpu: Gpu) -> float:
+def convolution_lines(
+    layer: Convolution, total: Count, dispatch: Dispatch, gpu: Gpu
+) -> float:
     """Cache lines that a warp's loads and stores touch."""
-    size = quad_bytes(call)
+    size = element_bytes(dispatch)
     columns = min(layer.group[0], gpu.warp)
     span = ((columns - 1) * layer.tile[0] + 1) * size
     # A span that begins anywhere touches one line more than it fills, at most.
     lines = gpu.warp / columns * (1 + (span - size) / LINE)
-    # A quad of weights, one line for all, serves four products of each pixel.
+    # A slice of weights, one line for all, serves four products of each pixel.
     weights = layer.macs / 4 / (layer.tile[0] * layer.tile[1])
     return weights + (total.accesses - weights) * lines
 
 
-def convolution_traffic(layer: Convolution, call: Call) -> float:
+def convolution_traffic(layer: Convolution, dispatch: Dispatch) -> float:
     """Bytes from and to memory: each value once, but for the rows around a workgroup.
 
-    Workgroups of one place's output quads follow each other: their input is cached.
+    Workgroups of one place's output slices follow each other: their input is cached.
     """
     width, height = layer.tile
-    columns = call.grid[1] * layer.group[0] * width
-    rows = call.grid[2] * layer.group[1] * height
-    halo = call.grid[2] * (layer.taps[0] - 1)
-    out_quads, groups = call.grid[0], 1
-    if VARIANTS[call.shader].source == "winograd_products":
-        groups = call.grid[0] // call.constants[1]
-    elif call.constants[1]:  # adds or multiplies another value
-        out_quads *= 2
-    in_quads = groups * -(-layer.in_channels // 4)
-    in_bytes = in_quads * layer.element_bytes * (rows + halo)
-    return float(columns * (in_bytes + quad_bytes(call) * out_quads * rows))
+    columns = dispatch.grid[1] * layer.group[0] * width
+    rows = dispatch.grid[2] * layer.group[1] * height
+    halo = dispatch.grid[2] * (layer.taps[0] - 1)
+    out_slices, groups = dispatch.grid[0], 1
+    if VARIANTS[dispatch.shader].source == "winograd_products":
+        groups = dispatch.grid[0] // dispatch.constants[1]
+    elif dispatch.constants[1]:  # adds or multiplies another value
+        out_slices *= 2
+    in_slices = groups * -(-layer.in_channels // 4)
+    in_bytes = in_slices * layer.element_bytes * (rows + halo)
+    return float(columns * (in_bytes + element_bytes(dispatch) * out_slices * rows))
 
 
-def traffic(call: Call) -> float | None:
-    """Bytes that a convolution, or a part of one, moves; None for any other call."""
-    if is_transform(call):
-        return transform_traffic(call)
-    layer = convolution(call)
-    return None if layer is None else convolution_traffic(layer, call)
+def traffic(dispatch: Dispatch) -> float | None:
+    """Bytes that a convolution or a part of one moves; None for other dispatches."""
+    if is_transform(dispatch):
+        return transform_traffic(dispatch)
+    layer = convolution(dispatch)
+    return None if layer is None else convolution_traffic(layer, dispatch)
 
 
 def direct_family(family: Family) -> Family:
-    """Without Winograd's method."""
+    """The family without Winograd's method."""
     return replace(family, conv3x3=VALHALL.conv3x3)
 
 
-def layer_calls(
+def layer_dispatches(
     family: Family, kernel: int, channels: int, precision: Precision
-) -> list[Call]:
+) -> list[Dispatch]:
     """A layer of as many channels in as out on `HEIGHT` × `WIDTH` pixels.
 
     A `kernel` of four stands for the transposed convolution of stride 2, of two for
@@ -478,7 +471,7 @@ def layer_calls(
     for that of the picture's bytes.
     """
     if kernel == 4:
-        return deconv4x4_calls(family, channels, precision)
+        return deconv4x4_dispatches(family, channels, precision)
     by_winograd = kernel == 2
     if by_winograd:
         kernel = 3
@@ -490,74 +483,96 @@ def layer_calls(
     shape = (channels, channels if unit is None else 3, kernel, kernel)
     padding = (kernel // 2,) * 4
     node = Conv2d(name=f"conv{kernel}", inputs=(INPUT,), weight="w", padding=padding)
-    tile = kernels.conv_kernel(node, shape, family, precision).tile
-    target, source = (place_of(count, 1, tile.coverage) for count in shape[:2])
+    tile = convolutions.conv_kernel(node, shape, family, precision).tile
+    target, source = (view_of(count, 1, tile.coverage) for count in shape[:2])
     weights = np.zeros(shape, np.float32)
     slopes = np.zeros(channels, np.float32)
     if by_winograd:
         packed = winograd.pack(node, weights, None, slopes, family, precision)
-        scratch = 0, 0
-        return winograd.conv(
-            node, shape, packed, source, target, RECTIFIED, family, precision, scratch
+    else:
+        packed = convolutions.pack_conv(node, weights, None, slopes, precision)
+    compute = winograd.conv if by_winograd else convolutions.conv
+    return compute(
+        convolutions.Convolution(
+            node,
+            shape,
+            packed,
+            source,
+            target,
+            RECTIFIED,
+            family,
+            precision,
+            unit,
+            scratch=(0, 0),
         )
-    packed = kernels.pack_conv(node, weights, None, slopes, precision)
-    return kernels.conv(
-        node, shape, packed, source, target, RECTIFIED, family, precision, unit
     )
 
 
-def deconv4x4_calls(family: Family, channels: int, precision: Precision) -> list[Call]:
+def deconv4x4_dispatches(
+    family: Family, channels: int, precision: Precision
+) -> list[Dispatch]:
     node = Conv2d(name="up", inputs=(INPUT,), weight="w", padding=(1, 1, 1, 1))
     width, height = family.deconv4x4.tile.coverage
     source, target = (
-        place_of(channels, scale, (2 * width, 2 * height)) for scale in (1, 2)
+        view_of(channels, scale, (2 * width, 2 * height)) for scale in (1, 2)
     )
     weights = np.zeros((4 * channels, channels, 3, 3), np.float32)
     slopes = np.zeros(channels, np.float32)
-    packed = kernels.pack_deconv4x4(node, weights, None, slopes, precision)
-    return kernels.deconv4x4(
-        node, channels, packed, source, target, RECTIFIED, family, precision
+    packed = convolutions.pack_deconv4x4(node, weights, None, slopes, precision)
+    return convolutions.deconv4x4(
+        convolutions.Convolution(
+            node,
+            weights.shape,
+            packed,
+            source,
+            target,
+            RECTIFIED,
+            family,
+            precision,
+        )
     )
 
 
-def place_of(channels: int, scale: int, coverage: tuple[int, int]) -> Place:
-    """Of a value of `scale` times the picture's size."""
-    columns, rows = kernels.alignment([coverage])
+def view_of(channels: int, scale: int, coverage: tuple[int, int]) -> TensorView:
+    """The view of a value of `scale` times the picture's size."""
+    columns, rows = dispatches.alignment([coverage])
     width, height = scale * WIDTH, scale * HEIGHT
     stride = -(-(width + 2) // columns) * columns
     plane = -(-(height + 2) // rows) * rows * stride
-    return Place(0, Layout(0, stride, plane, width, height, channels))
+    return TensorView(0, Layout(0, stride, plane, width, height, channels))
 
 
 def layer_rows(
     panvk: Path, gpu: Gpu, kernel: int, channels: int, precision: Precision
 ) -> list[Row]:
     """A row for each shader that a layer takes."""
-    by_shader: dict[str, list[Call]] = {}
-    for call in layer_calls(gpu.family, kernel, channels, precision):
-        by_shader.setdefault(call.shader, []).append(call)
+    by_shader: dict[str, list[Dispatch]] = {}
+    for dispatch in layer_dispatches(gpu.family, kernel, channels, precision):
+        by_shader.setdefault(dispatch.shader, []).append(dispatch)
     return [
-        shader_row(panvk, gpu, f"{LAYERS[kernel]}, {channels}", calls)
-        for calls in by_shader.values()
+        shader_row(panvk, gpu, f"{LAYERS[kernel]}, {channels}", dispatches)
+        for dispatches in by_shader.values()
     ]
 
 
-def shader_row(panvk: Path, gpu: Gpu, label: str, calls: Sequence[Call]) -> Row:
-    """What calls of one shader cost."""
-    call = calls[0]
-    code = compiled(panvk, call.shader, call.constants, gpu.name)
+def shader_row(
+    panvk: Path, gpu: Gpu, label: str, dispatches: Sequence[Dispatch]
+) -> Row:
+    """What dispatches of one shader cost."""
+    dispatch = dispatches[0]
+    code = compiled(panvk, dispatch.shader, dispatch.constants, gpu.name)
     inner = code.loops[-1] if code.loops else (0, len(code.slots) - 1)
     loop = count(code, *inner, [1] * len(code.slots))
-    costs = [cost(panvk, each, gpu) for each in calls]
+    costs = [cost(panvk, each, gpu) for each in dispatches]
     valhall = gpu.name != "g52"
     # Those of a transform are its epilogue's.
-    useful = () if is_transform(call) else code.slots[inner[0] : inner[1] + 1]
+    useful = () if is_transform(dispatch) else code.slots[inner[0] : inner[1] + 1]
     fmas = sum(o.macs > 0 for slot in useful for o in slot)
     seconds = sum(each.seconds for each in costs)
-    macs = sum(each.macs for each in calls)
+    macs = sum(each.macs for each in dispatches)
     return {
         "GPU": gpu.name,
-        "kernel": call.shader,
+        "kernel": dispatch.shader,
         "layer": label,
         "spills:fills": f"{code.spills}:{code.fills}",
         "threads": {1: "half", 2: "full"}[code.threads],
@@ -599,24 +614,26 @@ def model_row(panvk: Path, gpu: Gpu, name: str, precision: Precision) -> Row:
         make_plan(compile_graph(graph, family, precision), HEIGHT, WIDTH)
         for family in (gpu.family, direct_family(gpu.family))
     )
-    costs = [cost(panvk, call, gpu) for call in plan.calls]
+    costs = [cost(panvk, dispatch, gpu) for dispatch in plan.dispatches]
     seconds = sum(each.seconds for each in costs)
-    direct_seconds = sum(cost(panvk, call, gpu).seconds for call in direct.calls)
+    direct_seconds = sum(
+        cost(panvk, dispatch, gpu).seconds for dispatch in direct.dispatches
+    )
     convolutions = sum(
         each.seconds
-        for call, each in zip(plan.calls, costs, strict=True)
-        if convolution(call) or is_transform(call)
+        for dispatch, each in zip(plan.dispatches, costs, strict=True)
+        if convolution(dispatch) or is_transform(dispatch)
     )
     return {
         "board": gpu.board,
         "model": name,
         "precision": precision,
-        "calls": len(plan.calls),
-        "GMAC": sum(call.macs for call in plan.calls) / 1e9,
+        "dispatches": len(plan.dispatches),
+        "GMAC": sum(dispatch.macs for dispatch in plan.dispatches) / 1e9,
         "ms": 1e3 * seconds,
         "all direct ms": 1e3 * direct_seconds,
         "convolutions %": round(100 * convolutions / seconds, 1),
-        "GMAC/s": sum(call.macs for call in plan.calls) / seconds / 1e9,
+        "GMAC/s": sum(dispatch.macs for dispatch in plan.dispatches) / seconds / 1e9,
     }
 
 
@@ -653,8 +670,8 @@ def main() -> None:
             "pairs on g52); useful: slots that hold an FMA of the convolution",
             "FMA, CVT, SFU, arith: clocks of a turn by unit, as Mesa counts them; LS: "
             "loads and stores",
-            "arith/MAC: g52's clocks per pixel, output channel and input quad of a 3×3 "
-            "layer",
+            "arith/MAC: g52's clocks per pixel, output channel and input slice of a "
+            "3×3 layer",
             "4×4 ↑2: the transposed convolution of stride 2; pixels are the input's",
             "3×3 of bytes: a first layer, of three channels; it has no loop",
             "3×3 by Winograd: three dispatches, the transforms without a loop; GMAC/s: "

@@ -62,7 +62,7 @@ class Record:
 
     @property
     def seconds(self) -> list[float]:
-        """Of a warm picture, a number for each round."""
+        """Seconds of a warm picture, a number for each round."""
         return [statistics.median(each.warm) for each in self.measurements]
 
 

@@ -33,7 +33,7 @@ from benchmarks.mali_static import PRECISIONS, traffic
 from benchmarks.report import Row, publish
 from upfrost.arrays import Bytes
 from upfrost.gpu.device import Device, DeviceInfo, choose_device
-from upfrost.gpu.kernels import Call, Precision
+from upfrost.gpu.dispatches import Dispatch, Precision
 from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost.gpu.upscaler import Upscaler
 from upfrost.network.graph import Graph, alignment
@@ -126,14 +126,14 @@ def seconds(actions: dict[str, Action], runs: int) -> dict[str, float]:
 
 
 def layer_row(
-    label: str, calls: list[Call], taken: float, fma: float, copy: float
+    label: str, dispatches: list[Dispatch], taken: float, fma: float, copy: float
 ) -> Row:
-    macs = sum(call.macs for call in calls)
-    moved = sum(traffic(call) or 0 for call in calls)
+    macs = sum(dispatch.macs for dispatch in dispatches)
+    moved = sum(traffic(dispatch) or 0 for dispatch in dispatches)
     return {
         "layer": label,
-        "kernel": calls[0].shader,
-        "calls": len(calls),
+        "kernel": dispatches[0].shader,
+        "dispatches": len(dispatches),
         "ms": 1e3 * taken,
         "GMAC/s": macs / taken / 1e9 if macs else None,
         "% of FMA": round(100 * macs / taken / fma, 1) if macs else None,
@@ -199,8 +199,10 @@ def pipelines_row(info: DeviceInfo, graph: Graph, precision: Precision) -> Row:
     return {
         "model": graph.name,
         "precision": precision,
-        "pipelines": len({call.pipeline for call in (*plan.setup, *plan.calls)}),
-        "calls": len(plan.calls),
+        "pipelines": len(
+            {dispatch.pipeline for dispatch in (*plan.setup, *plan.dispatches)}
+        ),
+        "dispatches": len(plan.dispatches),
         "s": wall[0] + wall[1] - wall[2],
         "of processors": processor[0] + processor[1] - processor[2],
     }
@@ -253,8 +255,8 @@ def main() -> None:
     loaded.run(np.zeros((height, width, graph.channels), np.uint8))
 
     layers: dict[str, list[int]] = defaultdict(list)
-    for number, call in enumerate(plan.calls):
-        layers[call.label].append(number)
+    for number, dispatch in enumerate(plan.dispatches):
+        layers[dispatch.label].append(number)
 
     def layer_action(numbers: list[int]) -> Action:
         def action() -> None:
@@ -275,7 +277,7 @@ def main() -> None:
     rows = [
         layer_row(
             name,
-            [plan.calls[number] for number in numbers],
+            [plan.dispatches[number] for number in numbers],
             taken[f"layer {name}"],
             fma,
             copy,
@@ -286,7 +288,7 @@ def main() -> None:
     with Upscaler(graph, device=info.index, precision=arguments.precision) as upscaler:
         rest, share = outside(upscaler, picture, arguments.runs)
     total = sum(taken[f"layer {name}"] for name in layers)
-    rows.append(layer_row("all", list(plan.calls), total, fma, copy))
+    rows.append(layer_row("all", list(plan.dispatches), total, fma, copy))
     publish(
         "roofline",
         f"{graph.name}, {width}×{height}, {arguments.precision}, on {info.name}",

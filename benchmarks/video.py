@@ -216,7 +216,7 @@ def _descendants(process: int) -> Iterator[int]:
 
 
 class Pretender:
-    """In an upscaler's place: repeats pixels after that many seconds a frame.
+    """An upscaler's stand-in: repeats pixels after that many seconds a frame.
 
     For these it holds Python's lock, as Kompute's binding does while a device works.
     """
@@ -355,7 +355,7 @@ def _through(source: Path, folder: Path, codec: str, upscaler: Any) -> Run:
 
 
 def _processor_time() -> float:
-    """Of this process and all that it has waited for."""
+    """Seconds of processor time of this process and all that it has waited for."""
     spent = os.times()
     return spent.user + spent.system + spent.children_user + spent.children_system
 

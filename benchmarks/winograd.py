@@ -38,11 +38,12 @@ from benchmarks.mali_static import (
     cost,
     count,
     executions,
-    layer_calls,
+    layer_dispatches,
     with_panvk,
 )
 from benchmarks.report import Row, publish
-from upfrost.gpu.kernels import MALI, Call, Precision, Variant
+from upfrost.gpu.dispatches import Dispatch, Precision
+from upfrost.gpu.families import MALI, Variant
 from upfrost.gpu.winograd import WEIGHTS
 
 Matrix = npt.NDArray[np.float64]
@@ -162,14 +163,14 @@ def candidate_stage(
     )
 
 
-def used_stages(panvk: Path, gpu: Gpu, calls: Sequence[Call]) -> list[Stage]:
-    """Of kernels in use: a stage for each shader, of all its calls."""
+def used_stages(panvk: Path, gpu: Gpu, dispatches: Sequence[Dispatch]) -> list[Stage]:
+    """The stages of kernels in use, one for each shader, of all its dispatches."""
     stages = []
-    for shader in dict.fromkeys(call.shader for call in calls):
-        mine = [call for call in calls if call.shader == shader]
+    for shader in dict.fromkeys(dispatch.shader for dispatch in dispatches):
+        mine = [dispatch for dispatch in dispatches if dispatch.shader == shader]
         code = compiled(panvk, shader, mine[0].constants, gpu.name)
         times = executions(code, convolution(mine[0]))
-        costs = [cost(panvk, call, gpu) for call in mine]
+        costs = [cost(panvk, dispatch, gpu) for dispatch in mine]
         stages.append(
             Stage(
                 sum(times),
@@ -210,21 +211,21 @@ def candidate_stages(
     """The three stages of a layer of `channels` in and out by F(4,3), whose products
     are those of the kernel in use."""
     method = METHODS[1]
-    quad = 8 if precision == "fp16" else 16
-    quads = channels // 4
-    plane = HEIGHT * WIDTH * quads * quad
-    spread = method.blocks * method.components * quads * quad
+    size = 8 if precision == "fp16" else 16
+    slices = channels // 4
+    plane = HEIGHT * WIDTH * slices * size
+    spread = method.blocks * method.components * slices * size
     half = {"FP16": 1} if precision == "fp16" else {}
     defines = {"GROUP_X": 16, "GROUP_Y": 4, **half}
-    parts = method.blocks * quads * (2 if half else 4)
+    parts = method.blocks * slices * (2 if half else 4)
     multiply = gpu.family.products
     places = multiply.tile.coverage[0]
-    products = Call(
+    products = Dispatch(
         shader=f"{multiply.name}-{precision}",
         label="products",
         buffers=(),
-        grid=(method.components * quads, -(-method.blocks // places), 1),
-        constants=(quads, quads),
+        grid=(method.components * slices, -(-method.blocks // places), 1),
+        constants=(slices, slices),
         push=(),
     )
     inner, outer = (
@@ -238,8 +239,8 @@ def candidate_stages(
             traffic=plane + spread,
         )
         for name, spans in (
-            ("input", (method.m * quad, quad)),
-            ("output", (quad, method.m * quad)),
+            ("input", (method.m * size, size)),
+            ("output", (size, method.m * size)),
         )
     )
     return [inner, *used_stages(panvk, gpu, [products]), outer]
@@ -249,12 +250,12 @@ def row(
     panvk: Path, gpu: Gpu, method: Method, channels: int, precision: Precision
 ) -> Row:
     if method.m == MALI.conv3x3[0].tile.width:
-        calls = layer_calls(gpu.family, 2, channels, precision)
-        stages = used_stages(panvk, gpu, calls)
+        dispatches = layer_dispatches(gpu.family, 2, channels, precision)
+        stages = used_stages(panvk, gpu, dispatches)
     else:
         stages = candidate_stages(panvk, gpu, channels, precision)
-    calls = layer_calls(gpu.family, 3, channels, precision)
-    direct = sum(cost(panvk, call, gpu).seconds for call in calls)
+    dispatches = layer_dispatches(gpu.family, 3, channels, precision)
+    direct = sum(cost(panvk, dispatch, gpu).seconds for dispatch in dispatches)
     seconds = sum(each.seconds for each in stages)
     return {
         "GPU": gpu.name,
@@ -314,10 +315,10 @@ def errors(channels: int, seed: int = 0) -> Row:
     return found
 
 
-def in_blocks(values: Matrix, weights: Matrix, quads: int) -> Matrix:
-    """Σ weights (O, I, T) · values (I, T, P): half-precision sums of `quads` quads of
+def in_blocks(values: Matrix, weights: Matrix, slices: int) -> Matrix:
+    """Σ weights (O, I, T) · values (I, T, P): half-precision sums of `slices` slices of
     inputs, added up in single precision."""
-    block = 4 * quads
+    block = 4 * slices
     total = np.zeros((len(weights), values.shape[2]))
     for first in range(0, len(values), block):
         part = np.zeros_like(total)

@@ -1,22 +1,22 @@
 #version 450
-// Sums of each quad's pixels in BANDS bands of rows; a workgroup a band of a quad.
+// Sums of each slice's pixels in BANDS bands of rows; a workgroup a band of a slice.
 // Neighbouring invocations read neighbouring columns.
 #include "bands.glsl"
 
-layout(binding = 0) readonly buffer Source { Quad source[]; };
+layout(binding = 0) readonly buffer Source { Pack4 source[]; };
 layout(binding = 1) writeonly buffer Sums { vec4 sums[]; };
 layout(push_constant) uniform Push { LAYOUT(source); } push;
 
 void main()
 {
-    uint band = gl_WorkGroupID.x, quad = gl_WorkGroupID.z;
+    uint band = gl_WorkGroupID.x, slice = gl_WorkGroupID.z;
     uint rows = (push.source_height + BANDS - 1) / BANDS;
     uint last = min((band + 1) * rows, push.source_height);
     vec4 sum = vec4(0.0);
     for (uint y = band * rows; y < last; y++)
         for (uint x = gl_LocalInvocationID.x; x < push.source_width; x += BANDS)
-            sum += vec4(source[ELEMENT(source, quad, x, y)]);
+            sum += vec4(source[ELEMENT(source, slice, x, y)]);
     sum = total(sum);
     if (gl_LocalInvocationID.x == 0)
-        sums[quad * BANDS + band] = sum;
+        sums[slice * BANDS + band] = sum;
 }

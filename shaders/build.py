@@ -2,7 +2,8 @@
 
 usage: python shaders/build.py [--check]
 
-Every entry of upfrost.gpu.kernels.VARIANTS becomes runtime/upfrost/gpu/spirv/NAME.spv.
+Every entry of upfrost.gpu.families.VARIANTS becomes
+runtime/upfrost/gpu/spirv/NAME.spv.
 With --check nothing is written: the names of files that are not what their source gives
 are printed, and the exit code is 1 if there are any.
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pyshaderc
 
-from upfrost.gpu.kernels import SPIRV_FOLDER, VARIANTS, Variant
+from upfrost.gpu.families import SPIRV_FOLDER, VARIANTS, Variant
 
 SOURCE_FOLDER = Path(__file__).parent
 _INCLUDE = re.compile(r'^#include "([\w./]+)"$', re.MULTILINE)

@@ -1,14 +1,14 @@
 // Sums of a KERNEL × KERNEL window, 2×2 or 3×3, for a column of TILE_H pixels of one output
-// quad. A column, since neighbouring invocations then read neighbouring elements.
+// slice. A column, since neighbouring invocations then read neighbouring elements.
 //
 // Mesa's compiler does not unroll loops as large as one over taps, nor does it reorder
-// much: taps are spelled out, in an order in which a quad of the input is loaded when the
+// much: taps are spelled out, in an order in which a slice of the input is loaded when the
 // first tap needs it and dead after the last one, so that all stays within 64 registers.
 #include "conv.glsl"
 
 #define CHANNEL(row, column, c, lane) \
     { \
-        Quad tap = weights[weight + 4 * (KERNEL * row + column) + c]; \
+        Pack4 tap = weights[weight + 4 * (KERNEL * row + column) + c]; \
         for (uint j = 0; j < TILE_H; j++) \
             SUM[j] += above[j + row].lane * tap; \
     }
@@ -27,7 +27,7 @@
 #define SEEK(element) \
     uint word = CHANNELS * (element) / 4, shift = CHANNELS * (element) % 4 * 8;
 #define NEXT_ROW(r) \
-    above[r] = Quad(unpack_bytes(pixel_bytes(word, shift))); \
+    above[r] = Pack4(unpack_bytes(pixel_bytes(word, shift))); \
     word += CHANNELS * push.source_stride / 4;
 #else
 #define SEEK(start) uint element = start;
@@ -39,7 +39,7 @@
 #define COLUMN(column) \
     { \
         SEEK(corner + column) \
-        Quad above[TILE_H + KERNEL - 1]; \
+        Pack4 above[TILE_H + KERNEL - 1]; \
         for (uint j = 0; j < TILE_H; j++) { \
             NEXT_ROW(j) \
         } \
@@ -53,21 +53,21 @@
     }
 
 // `corner` is the element that the first pixel's first tap reads.
-vec4[TILE_H] column_sums(uint quad, uint corner)
+vec4[TILE_H] column_sums(uint slice, uint corner)
 {
     vec4 sum[TILE_H];
     for (uint j = 0; j < TILE_H; j++)
         sum[j] = vec4(0.0);
 
-    EACH_INPUT_QUAD {
+    EACH_INPUT_SLICE {
         // From scratch each time: a running index would need one more register.
         uint weight = push.weights_base
-            + (quad * IN_QUADS + input_quad) * 4 * KERNEL * KERNEL;
+            + (slice * IN_SLICES + input_slice) * 4 * KERNEL * KERNEL;
 #ifdef FP16
 #define SUM part
-        Quad part[TILE_H];
+        Pack4 part[TILE_H];
         for (uint j = 0; j < TILE_H; j++)
-            part[j] = Quad(0.0);
+            part[j] = Pack4(0.0);
 #else
 #define SUM sum
 #endif

@@ -1,9 +1,9 @@
 #version 450
 // Convolution of any kernel size, stride, dilation and padding: TILE_W × TILE_H pixels
-// of one output quad an invocation. Groups are a matter of weight packing: an output
-// quad reads IN_QUADS input quads from the first one that its channels need on, and
+// of one output slice an invocation. Groups are a matter of weight packing: an output
+// slice reads IN_SLICES input slices from the first one that its channels need on, and
 // weights of channels of other groups are zero. Half-precision sums run over at most seven
-// taps of one input quad, since a large kernel's whole sum would lose too much.
+// taps of one input slice, since a large kernel's whole sum would lose too much.
 #include "conv.glsl"
 
 layout(constant_id = 5) const uint ROWS = 1;
@@ -18,13 +18,13 @@ layout(constant_id = 12) const uint PADDING_LEFT = 0;
 // Products of one tap.
 #define TAP \
     { \
-        Quad w0 = weights[weight], w1 = weights[weight + 1]; \
-        Quad w2 = weights[weight + 2], w3 = weights[weight + 3]; \
+        Pack4 w0 = weights[weight], w1 = weights[weight + 1]; \
+        Pack4 w2 = weights[weight + 2], w3 = weights[weight + 3]; \
         PIXELS \
         { \
             uint source_x = (x + i) * STRIDE_X + column * DILATION_X; \
             source_x = min(source_x, push.source_stride + PADDING_LEFT - 1); \
-            Quad v = LOAD(line[j] + source_x); \
+            Pack4 v = LOAD(line[j] + source_x); \
             SUM[j][i] = SUM[j][i] + v.x * w0 + v.y * w1 + v.z * w2 + v.w * w3; \
         } \
         weight += 4; \
@@ -35,14 +35,14 @@ void main()
 {
     uint x = FIRST_X;
     uint y = FIRST_Y;
-    uint quad = gl_WorkGroupID.x;
-    uint first_quad = uint(parameters[push.parameters_base + 3 * quad + 2].x);
+    uint slice = gl_WorkGroupID.x;
+    uint first_slice = uint(parameters[push.parameters_base + 3 * slice + 2].x);
 
     // Invocations of the margin may begin below the input: they read its last row. Its
     // height is that of the plane here, from the first row of this call on.
     uint last_row = push.source_height - 1;
-    uint top = push.source_base + first_quad * push.source_plane - PADDING_LEFT;
-    uint weight = push.weights_base + quad * IN_QUADS * ROWS * COLUMNS * 4;
+    uint top = push.source_base + first_slice * push.source_plane - PADDING_LEFT;
+    uint weight = push.weights_base + slice * IN_SLICES * ROWS * COLUMNS * 4;
 
     // A number that Mesa does not know: it would unroll the taps until they spill.
     uint rows = ROWS + (push.source_stride >> 31);
@@ -54,7 +54,7 @@ void main()
     vec4 sum[TILE_H][TILE_W];
     PIXELS sum[j][i] = vec4(0.0);
 
-    EACH_INPUT_QUAD {
+    EACH_INPUT_SLICE {
         for (uint row = 0; row < rows; row++) {
             uint line[TILE_H];
             for (uint j = 0; j < TILE_H; j++) {
@@ -68,8 +68,8 @@ void main()
             for (uint column = 0; column < COLUMNS;) {
 #ifdef FP16
 #define SUM part
-                Quad part[TILE_H][TILE_W];
-                PIXELS part[j][i] = Quad(0.0);
+                Pack4 part[TILE_H][TILE_W];
+                PIXELS part[j][i] = Pack4(0.0);
 #else
 #define SUM sum
 #endif
@@ -86,5 +86,5 @@ void main()
         top += push.source_plane;
     }
 
-    PIXELS store(sum[j][i], quad, x + i, y + j);
+    PIXELS store(sum[j][i], slice, x + i, y + j);
 }

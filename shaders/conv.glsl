@@ -1,7 +1,7 @@
 // The parts that all convolutions share: buffers, push constants, epilogue, store.
 //
-// Weights: per output quad, input quad and tap four quads, one per input channel.
-// Sums: fp32; in half precision over one input quad, and these in fp32.
+// Weights: per output slice, input slice and tap four slices, one per input channel.
+// Sums: fp32; in half precision over one input slice, and these in fp32.
 
 #include "upfrost.glsl"
 
@@ -10,13 +10,13 @@
 #ifdef BYTES
 layout(binding = 0) readonly buffer Given { uint given[]; };
 #else
-layout(binding = 0) readonly buffer Source { Quad source[]; };
+layout(binding = 0) readonly buffer Source { Pack4 source[]; };
 #endif
-layout(binding = 1) writeonly buffer Target { Quad target[]; };
-layout(binding = 2) readonly buffer Weights { Quad weights[]; };
-// Per output quad: biases, slopes, the first input quad (.x).
+layout(binding = 1) writeonly buffer Target { Pack4 target[]; };
+layout(binding = 2) readonly buffer Weights { Pack4 weights[]; };
+// Per output slice: biases, slopes, the first input slice (.x).
 layout(binding = 3) readonly buffer Parameters { vec4 parameters[]; };
-layout(binding = 4) readonly buffer Others { Quad others[]; };
+layout(binding = 4) readonly buffer Others { Pack4 others[]; };
 
 layout(push_constant) uniform Push
 {
@@ -33,23 +33,23 @@ layout(push_constant) uniform Push
 
 #ifdef BYTES
 layout(constant_id = 0) const uint CHANNELS = 3;
-#define IN_QUADS 1
-#define EACH_INPUT_QUAD const uint input_quad = 0;
+#define IN_SLICES 1
+#define EACH_INPUT_SLICE const uint input_slice = 0;
 #define UNIT push.unit
 #include "bytes.glsl"
-#define LOAD(element) Quad(given_pixel(element))
+#define LOAD(element) Pack4(given_pixel(element))
 #else
-layout(constant_id = 0) const uint IN_QUADS = 1;  // that one output quad reads
-#define EACH_INPUT_QUAD \
-    for (uint input_quad = 0; input_quad < IN_QUADS; input_quad++)
+layout(constant_id = 0) const uint IN_SLICES = 1;  // that one output slice reads
+#define EACH_INPUT_SLICE \
+    for (uint input_slice = 0; input_slice < IN_SLICES; input_slice++)
 #define CHANNELS 4
 #define UNIT 1.0
 #define LOAD(element) source[element]
 #endif
 #include "epilogue.glsl"
 
-// The register tile of an invocation; its output quad is gl_WorkGroupID.x. Workgroups of one
-// place's output quads follow each other, since they all read the same input, and little of
+// The register tile of an invocation; its output slice is gl_WorkGroupID.x. Workgroups of one
+// place's output slices follow each other, since they all read the same input, and little of
 // it fits into a GPU's cache.
 #define FIRST_X ((gl_WorkGroupID.y * GROUP_X + gl_LocalInvocationID.x) * TILE_W)
 #define FIRST_Y ((gl_WorkGroupID.z * GROUP_Y + gl_LocalInvocationID.y) * TILE_H)
@@ -61,10 +61,10 @@ layout(constant_id = 0) const uint IN_QUADS = 1;  // that one output quad reads
         for (uint i = 0; i < TILE_W; i++)
 
 // Bias and epilogue, then the store. Pixels of the margin become zeros.
-void store(vec4 sum, uint quad, uint x, uint y)
+void store(vec4 sum, uint slice, uint x, uint y)
 {
-    uint element = ELEMENT(target, quad, x, y);
-    uint parameter = push.parameters_base + 3 * quad;
+    uint element = ELEMENT(target, slice, x, y);
+    uint parameter = push.parameters_base + 3 * slice;
     vec4 value = sum * UNIT + parameters[parameter];
     vec4 other = vec4(0.0);
     if (OTHER != 0)
@@ -73,5 +73,5 @@ void store(vec4 sum, uint quad, uint x, uint y)
     if (ACTIVATION == RECTIFY)
         slope = parameters[parameter + 1];
     value = finish(value, other, slope);
-    target[element] = Quad(inside_or_zero(value, INSIDE(target, x, y)));
+    target[element] = Pack4(inside_or_zero(value, INSIDE(target, x, y)));
 }

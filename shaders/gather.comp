@@ -1,11 +1,11 @@
 #version 450
-// Copies the channels of one value behind others of a concatenation, where they begin
-// inside a quad and no producer could write them in place. Lanes before FIRST are kept,
+// Copies the channels of one value after others of a concatenation, where they begin
+// inside a slice and no producer could write them in place. Lanes before FIRST are kept,
 // lanes after the last channel become zeros.
 #include "upfrost.glsl"
 
-layout(binding = 0) readonly buffer Source { Quad source[]; };
-layout(binding = 1) buffer Target { Quad target[]; };
+layout(binding = 0) readonly buffer Source { Pack4 source[]; };
+layout(binding = 1) buffer Target { Pack4 target[]; };
 layout(push_constant) uniform Push
 {
     LAYOUT(source);
@@ -18,15 +18,15 @@ layout(constant_id = 1) const uint CHANNELS = 1;  // to copy
 void main()
 {
     uint x = gl_GlobalInvocationID.x, y = gl_GlobalInvocationID.y;
-    uint quad = FIRST / 4 + gl_GlobalInvocationID.z;
+    uint slice = FIRST / 4 + gl_GlobalInvocationID.z;
     if (!COVERED(target, x, y))
         return;
-    uint element = ELEMENT(target, quad, x, y);
+    uint element = ELEMENT(target, slice, x, y);
     vec4 value = vec4(0.0);
-    if (4 * quad < FIRST)
+    if (4 * slice < FIRST)
         value = vec4(target[element]);
     for (uint lane = 0; lane < 4; lane++) {
-        uint place = 4 * quad + lane;
+        uint place = 4 * slice + lane;
         if (place >= FIRST) {
             uint channel = place - FIRST;
             vec4 v = vec4(0.0);
@@ -35,5 +35,5 @@ void main()
             value[lane] = v[channel % 4];
         }
     }
-    target[element] = Quad(inside_or_zero(value, INSIDE(target, x, y)));
+    target[element] = Pack4(inside_or_zero(value, INSIDE(target, x, y)));
 }

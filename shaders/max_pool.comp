@@ -1,11 +1,11 @@
 #version 450
-// The largest number of each window; one pixel of one quad an invocation. A window that
+// The largest number of each window; one pixel of one slice an invocation. A window that
 // reaches over an edge holds the edge too, since padding is less than a kernel: reading
 // the edge once more changes nothing.
 #include "upfrost.glsl"
 
-layout(binding = 0) readonly buffer Source { Quad source[]; };
-layout(binding = 1) writeonly buffer Target { Quad target[]; };
+layout(binding = 0) readonly buffer Source { Pack4 source[]; };
+layout(binding = 1) writeonly buffer Target { Pack4 target[]; };
 layout(push_constant) uniform Push
 {
     LAYOUT(source);
@@ -22,7 +22,7 @@ layout(constant_id = 5) const uint PADDING_LEFT = 0;
 void main()
 {
     uint x = gl_GlobalInvocationID.x, y = gl_GlobalInvocationID.y;
-    uint quad = gl_GlobalInvocationID.z;
+    uint slice = gl_GlobalInvocationID.z;
     if (!COVERED(target, x, y))
         return;
     ivec2 last = ivec2(push.source_width, push.source_height) - 1;
@@ -31,8 +31,8 @@ void main()
     for (uint row = 0; row < ROWS; row++)
         for (uint column = 0; column < COLUMNS; column++) {
             uvec2 at = uvec2(clamp(corner + ivec2(column, row), ivec2(0), last));
-            value = max(value, vec4(source[ELEMENT(source, quad, at.x, at.y)]));
+            value = max(value, vec4(source[ELEMENT(source, slice, at.x, at.y)]));
         }
-    target[ELEMENT(target, quad, x, y)]
-        = Quad(inside_or_zero(value, INSIDE(target, x, y)));
+    target[ELEMENT(target, slice, x, y)]
+        = Pack4(inside_or_zero(value, INSIDE(target, x, y)));
 }

@@ -3,10 +3,10 @@
 // rounding (half up) to bytes. Four pixels of a row an invocation.
 #include "upfrost.glsl"
 
-layout(binding = 0) readonly buffer Source { Quad source[]; };
+layout(binding = 0) readonly buffer Source { Pack4 source[]; };
 layout(binding = 1) writeonly buffer Picture { uint picture[]; };
 layout(binding = 2) readonly buffer Given { uint given[]; };
-layout(binding = 3) readonly buffer Skip { Quad skip[]; };
+layout(binding = 3) readonly buffer Skip { Pack4 skip[]; };
 layout(push_constant) uniform Push
 {
     LAYOUT(source);
@@ -28,9 +28,9 @@ layout(constant_id = 6) const bool SKIP_GIVEN = false;  // the skip is the pictu
 
 #define FETCH_WIDTH push.skip_width
 #define FETCH_HEIGHT push.skip_height
-vec4 fetch(uint quad, uint x, uint y)
+vec4 fetch(uint slice, uint x, uint y)
 {
-    uint element = ELEMENT(skip, quad, x, y);
+    uint element = ELEMENT(skip, slice, x, y);
     return SKIP_GIVEN ? given_pixel(element) : vec4(skip[element]);
 }
 #include "resample.glsl"
@@ -53,10 +53,10 @@ void main()
         pixel[i] = vec4(0.0);
         for (uint c = 0; c < CHANNELS; c++) {
             uint channel = (c * FACTOR + row) * FACTOR + place;
-            uint quad = FACTOR == 2 ? c : FACTOR == 4 ? 4 * c + row : channel / 4;
+            uint slice = FACTOR == 2 ? c : FACTOR == 4 ? 4 * c + row : channel / 4;
             uint lane = FACTOR == 4 ? place : channel % 4;
             if (!known || place == 0)
-                block[c] = vec4(source[element + quad * push.source_plane]);
+                block[c] = vec4(source[element + slice * push.source_plane]);
             pixel[i][c] = block[c][lane] * STEPS;
         }
     }

@@ -1,10 +1,10 @@
 #version 450
 // A value with more rows and columns around it, copies of its edge or mirrored in it, or
-// with fewer; one pixel of one quad an invocation.
+// with fewer; one pixel of one slice an invocation.
 #include "upfrost.glsl"
 
-layout(binding = 0) readonly buffer Source { Quad source[]; };
-layout(binding = 1) writeonly buffer Target { Quad target[]; };
+layout(binding = 0) readonly buffer Source { Pack4 source[]; };
+layout(binding = 1) writeonly buffer Target { Pack4 target[]; };
 layout(push_constant) uniform Push
 {
     LAYOUT(source);
@@ -27,12 +27,12 @@ uint within(int place, uint extent)
 void main()
 {
     uint x = gl_GlobalInvocationID.x, y = gl_GlobalInvocationID.y;
-    uint quad = gl_GlobalInvocationID.z;
+    uint slice = gl_GlobalInvocationID.z;
     if (!COVERED(target, x, y))
         return;
     uint column = within(int(x) - LEFT, push.source_width);
     uint row = within(int(y) - TOP, push.source_height);
-    vec4 value = vec4(source[ELEMENT(source, quad, column, row)]);
-    target[ELEMENT(target, quad, x, y)]
-        = Quad(inside_or_zero(value, INSIDE(target, x, y)));
+    vec4 value = vec4(source[ELEMENT(source, slice, column, row)]);
+    target[ELEMENT(target, slice, x, y)]
+        = Pack4(inside_or_zero(value, INSIDE(target, x, y)));
 }

@@ -2,7 +2,7 @@
 // interpolate (align_corners=False) does it. Positions are kept in integers, so that
 // a tile samples with the same weights as the whole picture.
 //
-// The including file provides vec4 fetch(uint quad, uint x, uint y) and the extent of
+// The including file provides vec4 fetch(uint slice, uint x, uint y) and the extent of
 // what it reads, FETCH_WIDTH and FETCH_HEIGHT.
 
 const uint NEAREST = 1;
@@ -31,10 +31,10 @@ vec4 cubic_weights(float t)
     return vec4(far.x, near.y, near.z, far.w);
 }
 
-vec4 resample(uint mode, uint quad, uint x, uint y)
+vec4 resample(uint mode, uint slice, uint x, uint y)
 {
     if (mode == NEAREST)
-        return fetch(quad, min(x * DENOMINATOR / NUMERATOR, FETCH_WIDTH - 1),
+        return fetch(slice, min(x * DENOMINATOR / NUMERATOR, FETCH_WIDTH - 1),
                      min(y * DENOMINATOR / NUMERATOR, FETCH_HEIGHT - 1));
     uint px = shifted_position(x), py = shifted_position(y);
     int left = int(px / (2 * NUMERATOR)) - 1, top = int(py / (2 * NUMERATOR)) - 1;
@@ -43,8 +43,8 @@ vec4 resample(uint mode, uint quad, uint x, uint y)
     if (mode == BILINEAR) {
         uint x0 = clamp_index(left, FETCH_WIDTH), x1 = clamp_index(left + 1, FETCH_WIDTH);
         uint y0 = clamp_index(top, FETCH_HEIGHT), y1 = clamp_index(top + 1, FETCH_HEIGHT);
-        vec4 upper = (1.0 - u) * fetch(quad, x0, y0) + u * fetch(quad, x1, y0);
-        vec4 lower = (1.0 - u) * fetch(quad, x0, y1) + u * fetch(quad, x1, y1);
+        vec4 upper = (1.0 - u) * fetch(slice, x0, y0) + u * fetch(slice, x1, y0);
+        vec4 lower = (1.0 - u) * fetch(slice, x0, y1) + u * fetch(slice, x1, y1);
         return (1.0 - v) * upper + v * lower;
     }
     vec4 across = cubic_weights(u), down = cubic_weights(v);
@@ -54,7 +54,7 @@ vec4 resample(uint mode, uint quad, uint x, uint y)
         vec4 line = vec4(0.0);
         for (int i = 0; i < 4; i++)
             line += across[i]
-                * fetch(quad, clamp_index(left + i - 1, FETCH_WIDTH), row);
+                * fetch(slice, clamp_index(left + i - 1, FETCH_WIDTH), row);
         sum += down[j] * line;
     }
     return sum;
@@ -63,7 +63,7 @@ vec4 resample(uint mode, uint quad, uint x, uint y)
 // Bilinear interpolation of the four pixels of a row from `x` on, a multiple of four, by a
 // whole ratio that divides four: what lies between which columns is known beforehand, and
 // each column is read once.
-vec4[4] bilinear_line(uint quad, uint x, uint y)
+vec4[4] bilinear_line(uint slice, uint x, uint y)
 {
     uint py = shifted_position(y);
     int top = int(py / (2 * NUMERATOR)) - 1;
@@ -74,7 +74,7 @@ vec4[4] bilinear_line(uint quad, uint x, uint y)
     for (int i = 0; i < 6; i++) {
         if (i < 4 / NUMERATOR + 2) {
             uint x0 = clamp_index(left + i, FETCH_WIDTH);
-            column[i] = (1.0 - v) * fetch(quad, x0, y0) + v * fetch(quad, x0, y1);
+            column[i] = (1.0 - v) * fetch(slice, x0, y0) + v * fetch(slice, x0, y1);
         }
     }
     vec4 line[4];

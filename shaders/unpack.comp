@@ -1,12 +1,12 @@
 #version 450
-// Bytes of the picture to one quad a pixel, where no convolution can read them itself. One
+// Bytes of the picture to one slice a pixel, where no convolution can read them itself. One
 // pixel an invocation.
 #include "upfrost.glsl"
 
 layout(constant_id = 0) const uint CHANNELS = 3;
 layout(constant_id = 1) const float UNIT = 1.0;  // what one step of a byte stands for
 layout(binding = 0) readonly buffer Given { uint given[]; };
-layout(binding = 1) writeonly buffer Target { Quad target[]; };
+layout(binding = 1) writeonly buffer Target { Pack4 target[]; };
 layout(push_constant) uniform Push
 {
     LAYOUT(source);
@@ -21,5 +21,5 @@ void main()
         return;
     // The margin holds zeros in both.
     target[ELEMENT(target, 0, x, y)]
-        = Quad(given_pixel(ELEMENT(source, 0, x, y)) * UNIT);
+        = Pack4(given_pixel(ELEMENT(source, 0, x, y)) * UNIT);
 }

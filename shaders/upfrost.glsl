@@ -1,6 +1,6 @@
 // What every kernel shares: element types and the layout of a value.
 //
-// A value lies in a storage buffer as planes of four channels ("quads"), each plane
+// A value lies in a storage buffer as planes of four channels ("slices"), each plane
 // `plane` elements long and each row `stride`. The pixels (0, 0) of plane 0 are at
 // element `base`. Beyond the `width` × `height` pixels of the picture every row and
 // plane has a margin of zeros, so that a convolution may read outside the picture, to
@@ -12,10 +12,10 @@
 #ifdef FP16
 #extension GL_AMD_gpu_shader_half_float : require
 #define Scalar float16_t
-#define Quad f16vec4
+#define Pack4 f16vec4
 #else
 #define Scalar float
-#define Quad vec4
+#define Pack4 vec4
 #endif
 
 #ifndef GROUP_X
@@ -29,8 +29,8 @@ layout(local_size_x = GROUP_X, local_size_y = GROUP_Y) in;
     uint name##_base; uint name##_stride; uint name##_plane; uint name##_width; \
     uint name##_height
 
-#define ELEMENT(name, quad, x, y) \
-    (push.name##_base + (quad) * push.name##_plane + (y) * push.name##_stride + (x))
+#define ELEMENT(name, slice, x, y) \
+    (push.name##_base + (slice) * push.name##_plane + (y) * push.name##_stride + (x))
 
 // By vectors, since && would branch.
 #define INSIDE(name, x, y) \

@@ -1,14 +1,14 @@
 #version 450
 // Winograd's F(m×m, 3×3), before the products: each block of (m + 2)² pixels, m apart, as
 // as many components (Lavin and Gray 2016, arXiv:1509.09308); m is TILE_W, 2 or 4. A
-// component of a quad is a plane of one element a block; components follow each other.
-// One item of one block an invocation: for m = 2 as much of a quad as leaves the block
-// within 64 registers. Neighbours share a quad.
+// component of a slice is a plane of one element a block; components follow each other.
+// One item of one block an invocation: for m = 2 as much of a slice as leaves the block
+// within 64 registers. Neighbours share a slice.
 #include "upfrost.glsl"
 
 #ifdef FP16
 #define Item f16vec4
-#define ITEMS 1  // of a quad
+#define ITEMS 1  // of a slice
 #else
 #define Item vec2
 #define ITEMS 2
@@ -21,7 +21,7 @@ layout(push_constant) uniform Push
     LAYOUT(source);  // its base is that of the first block's first pixel
     LAYOUT(target);  // of blocks
 } push;
-layout(constant_id = 0) const uint SOURCE_QUADS = 1;
+layout(constant_id = 0) const uint SOURCE_SLICES = 1;
 
 #define BLOCK TILE_W
 #define SIDE (BLOCK + 2)
@@ -73,10 +73,10 @@ Item[SIDE] transform(Item d[SIDE])
 void main()
 {
     uint x = gl_GlobalInvocationID.x / ITEMS, item = gl_GlobalInvocationID.x % ITEMS;
-    uint y = gl_GlobalInvocationID.y, quad = gl_WorkGroupID.z;
-    uint corner = ELEMENT(source, quad, BLOCK * x, BLOCK * y) * ITEMS + item;
-    uint place = ELEMENT(target, quad, x, y) * ITEMS + item;
-    uint component = SOURCE_QUADS * push.target_plane * ITEMS;
+    uint y = gl_GlobalInvocationID.y, slice = gl_WorkGroupID.z;
+    uint corner = ELEMENT(source, slice, BLOCK * x, BLOCK * y) * ITEMS + item;
+    uint place = ELEMENT(target, slice, x, y) * ITEMS + item;
+    uint component = SOURCE_SLICES * push.target_plane * ITEMS;
     Item block[SIDE][SIDE];
     COLUMNS
     ROWS

@@ -1,7 +1,7 @@
 #version 450
 // Winograd's F(m×m, 3×3), after the products: the components of a block to its m×m
 // pixels, and what follows a convolution; m is TILE_W, 2 or 4. The source are the
-// components' planes, as winograd_input.comp writes its own. One block of one output quad
+// components' planes, as winograd_input.comp writes its own. One block of one output slice
 // an invocation.
 #include "conv.glsl"
 
@@ -40,14 +40,14 @@ vec4[BLOCK] transform(vec4 m[SIDE])
 
 void main()
 {
-    uint x = FIRST_X, y = FIRST_Y, quad = gl_WorkGroupID.x;
-    uint element = ELEMENT(source, quad, x / BLOCK, y / BLOCK);
-    uint component = IN_QUADS * push.source_plane;
+    uint x = FIRST_X, y = FIRST_Y, slice = gl_WorkGroupID.x;
+    uint element = ELEMENT(source, slice, x / BLOCK, y / BLOCK);
+    uint component = IN_SLICES * push.source_plane;
     vec4 shares[BLOCK][SIDE];
     ROWS
     for (uint i = 0; i < BLOCK; i++) {
         vec4 found[BLOCK] = transform(shares[i]);
         for (uint j = 0; j < BLOCK; j++)
-            store(found[j], quad, x + i, y + j);
+            store(found[j], slice, x + i, y + j);
     }
 }

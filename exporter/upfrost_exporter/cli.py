@@ -203,7 +203,7 @@ def _describe(graph: Graph) -> Iterator[tuple[str, str]]:
 
 def _no_kernel(graph: Graph) -> str | None:
     """Why no device can run the graph, or None."""
-    from upfrost.gpu.kernels import FAMILIES
+    from upfrost.gpu.families import FAMILIES
     from upfrost.gpu.plan import compile_graph
 
     try:

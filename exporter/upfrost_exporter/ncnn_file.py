@@ -68,7 +68,7 @@ class Weights:
         self._at = 0
 
     def tagged(self, count: int, layer: Layer) -> Floats:
-        """Numbers behind a tag that says how they are stored."""
+        """Numbers after a tag that says how they are stored."""
         (tag,) = struct.unpack("<I", self._take(4, layer))
         if tag == _HALF:
             # Padded to whole words.

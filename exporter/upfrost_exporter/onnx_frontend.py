@@ -107,7 +107,7 @@ def _load(path: Path) -> ModelProto:
 
 
 def _sort(model: ModelProto) -> None:
-    """Put each operation behind those whose results it reads, as ONNX wants it.
+    """Put each operation after those whose results it reads, as ONNX wants it.
 
     Converters do not always: ONNX Runtime's to float16 appends its casts.
     """

@@ -107,7 +107,7 @@ def fold_pointwise(graph: Graph) -> Graph:
 
 
 def fold_padding(graph: Graph) -> Graph:
-    """Merge zeros around a value (`lowering.zero_pad`) into the convolution behind."""
+    """Merge zeros around a value (`lowering.zero_pad`) into the convolution after."""
 
     def merge(before: Conv2d, conv: Conv2d, tensors: dict[str, Tensor]) -> Node | None:
         pairs = zip(before.padding, conv.padding, strict=True)

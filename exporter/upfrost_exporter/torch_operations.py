@@ -200,7 +200,7 @@ def _conv2d(call: Call) -> Value:
     padding = call["padding"]
     if padding == "same":
         reach = [(taps - 1) * step for taps, step in zip(kernel, dilation, strict=True)]
-        # torch puts the odd row or column behind.
+        # torch puts the odd row or column at the end.
         top, left = (extent // 2 for extent in reach)
         around = (top, left, reach[0] - top, reach[1] - left)
     elif padding == "valid":

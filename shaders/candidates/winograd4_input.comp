@@ -45,12 +45,12 @@ layout(binding = 1) writeonly buffer Target { Item target[]; };
 void main()
 {
     uint x = gl_GlobalInvocationID.x, y = gl_GlobalInvocationID.y;
-    uint item = gl_GlobalInvocationID.z % ITEMS, quad = gl_GlobalInvocationID.z / ITEMS;
-    uint corner = ELEMENT(source, quad, 4 * x, 4 * y) - push.source_stride - 1;
+    uint item = gl_GlobalInvocationID.z % ITEMS, slice = gl_GlobalInvocationID.z / ITEMS;
+    uint corner = ELEMENT(source, slice, 4 * x, 4 * y) - push.source_stride - 1;
     corner = corner * ITEMS + item;
-    uint place = quad * push.block_plane + y * push.block_stride + x;
+    uint place = slice * push.block_plane + y * push.block_stride + x;
     place = place * ITEMS + item;
-    uint step = push.quads * push.block_plane * ITEMS;
+    uint step = push.slices * push.block_plane * ITEMS;
     Item block[6][6];
     COLUMN(0) COLUMN(1) COLUMN(2) COLUMN(3) COLUMN(4) COLUMN(5)
     ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5)

@@ -43,14 +43,14 @@ layout(binding = 2) readonly buffer Parameters { Item parameters[]; };
 void main()
 {
     uint x = gl_GlobalInvocationID.x, y = gl_GlobalInvocationID.y;
-    uint item = gl_GlobalInvocationID.z % ITEMS, quad = gl_GlobalInvocationID.z / ITEMS;
-    uint place = quad * push.block_plane + y * push.block_stride + x;
+    uint item = gl_GlobalInvocationID.z % ITEMS, slice = gl_GlobalInvocationID.z / ITEMS;
+    uint place = slice * push.block_plane + y * push.block_stride + x;
     place = place * ITEMS + item;
-    uint step = push.quads * push.block_plane * ITEMS;
-    Item bias = parameters[(2 * quad) * ITEMS + item];
-    Item slope = parameters[(2 * quad + 1) * ITEMS + item];
+    uint step = push.slices * push.block_plane * ITEMS;
+    Item bias = parameters[(2 * slice) * ITEMS + item];
+    Item slope = parameters[(2 * slice + 1) * ITEMS + item];
     Item block[4][6];
     COLUMN(0) COLUMN(1) COLUMN(2) COLUMN(3) COLUMN(4) COLUMN(5)
-    uint to = ELEMENT(target, quad, 4 * x, 4 * y) * ITEMS + item;
+    uint to = ELEMENT(target, slice, 4 * x, 4 * y) * ITEMS + item;
     ROW(0) ROW(1) ROW(2) ROW(3)
 }

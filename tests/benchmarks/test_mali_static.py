@@ -20,7 +20,8 @@ from benchmarks.mali_static import (
     parse_valhall,
 )
 
-from upfrost.gpu.kernels import FAMILIES, VARIANTS, Precision
+from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.families import FAMILIES, VARIANTS
 
 VALHALL = """
    IADD_IMM.i32 r5, 0x0, #0x0
@@ -70,8 +71,8 @@ def test_pairs_and_loop_of_a_bifrost_listing() -> None:
     assert [len(slot) for slot in found.slots] == [2, 2, 2]
 
 
-def layer(in_quads: int) -> Convolution:
-    return Convolution(4 * in_quads, 8, (3, 3), (1, 6), (16, 4), (in_quads,))
+def layer(in_slices: int) -> Convolution:
+    return Convolution(4 * in_slices, 8, (3, 3), (1, 6), (16, 4), (in_slices,))
 
 
 def test_a_loop_whose_products_are_not_the_layer_s_is_refused() -> None:

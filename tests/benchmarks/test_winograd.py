@@ -8,7 +8,8 @@ import pytest
 from benchmarks.winograd import METHODS, Method, built, errors
 
 from upfrost.gpu.device import choose_device
-from upfrost.gpu.kernels import MALI, VARIANTS, Precision
+from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.families import MALI, VARIANTS
 
 pytest.importorskip("pyshaderc", reason="the shader compiler is not installed")
 
@@ -40,7 +41,7 @@ def test_the_candidates_give_a_convolution(precision: Precision) -> None:
     """On the device at hand: 16 channels in and out, bias and rectifier."""
     method = METHODS[1]
     m, n, channels, height, width = method.m, method.m + 2, 16, 7, 21
-    quads = channels // 4
+    slices = channels // 4
     rng = np.random.default_rng(m)
     picture = rng.standard_normal((channels, height, width))
     kernel = rng.standard_normal((channels, channels, 3, 3)) / np.sqrt(9 * channels)
@@ -54,12 +55,12 @@ def test_the_candidates_give_a_convolution(precision: Precision) -> None:
     stride, lines = m * columns + 4, m * rows + 4
     plane = stride * lines
     base = stride + 1
-    given = np.zeros((quads, lines, stride, 4))
-    given[:, :height, :width] = picture.reshape(quads, 4, height, width).transpose(
+    given = np.zeros((slices, lines, stride, 4))
+    given[:, :height, :width] = picture.reshape(slices, 4, height, width).transpose(
         0, 2, 3, 1
     )
     spread = method.weights @ kernel @ method.weights.T
-    spread = spread.reshape(quads, 4, quads, 4, n * n).transpose(4, 0, 2, 3, 1)
+    spread = spread.reshape(slices, 4, slices, 4, n * n).transpose(4, 0, 2, 3, 1)
     parameters = np.stack([bias.reshape(-1, 4), slope.reshape(-1, 4)], axis=1)
 
     half = {"FP16": 1} if precision == "fp16" else {}
@@ -73,11 +74,11 @@ def test_the_candidates_give_a_convolution(precision: Precision) -> None:
     front = np.zeros(4 * base)
     source = tensor(np.concatenate([front, given.reshape(-1), front, front]))
     transformed, products = (
-        tensor(np.zeros(n * n * quads * blocks * 4)) for _ in range(2)
+        tensor(np.zeros(n * n * slices * blocks * 4)) for _ in range(2)
     )
-    target = tensor(np.zeros(4 * (3 * base + quads * plane)))
+    target = tensor(np.zeros(4 * (3 * base + slices * plane)))
     layout = [base, stride, plane, width, height]
-    parts = quads * (2 if half else 4)
+    parts = slices * (2 if half else 4)
     transform = (("GROUP_X", 16), ("GROUP_Y", 4), *half.items())
     weights = tensor(spread)
     for spirv, tensors, grid, constants, push in (
@@ -86,13 +87,13 @@ def test_the_candidates_give_a_convolution(precision: Precision) -> None:
             [source, transformed],
             (1, 1, parts),
             [],
-            [*layout, *layout, columns, blocks, quads],
+            [*layout, *layout, columns, blocks, slices],
         ),
         (
             VARIANTS[f"{multiply.name}-{precision}"].path.read_bytes(),
             [transformed, products, weights],
-            (n * n * quads, blocks // places, 1),
-            [quads, quads],
+            (n * n * slices, blocks // places, 1),
+            [slices, slices],
             [blocks, 0],
         ),
         (
@@ -100,7 +101,7 @@ def test_the_candidates_give_a_convolution(precision: Precision) -> None:
             [products, target, tensor(parameters)],
             (1, 1, parts),
             [],
-            [*layout, *layout, columns, blocks, quads],
+            [*layout, *layout, columns, blocks, slices],
         ),
     ):
         words = np.array(push, np.uint32)
@@ -113,7 +114,7 @@ def test_the_candidates_give_a_convolution(precision: Precision) -> None:
         )
         manager.sequence().eval(kp.OpAlgoDispatch(algorithm, words))
     elements = target.data().view(dtype).astype(float).reshape(-1, 4)[base:]
-    found = elements[: quads * plane].reshape(quads, lines, stride, 4)
+    found = elements[: slices * plane].reshape(slices, lines, stride, 4)
     found = found.transpose(0, 3, 1, 2).reshape(channels, lines, stride)
 
     padded = np.pad(picture, ((0, 0), (1, 1), (1, 1)))

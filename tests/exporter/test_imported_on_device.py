@@ -13,7 +13,8 @@ import torch
 
 from tests.exporter.networks import Operations
 from upfrost.gpu.device import Device, choose_device
-from upfrost.gpu.kernels import CPU, MALI, Family, Precision
+from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.families import CPU, MALI, Family
 from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost.network import reference
 from upfrost.network.graph import Graph

@@ -19,7 +19,8 @@ from torch import nn
 from tests.exporter import test_ncnn_frontend as ncnn_models
 from tests.exporter import test_onnx_frontend as onnx_models
 from upfrost.gpu.device import Device, choose_device
-from upfrost.gpu.kernels import CPU, MALI, Family, Precision
+from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.families import CPU, MALI, Family
 from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost.network.graph import Graph
 from upfrost_exporter import trace_module
@@ -166,7 +167,7 @@ def macs(kind: tuple[int, int, int], family: Family, precision: Precision) -> fl
     graph, _ = from_torch(kind, Path())
     plan = make_plan(compile_graph(graph, family, precision), 16, 20)
     label = graph.nodes[1].name
-    calls = [call for call in plan.calls if call.label == label]
+    calls = [call for call in plan.dispatches if call.label == label]
     return sum(call.macs for call in calls) / (16 * 20 * INNER * OUTER)
 
 
@@ -174,14 +175,14 @@ def test_no_product_with_a_tap_that_is_always_zero_is_computed() -> None:
     """Each pixel of the input meets each tap once, and that is all."""
     assert macs(KINDS["k2s2"], MALI, "fp16") == 4
     assert macs(KINDS["k3s1"], MALI, "fp16") == 9
-    # Two input quads of four channels hold the six.
+    # Two input slices of four channels hold the six.
     assert macs(KINDS["k4s2"], MALI, "fp16") == 16 * 8 / 6
 
 
 def test_a_4x4_transposed_convolution_is_one_dispatch() -> None:
     graph, _ = from_torch(KINDS["k4s2"], Path())
     plan = make_plan(compile_graph(graph, MALI, "fp16"), 16, 20)
-    assert [call.shader.split("_")[0].split("-")[0] for call in plan.calls] == [
+    assert [call.shader.split("_")[0].split("-")[0] for call in plan.dispatches] == [
         "conv3x3",
         "deconv4x4",
         "conv1x1",
@@ -210,7 +211,7 @@ def test_bands_of_rows_give_the_same_bits(device: Device, padding: int) -> None:
     for speed, dispatches in ((MALI.macs_per_second, 4), (1.0, 20)):
         family = replace(MALI, macs_per_second=speed)
         plan = make_plan(compile_graph(graph, family, "fp32"), height, width)
-        assert len(plan.calls) >= dispatches
+        assert len(plan.dispatches) >= dispatches
         found.append(device.load(plan).run(picture).copy())
         assert np.abs(found[-1] - expected).max() <= 0.5 + 0.01
     assert np.array_equal(found[0], found[1])

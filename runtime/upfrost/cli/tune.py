@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from upfrost.cli.arguments import Commands
     from upfrost.gpu.device import DeviceInfo
-    from upfrost.gpu.kernels import Precision
+    from upfrost.gpu.dispatches import Precision
     from upfrost.gpu.tuning import Measured
 
 HELP = """\

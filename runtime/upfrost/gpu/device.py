@@ -2,7 +2,7 @@
 that the device really ran.
 
 What the runtime relies on for the order of two dependent dispatches stands in
-docs/vulkan.md: each call is a submission of its own that has been waited for.
+docs/vulkan.md: each dispatch is a submission of its own that has been waited for.
 """
 
 from __future__ import annotations
@@ -22,20 +22,16 @@ import vulkan
 
 from upfrost.arrays import Bytes
 from upfrost.errors import UpfrostError
-from upfrost.gpu.kernels import (
-    CPU,
+from upfrost.gpu.dispatches import (
     HEADER_BYTES,
-    MALI,
-    VALHALL,
-    VARIANTS,
-    Call,
     Constant,
-    Family,
+    Dispatch,
     Layout,
     Precision,
     Words,
     row_words,
 )
+from upfrost.gpu.families import CPU, MALI, VALHALL, VARIANTS, Family
 from upfrost.gpu.plan import PICTURE_IN, PICTURE_OUT, Plan
 
 Kind = Literal["discrete", "integrated", "virtual", "cpu", "other"]
@@ -237,37 +233,37 @@ class LoadedPlan:
         ]
         constants = {
             id(item): constant(item)
-            for call in plan.calls
-            for item in call.buffers
+            for dispatch in plan.dispatches
+            for item in dispatch.buffers
             if isinstance(item, Constant)
         }
         self.allocated_bytes = sum(
             4 * tensor.size() for tensor in (*self._buffers, *constants.values())
         )
-        algorithms: dict[Call, kp.Algorithm] = {}
+        algorithms: dict[Dispatch, kp.Algorithm] = {}
 
-        def submission(call: Call) -> kp.Sequence:
-            push = np.array(call.push, np.uint32)
-            alike = call.pipeline
+        def submission(dispatch: Dispatch) -> kp.Sequence:
+            push = np.array(dispatch.push, np.uint32)
+            alike = dispatch.pipeline
             if alike not in algorithms:
                 tensors = [
                     constants[id(item)]
                     if isinstance(item, Constant)
                     else self._buffers[item]
-                    for item in call.buffers
+                    for item in dispatch.buffers
                 ]
                 algorithms[alike] = manager.algorithm(
                     tensors,
-                    _spirv(call.shader),
-                    list(call.grid),
-                    np.array(call.constants, np.uint32),
+                    _spirv(dispatch.shader),
+                    list(dispatch.grid),
+                    np.array(dispatch.constants, np.uint32),
                     push,
                 )
             return manager.sequence().record(kp.OpAlgoDispatch(algorithms[alike], push))
 
-        self.submissions = [submission(call) for call in plan.calls]
-        for call in plan.setup:
-            submission(call).eval()
+        self.submissions = [submission(dispatch) for dispatch in plan.dispatches]
+        for dispatch in plan.setup:
+            submission(dispatch).eval()
         self._given: Words = self._buffers[PICTURE_IN].data()
         self._given_rows = _given_rows(self._given, plan.given)
         self._result: Words = self._buffers[PICTURE_OUT].data()
@@ -301,7 +297,7 @@ class LoadedPlan:
         For tests and for people who look for an error. Raises `ValueError` unless the
         plan was loaded with `inspect`, and for what is no value in a buffer.
         """
-        place = self.plan.places.get(name)
+        place = self.plan.views.get(name)
         if place is None or place.buffer == PICTURE_IN:
             raise ValueError(
                 f"{name!r} is no value in a buffer: there is none of that name, or a "
@@ -310,10 +306,10 @@ class LoadedPlan:
         layout = place.layout
         dtype = np.float16 if self.plan.precision == "fp16" else np.float32
         elements = self.words(place.buffer).view(dtype).reshape(-1, 4)
-        planes = elements[layout.base :][: layout.quads * layout.plane]
-        planes = planes.reshape(layout.quads, layout.rows, layout.stride, 4)
+        planes = elements[layout.base :][: layout.slices * layout.plane]
+        planes = planes.reshape(layout.slices, layout.rows, layout.stride, 4)
         channels = planes.transpose(0, 3, 1, 2).reshape(
-            4 * layout.quads, layout.rows, layout.stride
+            4 * layout.slices, layout.rows, layout.stride
         )
         pixels = channels[: layout.channels, : layout.height, : layout.width]
         found: npt.NDArray[np.float32] = pixels.astype(np.float32)
@@ -402,16 +398,19 @@ def _check_limits(plan: Plan, info: DeviceInfo) -> None:
             f"{plan.bytes / 2**20:.0f} MiB are needed, {info.name} has "
             f"{info.heap_bytes / 2**20:.0f} MiB"
         )
-    for call in plan.calls:
-        weights = [w.words.nbytes for w in call.buffers if isinstance(w, Constant)]
+    for dispatch in plan.dispatches:
+        weights = [w.words.nbytes for w in dispatch.buffers if isinstance(w, Constant)]
         if max(weights, default=0) > info.max_buffer_bytes:
             raise DeviceError(
-                f"{call.label}: {max(weights) / 2**20:.0f} MiB of weights are needed, "
-                f"{info.name} binds at most {info.max_buffer_bytes / 2**20:.0f} MiB"
+                f"{dispatch.label}: {max(weights) / 2**20:.0f} MiB of weights are "
+                f"needed, {info.name} binds at most "
+                f"{info.max_buffer_bytes / 2**20:.0f} MiB"
             )
-        if any(n > limit for n, limit in zip(call.grid, info.max_grid, strict=True)):
+        if any(
+            n > limit for n, limit in zip(dispatch.grid, info.max_grid, strict=True)
+        ):
             raise DeviceError(
-                f"{call.label}: a grid of {call.grid} workgroups is beyond "
+                f"{dispatch.label}: a grid of {dispatch.grid} workgroups is beyond "
                 f"{info.name}'s {info.max_grid}"
             )
 

@@ -1,10 +1,10 @@
-"""Graph → kernel calls over numbered buffers.
+"""Graph → dispatches over numbered buffers.
 
 Two steps. `compile_graph` does what depends on the network and the kind of device
 alone: it fuses nodes into steps, one kernel each, and packs the weights. `make_plan`
 does what depends on the tile's size: it lays the values out, gives them buffers that
-later values use again, and writes the calls down. A `Plan` is data; its calls, in their
-order, turn the picture in buffer 0 into the picture in buffer 1.
+later values use again, and writes the dispatches down. A `Plan` is data; its
+dispatches, in their order, turn the picture in buffer 0 into the one in buffer 1.
 
     step → step → … → pack
 
@@ -23,8 +23,21 @@ from itertools import zip_longest
 
 import numpy as np
 
-from upfrost.gpu import kernels, winograd
-from upfrost.gpu.kernels import Call, Epilogue, Family, Layout, Merge, Place, Precision
+from upfrost.gpu import convolutions, operations, winograd
+from upfrost.gpu.convolutions import Convolution, PackedConv
+from upfrost.gpu.dispatches import (
+    BufferSlice,
+    Dispatch,
+    Epilogue,
+    Layout,
+    Merge,
+    Precision,
+    TensorView,
+    given_bytes,
+    result_bytes,
+)
+from upfrost.gpu.dispatches import alignment as grid_alignment
+from upfrost.gpu.families import Family
 from upfrost.gpu.tiles import Tiling, tiling
 from upfrost.network.graph import (
     INPUT,
@@ -112,8 +125,8 @@ class Program:
     precision: Precision
     unpacks: bool  # the picture's bytes to values, before the first step
     tiling: Tiling  # of pictures, so that a tile's bits are those of the whole
-    packed: Mapping[str, kernels.PackedConv]  # by node name
-    slopes: Mapping[str, kernels.Part]  # of elementwise steps, by node name
+    packed: Mapping[str, PackedConv]  # by node name
+    slopes: Mapping[str, BufferSlice]  # of elementwise steps, by node name
 
     @property
     def constant_bytes(self) -> int:
@@ -127,24 +140,24 @@ class Program:
 
 @dataclass(frozen=True)
 class Plan:
-    """The calls for one tile of `height` × `width` pixels, and their buffers.
+    """The dispatches for one tile of `height` × `width` pixels, and their buffers.
 
     Buffers 0 and 1 are the pictures in host memory; the others hold values. `setup` is
-    called once, when the buffers have been made, `calls` once a tile.
+    dispatched once, when the buffers have been made, `dispatches` once a tile.
     """
 
     height: int
     width: int
     scale: int
     channels: int
-    setup: tuple[Call, ...]
-    calls: tuple[Call, ...]
+    setup: tuple[Dispatch, ...]
+    dispatches: tuple[Dispatch, ...]
     buffer_bytes: tuple[int, ...]
     given: Layout  # of the picture in buffer 0
     constant_bytes: int
     longest_dispatch: float  # seconds, by the family's estimate
     precision: Precision
-    places: Mapping[str, Place]  # of values, while their buffer is theirs
+    views: Mapping[str, TensorView]  # of values, while their buffer is theirs
 
     @property
     def bytes(self) -> int:
@@ -163,31 +176,31 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
         replace(step, winograd=_winograd_block(step, graph, family, precision))
         for step in _fuse(graph, in_tail)
     )
-    packed: dict[str, kernels.PackedConv] = {}
-    slopes: dict[str, kernels.Part] = {}
+    packed: dict[str, PackedConv] = {}
+    slopes: dict[str, BufferSlice] = {}
     channels = infer_channels(graph)
     for step in steps:
         values = _slopes(step.activation, channels[step.output], graph)
         if isinstance(step.node, Conv2d):
             weight = graph.tensors[step.node.weight]
             bias = graph.tensors[step.node.bias] if step.node.bias else None
-            pack = kernels.pack_conv
+            pack = convolutions.pack_conv
             if step.deconv4x4:
-                pack = kernels.pack_deconv4x4
+                pack = convolutions.pack_deconv4x4
             elif step.winograd:
                 pack = partial(winograd.pack, family=family)
             packed[step.node.name] = pack(
                 step.node, weight, bias, values, precision=precision
             )
         elif _is_elementwise(step.node):
-            slopes[step.node.name] = kernels.pack_parameters(
+            slopes[step.node.name] = convolutions.pack_parameters(
                 channels[step.output], None, values
             )
-    weights = kernels.share_constants(
+    weights = convolutions.share_constants(
         {name: each.weights for name, each in packed.items()},
         4 * _value_bytes(precision),
     )
-    parameters = kernels.share_constants(
+    parameters = convolutions.share_constants(
         slopes | {name: each.parameters for name, each in packed.items()}, 16
     )
     packed = {
@@ -209,14 +222,14 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
 
 
 def make_plan(program: Program, height: int, width: int) -> Plan:
-    """Calls and buffers for tiles of `height` × `width` pixels.
+    """Dispatches and buffers for tiles of `height` × `width` pixels.
 
     Raises `GraphError` where the network cannot work on a picture of that size.
     """
     graph, precision = program.graph, program.precision
     shapes = infer_shapes(graph, height, width)
-    layouts, front, behind = _layouts(program, shapes)
-    places, value_bytes = _place(program, layouts, front + behind)
+    layouts, front, overread = _layouts(program, shapes)
+    views, value_bytes = _views(program, layouts, front + overread)
     first = PICTURE_OUT + 1
     # Steps follow each other, so that all can use the same.
     scratch_bytes = [
@@ -228,26 +241,26 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
     ]
     scratch = range(first + len(value_bytes), first + len(value_bytes + scratch_bytes))
     result = shapes[graph.output]
-    given = Place(PICTURE_IN, layouts[INPUT])
+    given = TensorView(PICTURE_IN, layouts[INPUT])
     skip = program.tail.skip
-    calls = [
+    dispatches = [
         *(
-            [kernels.unpack(given, places[INPUT], graph.value_range, precision)]
+            [operations.unpack(given, views[INPUT], graph.value_range, precision)]
             if program.unpacks
             else []
         ),
         *(
-            call
+            dispatch
             for step in program.steps
-            for call in _step_calls(step, program, places, scratch)
+            for dispatch in _step_dispatches(step, program, views, scratch)
         ),
-        kernels.pack(
-            places[program.tail.source],
+        operations.pack(
+            views[program.tail.source],
             (PICTURE_IN, PICTURE_OUT),
             (result.height, result.width),
             graph.channels,
             factor=program.tail.factor,
-            skip={**places, INPUT: given}[skip.inputs[0]] if skip else None,
+            skip={**views, INPUT: given}[skip.inputs[0]] if skip else None,
             mode=skip.mode if skip else None,
             ratio=skip.ratio if skip else (1, 1),
             value_range=graph.value_range,
@@ -261,29 +274,30 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
         scale=graph.scale,
         channels=graph.channels,
         setup=tuple(
-            kernels.clear(first + number, front_words)
+            operations.clear(first + number, front_words)
             for number in range(len(value_bytes))
             if front_words
         ),
-        calls=tuple(calls),
+        dispatches=tuple(dispatches),
         buffer_bytes=(
-            kernels.given_bytes(given.layout, behind),
-            kernels.result_bytes(result.width, result.height, graph.channels),
+            given_bytes(given.layout, overread),
+            result_bytes(result.width, result.height, graph.channels),
             *value_bytes,
             *scratch_bytes,
         ),
         given=given.layout,
         constant_bytes=program.constant_bytes,
-        longest_dispatch=max(c.macs for c in calls) / program.family.macs_per_second,
+        longest_dispatch=max(c.macs for c in dispatches)
+        / program.family.macs_per_second,
         precision=precision,
-        places=places,
+        views=views,
     )
 
 
 def _needs_values(
     steps: Sequence[Step],
     tail: Tail,
-    packed: Mapping[str, kernels.PackedConv],
+    packed: Mapping[str, PackedConv],
     precision: Precision,
 ) -> bool:
     """Whether a kernel reads the picture and cannot read it as bytes.
@@ -308,7 +322,7 @@ def _winograd_block(
     if not isinstance(step.node, Conv2d) or step.deconv4x4:
         return 0
     shape = graph.tensors[step.node.weight].shape
-    kernel = kernels.conv_kernel(step.node, shape, family, precision)
+    kernel = convolutions.conv_kernel(step.node, shape, family, precision)
     return kernel.tile.width if kernel.source == "winograd" else 0
 
 
@@ -424,7 +438,7 @@ def _head(node: Node) -> Step:
 def _is_deconv4x4(node: Conv2d, follower: PixelShuffle, graph: Graph) -> bool:
     """Whether the two are a transposed 4×4 convolution of stride 2."""
     weight = graph.tensors[node.weight]
-    if follower.factor != 2 or kernels.deconv4x4_phases(node, weight) is None:
+    if follower.factor != 2 or convolutions.deconv4x4_phases(node, weight) is None:
         return False
     if node.bias is None:
         return True
@@ -497,8 +511,8 @@ def _slopes(
 def _layouts(
     program: Program, shapes: Mapping[str, Shape]
 ) -> tuple[dict[str, Layout], int, int]:
-    """A layout for every value, the quads of zeros before the first plane, and those
-    behind the last, which a register tile at the lower right corner reads.
+    """A layout for every value, the slices of zeros before the first plane, and those
+    after the last, which a register tile at the lower right corner reads.
 
     Values of one size have one layout, so that a residual or a piece of a concatenation
     needs no other.
@@ -520,11 +534,11 @@ def _layouts(
                 x, y = family.deconv4x4.tile.coverage
                 coverages.append((2 * x, 2 * y))
             else:
-                kernel = kernels.conv_kernel(
+                kernel = convolutions.conv_kernel(
                     step.node, weight.shape, family, program.precision
                 )
                 coverages.append(kernel.tile.coverage)
-    align_x, align_y = kernels.alignment(coverages)
+    align_x, align_y = grid_alignment(coverages)
     strides = {}
     rows = {}
     for shape in shapes.values():
@@ -548,7 +562,7 @@ def _layouts(
         for name, shape in shapes.items()
     }
     reaches = (
-        kernels.reach_behind(step.node, layouts[step.sources[0]], layouts[step.output])
+        convolutions.overread(step.node, layouts[step.sources[0]], layouts[step.output])
         for step in program.steps
         if isinstance(step.node, Conv2d)
         # A transposed one reads no more than its margin, which `front` holds.
@@ -558,13 +572,13 @@ def _layouts(
     return layouts, front, max([front, *reaches])
 
 
-def _place(
+def _views(
     program: Program, layouts: Mapping[str, Layout], around: int
-) -> tuple[dict[str, Place], list[int]]:
-    """A place for every value that a step writes, and the bytes of each buffer.
+) -> tuple[dict[str, TensorView], list[int]]:
+    """A view for every value that a step writes, and the bytes of each buffer.
 
     A buffer is given to another value once the last step that reads it is over. It has
-    `around` quads more than its planes, before and behind them.
+    `around` slices more than its planes, before and after them.
     """
     inside = _place_concatenations(program, layouts)
     last_read: dict[str, int] = {}
@@ -583,7 +597,7 @@ def _place(
         if root in buffers:
             continue
         layout = layouts[root]
-        elements = around + layout.quads * layout.plane
+        elements = around + layout.slices * layout.plane
         size = elements * 4 * _value_bytes(program.precision)
         free = [i for i, until in enumerate(free_from) if until < index]
         if free:
@@ -600,15 +614,15 @@ def _place(
             free_from.append(0)
         free_from[number] = last_read.get(root, index)
         buffers[root] = number
-    places = {INPUT: Place(PICTURE_IN, layouts[INPUT])}
+    views = {INPUT: TensorView(PICTURE_IN, layouts[INPUT])}
     for _, name in writes:
         root, channel = _root(inside, name)
-        layout = layouts[root].behind(channel)
-        places[name] = Place(
+        layout = layouts[root].channels_from(channel)
+        views[name] = TensorView(
             PICTURE_OUT + 1 + buffers[root],
             replace(layout, channels=layouts[name].channels),
         )
-    return places, sizes
+    return views, sizes
 
 
 def _place_concatenations(
@@ -616,9 +630,9 @@ def _place_concatenations(
 ) -> dict[str, tuple[str, int]]:
     """Values that their producer writes into a concatenation: which, at which channel.
 
-    A piece can be written in place where it begins at a whole quad. What lies above its
-    first plane must be there before it, since convolutions read the zeros at that
-    plane's end: so the pieces before it have to be in place and written earlier.
+    A piece can be written in place where it begins at a whole slice. What lies before
+    its first slice must be there before it, since convolutions read the zeros at that
+    slice's end: so the pieces before it have to be in place and written earlier.
     """
     first_write = {INPUT: -1}
     complete = {INPUT: -1}
@@ -664,7 +678,7 @@ def _scratch_bytes(
     node, layout = step.node, layouts[step.output]
     match node:
         case GlobalMean():
-            return (kernels.sums_bytes(layout.channels),)
+            return (operations.sums_bytes(layout.channels),)
         case Conv2d() if step.winograd:
             return winograd.scratch_bytes(
                 node,
@@ -676,74 +690,68 @@ def _scratch_bytes(
     return ()
 
 
-def _step_calls(
+def _step_dispatches(
     step: Step,
     program: Program,
-    places: Mapping[str, Place],
+    views: Mapping[str, TensorView],
     scratch: Sequence[int],
-) -> Sequence[Call]:
-    """The calls of a step: one; several bands of rows for a convolution that takes
+) -> Sequence[Dispatch]:
+    """The dispatches of a step: one; several bands of rows for a convolution that takes
     long, and three of each by Winograd's method; for a concatenation one per piece to
     copy, two for a mean. `scratch` are buffers for the step itself."""
     node, precision = step.node, program.precision
-    target = places[step.output]
-    sources = [places[name] for name in step.sources]
+    target = views[step.output]
+    sources = [views[name] for name in step.sources]
     epilogue = Epilogue(
-        other=places[step.other] if step.other else None,
+        other=views[step.other] if step.other else None,
         merge=step.merge,
         activation=_activation(step.activation),
     )
     if step.clamp:
         epilogue = replace(epilogue, low=step.clamp.low, high=step.clamp.high)
     match node:
-        case Conv2d() if step.deconv4x4:
-            return kernels.deconv4x4(
-                node,
-                target.layout.channels,
-                program.packed[node.name],
-                sources[0],
-                target,
-                epilogue,
-                program.family,
-                precision,
-            )
         case Conv2d():
-            convolution = (
-                node,
-                program.graph.tensors[node.weight].shape,
-                program.packed[node.name],
-                sources[0],
-                target,
-                epilogue,
-                program.family,
-                precision,
-            )
-            if step.winograd:
-                return winograd.conv(*convolution, scratch)
             of_bytes = sources[0].buffer == PICTURE_IN
-            unit = program.graph.value_range / 255 if of_bytes else None
-            return kernels.conv(*convolution, unit=unit)
+            compute = convolutions.conv
+            if step.deconv4x4:
+                compute = convolutions.deconv4x4
+            elif step.winograd:
+                compute = winograd.conv
+            return compute(
+                Convolution(
+                    node,
+                    program.graph.tensors[node.weight].shape,
+                    program.packed[node.name],
+                    sources[0],
+                    target,
+                    epilogue,
+                    program.family,
+                    precision,
+                    program.graph.value_range / 255 if of_bytes else None,
+                    tuple(scratch),
+                )
+            )
         case Concat():
             return _gathers(node, sources, target, precision)
         case PixelShuffle():
             return [
-                kernels.pixel_shuffle(
+                operations.pixel_shuffle(
                     node.name, node.factor, sources[0], target, precision
                 )
             ]
         case Resize():
-            return [kernels.resize(node, sources[0], target, precision)]
+            return [operations.resize(node, sources[0], target, precision)]
         case Pad() | Crop():
-            return [kernels.pad(node, sources[0], target, precision)]
+            return [operations.pad(node, sources[0], target, precision)]
         case MaxPool2d():
-            return [kernels.max_pool(node, sources[0], target, precision)]
+            return [operations.max_pool(node, sources[0], target, precision)]
         case GlobalMean():
-            return kernels.global_mean(
+            return operations.global_mean(
                 node.name, sources[0], target, scratch[0], precision
             )
         case _:
             return [
-                kernels.elementwise(
+                operations.elementwise(
                     node.name,
                     program.slopes[node.name],
                     sources[0],
@@ -761,21 +769,26 @@ def _activation(node: Rectifier | Unary | None) -> str | None:
 
 
 def _gathers(
-    node: Concat, sources: Sequence[Place], target: Place, precision: Precision
-) -> list[Call]:
-    calls = []
+    node: Concat,
+    sources: Sequence[TensorView],
+    target: TensorView,
+    precision: Precision,
+) -> list[Dispatch]:
+    dispatches = []
     channel = 0
     for source in sources:
-        layout = target.layout.behind(channel)
+        layout = target.layout.channels_from(channel)
         in_place = (
             channel % 4 == 0
             and source.buffer == target.buffer
             and source.layout.base == layout.base
         )
         if not in_place:
-            calls.append(kernels.gather(node.name, source, target, channel, precision))
+            dispatches.append(
+                operations.gather(node.name, source, target, channel, precision)
+            )
         channel += source.layout.channels
-    return calls
+    return dispatches
 
 
 def _value_bytes(precision: Precision) -> int:

@@ -77,7 +77,7 @@ class Tiling:
 def tiling(
     graph: Graph, blocks: Mapping[str, int] = NO_BLOCKS, *, mixed: bool = False
 ) -> Tiling:
-    """Of a network that computes the values named in `blocks` in blocks of such sides.
+    """The tiling of a network that computes the values named in `blocks` in blocks.
 
     A pixel's rounding depends on its place in its block; with `mixed` on all that any
     pixel of the block depends on.

@@ -24,14 +24,10 @@ import numpy as np
 
 from upfrost import __version__
 from upfrost.files import new_file
+from upfrost.gpu.convolutions import conv_candidates, layer_key
 from upfrost.gpu.device import Device, DeviceInfo, LoadedPlan
-from upfrost.gpu.kernels import (
-    DISPATCH_SECONDS,
-    Family,
-    Precision,
-    conv_candidates,
-    layer_key,
-)
+from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.families import DISPATCH_SECONDS, Family
 from upfrost.gpu.plan import Plan, Program, compile_graph, make_plan
 from upfrost.gpu.watchdog import SECONDS_A_CALL, Watch
 from upfrost.network import strictjson
@@ -88,7 +84,7 @@ class Tuning:
 
     @property
     def macs_per_second(self) -> float:
-        """Of the slowest layer."""
+        """MACs per second of the slowest layer."""
         return min(rate for _, _, rate in self.kernels)
 
 
@@ -140,22 +136,22 @@ def measure(
     picture = np.zeros((*size, graph.channels), np.uint8)
 
     def run(plan: LoadedPlan) -> None:
-        with watch(SECONDS_A_CALL * len(plan.plan.calls)):
+        with watch(SECONDS_A_CALL * len(plan.plan.dispatches)):
             plan.run(picture)
 
     for plan in plans:
         run(plan)  # so that pipelines and caches are warm
     for key, node in layers.items():
-        calls = [c for c in plans[0].plan.calls if c.label == node.name]
+        dispatches = [c for c in plans[0].plan.dispatches if c.label == node.name]
         progress(key)
         times = _times(plans[: len(names[key])], node.name, clock, watch)
         run(plans[0])  # a device that was lost meanwhile took no time at all
         seconds = dict(zip(names[key], times, strict=True))
-        yield Measured(key, sum(call.macs for call in calls), seconds)
+        yield Measured(key, sum(dispatch.macs for dispatch in dispatches), seconds)
 
 
 def _plans(programs: Sequence[Program], info: DeviceInfo) -> list[Plan]:
-    """Of the largest picture that suits the device, or else of the smallest."""
+    """Plans of the largest picture that suits the device, or else of the smallest."""
     multiple = alignment(programs[0].graph)
     plans: list[Plan] = []
     for divisor in (1, 2, 4, 8):
@@ -175,13 +171,15 @@ def _plans(programs: Sequence[Program], info: DeviceInfo) -> list[Plan]:
 def _times(
     plans: Sequence[LoadedPlan], label: str, clock: Clock, watch: Watch = nullcontext
 ) -> list[float]:
-    """The median seconds of the calls of that name in each plan."""
+    """The median seconds of the dispatches of that name in each plan."""
     times: list[list[float]] = [[] for _ in plans]
     mine = [
         [
             submission
-            for call, submission in zip(plan.plan.calls, plan.submissions, strict=True)
-            if call.label == label
+            for dispatch, submission in zip(
+                plan.plan.dispatches, plan.submissions, strict=True
+            )
+            if dispatch.label == label
         ]
         for plan in plans
     ]

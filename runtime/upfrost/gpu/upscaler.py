@@ -19,7 +19,8 @@ from upfrost.gpu.device import (
     OutOfDeviceMemoryError,
     choose_device,
 )
-from upfrost.gpu.kernels import DISPATCH_SECONDS, Precision
+from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.families import DISPATCH_SECONDS
 from upfrost.gpu.plan import Plan, compile_graph, make_plan
 from upfrost.gpu.tiles import (
     TileGrid,
@@ -94,7 +95,7 @@ class Upscaler:
         self._loaded: dict[tuple[int, int], LoadedPlan] = {}
         # Of the last picture: a video's frames are all alike, and finding out which
         # tiles fit takes milliseconds.
-        self._grid: tuple[tuple[int, int, int | None], TileGrid] | None = None
+        self.grid_of: tuple[tuple[int, int, int | None], TileGrid] | None = None
 
     def __call__(self, picture: Bytes, progress: Progress | None = None) -> Bytes:
         """Upscale uint8 (H, W, C), C the model's channels, to uint8 (sH, sW, C).
@@ -164,7 +165,7 @@ class Upscaler:
                 (kept.stop - kept.start, width * scale, channels), np.uint8
             )
             for window, kept_columns in columns:
-                with self._watch(SECONDS_A_CALL * len(loaded.plan.calls)):
+                with self._watch(SECONDS_A_CALL * len(loaded.plan.dispatches)):
                     output = loaded.run(band[:, window.start : window.stop])
                 first = (kept_columns.start - window.start) * scale
                 last = (kept_columns.stop - window.start) * scale
@@ -252,9 +253,9 @@ class Upscaler:
         side = self._tile
         while True:
             asked = height, width, side
-            if self._grid is None or self._grid[0] != asked:
-                self._grid = asked, self.tiles(height, width, side)
-            grid = self._grid[1]
+            if self.grid_of is None or self.grid_of[0] != asked:
+                self.grid_of = asked, self.tiles(height, width, side)
+            grid = self.grid_of[1]
             try:
                 return self._loaded_plan(grid), grid
             except OutOfDeviceMemoryError as error:

@@ -1,9 +1,10 @@
-"""3×3 convolutions by Winograd's method, F(2×2, 3×3) or F(4×4, 3×3), in three calls.
+"""3×3 convolutions by Winograd's method, F(2×2, 3×3) or F(4×4, 3×3): three dispatches.
 
 A block of 2×2 pixels takes 16 products of each pair of channels instead of 36, one of
-4×4 takes 36 instead of 144: of components, sums of the pixels that a block reads with
-sums of the weights. The input is transformed to components, these are multiplied by a
-1×1 convolution of a group each, and the products are transformed to pixels. Lavin and
+4×4 takes 36 instead of 144: of transform-domain elements, sums of the pixels that a
+block reads with sums of the weights. The input is transformed to elements, a batched
+GEMM multiplies them, one matrix for each element, and the products are transformed to
+pixels. Lavin and
 Gray, "Fast algorithms for convolutional neural networks", 2016, arXiv:1509.09308.
 
 A pixel's rounding depends on its place in its block. With blocks of 2×2 it depends on
@@ -21,21 +22,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from upfrost.gpu import kernels
-from upfrost.gpu.kernels import (
-    Call,
-    Epilogue,
-    Family,
-    Layout,
-    PackedConv,
-    Part,
-    Place,
-    Precision,
-    RegisterTile,
-)
+from upfrost.gpu import convolutions
+from upfrost.gpu.convolutions import Convolution, PackedConv
+from upfrost.gpu.dispatches import BufferSlice, Dispatch, Layout, Precision, slices
+from upfrost.gpu.families import Family, RegisterTile
 from upfrost.network.graph import Conv2d, Tensor
 
-# By the pixels of a block's side, what makes components of weights.
+# By the pixels of a block's side, what makes transform-domain elements of weights.
 WEIGHTS = {
     2: np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
     4: np.array(
@@ -51,8 +44,8 @@ WEIGHTS = {
 }
 
 
-def components(block: int) -> int:
-    """Of a block of `block` × `block` pixels."""
+def elements(block: int) -> int:
+    """How many transform-domain elements a block of `block` × `block` pixels has."""
     return (block + 2) ** 2
 
 
@@ -69,25 +62,30 @@ def pack(
     family: Family,
     precision: Precision,
 ) -> PackedConv:
-    """The transformed weights as those of a 1×1 convolution with a group a component.
+    """The transformed weights, a matrix for each transform-domain element.
 
-    [component], then as `kernels.pack_conv`; computed in double precision and rounded
-    once. Output quads are as many as the products' kernel wants, with zeros. Raises
-    `GraphError` for those that half precision cannot hold.
+    [element], then as `convolutions.pack_conv`; computed in double precision and
+    rounded once. Output slices are as many as the products' kernel wants, with zeros.
+    Raises `GraphError` for weights that half precision cannot hold.
     """
     block = _tile(node, weight.shape, family, precision).width
     out_channels, in_channels = weight.shape[:2]
     spread = WEIGHTS[block] @ weight.astype(np.float64) @ WEIGHTS[block].T
-    out_quads, in_quads = _out_quads(out_channels, family), kernels.quads(in_channels)
-    packed = np.zeros((components(block), 4 * out_quads, 4 * in_quads))
+    out_slices, in_slices = (
+        _out_slices(out_channels, family),
+        slices(in_channels),
+    )
+    packed = np.zeros((elements(block), 4 * out_slices, 4 * in_slices))
     packed[:, :out_channels, :in_channels] = spread.reshape(
-        out_channels, in_channels, components(block)
+        out_channels, in_channels, elements(block)
     ).transpose(2, 0, 1)
-    quads = packed.reshape(components(block), out_quads, 4, in_quads, 4)
+    by_element = packed.reshape(elements(block), out_slices, 4, in_slices, 4)
     return PackedConv(
-        Part(kernels.rounded(node, quads.transpose(0, 1, 3, 4, 2), precision)),
-        kernels.pack_parameters(out_channels, bias, slopes),
-        in_quads,
+        BufferSlice(
+            convolutions.rounded(node, by_element.transpose(0, 1, 3, 4, 2), precision)
+        ),
+        convolutions.pack_parameters(out_channels, bias, slopes),
+        in_slices,
         float(np.abs(weight).sum(axis=(1, 2, 3)).max()),
     )
 
@@ -99,114 +97,79 @@ def scratch_bytes(
     family: Family,
     precision: Precision,
 ) -> tuple[int, int]:
-    """Bytes of the buffers for the components and for their products."""
+    """Bytes of the buffers for the transformed input and for the products."""
     tile = _tile(node, shape, family, precision)
-    rows = max(rows for _, rows in kernels.bands(family, shape, tile, layout))
+    rows = max(rows for _, rows in convolutions.bands(family, shape, tile, layout))
     element = 8 if precision == "fp16" else 16
-    plane = components(tile.width) * _plane(rows, layout, tile, family) * element
-    return kernels.quads(shape[1]) * plane, _out_quads(shape[0], family) * plane
+    plane = elements(tile.width) * _plane(rows, layout, tile, family) * element
+    return slices(shape[1]) * plane, _out_slices(shape[0], family) * plane
 
 
-def conv(
-    node: Conv2d,
-    shape: Sequence[int],
-    packed: PackedConv,
-    source: Place,
-    target: Place,
-    epilogue: Epilogue,
-    family: Family,
-    precision: Precision,
-    scratch: Sequence[int],
-) -> list[Call]:
-    """A convolution by weights of `shape` (OIHW), with its epilogue.
+def conv(convolution: Convolution) -> list[Dispatch]:
+    """The dispatches of a convolution with its epilogue.
 
-    `scratch` are buffers as `scratch_bytes` wants them. Calls of bands of rows, as
-    `kernels.conv`'s: so many rows as the direct convolution might compute, which takes
-    longer than each of the three.
+    They are bands of rows, as `convolutions.conv`'s: as many rows as the direct
+    convolution might compute, which takes longer than each of the three.
     """
-    tile = _tile(node, shape, family, precision)
     return [
-        call
-        for first, rows in kernels.bands(family, shape, tile, target.layout)
-        for call in _band(
-            node,
-            shape,
-            packed,
-            source.below(first),
-            target.below(first),
-            epilogue.below(first),
-            rows,
-            tile,
-            family,
-            precision,
-            scratch,
-        )
+        dispatch
+        for first, rows in convolution.bands
+        for dispatch in _band(convolution.rows_from(first, first), rows)
     ]
 
 
-def _band(
-    node: Conv2d,
-    shape: Sequence[int],
-    packed: PackedConv,
-    source: Place,
-    target: Place,
-    epilogue: Epilogue,
-    rows: int,
-    tile: RegisterTile,
-    family: Family,
-    precision: Precision,
-    scratch: Sequence[int],
-) -> list[Call]:
-    layout, block = target.layout, tile.width
+def _band(band: Convolution, rows: int) -> list[Dispatch]:
+    shape, packed, family = band.shape, band.packed, band.family
+    tile, layout, source = band.kernel.tile, band.target.layout, band.source.layout
+    block = tile.width
     columns, lines = layout.stride // block, rows // block
     blocks = (columns // tile.group[0], lines // tile.group[1])
     plane = _plane(rows, layout, tile, family)
     spread = Layout(0, columns, plane, columns, lines, shape[1])
-    out_quads = _out_quads(shape[0], family)
-    products = replace(spread, channels=4 * out_quads)
+    out_slices = _out_slices(shape[0], family)
+    products = replace(spread, channels=4 * out_slices)
     # The block of the first pixel begins where its first tap reads.
-    corner = source.layout.base
-    corner -= node.padding[0] * source.layout.stride + node.padding[1]
-    given = replace(source.layout, base=corner)
-    other = epilogue.other or target
-    items = 1 if precision == "fp16" else 2  # of a quad, as winograd_input.comp says
-    multiply = family.products
-    places, quads = multiply.tile.coverage
+    corner = source.base
+    corner -= band.node.padding[0] * source.stride + band.node.padding[1]
+    # Invocations of an element, as winograd_input.comp says.
+    items = 1 if band.precision == "fp16" else 2
+    gemm = family.products
+    places, at_once = gemm.tile.coverage
     return [
-        Call(
-            shader=f"winograd_input_{tile.label}-{precision}",
-            label=node.name,
-            buffers=(source.buffer, scratch[0]),
-            grid=(items * blocks[0], blocks[1], spread.quads),
-            constants=(spread.quads,),
-            push=(*given.words, *spread.words),
+        Dispatch(
+            shader=f"winograd_input_{tile.label}-{band.precision}",
+            label=band.node.name,
+            buffers=(band.source.buffer, band.scratch[0]),
+            grid=(items * blocks[0], blocks[1], spread.slices),
+            constants=(spread.slices,),
+            push=(*replace(source, base=corner).words, *spread.words),
         ),
-        Call(
-            shader=f"{multiply.name}-{precision}",
-            label=node.name,
-            buffers=(*scratch, packed.weights.constant),
-            grid=(components(block) * out_quads // quads, plane // places, 1),
-            constants=(spread.quads, out_quads),
+        Dispatch(
+            shader=f"{gemm.name}-{band.precision}",
+            label=band.node.name,
+            buffers=(*band.scratch, packed.weights.constant),
+            grid=(elements(block) * out_slices // at_once, plane // places, 1),
+            constants=(spread.slices, out_slices),
             push=(plane, packed.weights.first),
             # Those that it stands for, so that speeds can be compared.
             macs=math.prod(shape) * layout.width * min(rows, layout.height),
         ),
-        Call(
-            shader=f"winograd_output_{tile.label}-{precision}",
-            label=node.name,
+        Dispatch(
+            shader=f"winograd_output_{tile.label}-{band.precision}",
+            label=band.node.name,
             buffers=(
-                scratch[1],
-                target.buffer,
+                band.scratch[1],
+                band.target.buffer,
                 packed.weights.constant,
                 packed.parameters.constant,
-                other.buffer,
+                band.residual.buffer,
             ),
-            grid=(kernels.quads(shape[0]), *blocks),
-            constants=(out_quads, *epilogue.constants),
+            grid=(slices(shape[0]), *blocks),
+            constants=(out_slices, *band.epilogue.constants),
             push=(
                 *products.words,
                 *layout.words,
-                other.layout.base,
+                band.residual.layout.base,
                 packed.weights.first,
                 packed.parameters.first,
             ),
@@ -217,13 +180,13 @@ def _band(
 def _tile(
     node: Conv2d, shape: Sequence[int], family: Family, precision: Precision
 ) -> RegisterTile:
-    """Its sides are a block's."""
-    return kernels.conv_kernel(node, shape, family, precision).tile
+    """The register tile, whose sides are a block's."""
+    return convolutions.conv_kernel(node, shape, family, precision).tile
 
 
-def _out_quads(channels: int, family: Family) -> int:
+def _out_slices(channels: int, family: Family) -> int:
     step = family.products.tile.height
-    return -(-kernels.quads(channels) // step) * step
+    return -(-slices(channels) // step) * step
 
 
 def _plane(rows: int, layout: Layout, tile: RegisterTile, family: Family) -> int:

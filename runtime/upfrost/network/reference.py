@@ -245,11 +245,11 @@ def _resample(value: _Sums, node: Resize) -> _Sums:
     return total
 
 
-def _linear(behind: _Sums) -> tuple[_Sums, ...]:
-    return 1 - behind, behind
+def _linear(fraction: _Sums) -> tuple[_Sums, ...]:
+    return 1 - fraction, fraction
 
 
-def _cubic(behind: _Sums) -> tuple[_Sums, ...]:
+def _cubic(fraction: _Sums) -> tuple[_Sums, ...]:
     """Keys' cubic convolution (1981, doi:10.1109/TASSP.1981.1163711), a = -0.75."""
     a = -0.75
 
@@ -259,7 +259,7 @@ def _cubic(behind: _Sums) -> tuple[_Sums, ...]:
     def far(x: _Sums) -> _Sums:
         return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
 
-    return far(behind + 1), near(behind), near(1 - behind), far(2 - behind)
+    return far(fraction + 1), near(fraction), near(1 - fraction), far(2 - fraction)
 
 
 def _erf(x: _Sums) -> _Sums:

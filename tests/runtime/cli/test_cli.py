@@ -33,7 +33,7 @@ from upfrost.network.modelfile import bundled_models
 if TYPE_CHECKING:
     from upfrost.cli.arguments import Commands
 
-FAKE = Path(__file__).with_name("fakes.py")
+FAKE = Path(__file__).parents[1] / "fakes.py"
 REAL = ["-m", "upfrost.cli.main"]
 COMMANDS = ["upscale", "video", "compare", "eval", "tune", "devices", "models", "info"]
 PANVK = os.environ.get("UPFROST_PANVK")

@@ -27,7 +27,8 @@ from upfrost.gpu.device import (
     list_devices,
     try_allocation,
 )
-from upfrost.gpu.kernels import CPU, MALI, VALHALL, Family, Precision
+from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.families import CPU, MALI, VALHALL, Family
 from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost.gpu.upscaler import Upscaler
 

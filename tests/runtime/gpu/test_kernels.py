@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from tests.graphs import Builder
-from upfrost.gpu import kernels
+from upfrost.gpu import families
 from upfrost.gpu.device import Device, choose_device
-from upfrost.gpu.kernels import CPU, FAMILIES, Family, Precision
+from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.families import CPU, FAMILIES, Family
 from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost.network import reference
 from upfrost.network.graph import (
@@ -214,7 +215,7 @@ def test_3x3_channel_counts(
 
 
 @pytest.mark.parametrize("groups", [2, 3, 4])
-def test_groups_that_are_whole_quads_and_not(
+def test_groups_that_are_whole_slices_and_not(
     device: Device, family: Family, precision: Precision, groups: int
 ) -> None:
     build = Builder(seed=5)
@@ -487,7 +488,9 @@ def test_nested_concatenations_cost_no_copy(
 
     graph = probe_graph(build, make, 8)
     plan = make_plan(compile_graph(graph, family, precision), 12, 20)
-    assert not [call for call in plan.calls if call.shader.startswith("gather")]
+    assert not [
+        dispatch for dispatch in plan.dispatches if dispatch.shader.startswith("gather")
+    ]
     check(device, graph, (12, 20), family, precision, seed=9)
 
 
@@ -584,6 +587,6 @@ def test_value_range_255(device: Device, family: Family, precision: Precision) -
 
 
 def test_every_shader_is_listed_once() -> None:
-    paths = [variant.path for variant in kernels.VARIANTS.values()]
+    paths = [variant.path for variant in families.VARIANTS.values()]
     assert len(set(paths)) == len(paths)
     assert all(path.is_file() for path in paths)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from upfrost.gpu.kernels import CPU, MALI, VARIANTS
+from upfrost.gpu.families import CPU, MALI, VARIANTS
 
 PANVK = os.environ.get("UPFROST_PANVK")
 pytestmark = pytest.mark.skipif(
@@ -46,12 +46,12 @@ CONSTANTS: dict[str, list[tuple[int, ...]]] = {
     "band_sums": [()],
     "mean": [()],
     "gather": [(0, 16), (3, 18)],
-    "conv3x3": [(quads, *end) for quads in (1, 4, 16) for end in _EPILOGUES],
-    "deconv4x4": [(quads, *end) for quads in (1, 4, 16) for end in _EPILOGUES],
-    "conv1x1": [(quads, *end) for quads in (1, 6, 16) for end in _EPILOGUES],
-    "winograd_products": [(quads, quads) for quads in (4, 5, 6, 16)],
-    "winograd_input": [(quads,) for quads in (4, 8, 16)],
-    "winograd_output": [(quads, *end) for quads in (4, 8, 16) for end in _EPILOGUES],
+    "conv3x3": [(slices, *end) for slices in (1, 4, 16) for end in _EPILOGUES],
+    "deconv4x4": [(slices, *end) for slices in (1, 4, 16) for end in _EPILOGUES],
+    "conv1x1": [(slices, *end) for slices in (1, 6, 16) for end in _EPILOGUES],
+    "winograd_products": [(slices, slices) for slices in (4, 5, 6, 16)],
+    "winograd_input": [(slices,) for slices in (4, 8, 16)],
+    "winograd_output": [(slices, *end) for slices in (4, 8, 16) for end in _EPILOGUES],
     "conv": [
         (16, 1, 1, 0xFF61B1E6, 0x7F61B1E6, *size)  # clamp at ∓3e38
         # rows, columns, strides, dilations, paddings

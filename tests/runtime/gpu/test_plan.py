@@ -12,17 +12,10 @@ import pytest
 
 from tests import graphs
 from tests.graphs import Builder
-from upfrost.gpu import kernels
+from upfrost.gpu import convolutions, dispatches
 from upfrost.gpu.device import Device, choose_device
-from upfrost.gpu.kernels import (
-    CPU,
-    DISPATCH_SECONDS,
-    FAMILIES,
-    MALI,
-    VALHALL,
-    Family,
-    Precision,
-)
+from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.families import CPU, DISPATCH_SECONDS, FAMILIES, MALI, VALHALL, Family
 from upfrost.gpu.plan import PICTURE_IN, PICTURE_OUT, compile_graph, make_plan
 from upfrost.gpu.tiles import align
 from upfrost.network import reference
@@ -53,14 +46,14 @@ def test_a_plain_network_costs_a_dispatch_per_convolution_and_one(
                 picture_channels=channels,
             )
             plan = make_plan(compile_graph(graph, family, precision), 20, 30)
-            assert len(plan.calls) <= convolutions + 1
+            assert len(plan.dispatches) <= convolutions + 1
 
 
 @pytest.mark.parametrize("skip", [None, "picture", "nearest", "bilinear", "bicubic"])
 def test_no_skip_of_the_picture_costs_a_dispatch(skip: str | None) -> None:
     graph = ends(Builder(seed=0), skip, 1 if skip == "picture" else 2, 3)
     plan = make_plan(compile_graph(graph, MALI, "fp16"), 20, 30)
-    assert len(plan.calls) == 2 + 1
+    assert len(plan.dispatches) == 2 + 1
 
 
 def ends(build: Builder, skip: str | None, scale: int, channels: int) -> Graph:
@@ -100,8 +93,8 @@ def test_sums_of_bytes_that_fp16_cannot_hold_are_of_values_instead(
     graph = dataclasses.replace(graph, tensors=tensors)
     program = compile_graph(graph, MALI, "fp16")
     plan = make_plan(program, 8, 8)
-    assert plan.calls[0].label == "unpack"
-    assert len(make_plan(compile_graph(graph, MALI, "fp32"), 8, 8).calls) == 4
+    assert plan.dispatches[0].label == "unpack"
+    assert len(make_plan(compile_graph(graph, MALI, "fp32"), 8, 8).dispatches) == 4
     loaded = device.load(plan, inspect=True)
     loaded.run(np.full((8, 8, 3), 255, np.uint8))
     assert np.isfinite(loaded.value(program.steps[0].output)).all()
@@ -117,7 +110,7 @@ def test_a_chain_needs_two_buffers_and_one_for_the_skip(layers: int) -> None:
 def test_weights_are_packed_once_for_every_tile_size() -> None:
     program = compile_graph(graphs.plain_network(seed=0), CPU, "fp32")
     small, large = make_plan(program, 8, 8), make_plan(program, 80, 80)
-    for one, other in zip(small.calls, large.calls, strict=True):
+    for one, other in zip(small.dispatches, large.dispatches, strict=True):
         for mine, theirs in zip(one.buffers, other.buffers, strict=True):
             assert isinstance(mine, int) or mine is theirs
 
@@ -130,7 +123,7 @@ def test_the_pipelines_of_equal_layers_do_not_grow_with_their_number(
     plan = make_plan(compile_graph(graph, MALI, "fp16"), 20, 30)
     # Pack, the first layer and the last; those between go to and fro between
     # two buffers.
-    assert len({call.pipeline for call in plan.calls}) == 3 + 2
+    assert len({dispatch.pipeline for dispatch in plan.dispatches}) == 3 + 2
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -148,18 +141,22 @@ def test_a_3x3_convolution_reads_within_its_buffer(
     around = (margin,) * 4
     value = build.conv(value, 6, 3, kernel=2 * margin + 1, padding=around)
     plan = make_plan(compile_graph(build.graph(value, 1), family, "fp32"), *size)
-    calls = [call for call in plan.calls if call.shader.startswith("conv3x3")]
-    assert len(calls) >= 3
-    for call in calls:
-        base, stride, plane, *_ = call.push[:5]
-        _, target_stride, target_plane, *_ = call.push[5:10]
-        is_bytes = "bytes" in call.shader
-        in_quads = 1 if is_bytes else call.constants[0]
+    dispatches = [
+        dispatch
+        for dispatch in plan.dispatches
+        if dispatch.shader.startswith("conv3x3")
+    ]
+    assert len(dispatches) >= 3
+    for dispatch in dispatches:
+        base, stride, plane, *_ = dispatch.push[:5]
+        _, target_stride, target_plane, *_ = dispatch.push[5:10]
+        is_bytes = "bytes" in dispatch.shader
+        in_slices = 1 if is_bytes else dispatch.constants[0]
         # From (x - 1, y - 1) of the base to (x + 1, y + 1), of the last plane.
         rows = target_plane // target_stride
-        last = base + (in_quads - 1) * plane + rows * stride + target_stride
+        last = base + (in_slices - 1) * plane + rows * stride + target_stride
         assert base - stride - 1 >= 0
-        source = call.buffers[0]
+        source = dispatch.buffers[0]
         assert isinstance(source, int)
         needed = 64 + 3 * last + 7 if is_bytes else 16 * (last + 1)
         assert needed <= plan.buffer_bytes[source]
@@ -179,17 +176,21 @@ def test_a_transposed_convolution_reads_within_its_buffer_and_reserves_no_more(
         weight[:, i, j, :, 2 - 2 * i] = weight[:, i, j, :, :, 2 - 2 * j] = 0
     graph = build.graph(build.add(PixelShuffle, convolution, factor=2), 2)
     plan = make_plan(compile_graph(graph, family, "fp32"), *size)
-    (call,) = (call for call in plan.calls if call.shader.startswith("deconv4x4"))
-    base, stride, plane, _, rows = call.push[:5]
+    (dispatch,) = (
+        dispatch
+        for dispatch in plan.dispatches
+        if dispatch.shader.startswith("deconv4x4")
+    )
+    base, stride, plane, _, rows = dispatch.push[:5]
     # From the base to the last tap of the last row and column that are clamped to.
-    last = base + (call.constants[0] - 1) * plane + (rows + 1) * stride + stride + 1
-    source = call.buffers[0]
+    last = base + (dispatch.constants[0] - 1) * plane + (rows + 1) * stride + stride + 1
+    source = dispatch.buffers[0]
     assert isinstance(source, int)
     assert base >= 0
     assert 16 * (last + 1) <= plan.buffer_bytes[source]
     for number, count in list(enumerate(plan.buffer_bytes))[2:]:
-        layouts = [p.layout for p in plan.places.values() if p.buffer == number]
-        values = max(layout.quads * layout.plane for layout in layouts)
+        layouts = [p.layout for p in plan.views.values() if p.buffer == number]
+        values = max(layout.slices * layout.plane for layout in layouts)
         assert count == 16 * (values + 2 * layouts[0].base)
 
 
@@ -209,15 +210,15 @@ def test_the_last_kernel_reads_and_writes_within_its_buffers(
         program = compile_graph(graph, family, "fp32")
         for height, width in itertools.product((1, 8, 11), (1, 7, 16, 31, 32, 33)):
             plan = make_plan(program, height, width)
-            call = plan.calls[-1]
-            source = call.buffers[0]
+            dispatch = plan.dispatches[-1]
+            source = dispatch.buffers[0]
             assert isinstance(source, int)
-            base, stride, plane, *_ = call.push[:5]
-            out_width, out_height, row_words = call.push[10:]
+            base, stride, plane, *_ = dispatch.push[:5]
+            out_width, out_height, row_words = dispatch.push[10:]
             steps = -(-out_width // 4)
-            quad = (channels * factor**2 - 1) // 4
+            plane_index = (channels * factor**2 - 1) // 4
             row, column = (out_height - 1) // factor, (4 * steps - 1) // factor
-            last = base + quad * plane + row * stride + column
+            last = base + plane_index * plane + row * stride + column
             assert column < stride
             assert 16 * (last + 1) <= plan.buffer_bytes[source]
             words = 16 + (out_height - 1) * row_words + steps * channels
@@ -229,15 +230,15 @@ def test_the_last_kernel_reads_and_writes_within_its_buffers(
 def test_weights_that_are_put_together_stay_the_same(
     monkeypatch: pytest.MonkeyPatch, most: int, precision: Precision
 ) -> None:
-    monkeypatch.setattr(kernels, "_SHARED_BYTES", most)
+    monkeypatch.setattr(convolutions, "_SHARED_BYTES", most)
     rng = np.random.default_rng(0)
     size = 16 if precision == "fp32" else 8
     parts = {
-        str(i): kernels.Part(kernels.Constant(words))
+        str(i): dispatches.BufferSlice(dispatches.Constant(words))
         for i, n in enumerate(rng.integers(1, 30, 9))
         for words in [rng.integers(0, 1 << 32, n * size // 4, dtype=np.uint32)]
     }
-    shared = kernels.share_constants(parts, size)
+    shared = convolutions.share_constants(parts, size)
     assert list(shared) == list(parts)
     for name, part in parts.items():
         words, first = part.constant.words, shared[name].first * size // 4
@@ -311,18 +312,16 @@ def test_buffers_hold_what_the_plan_says(device: Device, seed: int) -> None:
     plan = make_plan(compile_graph(graph, CPU, "fp32"), 64, 64)
     loaded = device.load(plan, inspect=True)
     loaded.run(np.full((64, 64, 3), 255, np.uint8))
-    for name, place in plan.places.items():
+    for name, place in plan.views.items():
         if place.buffer == PICTURE_IN:
             continue
         elements = plan.buffer_bytes[place.buffer] // 16
-        end = place.layout.base + place.layout.quads * place.layout.plane
+        end = place.layout.base + place.layout.slices * place.layout.plane
         assert end <= elements, name
     for number in range(2, len(plan.buffer_bytes)):
         words = loaded.words(number)
         front = min(
-            place.layout.base
-            for place in plan.places.values()
-            if place.buffer == number
+            place.layout.base for place in plan.views.values() if place.buffer == number
         )
         assert not words[: 4 * front].any()
 
@@ -371,7 +370,7 @@ def test_bands_of_rows_give_the_bits_of_one_dispatch(
     for macs_per_second in (CPU.macs_per_second, 1.0):
         family = dataclasses.replace(CPU, macs_per_second=macs_per_second)
         plan = make_plan(compile_graph(graph, family, precision), *picture.shape[:2])
-        results.append((device.load(plan).run(picture).copy(), len(plan.calls)))
+        results.append((device.load(plan).run(picture).copy(), len(plan.dispatches)))
     assert results[1][1] > results[0][1], "there was more than one band"
     assert np.array_equal(results[0][0], results[1][0])
 
@@ -380,10 +379,10 @@ def test_no_dispatch_is_estimated_longer_than_the_bound() -> None:
     graph = graphs.plain_network(seed=0, channels=64)
     plan = make_plan(compile_graph(graph, MALI, "fp16"), 540, 240)
     most = MALI.macs_per_second * DISPATCH_SECONDS
-    convolutions = [call for call in plan.calls if call.macs]
+    convolutions = [dispatch for dispatch in plan.dispatches if dispatch.macs]
     assert len(convolutions) > 3
-    assert max(call.macs for call in convolutions) <= most
+    assert max(dispatch.macs for dispatch in convolutions) <= most
     assert plan.longest_dispatch <= DISPATCH_SECONDS
     shapes = [graph.tensors[name].shape for name in graph.tensors if "weight" in name]
     expected = sum(math.prod(shape) for shape in shapes) * 540 * 240
-    assert sum(call.macs for call in convolutions) == expected
+    assert sum(dispatch.macs for dispatch in convolutions) == expected

@@ -10,9 +10,9 @@ from types import ModuleType
 
 import pytest
 
-from upfrost.gpu.kernels import SPIRV_FOLDER, VARIANTS
+from upfrost.gpu.families import SPIRV_FOLDER, VARIANTS
 
-BUILD = Path(__file__).parents[2] / "shaders" / "build.py"
+BUILD = Path(__file__).parents[3] / "shaders" / "build.py"
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import graphs
-from upfrost.gpu.kernels import Precision
+from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.tiles import align, largest_side, smallest_side, tile_grid, tiling
 from upfrost.gpu.upscaler import BAND_BYTES, Upscaler
 from upfrost.network.graph import Graph, alignment

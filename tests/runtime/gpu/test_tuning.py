@@ -21,6 +21,7 @@ from tests import graphs
 from tests.graphs import Builder
 from upfrost.cli import main as cli
 from upfrost.gpu import tuning
+from upfrost.gpu.convolutions import conv_candidates, layer_key
 from upfrost.gpu.device import (
     Device,
     DeviceInfo,
@@ -28,16 +29,8 @@ from upfrost.gpu.device import (
     LoadedPlan,
     choose_device,
 )
-from upfrost.gpu.kernels import (
-    CPU,
-    DISPATCH_SECONDS,
-    FAMILIES,
-    MALI,
-    Family,
-    Precision,
-    conv_candidates,
-    layer_key,
-)
+from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.families import CPU, DISPATCH_SECONDS, FAMILIES, MALI, Family
 from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost.gpu.tuning import Measured, merge, save, tuned_family
 from upfrost.gpu.upscaler import Upscaler
@@ -117,7 +110,9 @@ def test_all_candidates_of_a_precision_compute_the_same_bits(
     for candidate in candidates:
         tuned = replace(family, tuned={layer_key(node, shape): candidate.name})
         plan = make_plan(compile_graph(graph, tuned, precision), *picture.shape[:2])
-        shaders = [call.shader for call in plan.calls if call.label == probe]
+        shaders = [
+            dispatch.shader for dispatch in plan.dispatches if dispatch.label == probe
+        ]
         assert shaders == [f"{candidate.name}-{precision}"]
         loaded = device.load(plan, inspect=True)
         loaded.run(picture)
@@ -143,7 +138,7 @@ def test_a_choice_that_cannot_be_is_the_usual_one() -> None:
     wrong = {key_of(graph, node): "conv_1x4" for node in convolutions(graph)}
     usual = make_plan(compile_graph(graph, CPU, "fp32"), 20, 30)
     found = make_plan(compile_graph(graph, replace(CPU, tuned=wrong), "fp32"), 20, 30)
-    assert [c.shader for c in found.calls] == [c.shader for c in usual.calls]
+    assert [c.shader for c in found.dispatches] == [c.shader for c in usual.dispatches]
 
 
 # Measuring
@@ -171,9 +166,10 @@ class Work:
 
 
 def fake_plan(*work: tuple[str, Work]) -> Any:
-    calls = [SimpleNamespace(label=label) for label, _ in work]
+    dispatches = [SimpleNamespace(label=label) for label, _ in work]
     return SimpleNamespace(
-        plan=SimpleNamespace(calls=calls), submissions=[each for _, each in work]
+        plan=SimpleNamespace(dispatches=dispatches),
+        submissions=[each for _, each in work],
     )
 
 
@@ -349,10 +345,10 @@ def test_the_measured_speed_bounds_a_dispatch(info: DeviceInfo) -> None:
     plan = make_plan(compile_graph(graph, family, "fp32"), 200, 8)
     # A workgroup's rows are the least that a band can have.
     rows = 16 * 16 * 9 * 8 * 3
-    most = max(call.macs for call in plan.calls)
+    most = max(dispatch.macs for dispatch in plan.dispatches)
     assert most <= max(rows, DISPATCH_SECONDS * tuning.SAFETY * 10**7)
-    assert len(plan.calls) > len(
-        make_plan(compile_graph(graph, CPU, "fp32"), 200, 8).calls
+    assert len(plan.dispatches) > len(
+        make_plan(compile_graph(graph, CPU, "fp32"), 200, 8).dispatches
     )
 
 
@@ -378,7 +374,9 @@ def test_the_picture_is_the_same_with_every_tuning() -> None:
             assert np.array_equal(upscale(picture), expected)
             plan = upscale.loaded_plan
             assert plan is not None
-            assert f"{kernel.name}-{precision}" in {call.shader for call in plan.calls}
+            assert f"{kernel.name}-{precision}" in {
+                dispatch.shader for dispatch in plan.dispatches
+            }
 
 
 GOOD = "conv3x3_cpu_4x2"

@@ -36,12 +36,12 @@ WITHOUT_FEATURE = {
 UPSCALE = """
 import sys
 import numpy as np
-from upfrost.gpu import kernels, upscaler
+from upfrost.gpu import families, upscaler
 from upfrost.gpu.upscaler import Upscaler
 from upfrost.gpu.tiles import smallest_side
 model, precision, *family = sys.argv[1:]
 if family:
-    upscaler.tuned_family = lambda *_: getattr(kernels, *family)
+    upscaler.tuned_family = lambda *_: getattr(families, *family)
 with Upscaler(model, precision=precision) as upscale:
     side = smallest_side(upscale.tiling)
 with Upscaler(model, precision=precision, tile=side) as upscale:
@@ -52,18 +52,18 @@ with Upscaler(model, precision=precision, tile=side) as upscale:
 CHAINED = """
 import kp
 import numpy as np
-from upfrost.gpu.kernels import VARIANTS
+from upfrost.gpu.families import (VARIANTS)
 manager = kp.Manager(0)
 words = [manager.tensor_t(np.zeros(4096, np.uint32), kp.TensorTypes.storage)
          for _ in range(2)]
-def call(shader, tensors, constants, push):
+def dispatch(shader, tensors, constants, push):
     algorithm = manager.algorithm(
         tensors, VARIANTS[shader].path.read_bytes(), [1, 1, 1],
         np.array(constants, np.uint32), np.array(push, np.uint32))
     return kp.OpAlgoDispatch(algorithm, np.array(push, np.uint32))
 layout = [0, 8, 64, 8, 8]
-copy = call("gather-fp32", words, [0, 4], layout + layout)
-back = call("gather-fp32", words[::-1], [0, 4], layout + layout)
+copy = dispatch("gather-fp32", words, [0, 4], layout + layout)
+back = dispatch("gather-fp32", words[::-1], [0, 4], layout + layout)
 manager.sequence().record(copy).record(back).eval()
 """
 

@@ -17,17 +17,10 @@ import pytest
 
 from tests import graphs
 from tests.graphs import Builder
-from upfrost.gpu import kernels, tuning, winograd
+from upfrost.gpu import convolutions, tuning, winograd
 from upfrost.gpu.device import Device, choose_device
-from upfrost.gpu.kernels import (
-    CPU,
-    DISPATCH_SECONDS,
-    MALI,
-    VALHALL,
-    VARIANTS,
-    Family,
-    Precision,
-)
+from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.families import CPU, DISPATCH_SECONDS, MALI, VALHALL, VARIANTS, Family
 from upfrost.gpu.plan import PICTURE_IN, compile_graph, make_plan
 from upfrost.gpu.tiles import align, smallest_side, tiling
 from upfrost.gpu.upscaler import Upscaler
@@ -123,7 +116,7 @@ def values_of(
     picture: np.ndarray[Any, np.dtype[np.uint8]],
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     plan = make_plan(compile_graph(graph, family, precision), *picture.shape[:2])
-    shaders = " ".join(call.shader for call in plan.calls)
+    shaders = " ".join(dispatch.shader for dispatch in plan.dispatches)
     assert ("winograd_input" in shaders) == (family in FAMILIES.values())
     loaded = device.load(plan, inspect=True)
     assert loaded.allocated_bytes == plan.bytes
@@ -243,10 +236,10 @@ def test_bifrosts_table_takes_it_from_16_channels_in_and_out_on() -> None:
     ):
         for family in (MALI, VALHALL):
             for precision in PRECISIONS:
-                found = kernels.conv_kernel(node, shape, family, precision).source
+                found = convolutions.conv_kernel(node, shape, family, precision).source
                 assert (found == "winograd") == (wanted and family == MALI)
     strided = replace(node, stride=(2, 2))
-    found = kernels.conv_kernel(strided, (16, 16, 3, 3), MALI, "fp16").source
+    found = convolutions.conv_kernel(strided, (16, 16, 3, 3), MALI, "fp16").source
     assert found == "conv"
 
 
@@ -259,16 +252,16 @@ def test_the_cpus_table_takes_it_from_32_channels_on_in_single_precision() -> No
     ]
     for channels, precision, wanted in cases:
         shape = (channels, channels, 3, 3)
-        found = kernels.conv_kernel(node, shape, CPU, precision)
+        found = convolutions.conv_kernel(node, shape, CPU, precision)
         assert (found.source == "winograd") == wanted
 
 
 def test_tuning_can_turn_it_off() -> None:
     node = Conv2d(name="c", inputs=(INPUT,), weight="w", padding=(1, 1, 1, 1))
     shape = (32, 32, 3, 3)
-    direct = kernels.conv_candidates(node, shape, MALI, "fp16")[1]
-    tuned = replace(MALI, tuned={kernels.layer_key(node, shape): direct.name})
-    assert kernels.conv_kernel(node, shape, tuned, "fp16") == direct
+    direct = convolutions.conv_candidates(node, shape, MALI, "fp16")[1]
+    tuned = replace(MALI, tuned={convolutions.layer_key(node, shape): direct.name})
+    assert convolutions.conv_kernel(node, shape, tuned, "fp16") == direct
 
 
 def test_weights_that_fp16_cannot_hold_once_transformed_are_refused() -> None:
@@ -313,7 +306,7 @@ def test_bands_of_rows_give_the_bits_of_one(
         plan = make_plan(compile_graph(graph, slow, precision), 77, 30)
         loaded = device.load(plan)
         assert loaded.allocated_bytes == plan.bytes
-        results.append((loaded.run(picture).copy(), len(plan.calls)))
+        results.append((loaded.run(picture).copy(), len(plan.dispatches)))
     assert results[1][1] > results[0][1], "there was more than one band"
     assert np.array_equal(results[0][0], results[1][0])
 
@@ -325,17 +318,17 @@ def test_no_dispatch_is_estimated_longer_than_the_bound(
     plan = make_plan(compile_graph(graph, family, precision), 540, 240)
     whole = make_plan(compile_graph(graph, direct, precision), 540, 240)
     assert plan.longest_dispatch <= DISPATCH_SECONDS
-    assert sum(c.macs for c in plan.calls) == sum(c.macs for c in whole.calls)
-    for call in plan.calls:
-        if call.shader.startswith("winograd"):
+    assert sum(c.macs for c in plan.dispatches) == sum(c.macs for c in whole.dispatches)
+    for dispatch in plan.dispatches:
+        if dispatch.shader.startswith("winograd"):
             # Of the largest band, not of the picture: a fifth of it is enough.
-            tile = VARIANTS[call.shader].defines
+            tile = VARIANTS[dispatch.shader].defines
             group = tile["GROUP_X"] * tile["GROUP_Y"]
-            if call.shader.startswith("winograd_products"):
+            if dispatch.shader.startswith("winograd_products"):
                 group *= tile["TILE_W"] * tile["TILE_H"]  # components of blocks
-                group //= winograd.components(family.conv3x3[0].tile.width)
+                group //= winograd.elements(family.conv3x3[0].tile.width)
             blocks = 540 * 240 / family.conv3x3[0].tile.width ** 2
-            assert np.prod(call.grid) * group <= 2 * 64 // 4 * blocks / 5
+            assert np.prod(dispatch.grid) * group <= 2 * 64 // 4 * blocks / 5
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (24, 32), (33, 41)], ids=str)
@@ -357,29 +350,29 @@ def test_no_call_reads_or_writes_behind_its_buffers(
     plan = make_plan(program, *size)
     element = 8 if precision == "fp16" else 16
     block = family.conv3x3[0].tile.width
-    inputs = [c for c in plan.calls if c.shader.startswith("winograd_input")]
+    inputs = [c for c in plan.dispatches if c.shader.startswith("winograd_input")]
     assert len(inputs) >= 4
-    for call in inputs:
-        base, stride, plane, *_ = call.push[:5]
-        _, columns, spread, _, rows = call.push[5:]
-        (in_quads,) = call.constants
+    for dispatch in inputs:
+        base, stride, plane, *_ = dispatch.push[:5]
+        _, columns, spread, _, rows = dispatch.push[5:]
+        (in_slices,) = dispatch.constants
         assert base >= 0
-        last = (in_quads - 1) * plane
+        last = (in_slices - 1) * plane
         last += (block * rows + 1) * stride + block * columns + 1
-        source, target = call.buffers
+        source, target = dispatch.buffers
         assert isinstance(source, int)
         assert isinstance(target, int)
         assert source != PICTURE_IN
         assert (base + last + 1) * element <= plan.buffer_bytes[source]
         assert rows * columns <= spread
-        needed = winograd.components(block) * in_quads * spread * element
+        needed = winograd.elements(block) * in_slices * spread * element
         assert needed <= plan.buffer_bytes[target]
-        following = plan.calls[plan.calls.index(call) + 1]
+        following = plan.dispatches[plan.dispatches.index(dispatch) + 1]
         groups, parts, _ = following.grid
-        assert following.constants[0] == in_quads
-        places, quads = family.products.tile.coverage
+        assert following.constants[0] == in_slices
+        places, slices = family.products.tile.coverage
         assert parts * places == spread
-        assert groups * quads * spread * element <= plan.buffer_bytes[target + 1]
+        assert groups * slices * spread * element <= plan.buffer_bytes[target + 1]
 
 
 # Tiles
@@ -422,7 +415,9 @@ def test_tiles_give_the_bits_of_the_whole(
         whole = upscale(picture)
         plan, rules = upscale.loaded_plan, upscale.tiling
         assert plan is not None
-        assert "winograd_input" in " ".join(call.shader for call in plan.calls)
+        assert "winograd_input" in " ".join(
+            dispatch.shader for dispatch in plan.dispatches
+        )
     height, width = align(picture, graph).shape[:2]
     for extra in (9, 12):
         side = smallest_side(rules) + extra

@@ -212,7 +212,7 @@ def test_a_full_disk(tmp_path: Path, suffix: str) -> None:
     result = subprocess.run(
         [sys.executable, "-c", SMALL_FILES, str(source), str(target)],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         check=True,
@@ -260,7 +260,7 @@ def test_memory_does_not_grow_with_the_height(tmp_path: Path) -> None:
         Image.fromarray(flat).save(source, compress_level=1)
         result = subprocess.run(
             [sys.executable, "-c", MEMORY, str(source), str(target)],
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
             capture_output=True,
             text=True,
             check=True,

@@ -55,7 +55,7 @@ from upfrost.network.modelfile import (
     write_model,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EXAMPLES: dict[str, Callable[[], Graph]] = {
     "small": small_graph,
     "plain fp32": lambda: plain_network(1),
@@ -220,7 +220,7 @@ def test_is_refused(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("flags", [[], ["-O"]])
 def test_all_are_refused_in_bounded_memory(flags: list[str]) -> None:
     """In a process of its own: with and without ``assert``; a hang ends in a minute."""
-    paths = [str(ROOT), str(Path(modelfile.__file__).parents[1])]
+    paths = [str(ROOT), str(Path(modelfile.__file__).parents[2])]
     result = subprocess.run(
         [sys.executable, *flags, "-m", "tests.runtime.network.hostile"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},

@@ -47,10 +47,10 @@ from upfrost.video.job import job_folder
 from upfrost.video.matroska import frame_header, read_packets, stream_header
 from upfrost.video.upscale import VideoOptions, VideoRecord, upscale_video
 
-FAKE = Path(__file__).with_name("fakes.py")
+FAKE = Path(__file__).parents[1] / "fakes.py"
 # From Big Buck Bunny, (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0:
 # one second from 2:13, scaled down to 160×90.
-REAL_CLIP = Path(__file__).with_name("bunny.mp4")
+REAL_CLIP = Path(__file__).parents[1] / "bunny.mp4"
 LOSSLESS = VideoOptions(codec="ffv1")
 # In short segments, so that short clips have several of them.
 SEGMENTS = VideoOptions(codec="ffv1", segment=Fraction(1, 3))

@@ -17,7 +17,7 @@ class PlainSettings:
     """What the plain network is made of."""
 
     scale: int = 2
-    # Narrow and deep beats wide and shallow at equal MACs; 16 = four quads of channels,
+    # Narrow and deep beats wide and shallow at equal MACs; 16 = four slices,
     # small enough for a Mali core's registers.
     channels: int = 16
     # Convolutions between the first and the last one.

@@ -1,0 +1,238 @@
+"""All operations but convolutions as dispatches, and bytes to values and back."""
+
+from __future__ import annotations
+
+from upfrost.gpu.dispatches import (
+    BufferSlice,
+    Dispatch,
+    Epilogue,
+    Precision,
+    TensorView,
+    float_word,
+    grid_of,
+    row_words,
+    slices,
+)
+from upfrost.network.graph import Crop, MaxPool2d, Pad, Resize
+
+MODES = {"nearest": 1, "bilinear": 2, "bicubic": 3}
+_BANDS = 64  # of rows, whose sums make a mean; BANDS of shaders/bands.glsl
+
+
+def unpack(
+    given: TensorView, target: TensorView, value_range: float, precision: Precision
+) -> Dispatch:
+    """The picture's bytes → values, for all but convolutions, which read bytes."""
+    layout = target.layout
+    return Dispatch(
+        shader=f"unpack-{precision}",
+        label="unpack",
+        buffers=(given.buffer, target.buffer),
+        grid=grid_of(layout.stride, layout.rows, 1),
+        constants=(layout.channels, float_word(value_range / 255)),
+        push=(*given.layout.words, *layout.words),
+    )
+
+
+def pack(
+    source: TensorView,
+    pictures: tuple[int, int],
+    size: tuple[int, int],
+    channels: int,
+    *,
+    factor: int,
+    skip: TensorView | None,
+    mode: str | None,
+    ratio: tuple[int, int],
+    value_range: float,
+    precision: Precision,
+) -> Dispatch:
+    """The network's last value → bytes of the picture `pictures[1]`, `size` = (H, W).
+
+    Pixel shuffle by `factor`; `skip`, interpolated by `mode` and `ratio`, is added: a
+    value or the picture `pictures[0]` itself, whose token goes over to `pictures[1]`.
+    """
+    height, width = size
+    added = skip or source
+    return Dispatch(
+        shader=f"pack-{precision}",
+        label="pack",
+        buffers=(source.buffer, pictures[1], pictures[0], added.buffer),
+        grid=grid_of(-(-width // 4), height, 1),
+        constants=(
+            channels,
+            float_word(255 / value_range),
+            factor,
+            MODES[mode] if mode else 0,
+            *ratio,
+            int(added.buffer == pictures[0]),
+        ),
+        push=(
+            *source.layout.words,
+            *added.layout.words,
+            width,
+            height,
+            row_words(width, channels),
+        ),
+    )
+
+
+def resize(
+    node: Resize,
+    source: TensorView,
+    target: TensorView,
+    precision: Precision,
+) -> Dispatch:
+    """Interpolation of a value."""
+    return Dispatch(
+        shader=f"resize-{precision}",
+        label=node.name,
+        buffers=(source.buffer, target.buffer),
+        grid=grid_of(target.layout.stride, target.layout.rows, target.layout.slices),
+        constants=(MODES[node.mode], *node.ratio),
+        push=(*source.layout.words, *target.layout.words),
+    )
+
+
+def pixel_shuffle(
+    label: str,
+    factor: int,
+    source: TensorView,
+    target: TensorView,
+    precision: Precision,
+) -> Dispatch:
+    """Channels to pixels."""
+    return Dispatch(
+        shader=f"pixel_shuffle-{precision}",
+        label=label,
+        buffers=(source.buffer, target.buffer),
+        grid=grid_of(target.layout.stride, target.layout.rows, target.layout.slices),
+        constants=(factor, target.layout.channels),
+        push=(*source.layout.words, *target.layout.words),
+    )
+
+
+def elementwise(
+    label: str,
+    parameters: BufferSlice,
+    source: TensorView,
+    target: TensorView,
+    epilogue: Epilogue,
+    precision: Precision,
+) -> Dispatch:
+    """A value with an epilogue, where no convolution could take it.
+
+    `parameters` holds the rectifier's slopes.
+    """
+    other = epilogue.other or source
+    return Dispatch(
+        shader=f"elementwise-{precision}",
+        label=label,
+        buffers=(source.buffer, target.buffer, parameters.constant, other.buffer),
+        grid=grid_of(target.layout.stride, target.layout.rows, target.layout.slices),
+        constants=(target.layout.channels, *epilogue.constants),
+        push=(
+            *source.layout.words,
+            *target.layout.words,
+            other.layout.base,
+            parameters.first,
+        ),
+    )
+
+
+def gather(
+    label: str,
+    source: TensorView,
+    target: TensorView,
+    first: int,
+    precision: Precision,
+) -> Dispatch:
+    """Copies a value's channels to channel `first` and on of another."""
+    channels = source.layout.channels
+    return Dispatch(
+        shader=f"gather-{precision}",
+        label=label,
+        buffers=(source.buffer, target.buffer),
+        grid=grid_of(
+            target.layout.stride,
+            target.layout.rows,
+            slices(first + channels) - first // 4,
+        ),
+        constants=(first, channels),
+        push=(*source.layout.words, *target.layout.words),
+    )
+
+
+def pad(
+    node: Pad | Crop, source: TensorView, target: TensorView, precision: Precision
+) -> Dispatch:
+    """A value with more rows and columns around it, or with fewer."""
+    if isinstance(node, Pad):
+        top, left = node.padding[:2]
+    else:
+        top, left = -node.margins[0], -node.margins[1]
+    reflect = isinstance(node, Pad) and node.mode == "reflect"
+    return Dispatch(
+        shader=f"pad-{precision}",
+        label=node.name,
+        buffers=(source.buffer, target.buffer),
+        grid=grid_of(target.layout.stride, target.layout.rows, target.layout.slices),
+        constants=(int(reflect), top & 0xFFFFFFFF, left & 0xFFFFFFFF),
+        push=(*source.layout.words, *target.layout.words),
+    )
+
+
+def max_pool(
+    node: MaxPool2d, source: TensorView, target: TensorView, precision: Precision
+) -> Dispatch:
+    """The largest number of each window."""
+    return Dispatch(
+        shader=f"max_pool-{precision}",
+        label=node.name,
+        buffers=(source.buffer, target.buffer),
+        grid=grid_of(target.layout.stride, target.layout.rows, target.layout.slices),
+        constants=(*node.kernel, *node.stride, *node.padding[:2]),
+        push=(*source.layout.words, *target.layout.words),
+    )
+
+
+def sums_bytes(channels: int) -> int:
+    """Bytes of the buffer for the sums of a mean over the whole picture."""
+    return slices(channels) * _BANDS * 16
+
+
+def global_mean(
+    label: str, source: TensorView, target: TensorView, sums: int, precision: Precision
+) -> list[Dispatch]:
+    """Each channel's mean, by way of sums of bands of rows in the buffer `sums`."""
+    layout = target.layout
+    return [
+        Dispatch(
+            shader=f"band_sums-{precision}",
+            label=label,
+            buffers=(source.buffer, sums),
+            grid=(_BANDS, 1, layout.slices),
+            constants=(),
+            push=source.layout.words,
+        ),
+        Dispatch(
+            shader=f"mean-{precision}",
+            label=label,
+            buffers=(sums, target.buffer),
+            grid=(-(-layout.stride // _BANDS), -(-layout.rows // 16), layout.slices),
+            constants=(),
+            push=layout.words,
+        ),
+    ]
+
+
+def clear(buffer: int, words: int) -> Dispatch:
+    """Zeros at the beginning of a buffer."""
+    return Dispatch(
+        shader="clear",
+        label="clear",
+        buffers=(buffer,),
+        grid=(-(-words // 64), 1, 1),
+        constants=(),
+        push=(words,),
+    )

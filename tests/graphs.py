@@ -13,6 +13,7 @@ from upfrost.network.graph import (
     INPUT,
     Add,
     Clamp,
+    Colour,
     Concat,
     Conv2d,
     Crop,
@@ -54,6 +55,7 @@ class Builder:
         name: str = "example",
         value_range: float = 1.0,
         metadata: dict[str, object] | None = None,
+        colour: Colour | None = None,
     ) -> Graph:
         return Graph(
             name=name,
@@ -64,6 +66,7 @@ class Builder:
             tensors=dict(self.tensors),
             value_range=value_range,
             metadata=metadata or {},
+            colour=colour,
         )
 
     def conv(
@@ -142,6 +145,7 @@ def plain_network(
     scale: int = 2,
     dtype: npt.DTypeLike = np.float32,
     picture_channels: int = 3,
+    colour: Colour | None = None,
 ) -> Graph:
     """3×3 convolutions with PReLU, pixel shuffle, and a bilinear skip of the input.
 
@@ -156,7 +160,18 @@ def plain_network(
     value = build.add(PixelShuffle, value, factor=scale)
     skip = build.resize(INPUT, "bilinear", scale)
     value = build.add(Add, value, skip)
-    return build.graph(value, scale, picture_channels, name="plain")
+    return build.graph(value, scale, picture_channels, name="plain", colour=colour)
+
+
+def luma_network(
+    seed: int,
+    channels: int = 8,
+    layers: int = 2,
+    scale: int = 2,
+    dtype: npt.DTypeLike = np.float32,
+) -> Graph:
+    """A `plain_network` for luma."""
+    return plain_network(seed, channels, layers, scale, dtype, 1, "luma")
 
 
 def every_operation(seed: int, dtype: npt.DTypeLike = np.float32) -> Graph:
@@ -351,6 +366,7 @@ def assert_same_graph(found: Graph, expected: Graph) -> None:
         "output",
         "value_range",
         "metadata",
+        "colour",
     ):
         assert getattr(found, attribute) == getattr(expected, attribute)
     assert set(found.tensors) == set(expected.tensors)

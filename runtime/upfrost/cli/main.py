@@ -391,7 +391,7 @@ def _info(options: argparse.Namespace) -> int:
         ("description", info.description),
         ("file", f"{info.file} ({_bytes(info.file_bytes)})"),
         ("scale", f"×{info.scale}"),
-        ("input", "RGB" if info.channels == 3 else "grey; of colours the luma"),
+        ("input", info.colour or ("RGB" if info.channels == 3 else "grey")),
         ("parameters", f"{info.parameters:,} ({', '.join(info.weight_types)})"),
         ("operations", f"{info.operations:,}"),
         ("work", f"{info.macs_per_output_pixel:,.0f} MACs per output pixel"),

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,8 @@ MAX_NODES = 4096
 MAX_CHANNELS = 4096
 MAX_EXTENT = 64  # kernel size, stride, dilation, padding, scale factors
 MAX_SIZE = 1 << 20  # rows or columns of a value
+# What a network's one channel may be marked as.
+Colour = Literal["luma"]
 NO_BLOCKS: Mapping[str, int] = MappingProxyType({})
 WHOLE = 1 << 30  # beyond every edge: what looks at the whole picture needs so much
 _PIECE = 1 << 18  # weights looked at in one go
@@ -480,7 +482,9 @@ OPERATIONS: Mapping[str, type[Node]] = MappingProxyType(
 class Graph:
     """A network: `channels` picture channels in, as many out, `scale` times larger.
 
-    `value_range` is the network's value for a full-scale pixel, 1 or 255.
+    `value_range` is the network's value for a full-scale pixel, 1 or 255. `colour` says
+    what the one channel is, where it is more than a grey picture: ``luma``, a picture's
+    Y′ as video carries it, foot and headroom included (docs/format.md).
     Raises `GraphError` when anything in it cannot be right.
     """
 
@@ -492,6 +496,7 @@ class Graph:
     tensors: Tensors
     value_range: float = 1.0
     metadata: Mapping[str, object] = field(default_factory=dict)
+    colour: Colour | None = None
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -662,6 +667,12 @@ def _validate(graph: Graph) -> None:
         raise GraphError(f"scale must be 1 to 16, found {graph.scale}")
     if graph.channels not in (1, 3):
         raise GraphError(f"channels must be 1 or 3, found {graph.channels}")
+    if graph.colour not in (None, *get_args(Colour)):
+        raise GraphError(f"colour must be 'luma' or None, found {graph.colour!r}")
+    if graph.colour is not None and graph.channels != 1:
+        raise GraphError(
+            f"a network for {graph.colour} has 1 channel, found {graph.channels}"
+        )
     if graph.value_range not in (1.0, 255.0):
         raise GraphError(f"value range must be 1 or 255, found {graph.value_range}")
     if not 1 <= len(graph.nodes) <= MAX_NODES:

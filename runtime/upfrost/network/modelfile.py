@@ -29,6 +29,7 @@ from upfrost.files import new_file
 from upfrost.network import strictjson
 from upfrost.network.graph import (
     OPERATIONS,
+    Colour,
     Graph,
     GraphError,
     Node,
@@ -69,6 +70,13 @@ class _Document:
     output: str
     tensors: object
     metadata: object
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ColourDocument(_Document):
+    """The keys of the JSON of a network whose channel is marked."""
+
+    colour: Colour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +167,8 @@ def _read(file: BinaryIO, size: int) -> Graph:
     if any(_read_exactly(file, payload - HEADER.size - json_length)):
         raise FieldError("padding", "the bytes after the JSON must be zero")
     content = strictjson.mapping(strictjson.parse(text), "JSON")
-    document = _Document(**strictjson.convert_fields(content, _Document, "JSON"))
+    record = _ColourDocument if "colour" in content else _Document
+    document = record(**strictjson.convert_fields(content, record, "JSON"))
     table = _decode_table(document.tensors)
     needed = table[-1].offset + table[-1].size if table else 0
     if size - payload != needed:
@@ -285,6 +294,7 @@ def _decode_graph(document: _Document, tensors: Mapping[str, Tensor]) -> Graph:
             tensors=tensors,
             value_range=document.value_range,
             metadata=_convert_metadata(document.metadata),
+            colour=document.colour if isinstance(document, _ColourDocument) else None,
         )
     except GraphError as error:
         raise FieldError("graph", str(error)) from None
@@ -351,7 +361,11 @@ def _encode(graph: Graph) -> bytes:
         "tensors": table,
         "metadata": _convert_metadata(graph.metadata),
     }
-    text = strictjson.canonical(strictjson.convert_fields(document, _Document, "JSON"))
+    record: type[_Document] = _Document
+    if graph.colour is not None:
+        document["colour"] = graph.colour
+        record = _ColourDocument
+    text = strictjson.canonical(strictjson.convert_fields(document, record, "JSON"))
     padding = bytes(_aligned(HEADER.size + len(text)) - HEADER.size - len(text))
     rest = b"".join((text, padding, payload))
     digest = hashlib.sha256(rest).digest()

@@ -39,6 +39,7 @@ class ModelInfo:
     file_bytes: int
     scale: int
     channels: int
+    colour: str | None
     operations: int
     parameters: int
     weight_types: tuple[str, ...]
@@ -63,6 +64,7 @@ def model_info(path: Path) -> ModelInfo:
         file_bytes=path.stat().st_size,
         scale=graph.scale,
         channels=graph.channels,
+        colour=graph.colour,
         operations=len(graph.nodes),
         parameters=graphs.parameter_count(graph),
         weight_types=tuple(sorted({str(t.dtype) for t in graph.tensors.values()})),

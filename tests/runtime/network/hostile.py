@@ -391,6 +391,18 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "a negative scale": (lambda: edited((("scale",), -2)), "scale must be 1 to 16"),
     "a huge scale": (lambda: edited((("scale",), 2**64)), "scale: 1844674"),
     "two channels": (lambda: edited((("channels",), 2)), "channels must be 1 or 3"),
+    "a colour that is not luma": (
+        lambda: edited((("colour",), "rgb")),
+        'colour: expected one of "luma", found "rgb"',
+    ),
+    "a colour of null": (
+        lambda: edited((("colour",), None)),
+        'colour: expected one of "luma", found null',
+    ),
+    "three channels of luma": (
+        lambda: edited((("colour",), "luma"), (("channels",), 3)),
+        "a network for luma has 1 channel, found 3",
+    ),
     "a range of 2": (
         lambda: edited((("value_range",), 2)),
         "value range must be 1 or 255",

@@ -429,6 +429,14 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "negative scale": (lambda: chain(relu("last"), scale=-2), "scale must be"),
     "other scale": (lambda: chain(relu("last"), scale=2), "1 times as large"),
     "channels": (lambda: chain(relu("last"), channels=4), "channels must be 1 or 3"),
+    "colour": (
+        lambda: chain(relu("last"), channels=1, colour="chroma"),
+        "colour must be 'luma' or None, found 'chroma'",
+    ),
+    "luma of three channels": (
+        lambda: chain(relu("last"), channels=3, colour="luma"),
+        "a network for luma has 1 channel, found 3",
+    ),
     "range": (lambda: chain(relu("last"), value_range=2.0), "value range must be"),
     "no nodes": (lambda: chain(), "1 to 4096 nodes, found 0"),
     "many nodes": (

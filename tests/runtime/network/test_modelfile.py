@@ -29,6 +29,7 @@ from tests.graphs import (
     assert_same_graph,
     every_operation,
     imported_operations,
+    luma_network,
     plain_network,
     random_network,
 )
@@ -61,6 +62,7 @@ EXAMPLES: dict[str, Callable[[], Graph]] = {
     "plain fp32": lambda: plain_network(1),
     "plain fp16": lambda: plain_network(2, scale=4, dtype=np.float16),
     "grey": lambda: plain_network(3, picture_channels=1),
+    "luma": lambda: luma_network(3),
     "every operation": lambda: every_operation(4),
     "every operation fp16": lambda: every_operation(5, np.float16),
     "imported operations": lambda: imported_operations(6),
@@ -93,6 +95,18 @@ def test_a_network_comes_back_as_it_was(name: str, tmp_path: Path) -> None:
     assert_same_graph(read_model(tmp_path / "a.upf"), graph)
     write_model(tmp_path / "b.upf", read_model(tmp_path / "a.upf"))
     assert (tmp_path / "b.upf").read_bytes() == (tmp_path / "a.upf").read_bytes()
+
+
+def test_only_a_network_for_luma_has_the_key_for_it(tmp_path: Path) -> None:
+    """Readers that do not know the key refuse those networks, and read all others."""
+    for name in ("luma", "grey"):
+        write_model(tmp_path / f"{name}.upf", EXAMPLES[name]())
+    luma, grey = (
+        take_apart((tmp_path / f"{name}.upf").read_bytes()).document
+        for name in ("luma", "grey")
+    )
+    assert luma["colour"] == "luma"
+    assert luma.keys() - grey.keys() == {"colour"}
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upfrost.cli import arguments
+from upfrost.video.formats import CODECS
 
 if TYPE_CHECKING:
     from upfrost.cli.arguments import Commands
     from upfrost.video.upscale import VideoRecord
-
-# Not taken from `upfrost.video.encode`, which --help has no need to load.
-CODEC_NAMES = ("h264", "h265", "av1", "vp9", "ffv1")
 
 HELP = """\
 Upscale a video: all that ffmpeg reads. Sound, subtitles, chapters and metadata
@@ -62,7 +60,7 @@ def add_video(commands: Commands) -> None:
     parser.add_argument("output", metavar="OUT", help="the upscaled video")
     parser.add_argument(
         "--codec",
-        choices=CODEC_NAMES,
+        choices=tuple(CODECS),
         help="of OUT (default: h264; vp9 in .webm; ffv1 is lossless)",
     )
     parser.add_argument(

@@ -22,6 +22,7 @@ from upfrost.errors import UsageError
 from upfrost.files import new_file
 from upfrost.image.images import read_picture, sniff_format
 from upfrost.metrics.chart import line_chart
+from upfrost.metrics.filters import SHOWN
 from upfrost.metrics.quality import y_psnr, y_ssim
 from upfrost.metrics.vmaf import VideoQuality, measure_video
 from upfrost.text import printable
@@ -38,11 +39,6 @@ from upfrost.video.ffmpeg import (
 )
 
 PAGE = "index.html"
-_FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "Lanczos": Image.Resampling.LANCZOS,
-}
 _METRICS = (
     {"key": "psnr", "label": "Y-PSNR, dB", "digits": 2},
     {"key": "ssim", "label": "SSIM", "digits": 4},
@@ -211,8 +207,8 @@ def _enlarged(
     prefix = f"{label}: " if several else ""
     image = Image.fromarray(pixels)
     layers = [
-        Layer(prefix + name, np.asarray(image.resize((size[1], size[0]), resampling)))
-        for name, resampling in _FILTERS.items()
+        Layer(prefix + name, np.asarray(image.resize((size[1], size[0]), by.pillow)))
+        for name, by in SHOWN.items()
     ]
     if rows == columns == network.scale:
         layers.append(Layer(prefix + network.name, network.upscale(pixels)))

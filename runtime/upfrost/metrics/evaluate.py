@@ -20,6 +20,7 @@ from PIL import Image
 from upfrost.arrays import Bytes
 from upfrost.gpu.channels import upscale_channels
 from upfrost.image.images import PictureError, read_picture
+from upfrost.metrics.filters import FILTERS
 from upfrost.metrics.quality import y_psnr, y_ssim
 from upfrost.metrics.vmaf import VideoQuality, measure_video
 from upfrost.status import Status
@@ -29,15 +30,6 @@ from upfrost.video.upscale import VideoOptions, VideoRecord, upscale_video
 
 if TYPE_CHECKING:
     from upfrost.gpu.upscaler import Upscaler
-
-
-# By Pillow's and by ffmpeg's names.
-FILTERS = {
-    "nearest": (Image.Resampling.NEAREST, "neighbor"),
-    "bilinear": (Image.Resampling.BILINEAR, "bilinear"),
-    "bicubic": (Image.Resampling.BICUBIC, "bicubic"),
-    "Lanczos": (Image.Resampling.LANCZOS, "lanczos"),
-}
 
 
 @dataclass(frozen=True)
@@ -128,8 +120,8 @@ def evaluate_video(
         _convert(ffmpeg, source, f"scale=iw/{scale}:ih/{scale}:flags=bicubic", small)
         found = {}
         source = ["-i", str(small)]
-        for way, (_, flags) in FILTERS.items():
-            size = f"scale=iw*{scale}:ih*{scale}:flags={flags}+accurate_rnd"
+        for way, by in FILTERS.items():
+            size = f"scale=iw*{scale}:ih*{scale}:flags={by.ffmpeg}+accurate_rnd"
             _convert(ffmpeg, source, size, large)
             found[way] = measure_video(ffmpeg, original, large)
         upscale_lossless(ffmpeg, small, large, upscaler)
@@ -160,7 +152,7 @@ def _ways(
     def by_filter(resampling: Image.Resampling) -> Callable[[Bytes], Bytes]:
         return lambda small: np.asarray(Image.fromarray(small).resize(size, resampling))
 
-    ways = {name: by_filter(pillow) for name, (pillow, _) in FILTERS.items()}
+    ways = {name: by_filter(by.pillow) for name, by in FILTERS.items()}
     ways[upscaler.graph.name] = lambda small: upscale_channels(upscaler, small)
     return ways
 

@@ -33,29 +33,6 @@ _APART = Fraction(2, 1000)  # seconds
 
 
 @dataclass(frozen=True)
-class Codec:
-    """An encoder of ffmpeg's, and what makes it good at a default quality."""
-
-    name: str
-    encoder: str
-    crf: int | None
-    options: tuple[str, ...] = ()
-    lossless_rgb: bool = False
-
-
-CODECS = {
-    codec.name: codec
-    for codec in (
-        Codec("h264", "libx264", 18),
-        Codec("h265", "libx265", 20, ("-x265-params", "log-level=error")),
-        Codec("av1", "libsvtav1", 28),
-        Codec("vp9", "libvpx-vp9", 28, ("-b:v", "0", "-row-mt", "1")),
-        Codec("ffv1", "ffv1", None, ("-level", "3", "-g", "1"), lossless_rgb=True),
-    )
-}
-
-
-@dataclass(frozen=True)
 class Encoding:
     """All that an encoder is told. Sizes are of the upscaled frames."""
 
@@ -83,19 +60,6 @@ class Encoding:
         return raw_video_header(
             self.width, self.height, self.pixel_aspect, self.frame_rate
         )
-
-
-def encoder_arguments(
-    codec: Codec, crf: int | None, preset: str | None
-) -> tuple[str, ...]:
-    """ffmpeg's arguments for that codec."""
-    quality = codec.crf if crf is None else crf
-    return (
-        *("-c:v", codec.encoder),
-        *(("-crf", str(quality)) if quality is not None else ()),
-        *(("-preset", preset) if preset is not None else ()),
-        *codec.options,
-    )
 
 
 def try_encoding(ffmpeg: str, encoding: Encoding) -> None:

@@ -21,33 +21,9 @@ from upfrost.video.ffmpeg import (
     run_ffmpeg,
     seconds,
 )
+from upfrost.video.formats import Container
 from upfrost.video.job import Job, Segment
 from upfrost.video.matroska import Packet, frame_header, read_packets, stream_header
-
-
-@dataclass(frozen=True)
-class Container:
-    """A file format, and what streams become that it cannot hold as they are."""
-
-    name: str  # ffmpeg's
-    codecs: tuple[str, ...]  # the first is the default
-    audio: tuple[str, ...]
-    subtitles: tuple[str, ...]
-    options: tuple[str, ...] = ()
-
-
-_MP4 = ("-movflags", "+faststart")
-CONTAINERS = {
-    ".mkv": Container(
-        "matroska", ("h264", "h265", "av1", "vp9", "ffv1"), ("flac",), ("srt",)
-    ),
-    ".mp4": Container(
-        *("mp4", ("h264", "h265", "av1", "vp9")), ("aac",), ("mov_text",), _MP4
-    ),
-    ".mov": Container("mov", ("h264", "h265"), ("aac",), ("mov_text",), _MP4),
-    ".webm": Container("webm", ("vp9", "av1"), ("libopus",), ("webvtt",)),
-}
-CONTAINERS[".m4v"] = CONTAINERS[".mp4"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +32,22 @@ class OtherStreams:
 
     arguments: tuple[str, ...]  # -map, -c, -map_metadata; the source is input number 1
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the finished file is, beside the segments with its frames.
+
+    `origin` is the time, by the source's clock, that becomes 0; `duration` is in
+    seconds, None for all that follows.
+    """
+
+    info: VideoInfo
+    container: Container
+    codec: str
+    origin: Fraction
+    duration: Fraction | None
+    others: OtherStreams
 
 
 def plan_other_streams(
@@ -118,33 +110,19 @@ def _fits(
     return tried.returncode == 0
 
 
-def write_result(
-    ffmpeg: str,
-    job: Job,
-    info: VideoInfo,
-    container: Container,
-    others: OtherStreams,
-    codec: str,
-    origin: Fraction,
-    duration: Fraction | None,
-    part: Path,
-) -> None:
-    """Write the complete video to `part`.
-
-    `origin` is the time, by the source's clock, that becomes 0. Raises `VideoError`.
-    """
+def write_result(ffmpeg: str, job: Job, result: Result, part: Path) -> None:
+    """Write the complete video to `part`. Raises `VideoError`."""
+    info, container, others = result.info, result.container, result.others
     earliest = job.segment(0).times[0] * info.time_base
     # Matroska's times begin at 0; the source's need not.
     shift = Fraction(max(0, -(earliest // 1)))
-    begin = origin - info.start
+    begin = result.origin - info.start
     cut = [*(["-ss", seconds(begin)] if begin else [])]
-    cut += ["-t", seconds(duration)] if duration is not None else []
-    hevc = ["-tag:v", "hvc1"] if codec == "h265" and "mp4" in _family(container) else []
-    scale = (
-        ["-video_track_timescale", str(info.time_base.denominator)]
-        if "mp4" in _family(container)
-        else []
-    )
+    cut += ["-t", seconds(result.duration)] if result.duration is not None else []
+    special: list[str] = []
+    if container.is_mp4:
+        special += ["-video_track_timescale", str(info.time_base.denominator)]
+        special += ["-tag:v", "hvc1"] if result.codec == "h265" else []
     # A cut leaves out sound before it; else what comes before 0 primes the decoder.
     cut_sound = ["-copypriorss", "0"] if begin else []
     command = [
@@ -154,8 +132,8 @@ def write_result(
         *("-map", "0:v", "-c:0", "copy", *others.arguments),
         *("-map_metadata", "1", "-map_metadata:s:0", f"1:s:{info.video.index}"),
         *("-map_chapters", "1", "-metadata:s:0", "encoder="),
-        *("-disposition:0", "default", *hevc, *scale, *cut_sound, *container.options),
-        *("-output_ts_offset", seconds(-origin)),
+        *("-disposition:0", "default", *special, *cut_sound, *container.options),
+        *("-output_ts_offset", seconds(-result.origin)),
         *("-f", container.name, "-y", f"file:{part}"),
     ]
     with tempfile.TemporaryFile() as log:
@@ -180,10 +158,6 @@ def write_result(
             raise VideoError(
                 f"{printable(part)}: cannot be written: {last_error(lines)}"
             )
-
-
-def _family(container: Container) -> str:
-    return "mp4" if container.name in ("mp4", "mov") else container.name
 
 
 def _stream(job: Job, base: Fraction, shift: Fraction) -> Iterator[bytes]:

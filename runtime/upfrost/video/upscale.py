@@ -1,7 +1,7 @@
 """Videos in and out: decode, upscale and encode at the same time, in segments.
 
 The decoder and the encoders are processes of their own; threads carry frames between
-them and this process, which has the device. See `videojob` for how a run that was
+them and this process, which has the device. See `job` for how a run that was
 stopped goes on.
 """
 
@@ -24,18 +24,18 @@ from upfrost.status import Status, duration
 from upfrost.text import printable
 from upfrost.video.color import Conversion, conversion
 from upfrost.video.decode import Decoder, Frame
-from upfrost.video.encode import (
-    CODECS,
-    Codec,
-    Encoding,
-    SegmentWriter,
-    encoder_arguments,
-    try_encoding,
-)
+from upfrost.video.encode import Encoding, SegmentWriter, try_encoding
 from upfrost.video.ffmpeg import VideoError, VideoInfo, find_ffmpeg, probe, run_ffmpeg
+from upfrost.video.formats import (
+    CODECS,
+    CONTAINERS,
+    Codec,
+    Container,
+    encoder_arguments,
+)
 from upfrost.video.frames import Counts, FrameUpscaler
 from upfrost.video.job import Job, is_unfinished, open_job
-from upfrost.video.mux import CONTAINERS, Container, plan_other_streams, write_result
+from upfrost.video.mux import OtherStreams, Result, plan_other_streams, write_result
 
 if TYPE_CHECKING:
     from upfrost.gpu.upscaler import Upscaler
@@ -90,6 +90,11 @@ class _Work:
     begin: Fraction  # by the source's clock
     end: Fraction | None
 
+    def result(self, others: OtherStreams) -> Result:
+        length = None if self.end is None else self.end - self.begin
+        codec = self.codec.name
+        return Result(self.info, self.container, codec, self.begin, length, others)
+
 
 def upscale_video(
     source: Path,
@@ -142,11 +147,7 @@ def upscale_video(
             raise VideoError(f"{printable(source)}: there is no frame to upscale")
         mux_began = time.perf_counter()
         part = job.part_file("result")
-        length = None if work.end is None else work.end - work.begin
-        write_result(
-            *(ffmpeg, job, work.info, container, others, work.codec.name),
-            *(work.begin, length, part),
-        )
+        write_result(ffmpeg, job, work.result(others), part)
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(target)

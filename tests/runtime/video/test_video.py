@@ -266,7 +266,8 @@ import resource, sys
 from fractions import Fraction
 from pathlib import Path
 from upfrost.video.ffmpeg import find_ffmpeg, probe
-from upfrost.video.mux import CONTAINERS, OtherStreams, write_result
+from upfrost.video.formats import CONTAINERS
+from upfrost.video.mux import OtherStreams, Result, write_result
 from upfrost.video.job import Segment, open_job
 source = Path(sys.argv[1])
 job = open_job(source.with_name("out"), {}, resume=False, overwrite=False)
@@ -275,11 +276,9 @@ Path(sys.argv[2]).rename(part)
 info = probe(find_ffmpeg(), source)
 times = tuple(range(0, 30_000, 100))
 job.add(part, Segment(times, None, times))
-write_result(
-    find_ffmpeg(), job, info, CONTAINERS[".mkv"],
-    OtherStreams(("-map", "1:1", "-c:1", "copy"), ()),
-    "none", Fraction(0), None, job.part_file("result"),
-)
+others = OtherStreams(("-map", "1:1", "-c:1", "copy"), ())
+result = Result(info, CONTAINERS[".mkv"], "none", Fraction(0), None, others)
+write_result(find_ffmpeg(), job, result, job.part_file("result"))
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
     silent = tmp_path / "silent.mkv"

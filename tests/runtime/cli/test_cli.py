@@ -101,7 +101,7 @@ def test_help_names_every_command_and_exit_code(
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from upfrost import cli\n"
+        "import sys; from upfrost.cli import main as cli\n"
         "try: cli.main(['upscale', '--help'])\n"
         "except SystemExit: pass\n"
         "print(*sys.modules, file=sys.stderr)"

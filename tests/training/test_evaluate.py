@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from upfrost_training.data import DataError
+from upfrost_training.data import DataError, frame_luma
 from upfrost_training.evaluate import (
     bicubic,
     evaluate_folder,
@@ -15,6 +15,7 @@ from upfrost_training.evaluate import (
     y_psnr,
     y_ssim,
 )
+from upfrost_training.resize import Picture
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,23 @@ def test_bicubic_has_the_published_quality(
 def test_luma_spans_the_video_range() -> None:
     picture = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0]]], np.uint8)
     np.testing.assert_allclose(luma(picture), [[16.0, 235.0, 81.481]], atol=1e-9)
+
+
+def test_a_y_plane_is_compared_as_it_is(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    hr = rng.integers(256, size=(32, 32, 3), dtype=np.uint8)
+    Image.fromarray(hr).save(tmp_path / "1_HR.png")
+    Image.fromarray(hr[::2, ::2]).save(tmp_path / "1_LR.png")
+
+    def two_too_bright(plane: Picture) -> Picture:
+        np.testing.assert_array_equal(plane, frame_luma(hr[::2, ::2]))
+        return frame_luma(hr) + np.uint8(2)
+
+    quality = evaluate_folder(tmp_path, two_too_bright, 2, "luma")
+    # The plane is rounded, its partner is not: at most 0.5 more or less.
+    assert 20 * np.log10(255 / 2.5) < quality.psnr < 20 * np.log10(255 / 1.5)
+    mean_square = 4.0 + 1.0 / 12.0  # of a uniform rounding error
+    assert quality.psnr == pytest.approx(10 * np.log10(255**2 / mean_square), abs=0.1)
 
 
 def test_psnr_of_a_known_difference() -> None:

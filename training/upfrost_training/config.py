@@ -98,6 +98,16 @@ class Config:
     training_data: tuple[str, ...] = ()
     attribution: str = ""
 
+    @property
+    def scale(self) -> int:
+        """Of the network."""
+        return int(self.network.get("scale", 2))
+
+    @property
+    def colour(self) -> str:
+        """Of the network: "rgb", or "luma" where it sees Y alone."""
+        return str(self.network.get("colour", "rgb"))
+
 
 def _section(cls: type[T], table: dict[str, Any], where: str) -> T:
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]

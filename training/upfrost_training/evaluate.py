@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from upfrost.metrics.quality import luma, y_psnr, y_ssim
-from upfrost_training.data import DataError, read_rgb
+from upfrost_training.data import DataError, in_colour, read_rgb
 from upfrost_training.resize import Picture, imresize
 
 Upscale = Callable[[Picture], Picture]
@@ -47,16 +47,20 @@ def pair_files(folder: Path) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def evaluate_folder(folder: Path, upscale: Upscale, scale: int) -> Quality:
+def evaluate_folder(
+    folder: Path, upscale: Upscale, scale: int, colour: str = "rgb"
+) -> Quality:
     """Upscale every LR picture of `folder` and compare it with its HR partner.
 
-    `upscale` takes uint8 (H, W, 3) and gives uint8 (sH, sW, 3).
+    `upscale` takes uint8 (H, W, 3) and gives uint8 (sH, sW, 3). Where `colour` is luma,
+    it takes and gives Y planes (H, W, 1) of the video range; they are compared with
+    the partner's Y before rounding, as those of an RGB result are.
     """
     psnrs: list[float] = []
     ssims: list[float] = []
     for hr_file, lr_file in pair_files(folder):
-        hr, result = read_rgb(hr_file), upscale(read_rgb(lr_file))
-        if result.shape != hr.shape:
+        hr, result = read_rgb(hr_file), upscale(in_colour(read_rgb(lr_file), colour))
+        if result.shape[:2] != hr.shape[:2]:
             raise DataError(
                 f"{lr_file}: upscaled to {result.shape[1]}x{result.shape[0]}, but its "
                 f"HR partner is {hr.shape[1]}x{hr.shape[0]}: wrong scale?"

@@ -69,12 +69,12 @@ def finish_step(s: TrainSettings) -> int:
 
 
 def to_tensor(pictures: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """(B, H, W, 3) uint8 → (B, 3, H, W) in [0, 1], channels last in memory."""
+    """(B, H, W, C) uint8 → (B, C, H, W) in [0, 1], channels last in memory."""
     return torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 255.0
 
 
 def to_picture(tensor: Tensor) -> Picture:
-    """(1, 3, H, W) in [0, 1] → uint8 (H, W, 3)."""
+    """(1, C, H, W) in [0, 1] → uint8 (H, W, C)."""
     rounded = (tensor[0].clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
     picture: Picture = rounded.permute(1, 2, 0).contiguous().cpu().numpy()
     return picture
@@ -250,7 +250,6 @@ def held_out(number: int, settings: DataSettings) -> bool:
 
 def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
     """Training pairs and validation crops of the configured folders and videos."""
-    scale = int(config.network.get("scale", 2))
     d = config.data
     files: list[Path] = []
     for name in d.folders:
@@ -270,20 +269,22 @@ def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
             photographs([f for i, f in enumerate(files) if not held_out(i, d)]),
             (run for i, run in enumerate(runs) if not held_out(i, d)),
         ),
-        scale,
+        config.scale,
         d.patch,
         d.sharpness,
         config.degrade,
         d.variants,
         config.train.seed,
+        config.colour,
     )
     crops = validation_crops(
         chain(
             photographs([f for i, f in enumerate(files) if held_out(i, d)]),
             (run for i, run in enumerate(runs) if held_out(i, d)),
         ),
-        scale,
+        config.scale,
         degradations=config.degrade,
+        colour=config.colour,
     )
     if not crops:
         raise DataError(
@@ -319,8 +320,9 @@ def measured(
     for name in config.report:
         pairs_folder = find_folder(data, name)
         if pairs_folder is not None:
-            scale = int(config.network.get("scale", 2))
-            quality = evaluate_folder(pairs_folder, upscaler(folded, device), scale)
+            quality = evaluate_folder(
+                pairs_folder, upscaler(folded, device), config.scale, config.colour
+            )
             row[name] = f"{quality.psnr:.3f}"
     return row
 

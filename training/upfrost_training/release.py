@@ -13,6 +13,7 @@ from upfrost_training.config import Config
 from upfrost_training.data import find_folder
 from upfrost_training.evaluate import Upscale, evaluate_folder
 from upfrost_training.loop import folded_network, upscaler
+from upfrost_training.networks.plain import PLANES
 
 
 def release(
@@ -30,7 +31,6 @@ def release(
     the network, for machines without any Vulkan driver.
     """
     network = folded_network(folder)
-    scale = int(config.network.get("scale", 2))
     metadata: dict[str, Any] = {
         "description": config.description,
         "licence": config.licence,
@@ -41,7 +41,14 @@ def release(
     metadata = {key: value for key, value in metadata.items() if value}
 
     def write() -> None:
-        export_module(network, output, name=config.name, scale=scale, metadata=metadata)
+        export_module(
+            network,
+            output,
+            name=config.name,
+            scale=config.scale,
+            channels=PLANES[config.colour],
+            metadata=metadata,
+        )
 
     write()
     if measure == "torch":
@@ -65,9 +72,7 @@ def _measure(
         if pairs_folder is None:
             say(f"{name} is not under --data: its quality is not measured")
             continue
-        measured = evaluate_folder(
-            pairs_folder, upscale, int(config.network.get("scale", 2))
-        )
+        measured = evaluate_folder(pairs_folder, upscale, config.scale, config.colour)
         quality[name.split("/")[0]] = rounded(
             {"psnr_y": measured.psnr, "ssim": measured.ssim}
         )

@@ -129,7 +129,7 @@ def activation(kind: str, channels: int) -> nn.Module:
 
 
 def add_skip(x: Tensor, residual: Tensor, scale: int) -> Tensor:
-    """Bilinear upscaling of (B, 3, H, W) plus (B, 3s², H, W) as (B, 3, sH, sW)."""
+    """Bilinear upscaling of (B, C, H, W) plus (B, Cs², H, W) as (B, C, sH, sW)."""
     skip = nn.functional.interpolate(
         x, scale_factor=float(scale), mode="bilinear", align_corners=False
     )

@@ -33,13 +33,20 @@ from upfrost_training.data import (
 from upfrost_training.degradations import Frames
 from upfrost_training.evaluate import evaluate_folder, y_psnr
 from upfrost_training.losses import pixel_loss
+from upfrost_training.native import NativeGradients, unsuitable
 from upfrost_training.networks import Network, make_network
+from upfrost_training.networks.plain import Plain
 from upfrost_training.plot import draw_log
 from upfrost_training.resize import Picture
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
 PLOT = "log.svg"
+
+# uint8 (B, H, W, C)
+Pictures = NDArray[np.uint8]
+# LR and HR pictures and the kind of loss → the loss; sets every parameter's gradient.
+Gradients = Callable[[Pictures, Pictures, str], float]
 
 
 @dataclass
@@ -91,27 +98,55 @@ def upscaler(network: nn.Module, device: torch.device) -> Callable[[Picture], Pi
     return upscale
 
 
+def torch_gradients(state: State, s: TrainSettings, device: torch.device) -> Gradients:
+    """Gradients by torch, for any network."""
+    model = state.model
+    forward = torch.compile(model) if s.compile else model
+
+    def gradients(low: Pictures, high: Pictures, kind: str) -> float:
+        lr, hr = (to_tensor(pictures, device) for pictures in (low, high))
+        with torch.autocast(device.type, torch.bfloat16, enabled=s.bf16):
+            output = forward(lr)
+        loss = pixel_loss(output, hr, kind, s.chroma)
+        if state.adversary is not None:
+            with torch.autocast(device.type, torch.bfloat16, enabled=s.bf16):
+                state.adversary.step(output, hr)
+                loss = loss + state.adversary.loss(output, hr)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    return gradients
+
+
+def native_gradients(state: State, s: TrainSettings, patch: int) -> Gradients:
+    """Gradients by native.cpp. Raises ConfigError where it has none for the network."""
+    model = state.model
+    why = unsuitable(model, patch, (s.loss, s.finish_loss))
+    if state.adversary is not None:
+        why = "there is an adversary"
+    if why or not isinstance(model, Plain):
+        raise ConfigError(f"native = true cannot be: {why}; set native = false")
+    native = NativeGradients(model, s.threads, s.compile)
+
+    def gradients(low: Pictures, high: Pictures, kind: str) -> float:
+        state.optimizer.zero_grad(set_to_none=True)
+        return native.backward(low, high, kind)
+
+    return gradients
+
+
 def train_step(
     state: State,
-    forward: Callable[[Tensor], Tensor],
-    batch: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    gradients: Gradients,
+    batch: tuple[Pictures, Pictures],
     s: TrainSettings,
-    device: torch.device,
 ) -> float:
     """One step of the optimizer and of the EMA. Returns the loss."""
     finish = state.step >= finish_step(s)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(state.step, s)
-    lr, hr = (to_tensor(pictures, device) for pictures in batch)
-    with torch.autocast(device.type, torch.bfloat16, enabled=s.bf16):
-        output = forward(lr)
-    loss = pixel_loss(output, hr, s.finish_loss if finish else s.loss, s.chroma)
-    if state.adversary is not None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=s.bf16):
-            state.adversary.step(output, hr)
-            loss = loss + state.adversary.loss(output, hr)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss = gradients(*batch, s.finish_loss if finish else s.loss)
     nn.utils.clip_grad_norm_(state.model.parameters(), s.clip)
     state.optimizer.step()
     state.step += 1
@@ -121,7 +156,7 @@ def train_step(
         ema: list[Tensor] = list(state.ema.parameters())
         now: list[Tensor] = list(state.model.parameters())
         torch._foreach_lerp_(ema, now, 1.0 - decay)
-    return float(loss.detach())
+    return loss
 
 
 def write_atomically(path: Path, content: Any) -> None:
@@ -192,7 +227,7 @@ def start(config: Config, folder: Path, device: torch.device) -> State:
         first = folder.parent / config.train.start_from / CHECKPOINT
         take_weights(model, load_checkpoint(first)["ema"])
     ema = deepcopy(model)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, foreach=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, fused=True)
     adversary = None
     if config.adversary.weight > 0.0:
         adversary = Adversary(config.adversary, device)
@@ -208,6 +243,9 @@ def start(config: Config, folder: Path, device: torch.device) -> State:
         model.load_state_dict(content["model"])
         ema.load_state_dict(content["ema"])
         optimizer.load_state_dict(content["optimizer"])
+        # A checkpoint may be older than this way of computing.
+        for group in optimizer.param_groups:
+            group.update(fused=True, foreach=None)
         if adversary is not None and "adversary" in content:
             adversary.load_state_dict(content["adversary"])
         state.step, state.seconds = content["step"], content["seconds"]
@@ -349,13 +387,16 @@ def train(
         f"{len(pairs.origins)} sharp places, {len(crops)} validation crops; "
         f"step {state.step} of {s.steps}"
     )
-    model = state.model.train()
-    forward = torch.compile(model) if s.compile else model
+    state.model.train()
+    if s.native:
+        gradients = native_gradients(state, s, config.data.patch)
+    else:
+        gradients = torch_gradients(state, s, device)
     mean_loss, begun, begun_step = 0.0, time.monotonic(), state.step
     last = time.monotonic()
     while state.step < s.steps:
         batch = sample(pairs, s.batch, s.seed, state.step)
-        loss = train_step(state, forward, batch, s, device)
+        loss = train_step(state, gradients, batch, s)
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss} at step {state.step}: lower lr or clip"

@@ -67,8 +67,8 @@ class TrainSettings:
     bf16: bool = True
     # torch.compile fuses PReLU's gradient; needs a C++ compiler.
     compile: bool = True
-    # Gradients by native.cpp instead of torch, for plain luma networks; needs a C++
-    # compiler. `compile` then is of the branches' sum, and there is no bfloat16.
+    # Gradients by native.cpp, in fp32, instead of torch: for plain luma networks. Needs
+    # a C++ compiler.
     native: bool = False
     seed: int = 1
     threads: int = 1

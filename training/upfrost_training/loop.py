@@ -127,7 +127,7 @@ def native_gradients(state: State, s: TrainSettings, patch: int) -> Gradients:
         why = "there is an adversary"
     if why or not isinstance(model, Plain):
         raise ConfigError(f"native = true cannot be: {why}; set native = false")
-    native = NativeGradients(model, s.threads, s.compile)
+    native = NativeGradients(model, s.threads)
 
     def gradients(low: Pictures, high: Pictures, kind: str) -> float:
         state.optimizer.zero_grad(set_to_none=True)

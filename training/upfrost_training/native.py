@@ -80,22 +80,19 @@ def unsuitable(model: nn.Module, patch: int, losses: tuple[str, ...]) -> str:
 class NativeGradients:
     """The gradient of `pixel_loss` by a plain luma network's folded parameters."""
 
-    def __init__(self, model: Plain, threads: int, compile_sum: bool) -> None:
+    def __init__(self, model: Plain, threads: int) -> None:
         self.model = model
         self.layers = list(_layers(model))
         self.threads = threads
         self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self.run = library().upfrost_gradients
-        # A step has few sums and many of them are small: torch takes longer to start
-        # them than to compute.
-        self.packed = torch.compile(self._packed) if compile_sum else self._packed
 
     def backward(self, lr: Crops, hr: Crops, loss: str) -> float:
         """Add to every parameter's `grad` as `loss.backward()` does; gives the loss.
 
         `lr` and `hr` are (B, P, P, 1) and (B, sP, sP, 1) uint8, `loss` one of `LOSSES`.
         """
-        packed = self.packed()
+        packed = self._packed()
         numbers: Numbers = np.ascontiguousarray(packed.detach().numpy())
         parts = np.array_split(np.arange(len(lr)), min(self.threads, len(lr)))
         share = 1.0 / len(lr)

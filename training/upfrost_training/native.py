@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from upfrost_training.config import ConfigError
 from upfrost_training.networks.folding import BranchedConv3x3
 from upfrost_training.networks.plain import Plain
 
@@ -39,7 +40,7 @@ Numbers = NDArray[np.float32]
 
 @cache
 def library() -> ctypes.CDLL:
-    """native.cpp, compiled. Raises ValueError if that fails."""
+    """native.cpp, compiled. Raises ConfigError if that fails."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "native.so")
         command = [os.environ.get("CXX", "g++"), *FLAGS, "-std=c++17", "-shared"]
@@ -47,12 +48,12 @@ def library() -> ctypes.CDLL:
         try:
             subprocess.run(command, check=True, capture_output=True, text=True)
         except FileNotFoundError as error:
-            raise ValueError(
+            raise ConfigError(
                 f"native = true needs a C++ compiler, and there is no {command[0]}: "
                 "install one, name it in CXX, or set native = false"
             ) from error
         except subprocess.CalledProcessError as error:
-            raise ValueError(
+            raise ConfigError(
                 f"{SOURCE.name} does not compile: {error.stderr.splitlines()[0]}; set "
                 "native = false"
             ) from error

@@ -1,14 +1,16 @@
 """Turn a run into the weight file that ships, with what was measured in it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from upfrost import Upscaler
+from upfrost.network.modelfile import write_model
 from upfrost.network.modelinfo import rounded
-from upfrost_exporter import export_module
+from upfrost_exporter import trace_module
 from upfrost_training.config import Config
 from upfrost_training.data import find_folder
 from upfrost_training.evaluate import Upscale, evaluate_folder
@@ -41,14 +43,16 @@ def release(
     metadata = {key: value for key, value in metadata.items() if value}
 
     def write() -> None:
-        export_module(
+        graph = trace_module(
             network,
-            output,
             name=config.name,
             scale=config.scale,
             channels=PLANES[config.colour],
             metadata=metadata,
         )
+        if config.colour == "luma":
+            graph = replace(graph, colour="luma")
+        write_model(output, graph)
 
     write()
     if measure == "torch":

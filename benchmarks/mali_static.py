@@ -39,6 +39,7 @@ LINE = 64  # bytes of a cache line
 OTHERS: dict[str, tuple[int, ...]] = {
     "unpack": (3,),
     "pack": (3, dispatches.float_word(255.0), 2, operations.MODES["bilinear"], 2, 1, 1),
+    "chroma": (1, 1, 0, 2, 2, 2, 0, 1),
     "pixel_shuffle": (2, 3),
     "resize": (operations.MODES["bicubic"], 2, 1),
     "elementwise": (7, 1, 1),
@@ -270,6 +271,7 @@ def convolution(dispatch: Dispatch) -> Convolution | None:
         return None
     of_bytes = "BYTES" in variant.defines
     in_slices = 1 if of_bytes else dispatch.constants[0]
+    pixel_bytes = dispatch.constants[0] & 255
     known = {
         "conv3x3": (3, 3),
         "conv3x3_cpu": (3, 3),
@@ -294,8 +296,8 @@ def convolution(dispatch: Dispatch) -> Convolution | None:
         tile = 1, math.prod(tile)
     group = variant.defines["GROUP_X"], variant.defines["GROUP_Y"]
     return Convolution(
-        dispatch.constants[0] if of_bytes else 4 * in_slices,
-        dispatch.constants[0] if of_bytes else element_bytes(dispatch),
+        (3 if pixel_bytes == 3 else 1) if of_bytes else 4 * in_slices,
+        pixel_bytes if of_bytes else element_bytes(dispatch),
         taps,
         tile,
         group,
@@ -503,6 +505,7 @@ def layer_dispatches(
             family,
             precision,
             unit,
+            3,
             scratch=(0, 0),
         )
     )
@@ -683,10 +686,13 @@ def main() -> None:
         "mali_others",
         "The other kernels by Mesa's Mali compiler",
         [
-            other_row(panvk, gpu, f"{name}-{precision}", constants)
+            other_row(panvk, gpu, shader, constants)
             for gpu in GPUS
             for precision in PRECISIONS
             for name, constants in OTHERS.items()
+            # Bytes to bytes are the same in both.
+            if (shader := name if name in VARIANTS else f"{name}-{precision}")
+            and (name not in VARIANTS or precision == "fp16")
         ],
         ["slots: of one invocation, loops counted once"],
     )

@@ -15,20 +15,20 @@
 
 #define TAP(row, column) \
     CHANNEL(row, column, 0, x) \
-    if (CHANNELS > 1) { \
+    if (SAMPLES > 1) { \
         CHANNEL(row, column, 1, y) \
         CHANNEL(row, column, 2, z) \
     } \
-    if (CHANNELS > 3) \
+    if (SAMPLES > 3) \
         CHANNEL(row, column, 3, w)
 
 #ifdef BYTES
 // Rows begin at whole words: pixels of a column have the same shift.
 #define SEEK(element) \
-    uint word = CHANNELS * (element) / 4, shift = CHANNELS * (element) % 4 * 8;
+    uint word = PIXEL_BYTES * (element) / 4, shift = PIXEL_BYTES * (element) % 4 * 8;
 #define NEXT_ROW(r) \
     above[r] = Pack4(unpack_bytes(pixel_bytes(word, shift))); \
-    word += CHANNELS * push.source_stride / 4;
+    word += PIXEL_BYTES * push.source_stride / 4;
 #else
 #define SEEK(start) uint element = start;
 #define NEXT_ROW(r) \

@@ -5,8 +5,8 @@
 
 #include "upfrost.glsl"
 
-// BYTES is defined for the variants that read the picture's bytes themselves. They stay
-// 0 to 255, which half precision holds, until the sum is multiplied by the unit.
+// BYTES is defined for the variants that read the picture's samples themselves. They stay
+// as they are, which half precision holds, until the sum is multiplied by the unit.
 #ifdef BYTES
 layout(binding = 0) readonly buffer Given { uint given[]; };
 #else
@@ -27,12 +27,12 @@ layout(push_constant) uniform Push
     uint weights_base;
     uint parameters_base;
 #ifdef BYTES
-    float unit;  // what one step of a byte stands for
+    float unit;  // what one step of a sample stands for
 #endif
 } push;
 
 #ifdef BYTES
-layout(constant_id = 0) const uint CHANNELS = 3;
+layout(constant_id = 0) const uint PIXEL = 3;
 #define IN_SLICES 1
 #define EACH_INPUT_SLICE const uint input_slice = 0;
 #define UNIT push.unit
@@ -42,7 +42,7 @@ layout(constant_id = 0) const uint CHANNELS = 3;
 layout(constant_id = 0) const uint IN_SLICES = 1;  // that one output slice reads
 #define EACH_INPUT_SLICE \
     for (uint input_slice = 0; input_slice < IN_SLICES; input_slice++)
-#define CHANNELS 4
+#define SAMPLES 4
 #define UNIT 1.0
 #define LOAD(element) source[element]
 #endif

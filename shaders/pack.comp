@@ -1,6 +1,6 @@
 #version 450
 // The network's last step: pixel shuffle, the interpolated picture added or not, clamp,
-// rounding (half up) to bytes. Four pixels of a row an invocation.
+// rounding (half up) to samples. Four pixels of a row an invocation.
 #include "upfrost.glsl"
 
 layout(binding = 0) readonly buffer Source { Pack4 source[]; };
@@ -16,13 +16,16 @@ layout(push_constant) uniform Push
     uint row_words;
 } push;
 
-layout(constant_id = 0) const uint CHANNELS = 3;
-layout(constant_id = 1) const float STEPS = 255.0;  // of a byte, in one
+layout(constant_id = 0) const uint PIXEL = 3;       // see bytes.glsl
+layout(constant_id = 1) const float STEPS = 255.0;  // of a sample, in one
 layout(constant_id = 2) const uint FACTOR = 1;      // of the pixel shuffle
 layout(constant_id = 3) const uint SKIP = 0;        // its interpolation, 0: none
 layout(constant_id = 4) const uint NUMERATOR = 1;
 layout(constant_id = 5) const uint DENOMINATOR = 1;
 layout(constant_id = 6) const bool SKIP_GIVEN = false;  // the skip is the picture itself
+
+layout(constant_id = 7) const float LOW = 0.0;      // what a sample may be
+layout(constant_id = 8) const float HIGH = 255.0;
 
 #include "bytes.glsl"
 
@@ -51,7 +54,7 @@ void main()
         uint place = known ? i % FACTOR : (x + i) % FACTOR;
         uint element = ELEMENT(source, 0, column, y / FACTOR);
         pixel[i] = vec4(0.0);
-        for (uint c = 0; c < CHANNELS; c++) {
+        for (uint c = 0; c < SAMPLES; c++) {
             uint channel = (c * FACTOR + row) * FACTOR + place;
             uint slice = FACTOR == 2 ? c : FACTOR == 4 ? 4 * c + row : channel / 4;
             uint lane = FACTOR == 4 ? place : channel % 4;
@@ -70,12 +73,15 @@ void main()
             pixel[i] += resample(SKIP, 0, x + i, y) * steps;
     }
     for (uint i = 0; i < 4; i++)
-        pixel[i] = floor(clamp(pixel[i], 0.0, 255.0) + 0.5);
-    uint word = HEADER + y * push.row_words + gl_GlobalInvocationID.x * CHANNELS;
+        pixel[i] = floor(clamp(pixel[i], LOW, HIGH) + 0.5);
+    uint word = HEADER + y * push.row_words + gl_GlobalInvocationID.x * PIXEL_BYTES;
     uvec4 b0 = uvec4(pixel[0]), b1 = uvec4(pixel[1]);
     uvec4 b2 = uvec4(pixel[2]), b3 = uvec4(pixel[3]);
-    if (CHANNELS == 1) {
+    if (PIXEL_BYTES == 1) {
         picture[word] = b0.x | b1.x << 8 | b2.x << 16 | b3.x << 24;
+    } else if (PIXEL_BYTES == 2) {
+        picture[word] = (b0.x | b1.x << 16) << LOWEST_BIT;
+        picture[word + 1] = (b2.x | b3.x << 16) << LOWEST_BIT;
     } else {
         picture[word] = b0.x | b0.y << 8 | b0.z << 16 | b1.x << 24;
         picture[word + 1] = b1.y | b1.z << 8 | b2.x << 16 | b2.y << 24;

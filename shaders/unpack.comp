@@ -3,8 +3,8 @@
 // pixel an invocation.
 #include "upfrost.glsl"
 
-layout(constant_id = 0) const uint CHANNELS = 3;
-layout(constant_id = 1) const float UNIT = 1.0;  // what one step of a byte stands for
+layout(constant_id = 0) const uint PIXEL = 3;    // see bytes.glsl
+layout(constant_id = 1) const float UNIT = 1.0;  // what one step of a sample stands for
 layout(binding = 0) readonly buffer Given { uint given[]; };
 layout(binding = 1) writeonly buffer Target { Pack4 target[]; };
 layout(push_constant) uniform Push

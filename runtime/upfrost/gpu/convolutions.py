@@ -195,7 +195,8 @@ class Convolution:
     epilogue: Epilogue
     family: Family
     precision: Precision
-    unit: float | None = None  # what a step of a byte stands for, if it reads bytes
+    unit: float | None = None  # what a step of a sample stands for, if it reads those
+    pixel_format: int = 0  # of them, as `SampleFormat.pixel_format`
     scratch: tuple[
         int, ...
     ] = ()  # buffers of its own, as `winograd.scratch_bytes` asks
@@ -264,8 +265,8 @@ def _conv_band(band: Convolution, rows: int) -> Dispatch:
     node, shape, kernel = band.node, band.shape, band.kernel
     source, target, other = band.source, band.target.layout, band.residual
     reads_bytes = band.unit is not None
-    channels = source.layout.channels if reads_bytes else band.packed.in_slices
-    constants = [channels, *band.epilogue.constants]
+    reads = band.pixel_format if reads_bytes else band.packed.in_slices
+    constants = [reads, *band.epilogue.constants]
     layout_in = replace(source.layout, height=source.rows)
     if kernel.source == "conv":
         constants += [*shape[2:], *node.stride, *node.dilation, *node.padding[:2]]

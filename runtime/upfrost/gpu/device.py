@@ -23,15 +23,13 @@ import vulkan
 from upfrost.arrays import Bytes
 from upfrost.errors import UpfrostError
 from upfrost.gpu.dispatches import (
-    HEADER_BYTES,
     Constant,
     Dispatch,
-    Layout,
     Precision,
     Words,
-    row_words,
 )
 from upfrost.gpu.families import CPU, MALI, VALHALL, VARIANTS, Family
+from upfrost.gpu.frame import Samples
 from upfrost.gpu.plan import PICTURE_IN, PICTURE_OUT, Plan
 
 Kind = Literal["discrete", "integrated", "virtual", "cpu", "other"]
@@ -265,21 +263,29 @@ class LoadedPlan:
         for dispatch in plan.setup:
             submission(dispatch).eval()
         self._given: Words = self._buffers[PICTURE_IN].data()
-        self._given_rows = _given_rows(self._given, plan.given)
+        self._given_planes = [plane.rows(self._given) for plane in plan.given]
         self._result: Words = self._buffers[PICTURE_OUT].data()
-        self._result_rows = _result_rows(
-            self._result, plan.width * plan.scale, plan.channels
-        )
+        self._result_planes = [plane.rows(self._result) for plane in plan.result]
 
     def run(self, picture: Bytes) -> Bytes:
         """The network's result for a tile: uint8 (H, W, C) → a view of (sH, sW, C).
 
-        The view shows device memory: copy what is needed before the next call. Raises
+        Otherwise as `run_planes`.
+        """
+        height, width, channels = picture.shape
+        (rows,) = self.run_planes([picture.reshape(height, -1)])
+        return rows.reshape(-1, width * self.plan.scale, channels).view(np.uint8)
+
+    def run_planes(self, planes: Sequence[Samples]) -> list[Samples]:
+        """The result for a tile of so many planes: (H, samples of a row) each.
+
+        It is views of device memory: copy what is needed before the next call. Raises
         `DeviceLostError` when the device did not compute.
         """
         token = secrets.randbits(32)
         self._given[0] = self._result[0] = token
-        self._given_rows[...] = picture.reshape(picture.shape[0], -1)
+        for target, plane in zip(self._given_planes, planes, strict=True):
+            target[...] = plane
         for submission in self.submissions:
             submission.eval()
         if self._result[0] != token ^ 0xFFFFFFFF:
@@ -287,9 +293,7 @@ class LoadedPlan:
                 "the device reported success but did not compute (it was lost, or its "
                 "driver does nothing); no result was kept"
             )
-        return self._result_rows.reshape(
-            self.plan.height * self.plan.scale, -1, self.plan.channels
-        )
+        return self._result_planes
 
     def value(self, name: str) -> npt.NDArray[np.float32]:
         """A value of the last run as (C, H, W), if its buffer is still its own.
@@ -321,19 +325,6 @@ class LoadedPlan:
             raise ValueError("values can be read from a plan loaded with inspect=True")
         words: Words = self._buffers[number].data()
         return words
-
-
-def _given_rows(words: Words, layout: Layout) -> Bytes:
-    """A view of the bytes of the picture that comes in: (H, W · channels)."""
-    plane = words[HEADER_BYTES // 4 :].view(np.uint8)[layout.channels * layout.base :]
-    rows = plane[: layout.channels * layout.plane].reshape(layout.rows, -1)
-    return rows[: layout.height, : layout.width * layout.channels]
-
-
-def _result_rows(words: Words, width: int, channels: int) -> Bytes:
-    """A view of the bytes of the picture that goes out: (H, W · channels)."""
-    rows = words[HEADER_BYTES // 4 :].reshape(-1, row_words(width, channels))
-    return rows.view(np.uint8)[:, : width * channels]
 
 
 def try_allocation(info: DeviceInfo, sizes: Sequence[int]) -> None:

@@ -173,24 +173,24 @@ def float_word(value: float) -> int:
     return int(np.float32(value).view(np.uint32))
 
 
-def row_words(width: int, channels: int) -> int:
+def row_words(width: int, pixel_bytes: int) -> int:
     """32-bit words of one row of a picture in host memory."""
-    return -(-width // 4) * channels
+    return -(-width // 4) * pixel_bytes
 
 
-def result_bytes(width: int, height: int, channels: int) -> int:
+def result_bytes(width: int, height: int, pixel_bytes: int) -> int:
     """Bytes of the picture that goes out, header included."""
-    return HEADER_BYTES + 4 * row_words(width, channels) * height
+    return HEADER_BYTES + 4 * row_words(width, pixel_bytes) * height
 
 
-def given_bytes(layout: Layout, overread: int) -> int:
+def given_bytes(layout: Layout, pixel_bytes: int, overread: int) -> int:
     """Bytes of the picture that comes in, which is laid out as a value is.
 
     `overread` pixels may be read after the end of its plane.
     """
     # A word more, since a pixel's bytes are looked for in two.
     pixels = layout.base + layout.plane + overread
-    return HEADER_BYTES + -(-layout.channels * pixels // 4) * 4 + 4
+    return HEADER_BYTES + -(-pixel_bytes * pixels // 4) * 4 + 4
 
 
 def alignment(coverages: Iterable[tuple[int, int]]) -> tuple[int, int]:

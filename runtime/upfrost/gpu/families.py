@@ -195,7 +195,7 @@ def _variants() -> dict[str, Variant]:
                 f"{kernel.name}_bytes", kernel.source, {**defines, "BYTES": 1}
             )
             shaders.append((reader, kernel.precisions))
-    variants = [Variant("clear", "clear")]
+    variants = [Variant("clear", "clear"), Variant("chroma", "chroma")]
     for shader, precisions in shaders:
         for precision in precisions:
             half = {"FP16": 1} if precision == "fp16" else {}

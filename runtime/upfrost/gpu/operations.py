@@ -13,6 +13,7 @@ from upfrost.gpu.dispatches import (
     row_words,
     slices,
 )
+from upfrost.gpu.frame import ChromaFormat, HostPlane, SampleFormat
 from upfrost.network.graph import Crop, MaxPool2d, Pad, Resize
 
 MODES = {"nearest": 1, "bilinear": 2, "bicubic": 3}
@@ -20,7 +21,11 @@ _BANDS = 64  # of rows, whose sums make a mean; BANDS of shaders/bands.glsl
 
 
 def unpack(
-    given: TensorView, target: TensorView, value_range: float, precision: Precision
+    given: TensorView,
+    target: TensorView,
+    samples: SampleFormat,
+    value_range: float,
+    precision: Precision,
 ) -> Dispatch:
     """The picture's bytes → values, for all but convolutions, which read bytes."""
     layout = target.layout
@@ -29,7 +34,10 @@ def unpack(
         label="unpack",
         buffers=(given.buffer, target.buffer),
         grid=grid_of(layout.stride, layout.rows, 1),
-        constants=(layout.channels, float_word(value_range / 255)),
+        constants=(
+            samples.pixel_format(layout.channels),
+            float_word(value_range / samples.full_scale),
+        ),
         push=(*given.layout.words, *layout.words),
     )
 
@@ -39,6 +47,7 @@ def pack(
     pictures: tuple[int, int],
     size: tuple[int, int],
     channels: int,
+    samples: SampleFormat,
     *,
     factor: int,
     skip: TensorView | None,
@@ -60,19 +69,58 @@ def pack(
         buffers=(source.buffer, pictures[1], pictures[0], added.buffer),
         grid=grid_of(-(-width // 4), height, 1),
         constants=(
-            channels,
-            float_word(255 / value_range),
+            samples.pixel_format(channels),
+            float_word(samples.full_scale / value_range),
             factor,
             MODES[mode] if mode else 0,
             *ratio,
             int(added.buffer == pictures[0]),
+            float_word(samples.low),
+            float_word(samples.high),
         ),
         push=(
             *source.layout.words,
             *added.layout.words,
             width,
             height,
-            row_words(width, channels),
+            row_words(width, channels * samples.bytes),
+        ),
+    )
+
+
+def chroma(
+    given: HostPlane,
+    target: HostPlane,
+    buffers: tuple[int, int],
+    chroma_format: ChromaFormat,
+    samples: SampleFormat,
+    scale: int,
+    planes: int,
+) -> Dispatch:
+    """Chroma of the picture `buffers[0]` → `scale` times as large, in `buffers[1]`.
+
+    `given` and `target` are the first of `planes` planes that follow each other.
+    """
+    words = target.stride // 4
+    return Dispatch(
+        shader="chroma",
+        label="chroma",
+        buffers=buffers,
+        grid=grid_of(words, target.height, planes),
+        constants=(
+            chroma_format.components,
+            samples.bytes,
+            samples.shift,
+            scale,
+            *chroma_format.ratio,
+            *chroma_format.offset,
+            float_word(samples.low),
+            float_word(samples.high),
+        ),
+        push=(
+            *(given.offset // 4, given.stride // 4),
+            *(given.width // chroma_format.components, given.height),
+            *(target.offset // 4, words),
         ),
     )
 

@@ -26,6 +26,7 @@ import numpy as np
 from upfrost.gpu import convolutions, operations, winograd
 from upfrost.gpu.convolutions import Convolution, PackedConv
 from upfrost.gpu.dispatches import (
+    HEADER_BYTES,
     BufferSlice,
     Dispatch,
     Epilogue,
@@ -35,9 +36,11 @@ from upfrost.gpu.dispatches import (
     TensorView,
     given_bytes,
     result_bytes,
+    row_words,
 )
 from upfrost.gpu.dispatches import alignment as grid_alignment
 from upfrost.gpu.families import Family
+from upfrost.gpu.frame import ChromaFormat, HostPlane, SampleFormat
 from upfrost.gpu.tiles import Tiling, tiling
 from upfrost.network.graph import (
     INPUT,
@@ -65,6 +68,7 @@ from upfrost.network.graph import (
 )
 
 PICTURE_IN, PICTURE_OUT = 0, 1
+PICTURE_SAMPLES = SampleFormat()  # of grey and RGB
 Rectifier = Relu | LeakyRelu | Prelu
 # Functions that are not finite at 0, where the lanes beyond the last channel are: only
 # the elementwise kernel clears those.
@@ -123,10 +127,21 @@ class Program:
     tail: Tail
     family: Family
     precision: Precision
-    unpacks: bool  # the picture's bytes to values, before the first step
+    reading_sum: float  # of absolute weights; infinite where a step reads no samples
     tiling: Tiling  # of pictures, so that a tile's bits are those of the whole
     packed: Mapping[str, PackedConv]  # by node name
     slopes: Mapping[str, BufferSlice]  # of elementwise steps, by node name
+    samples: SampleFormat = PICTURE_SAMPLES
+
+    @property
+    def unpacks(self) -> bool:
+        """Whether samples become values before the first step.
+
+        Where they do not, sums over samples stay within what half precision holds.
+        """
+        half = self.precision == "fp16"
+        most = float(np.finfo(np.float16).max) if half else math.inf
+        return not self.samples.full_scale * self.reading_sum < most
 
     @property
     def constant_bytes(self) -> int:
@@ -149,11 +164,11 @@ class Plan:
     height: int
     width: int
     scale: int
-    channels: int
     setup: tuple[Dispatch, ...]
     dispatches: tuple[Dispatch, ...]
     buffer_bytes: tuple[int, ...]
-    given: Layout  # of the picture in buffer 0
+    given: tuple[HostPlane, ...]  # of the picture in buffer 0
+    result: tuple[HostPlane, ...]  # of the one in buffer 1
     constant_bytes: int
     longest_dispatch: float  # seconds, by the family's estimate
     precision: Precision
@@ -214,19 +229,24 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
         tail,
         family,
         precision,
-        _needs_values(steps, tail, packed, precision),
+        _reading_sum(steps, tail, packed),
         _tiling(steps, graph),
         packed,
         slopes,
     )
 
 
-def make_plan(program: Program, height: int, width: int) -> Plan:
+def make_plan(
+    program: Program, height: int, width: int, chroma: ChromaFormat | None = None
+) -> Plan:
     """Dispatches and buffers for tiles of `height` × `width` pixels.
 
-    Raises `GraphError` where the network cannot work on a picture of that size.
+    With `chroma`, tiles are of frames, and so much of those' chroma comes and goes with
+    them as belongs to their luma. Raises `GraphError` where the network cannot work on
+    a picture of that size.
     """
-    graph, precision = program.graph, program.precision
+    graph, precision, samples = program.graph, program.precision, program.samples
+    pixel_bytes = graph.channels * samples.bytes
     shapes = infer_shapes(graph, height, width)
     layouts, front, overread = _layouts(program, shapes)
     views, value_bytes = _views(program, layouts, front + overread)
@@ -243,9 +263,36 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
     result = shapes[graph.output]
     given = TensorView(PICTURE_IN, layouts[INPUT])
     skip = program.tail.skip
+    given_planes, given_end = _host_planes(
+        HostPlane(
+            HEADER_BYTES + pixel_bytes * given.layout.base,
+            pixel_bytes * given.layout.stride,
+            height,
+            width * graph.channels,
+            samples.bytes,
+        ),
+        given_bytes(given.layout, pixel_bytes, overread),
+        chroma,
+    )
+    result_planes, result_end = _host_planes(
+        HostPlane(
+            HEADER_BYTES,
+            4 * row_words(result.width, pixel_bytes),
+            result.height,
+            result.width * graph.channels,
+            samples.bytes,
+        ),
+        result_bytes(result.width, result.height, pixel_bytes),
+        chroma,
+        graph.scale,
+    )
     dispatches = [
         *(
-            [operations.unpack(given, views[INPUT], graph.value_range, precision)]
+            [
+                operations.unpack(
+                    given, views[INPUT], samples, graph.value_range, precision
+                )
+            ]
             if program.unpacks
             else []
         ),
@@ -254,11 +301,28 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
             for step in program.steps
             for dispatch in _step_dispatches(step, program, views, scratch)
         ),
+        *(
+            [
+                operations.chroma(
+                    given_planes[1],
+                    result_planes[1],
+                    (PICTURE_IN, PICTURE_OUT),
+                    chroma,
+                    samples,
+                    graph.scale,
+                    len(given_planes) - 1,
+                )
+            ]
+            if chroma
+            else []
+        ),
+        # The last one, since it answers for all of them: it carries the token.
         operations.pack(
             views[program.tail.source],
             (PICTURE_IN, PICTURE_OUT),
             (result.height, result.width),
             graph.channels,
+            samples,
             factor=program.tail.factor,
             skip={**views, INPUT: given}[skip.inputs[0]] if skip else None,
             mode=skip.mode if skip else None,
@@ -272,7 +336,6 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
         height=height,
         width=width,
         scale=graph.scale,
-        channels=graph.channels,
         setup=tuple(
             operations.clear(first + number, front_words)
             for number in range(len(value_bytes))
@@ -280,12 +343,13 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
         ),
         dispatches=tuple(dispatches),
         buffer_bytes=(
-            given_bytes(given.layout, overread),
-            result_bytes(result.width, result.height, graph.channels),
+            given_end,
+            result_end,
             *value_bytes,
             *scratch_bytes,
         ),
-        given=given.layout,
+        given=given_planes,
+        result=result_planes,
         constant_bytes=program.constant_bytes,
         longest_dispatch=max(c.macs for c in dispatches)
         / program.family.macs_per_second,
@@ -294,24 +358,52 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
     )
 
 
-def _needs_values(
-    steps: Sequence[Step],
-    tail: Tail,
-    packed: Mapping[str, PackedConv],
-    precision: Precision,
-) -> bool:
-    """Whether a kernel reads the picture and cannot read it as bytes.
+def _host_planes(
+    first: HostPlane, end: int, chroma: ChromaFormat | None, scale: int = 1
+) -> tuple[tuple[HostPlane, ...], int]:
+    """The planes of a picture in host memory, and the bytes of its buffer.
 
-    Sums over bytes of 0 to 255 have to stay within what half precision holds.
+    `first` is that of luma or RGB, which ends at byte `end`. Chroma covers the last row
+    and column of luma, and is `scale` times as large as before.
     """
+    if chroma is None:
+        return (first,), end
+    planes = [first]
+    rows, columns = (
+        scale * -(-extent // scale // ratio)
+        for extent, ratio in zip(
+            (first.height, first.width), chroma.ratio[::-1], strict=True
+        )
+    )
+    width = columns * chroma.components
+    for _ in range(3 - chroma.components):
+        stride = _round_up(width * first.sample_bytes, 4)
+        plane = HostPlane(_round_up(end, 4), stride, rows, width, first.sample_bytes)
+        planes.append(plane)
+        end = plane.offset + stride * rows
+    return tuple(planes), end
+
+
+def _reading_sum(
+    steps: Sequence[Step], tail: Tail, packed: Mapping[str, PackedConv]
+) -> float:
+    """The largest sum of absolute weights by which a convolution reads the picture.
+
+    Infinite where a kernel reads it that cannot read samples.
+    """
+    if tail.source == INPUT:
+        return math.inf
     readers = [step for step in steps if INPUT in step.inputs]
-    most = float(np.finfo(np.float16).max) if precision == "fp16" else math.inf
-    return tail.source == INPUT or not all(
-        isinstance(step.node, Conv2d)
-        and not step.deconv4x4
-        and step.other != INPUT
-        and 255 * packed[step.node.name].largest_sum < most
-        for step in readers
+    return max(
+        (
+            packed[step.node.name].largest_sum
+            if isinstance(step.node, Conv2d)
+            and not step.deconv4x4
+            and step.other != INPUT
+            else math.inf
+            for step in readers
+        ),
+        default=0.0,
     )
 
 
@@ -699,7 +791,8 @@ def _step_dispatches(
     """The dispatches of a step: one; several bands of rows for a convolution that takes
     long, and three of each by Winograd's method; for a concatenation one per piece to
     copy, two for a mean. `scratch` are buffers for the step itself."""
-    node, precision = step.node, program.precision
+    node, precision, samples = step.node, program.precision, program.samples
+    unit = program.graph.value_range / samples.full_scale
     target = views[step.output]
     sources = [views[name] for name in step.sources]
     epilogue = Epilogue(
@@ -727,7 +820,8 @@ def _step_dispatches(
                     epilogue,
                     program.family,
                     precision,
-                    program.graph.value_range / 255 if of_bytes else None,
+                    unit if of_bytes else None,
+                    samples.pixel_format(sources[0].layout.channels),
                     tuple(scratch),
                 )
             )

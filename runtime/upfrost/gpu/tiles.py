@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from upfrost.arrays import Bytes
+from upfrost.gpu.frame import ChromaFormat
 from upfrost.network.graph import (
     MAX_SIZE,
     NO_BLOCKS,
@@ -28,6 +29,8 @@ from upfrost.network.graph import (
     halo,
     scales,
 )
+
+CHROMA_HALO = 2  # rows and columns of chroma around those that a result lies on
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,21 @@ def tiling(
         ),
     )
     return Tiling(multiple, step, halo(graph, step, blocks if mixed else NO_BLOCKS))
+
+
+def frame_tiling(tiling: Tiling, chroma: ChromaFormat | None) -> Tiling:
+    """The tiling of frames whose luma has `tiling`: whole samples of chroma as well."""
+    if chroma is None:
+        return tiling
+    rows, columns = chroma.ratio[::-1]
+    return Tiling(
+        tiling.alignment,
+        math.lcm(tiling.step, rows, columns),
+        (
+            max(tiling.halo[0], CHROMA_HALO * rows),
+            max(tiling.halo[1], CHROMA_HALO * columns),
+        ),
+    )
 
 
 def tile_grid(tiling: Tiling, height: int, width: int, side: int) -> TileGrid:

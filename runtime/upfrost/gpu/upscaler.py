@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -21,21 +22,25 @@ from upfrost.gpu.device import (
 )
 from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.families import DISPATCH_SECONDS
+from upfrost.gpu.frame import Frame, FrameFormat
 from upfrost.gpu.plan import Plan, compile_graph, make_plan
 from upfrost.gpu.tiles import (
     TileGrid,
     Tiling,
     align,
+    frame_tiling,
     largest_side,
     smallest_side,
     tile_grid,
 )
 from upfrost.gpu.tuning import tuned_family
 from upfrost.gpu.watchdog import SECONDS_A_CALL, Watch
-from upfrost.network.graph import Graph
+from upfrost.network.graph import Graph, Window, alignment
 from upfrost.network.modelfile import find_model, read_model
 
 Progress = Callable[[int, int], None]
+# Height, width, side of a tile, and the format of frames.
+_Asked = tuple[int, int, int | None, FrameFormat | None]
 
 _log = logging.getLogger("upfrost")
 
@@ -92,10 +97,10 @@ class Upscaler:
             else min(self.device.heap_bytes // HEAP_SHARE, MOST_MEMORY)
         )
         self._device = Device(self.device)
-        self._loaded: dict[tuple[int, int], LoadedPlan] = {}
+        self._loaded: dict[tuple[int, int, FrameFormat | None], LoadedPlan] = {}
         # Of the last picture: a video's frames are all alike, and finding out which
         # tiles fit takes milliseconds.
-        self.grid_of: tuple[tuple[int, int, int | None], TileGrid] | None = None
+        self.grid_of: tuple[_Asked, TileGrid] | None = None
 
     def __call__(self, picture: Bytes, progress: Progress | None = None) -> Bytes:
         """Upscale uint8 (H, W, C), C the model's channels, to uint8 (sH, sW, C).
@@ -177,30 +182,74 @@ class Upscaler:
                     progress(done, len(grid))
             write(result)
 
-    def tiles(self, height: int, width: int, side: int | None = None) -> TileGrid:
+    def frame(self, frame: Frame, progress: Progress | None = None) -> Frame:
+        """Upscale a frame of video by a network for luma; chroma is enlarged.
+
+        Chroma goes by Catmull-Rom's cubic and keeps its siting, samples keep their
+        range. Raises `ValueError` for a network that is not for luma, otherwise as
+        calling.
+        """
+        if self.graph.colour != "luma":
+            raise ValueError(f"{self.graph.name} is not for luma; give it pictures")
+        kind, scale = frame.format, self.graph.scale
+        result = Frame.empty(kind, frame.height * scale, frame.width * scale)
+        aligned = _align_frame(frame, self.graph)
+        loaded, grid = self._load(aligned.height, aligned.width, kind)
+        for done, tile in enumerate(grid, 1):
+            parts = [
+                plane[_part(tile.rows, y), _part(tile.columns, x)]
+                for plane, (y, x) in zip(aligned.planes, kind.ratios, strict=True)
+            ]
+            with self._watch(SECONDS_A_CALL * len(loaded.plan.dispatches)):
+                outputs = loaded.run_planes(
+                    [part.reshape(len(part), -1) for part in parts]
+                )
+            for plane, output, (y, x) in zip(
+                result.planes, outputs, kind.ratios, strict=True
+            ):
+                target = plane[
+                    _part(tile.kept_rows, y, scale), _part(tile.kept_columns, x, scale)
+                ]
+                top = (tile.kept_rows.start - tile.rows.start) // y * scale
+                left = (tile.kept_columns.start - tile.columns.start) // x * scale
+                pixels = output.reshape(len(output), -1, *plane.shape[2:])
+                height, width = target.shape[:2]
+                target[...] = pixels[top : top + height, left : left + width]
+            if progress is not None:
+                progress(done, len(grid))
+        return result
+
+    def tiles(
+        self,
+        height: int,
+        width: int,
+        side: int | None = None,
+        kind: FrameFormat | None = None,
+    ) -> TileGrid:
         """The tiles of a picture of that size, their sides at most `side`.
 
-        Without a side, the largest that the budget allows. Raises
-        `OutOfDeviceMemoryError` when not even the smallest tile fits.
+        Without a side, the largest that the budget allows; of a frame with its format
+        `kind`. Raises `OutOfDeviceMemoryError` when not even the smallest tile fits.
         """
+        tiling = frame_tiling(self.tiling, kind.chroma if kind else None)
 
         def fits(tile_height: int, tile_width: int) -> bool:
-            plan = make_plan(self._program, tile_height, tile_width)
+            plan = self._plan(tile_height, tile_width, kind)
             return (
                 plan.bytes <= self._memory
                 and plan.longest_dispatch <= DISPATCH_SECONDS
                 and max(plan.buffer_bytes) <= self.device.max_buffer_bytes
             )
 
-        smallest = smallest_side(self.tiling)
+        smallest = smallest_side(tiling)
         row_bytes = width * self.graph.scale**2 * self.graph.channels
         chosen = side or min(
             largest_side(fits, height, width, smallest),
             max(smallest, BAND_BYTES // row_bytes),
         )
-        grid = tile_grid(self.tiling, height, width, chosen)
-        needed = self.plan(grid).bytes
-        if self.tiling.needs_whole_picture and needed > self._memory:
+        grid = tile_grid(tiling, height, width, chosen)
+        needed = self._plan(grid.height, grid.width, kind).bytes
+        if tiling.needs_whole_picture and needed > self._memory:
             raise OutOfDeviceMemoryError(
                 f"{self.graph.name} looks at the whole picture, so it works without "
                 f"tiles: {width}×{height} pixels need {needed / 2**20:.1f} MiB, the "
@@ -222,7 +271,7 @@ class Upscaler:
 
     def plan(self, grid: TileGrid) -> Plan:
         """The calls and buffers of one of its tiles."""
-        return make_plan(self._program, grid.height, grid.width)
+        return self._plan(grid.height, grid.width, None)
 
     @property
     def loaded_plan(self) -> Plan | None:
@@ -245,39 +294,49 @@ class Upscaler:
     ) -> None:
         self.close()
 
-    def _load(self, height: int, width: int) -> tuple[LoadedPlan, TileGrid]:
+    def _plan(self, height: int, width: int, kind: FrameFormat | None) -> Plan:
+        """The plan for tiles of that size, of a picture or of a frame."""
+        if kind is None:
+            return make_plan(self._program, height, width)
+        program = replace(self._program, samples=kind.samples)
+        return make_plan(program, height, width, kind.chroma)
+
+    def _load(
+        self, height: int, width: int, kind: FrameFormat | None = None
+    ) -> tuple[LoadedPlan, TileGrid]:
         """A loaded plan and the tiles that it is for.
 
         Where the device's memory does not suffice, tiles of half the side are tried.
         """
         side = self._tile
         while True:
-            asked = height, width, side
+            asked = height, width, side, kind
             if self.grid_of is None or self.grid_of[0] != asked:
-                self.grid_of = asked, self.tiles(height, width, side)
+                self.grid_of = asked, self.tiles(height, width, side, kind)
             grid = self.grid_of[1]
             try:
-                return self._loaded_plan(grid), grid
+                return self._loaded_plan(grid, kind), grid
             except OutOfDeviceMemoryError as error:
                 self._loaded.clear()
                 longest = max(grid.height, grid.width)
-                smallest = smallest_side(self.tiling)
+                chroma = kind.chroma if kind else None
+                smallest = smallest_side(frame_tiling(self.tiling, chroma))
                 side = max(longest // 2, smallest)
                 if side >= longest:
                     raise
                 self._tile = side
                 _log.warning("%s; going on with tiles of %d pixels", error, side)
 
-    def _loaded_plan(self, grid: TileGrid) -> LoadedPlan:
+    def _loaded_plan(self, grid: TileGrid, kind: FrameFormat | None) -> LoadedPlan:
         """The plan for tiles of that size, kept from an earlier picture or new.
 
         Making pipelines takes a while, and pictures of a batch come in few sizes. Those
         used longest ago give their memory back, so that all keep to the budget.
         """
-        size = grid.height, grid.width
+        size = grid.height, grid.width, kind
         loaded = self._loaded.pop(size, None)
         if loaded is None:
-            plan = self.plan(grid)
+            plan = self._plan(grid.height, grid.width, kind)
             while self._loaded and (
                 len(self._loaded) >= PLANS_KEPT
                 # The weights are the same for all of them.
@@ -289,3 +348,25 @@ class Upscaler:
             loaded = self._device.load(plan)
         self._loaded[size] = loaded
         return loaded
+
+
+def _part(window: Window, ratio: int, scale: int = 1) -> slice:
+    """The window of luma in a plane that has a sample for each `ratio` of it.
+
+    The last one's luma need not all be there.
+    """
+    return slice(window.start * scale // ratio, -(-window.stop * scale // ratio))
+
+
+def _align_frame(frame: Frame, graph: Graph) -> Frame:
+    """`frame`, its last row and column repeated until strides fit."""
+    step = alignment(graph)
+    height, width = (-(-extent // step) * step for extent in frame.planes[0].shape)
+    if (height, width) == frame.planes[0].shape:
+        return frame
+    planes = []
+    shapes = frame.format.shapes(height, width)
+    for plane, shape in zip(frame.planes, shapes, strict=True):
+        more = [(0, new - old) for new, old in zip(shape, plane.shape, strict=True)]
+        planes.append(np.pad(plane, more, mode="edge"))
+    return Frame(frame.format, tuple(planes))

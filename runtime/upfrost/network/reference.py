@@ -91,6 +91,54 @@ def upscale_bytes(
     return np.floor(full_scale + 0.5).astype(np.uint8).transpose(1, 2, 0)
 
 
+def upscale_luma(
+    graph: Graph, luma: npt.NDArray[np.integer], bits: int, low: int, high: int
+) -> npt.NDArray[np.uint16]:
+    """A plane of luma, samples of `bits` bits, through a network for it.
+
+    The result is rounded to `low` … `high`; halves round up. See docs/format.md.
+    """
+    unit = graph.value_range / (255 << bits - 8)
+    result = run(graph, (luma[None] * unit).astype(np.float32))[0] / unit
+    return _samples(result.astype(np.float64), low, high)
+
+
+def upscale_chroma(
+    plane: npt.NDArray[np.integer],
+    scale: int,
+    ratio: tuple[int, int],
+    offset: tuple[float, float],
+    low: int,
+    high: int,
+) -> npt.NDArray[np.uint16]:
+    """A plane of chroma, `scale` times as large, where it lies among enlarged luma.
+
+    `ratio` is rows and columns of luma for each of chroma, `offset` how far the first
+    sample lies below and right of the first one of luma, in rows and columns of it;
+    both hold for the result, too. Catmull-Rom's cubic (Keys, a = -0.5), edges
+    replicated.
+    """
+    result = plane.astype(np.float64)
+    for axis in (0, 1):
+        # Of the result's samples: on its luma, then on the frame's, then in the plane.
+        places = np.arange(plane.shape[axis] * scale) * ratio[axis] + offset[axis]
+        places = (places + 0.5) / scale - 0.5
+        places = (places - offset[axis]) / ratio[axis]
+        # A place on a sample must not count as one just before it.
+        before = np.floor(places + 1e-9).astype(int)
+        moved = np.moveaxis(result, axis, 0)
+        total = np.zeros((len(places), moved.shape[1]))
+        for tap, weights in enumerate(_cubic(places - before, -0.5), -1):
+            nearby = np.clip(before + tap, 0, len(moved) - 1)
+            total += weights[:, None] * moved[nearby]
+        result = np.moveaxis(total, 0, axis)
+    return _samples(result, low, high)
+
+
+def _samples(values: _Sums, low: int, high: int) -> npt.NDArray[np.uint16]:
+    return np.floor(np.clip(values, low, high) + 0.5).astype(np.uint16)
+
+
 @singledispatch
 def apply(node: Node, inputs: Sequence[Array], tensors: Tensors) -> Array:
     """One operation on float32 (channels, height, width) arrays."""
@@ -249,9 +297,8 @@ def _linear(fraction: _Sums) -> tuple[_Sums, ...]:
     return 1 - fraction, fraction
 
 
-def _cubic(fraction: _Sums) -> tuple[_Sums, ...]:
-    """Keys' cubic convolution (1981, doi:10.1109/TASSP.1981.1163711), a = -0.75."""
-    a = -0.75
+def _cubic(fraction: _Sums, a: float = -0.75) -> tuple[_Sums, ...]:
+    """Keys' cubic convolution (1981, doi:10.1109/TASSP.1981.1163711)."""
 
     def near(x: _Sums) -> _Sums:
         return ((a + 2) * x - (a + 3)) * x * x + 1

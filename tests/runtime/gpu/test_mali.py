@@ -30,13 +30,23 @@ pytestmark = pytest.mark.skipif(
 _EPILOGUES = [(0, 0), (1, 1), (2, 1), (2, 5), (4, 9)]
 CONSTANTS: dict[str, list[tuple[int, ...]]] = {
     "clear": [()],
-    "unpack": [(1,), (3,)],
-    # channels, bits of 255.0, factor, skip, ratio, skip of the picture
+    "unpack": [(1,), (3,), (0x602,)],
+    # pixel, bits of 255.0, factor, skip, ratio, skip of the picture
     "pack": [
-        (3, 0x437F0000, factor, skip, factor, 1, given)
-        for factor in (1, 2, 3, 4)
-        for skip in range(4)
-        for given in (0, 1)
+        *(
+            (3, 0x437F0000, factor, skip, factor, 1, given)
+            for factor in (1, 2, 3, 4)
+            for skip in range(4)
+            for given in (0, 1)
+        ),
+        *((pixel, 0x437F0000, 2, 2, 2, 1, 1) for pixel in (1, 0x602)),
+    ],
+    # components, bytes and lowest bit of a sample, scale, luma for each and offset
+    "chroma": [
+        (components, *sample, scale, 2, 2, 0, 1)
+        for components in (1, 2)
+        for sample in ((1, 0), (2, 6))
+        for scale in (1, 2, 3, 4)
     ],
     "pixel_shuffle": [(2, 3), (3, 16)],
     "resize": [(1, 2, 1), (2, 3, 2), (3, 4, 1)],

@@ -1,0 +1,110 @@
+#version 450
+// Chroma of a frame, SCALE times as large: Catmull-Rom's cubic, edges replicated. A sample
+// lies SUB_X columns and SUB_Y rows of luma after the one before, and the first one
+// OFFSET / 2 after the first of luma; so it does in the result, whose luma begins where the
+// frame's does, at the edge of the first pixel. Positions are kept in integers, so that a
+// tile samples with the weights of the whole frame.
+//
+// One word of a row of the result an invocation: one to four samples, or pairs of U and V.
+layout(local_size_x = 8, local_size_y = 8) in;
+
+layout(binding = 0) readonly buffer Given { uint given[]; };
+layout(binding = 1) writeonly buffer Picture { uint picture[]; };
+layout(push_constant) uniform Push
+{
+    uint given_first;  // words: where the first plane begins, and a row
+    uint given_row;
+    uint width;  // of the frame's chroma
+    uint height;
+    uint picture_first;
+    uint picture_row;
+} push;
+
+layout(constant_id = 0) const uint COMPONENTS = 1;    // 2: U and V in turn
+layout(constant_id = 1) const uint SAMPLE_BYTES = 1;
+layout(constant_id = 2) const uint LOWEST_BIT = 0;    // of a 16-bit word, that is a sample's
+layout(constant_id = 3) const uint SCALE = 2;
+layout(constant_id = 4) const uint SUB_X = 2;
+layout(constant_id = 5) const uint SUB_Y = 2;
+layout(constant_id = 6) const uint OFFSET_X = 0;
+layout(constant_id = 7) const uint OFFSET_Y = 0;
+layout(constant_id = 8) const float LOW = 0.0;        // what a sample may be
+layout(constant_id = 9) const float HIGH = 255.0;
+
+const uint MASK = (SAMPLE_BYTES == 1 ? 255 : 0xFFFF) >> LOWEST_BIT;
+const uint GROUP = 4 / (COMPONENTS * SAMPLE_BYTES);  // columns of a word
+// Between columns of the frame's chroma there are so many steps of a position.
+const uint STEPS_X = 2 * SUB_X * SCALE;
+const uint STEPS_Y = 2 * SUB_Y * SCALE;
+
+// The frame's chroma sample at or before which sample `place` of the result lies lies so
+// many steps after sample -1: never negative.
+uint steps(uint place, uint sub, uint offset)
+{
+    return 2 * sub * place + 2 * sub * SCALE - (SCALE - 1) * (1 + offset);
+}
+
+vec4 weights(float t)
+{
+    const float a = -0.5;
+    vec4 d = vec4(1.0 + t, t, 1.0 - t, 2.0 - t);
+    vec4 near = ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0;
+    vec4 far = ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a;
+    return vec4(far.x, near.y, near.z, far.w);
+}
+
+vec2 fetch(uint row, int column)
+{
+    uint inside = uint(clamp(column, 0, int(push.width) - 1));
+    uint start = inside * COMPONENTS * SAMPLE_BYTES;
+    uint bits = given[row + start / 4] >> (start % 4 * 8 + LOWEST_BIT);
+    uint other = COMPONENTS == 2 ? bits >> (8 * SAMPLE_BYTES) : 0;
+    return vec2(uvec2(bits, other) & MASK);
+}
+
+void main()
+{
+    uint x = gl_GlobalInvocationID.x, y = gl_GlobalInvocationID.y;
+    uint plane = gl_GlobalInvocationID.z;
+    if (x >= push.picture_row || y >= SCALE * push.height)
+        return;
+    uint down = steps(y, SUB_Y, OFFSET_Y);
+    vec4 weight = weights(float(down % STEPS_Y) / float(STEPS_Y));
+    int top = int(down / STEPS_Y) - 2;
+    uint rows[4];
+    for (int j = 0; j < 4; j++) {
+        uint row = uint(clamp(top + j, 0, int(push.height) - 1));
+        rows[j] = push.given_first + (plane * push.height + row) * push.given_row;
+    }
+
+    uint first = steps(GROUP * x, SUB_X, OFFSET_X);
+    int left = int(first / STEPS_X) - 2;
+    vec2 column[7];
+    // How many columns a word's samples lie between is known beforehand.
+    for (int i = 0; i < 7; i++) {
+        if (i < 4 + (GROUP + SCALE - 2) / SCALE) {
+            column[i] = weight.x * fetch(rows[0], left + i)
+                + weight.y * fetch(rows[1], left + i)
+                + weight.z * fetch(rows[2], left + i)
+                + weight.w * fetch(rows[3], left + i);
+        }
+    }
+    // Where the scale divides the group, so is where each lies.
+    uint rest = (GROUP % SCALE == 0 ? steps(0, SUB_X, OFFSET_X) : first) % STEPS_X;
+    uint word = 0;
+    for (uint i = 0; i < 4; i++) {
+        if (i < GROUP) {
+            uint place = rest + 2 * SUB_X * i, c = place / STEPS_X;
+            vec4 across = weights(float(place % STEPS_X) / float(STEPS_X));
+            vec2 value = across.x * column[c] + across.y * column[c + 1]
+                + across.z * column[c + 2] + across.w * column[c + 3];
+            uvec2 bits = uvec2(clamp(value, LOW, HIGH) + 0.5) << LOWEST_BIT;
+            uint shift = 8 * SAMPLE_BYTES * COMPONENTS * i;
+            word |= bits.x << shift;
+            if (COMPONENTS == 2)
+                word |= bits.y << (shift + 8 * SAMPLE_BYTES);
+        }
+    }
+    picture[push.picture_first
+            + (plane * SCALE * push.height + y) * push.picture_row + x] = word;
+}

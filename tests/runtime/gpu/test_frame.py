@@ -1,0 +1,208 @@
+"""Frames of video on the device, against the NumPy reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tests import graphs
+from upfrost import Upscaler
+from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.frame import Frame, FrameFormat, Siting, Subsampling
+from upfrost.gpu.tiles import frame_tiling, smallest_side
+from upfrost.network import reference
+from upfrost.network.graph import INPUT, Graph, PixelShuffle
+
+FORMATS = {
+    "I420": FrameFormat("420"),
+    "NV12": FrameFormat("420", interleaved=True, siting="centre"),
+    "Y42B": FrameFormat("422", range="full"),
+    "Y444": FrameFormat("444"),
+    "I420_10LE": FrameFormat("420", bits=10, siting="top-left"),
+    "P010_10LE": FrameFormat("420", interleaved=True, bits=10, shift=6),
+    "I422_10LE": FrameFormat("422", bits=10),
+    "GRAY8": FrameFormat("400", range="full"),
+}
+
+
+@pytest.fixture(scope="module")
+def upscale() -> Iterator[Upscaler]:
+    with Upscaler(graphs.luma_network(1), precision="fp32") as upscaler:
+        yield upscaler
+
+
+def noise(kind: FrameFormat, height: int, width: int, seed: int = 1) -> Frame:
+    """Samples over the whole range, smooth enough for a network to do something."""
+    rng = np.random.default_rng(seed)
+    frame = Frame.empty(kind, height, width)
+    for plane in frame.planes:
+        wave = np.sin(np.arange(plane.shape[1]) / 3)[:, *[None] * (plane.ndim - 2)]
+        values = 0.5 + 0.4 * wave + rng.uniform(-0.2, 0.2, plane.shape)
+        most = (1 << kind.bits) - 1
+        plane[...] = (values.clip(0, 1) * most).astype(np.uint16) << kind.shift
+    return frame
+
+
+def expected(graph: Graph, frame: Frame) -> list[npt.NDArray[Any]]:
+    """The planes of the reference's result."""
+    kind, samples = frame.format, frame.format.samples
+    bounds = samples.low, samples.high
+    planes = [
+        reference.upscale_luma(graph, frame.planes[0] >> kind.shift, kind.bits, *bounds)
+    ]
+    chroma = kind.chroma
+    for plane, result in zip(
+        frame.planes[1:],
+        kind.shapes(frame.height * graph.scale, frame.width * graph.scale)[1:],
+        strict=True,
+    ):
+        assert chroma is not None
+        parts = [
+            reference.upscale_chroma(
+                part >> kind.shift,
+                graph.scale,
+                chroma.ratio[::-1],
+                (chroma.offset[1] / 2, chroma.offset[0] / 2),
+                *bounds,
+            )
+            for part in (np.moveaxis(plane, 2, 0) if plane.ndim == 3 else [plane])
+        ]
+        whole = np.stack(parts, 2) if plane.ndim == 3 else parts[0]
+        planes.append(whole[: result[0], : result[1]])
+    return planes
+
+
+def difference(frame: Frame, planes: list[npt.NDArray[Any]]) -> int:
+    """The largest, in steps of a sample."""
+    return max(
+        int(np.abs((one >> frame.format.shift).astype(int) - other).max())
+        for one, other in zip(frame.planes, planes, strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("size", [(17, 30), (12, 21)], ids=str)
+def test_a_frame_is_within_a_step_of_the_reference(
+    upscale: Upscaler, name: str, size: tuple[int, int]
+) -> None:
+    frame = noise(FORMATS[name], *size)
+    result = upscale.frame(frame)
+    assert result.format == frame.format
+    assert difference(result, expected(upscale.graph, frame)) <= 1
+
+
+@pytest.mark.parametrize("name", ["I420", "P010_10LE"])
+def test_half_precision_is_50_db_from_single(name: str) -> None:
+    graph = graphs.luma_network(2)
+    frame = noise(FORMATS[name], 40, 40)
+    results = []
+    precisions: tuple[Precision, ...] = ("fp32", "fp16")
+    for precision in precisions:
+        with Upscaler(graph, precision=precision) as upscale:
+            results.append(upscale.frame(frame).planes[0].astype(float))
+    most = ((1 << frame.format.bits) - 1) << frame.format.shift
+    error = np.mean((results[0] - results[1]) ** 2)
+    assert 10 * np.log10(most**2 / error) >= 50
+
+
+@pytest.mark.parametrize("scale", [1, 3, 4])
+def test_any_scale(scale: int) -> None:
+    graph = graphs.luma_network(3, layers=1, scale=scale)
+    with Upscaler(graph, precision="fp32") as upscale:
+        for name in ("I420", "NV12", "P010_10LE"):
+            frame = noise(FORMATS[name], 10, 14)
+            assert difference(upscale.frame(frame), expected(graph, frame)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [("I420", "fp32"), ("NV12", "fp16"), ("I422_10LE", "fp16"), ("P010_10LE", "fp32")],
+)
+def test_tiles_give_the_bits_of_the_whole(name: str, precision: Precision) -> None:
+    graph = graphs.luma_network(4)
+    frame = noise(FORMATS[name], 41, 63)
+    results = []
+    for tile in (None, 24):
+        with Upscaler(graph, precision=precision, tile=tile) as upscale:
+            tiling = frame_tiling(upscale.tiling, frame.format.chroma)
+            assert smallest_side(tiling) <= 24
+            count = len(upscale.tiles(41, 63, tile, frame.format))
+            assert (count > 1) == (tile is not None)
+            results.append(upscale.frame(frame))
+    for one, other in zip(results[0].planes, results[1].planes, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_network_with_strides_takes_odd_frames() -> None:
+    build = graphs.Builder(5)
+    half = build.conv(INPUT, 1, 8, kernel=2, stride=(2, 2), padding=(0, 0, 0, 0))
+    value = build.conv(build.prelu(half, 8), 8, 16)
+    value = build.add(PixelShuffle, value, factor=4)
+    graph = build.graph(value, 2, 1, colour="luma")
+    frame = noise(FORMATS["I420"], 13, 19)
+    padded = Frame.empty(frame.format, 14, 20)
+    for plane, given in zip(padded.planes, frame.planes, strict=True):
+        more = [
+            (0, new - old) for new, old in zip(plane.shape, given.shape, strict=True)
+        ]
+        plane[...] = np.pad(given, more, mode="edge")
+    with Upscaler(graph, precision="fp32") as upscale:
+        found = upscale.frame(frame)
+    planes = [
+        plane[: target.shape[0], : target.shape[1]]
+        for plane, target in zip(expected(graph, padded), found.planes, strict=True)
+    ]
+    assert difference(found, planes) <= 1
+
+
+def ramp(kind: FrameFormat, axis: int, size: tuple[int, int], scale: int) -> Frame:
+    """A frame whose chroma says where it lies: 8 steps for each row or column of luma
+    of a frame a `scale`-th as large, from the middle of the first one on."""
+    frame = Frame.empty(kind, *size)
+    chroma = kind.chroma
+    assert chroma is not None
+    frame.planes[0][...] = 512
+    for plane in frame.planes[1:]:
+        ratio, offset = chroma.ratio[1 - axis], chroma.offset[1 - axis]
+        luma = np.arange(plane.shape[axis]) * ratio + offset / 2
+        values = 160 + 8 * ((luma + 0.5) / scale - 0.5)
+        plane[...] = values.reshape((-1, 1) if axis == 0 else (1, -1))
+    return frame
+
+
+@pytest.mark.parametrize("siting", ["left", "centre", "top-left"])
+@pytest.mark.parametrize("subsampling", ["420", "422", "444"])
+def test_chroma_of_a_ramp_lies_where_its_siting_says(
+    upscale: Upscaler, subsampling: Subsampling, siting: Siting
+) -> None:
+    """A cubic continues a ramp exactly: the result is the ramp of a frame of twice the
+    size. A siting that is not heeded moves it by two or four steps."""
+    kind = FrameFormat(subsampling, siting=siting, bits=10)
+    for axis in (0, 1):
+        found = upscale.frame(ramp(kind, axis, (16, 24), 1))
+        wanted = ramp(kind, axis, (32, 48), 2)
+        for plane, other in zip(found.planes[1:], wanted.planes[1:], strict=True):
+            # But for the edges, which are replicated.
+            inside = np.s_[6:-6, 6:-6]
+            np.testing.assert_array_equal(plane[inside], other[inside])
+
+
+def test_a_frame_of_another_shape_or_type_is_refused() -> None:
+    kind = FrameFormat("420")
+    luma, chroma = np.zeros((5, 7), np.uint8), np.zeros((3, 4), np.uint8)
+    Frame(kind, (luma, chroma, chroma))
+    with pytest.raises(ValueError, match=r"planes of 420 for 7×5 pixels have shapes"):
+        Frame(kind, (luma, chroma, np.zeros((2, 4), np.uint8)))
+    with pytest.raises(ValueError, match="samples of 8 bits are uint8, found uint16"):
+        Frame(kind, (luma, chroma, chroma.astype(np.uint16)))
+    with pytest.raises(ValueError, match="8 to 16 bits"):
+        FrameFormat("420", bits=12, shift=6)
+    with (
+        Upscaler(graphs.plain_network(0)) as upscale,
+        pytest.raises(ValueError, match="is not for luma"),
+    ):
+        upscale.frame(Frame(kind, (luma, chroma, chroma)))

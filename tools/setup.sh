@@ -8,6 +8,7 @@
 # PYTHON=...                   the Python of a new .venv (default: the system's python3)
 # UPFROST_VENV=...             another place than .venv
 # UPFROST_VENV_OPTIONS=...     for `python -m venv`, e.g. --system-site-packages
+# UPFROST_MORE_PACKAGES=...    Debian packages that are needed besides
 # UPFROST_SKIP_PACKAGES=1      leave the system's packages alone
 #
 # What is done already is not done again: a second run takes less than a second.
@@ -98,6 +99,11 @@ need_packages() {
         install --yes --no-install-recommends "${missing[@]}"
 }
 
+# is_new_enough PYTHON: whether that Python can run upfrost.
+is_new_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+}
+
 need_venv() {
     local python=${PYTHON:-}
     # After an upgrade of the system's Python .venv has an interpreter and no packages.
@@ -107,10 +113,13 @@ need_venv() {
                 || fail "no python3 found; name one: PYTHON=/path/to/python3 make ..."
         fi
         command -v "$python" >/dev/null || fail "there is no $python to run"
-        "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail \
+        is_new_enough "$python" || fail \
             "$python is $("$python" --version 2>&1); upfrost needs 3.11 or newer." \
             "Name another: PYTHON=/path/to/python3.11 make ..."
         step "Making .venv with $("$python" --version)" "$python" -m venv --clear ${UPFROST_VENV_OPTIONS:-} "$VENV"
+    elif ! is_new_enough "$VENV/bin/python"; then
+        fail "$VENV is of $("$VENV/bin/python" --version 2>&1); upfrost needs 3.11 or newer." \
+            "Remove it, and it is made anew: rm -r '$VENV'"
     fi
 }
 
@@ -215,13 +224,22 @@ build_tools_step() {
     step "Preparing to build" build_tools
 }
 
+# build_backend: the requirement that pyproject.toml has for building upfrost.
+build_backend() {
+    sed -n 's/^requires = \["\(hatchling.*\)"\]$/\1/p' pyproject.toml
+}
+
 # need_upfrost WHAT SPEC: upfrost itself, from this folder and in place.
 need_upfrost() {
     local stamp=$VENV/.installed key
     key=$(pwd; sha256sum pyproject.toml tools/setup.sh)
     # What tests need holds all that a board needs.
     if grep -qxs "$1\|test" "$stamp" && [[ $(sed 1d "$stamp") == "$key" ]]; then return; fi
-    step "Installing upfrost and what it depends on" pip_install -e "$2"
+    # Kept in .venv: pip's isolated builds ask the registry for it each time, and after a
+    # change of pyproject.toml that is the one thing that needs a network.
+    "$VENV/bin/python" -c 'import hatchling, editables' 2>/dev/null \
+        || step "Installing hatchling" pip_install "$(build_backend)" editables
+    step "Installing upfrost and what it depends on" pip_install --no-build-isolation -e "$2"
     if [[ $1 == test ]]; then
         step "Installing packages for tests alone" pip_install --no-deps \
             "${BARE_PACKAGES[@]}"
@@ -239,8 +257,11 @@ fi
 if ! is_built kp "$KP_VERSION" \
     || { [[ $1 == test ]] && ! is_built pyshaderc "$PYSHADERC_VERSION"; }; then
     packages+=(cmake g++ make libvulkan-dev libfmt-dev)
-    [[ -n ${PYTHON:-} ]] || packages+=(python3 python3-venv python3-dev)
+    [[ ${PYTHON:-/usr/bin/python3} != /usr/bin/python3 ]] \
+        || packages+=(python3 python3-venv python3-dev)
 fi
+# shellcheck disable=SC2206  # a list of names
+packages+=(${UPFROST_MORE_PACKAGES:-})
 need_packages "${packages[@]}"
 need_venv
 if [[ $1 == run ]]; then

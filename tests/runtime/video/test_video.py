@@ -29,6 +29,7 @@ from PIL import Image
 from tests.runtime.clips import (
     FFMPEG,
     GRAPH,
+    HDR,
     ffmpeg,
     frames,
     header,
@@ -381,12 +382,7 @@ def test_chroma_keeps_its_resolution(tmp_path: Path, format_name: str) -> None:
 
 
 def test_hdr_is_refused_or_mapped(tmp_path: Path) -> None:
-    source = make_clip(
-        tmp_path / "hdr.mp4",
-        seconds=0.2,
-        filters="setparams=range=tv:colorspace=bt2020nc:color_primaries=bt2020"
-        ":color_trc=smpte2084",
-    )
+    source = make_clip(tmp_path / "hdr.mp4", seconds=0.2, filters=HDR)
     target = tmp_path / "out.mp4"
     with pytest.raises(VideoError, match=r"HDR .* --tone-map"):
         upscale(source, target)

@@ -225,6 +225,7 @@ class Pretender:
         self.graph = graph
         self.tiling = tiling(graph)
         self.precision = "fp16"
+        self.tuned_kernels: dict[str, str] = {}
         self.device = DeviceInfo(
             index=0,
             name="pretended",

@@ -71,6 +71,7 @@ class FakeUpscaler:
         self.precision = "fp16"
         self.device = device_info(kind)
         self.tiling = tiling(graph)
+        self.tuned_kernels: dict[str, str] = {}
         self._output = output
         self.loaded_plan = FakePlan(64, 48, 12345)
 

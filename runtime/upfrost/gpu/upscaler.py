@@ -13,6 +13,7 @@ from typing import Literal, Self
 import numpy as np
 
 from upfrost.arrays import Bytes
+from upfrost.gpu.convolutions import layer_key
 from upfrost.gpu.device import (
     Device,
     DeviceInfo,
@@ -35,7 +36,7 @@ from upfrost.gpu.tiles import (
 )
 from upfrost.gpu.tuning import tuned_family
 from upfrost.gpu.watchdog import SECONDS_A_CALL, Watch
-from upfrost.network.graph import Graph, Window, alignment
+from upfrost.network.graph import Conv2d, Graph, Window, alignment
 from upfrost.network.modelfile import find_model, read_model
 
 Progress = Callable[[int, int], None]
@@ -139,6 +140,21 @@ class Upscaler:
             progress,
         )
         return result
+
+    @property
+    def tuned_kernels(self) -> dict[str, str]:
+        """What `upfrost tune` chose for this network, by the shape of convolution.
+
+        Some of the kernels that it may choose round otherwise than others.
+        """
+        program = self._program
+        shapes = {
+            layer_key(node, program.graph.tensors[node.weight].shape)
+            for node in (step.node for step in program.steps)
+            if isinstance(node, Conv2d)
+        }
+        tuned = program.family.tuned
+        return {shape: tuned[shape] for shape in sorted(shapes & tuned.keys())}
 
     def stream(
         self,

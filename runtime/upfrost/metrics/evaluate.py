@@ -25,7 +25,15 @@ from upfrost.metrics.quality import y_psnr, y_ssim
 from upfrost.metrics.vmaf import VideoQuality, measure_video
 from upfrost.status import Status
 from upfrost.text import printable
-from upfrost.video.ffmpeg import VideoError, last_error, run_ffmpeg, seconds
+from upfrost.video.color import refuse_hdr
+from upfrost.video.ffmpeg import (
+    VideoError,
+    last_error,
+    probe,
+    run_ffmpeg,
+    seconds,
+    source_arguments,
+)
 from upfrost.video.upscale import VideoOptions, VideoRecord, upscale_video
 
 if TYPE_CHECKING:
@@ -103,9 +111,11 @@ def evaluate_video(
 ) -> dict[str, VideoQuality]:
     """Quality of each way to enlarge a video that was made small by bicubic.
 
-    Raises `VideoError`.
+    Raises `VideoError`, also for HDR.
     """
     scale = upscaler.graph.scale
+    info = probe(ffmpeg, path, start)
+    refuse_hdr(info)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         original, small, large = (
@@ -115,14 +125,13 @@ def evaluate_video(
         cut = ["-ss", seconds(start)] if start else []
         whole = f"crop=iw-mod(iw\\,{2 * scale}):ih-mod(ih\\,{2 * scale}),format=yuv420p"
         count = ["-frames:v", str(frames)]
-        _convert(ffmpeg, ["-i", f"file:{path}"], whole, original, *cut, *count)
-        source = ["-i", str(original)]
-        _convert(ffmpeg, source, f"scale=iw/{scale}:ih/{scale}:flags=bicubic", small)
+        first = f"0:{info.video.index}"
+        _convert(ffmpeg, path, whole, original, *cut, *count, stream=first)
+        _convert(ffmpeg, original, f"scale=iw/{scale}:ih/{scale}:flags=bicubic", small)
         found = {}
-        source = ["-i", str(small)]
         for way, by in FILTERS.items():
             size = f"scale=iw*{scale}:ih*{scale}:flags={by.ffmpeg}+accurate_rnd"
-            _convert(ffmpeg, source, size, large)
+            _convert(ffmpeg, small, size, large)
             found[way] = measure_video(ffmpeg, original, large)
         upscale_lossless(ffmpeg, small, large, upscaler)
         found[upscaler.graph.name] = measure_video(ffmpeg, original, large)
@@ -158,11 +167,17 @@ def _ways(
 
 
 def _convert(
-    ffmpeg: str, source: list[str], filters: str, target: Path, *output: str
+    ffmpeg: str,
+    source: Path,
+    filters: str,
+    target: Path,
+    *output: str,
+    stream: str = "0:v:0",
 ) -> None:
-    lossless = ["-map", "0:v:0", "-vf", filters, *output, "-c:v", "ffv1"]
-    found = run_ffmpeg(ffmpeg, [*source, *lossless, "-y", str(target)])
+    lossless = ["-map", stream, "-vf", filters, *output, "-c:v", "ffv1"]
+    arguments = [*source_arguments(source), *lossless, "-y", f"file:{target}"]
+    found = run_ffmpeg(ffmpeg, arguments)
     if found.returncode:
-        log = found.stderr.decode(errors="replace").splitlines()
-        name = printable(source[-1].removeprefix("file:"))
+        log = found.stderr.decode(errors="replace").split("\n")
+        name = printable(source)
         raise VideoError(f"{name}: {last_error(log).removeprefix(f'file:{name}: ')}")

@@ -6,14 +6,30 @@ that imageio-ffmpeg brings has libvmaf and its models; Debian's has not.
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from upfrost.text import printable
-from upfrost.video.ffmpeg import VideoError, last_error, probe, run_ffmpeg
+from upfrost.video.color import refuse_hdr
+from upfrost.video.ffmpeg import (
+    VideoError,
+    last_error,
+    parse_frame,
+    parse_time_base,
+    probe,
+    run_ffmpeg,
+    source_arguments,
+)
 
+# Distances between frames differ by containers' rounding to milliseconds, or as those
+# of 24 and 25 frames a second do, at which the same frames may be shown.
+_ROUNDED = Fraction(2, 1000)  # seconds
+_SAME = Fraction(1, 10)
 _METRICS = {"vmaf": "vmaf", "psnr": "psnr_y", "ssim": "float_ssim"}
 
 
@@ -35,27 +51,35 @@ class VideoQuality:
 
 
 def measure_video(ffmpeg: str, original: Path, result: Path) -> VideoQuality:
-    """Compare the videos frame by frame, in their order.
+    """Compare the videos frame by frame, in their order, until the shorter one ends.
 
-    A smaller result is enlarged by bicubic, as VMAF's authors do. Raises `VideoError`.
+    A smaller result is enlarged by bicubic, as VMAF's authors do. Raises `VideoError`,
+    also for HDR, which these metrics do not know, and for videos whose frames come at
+    other distances: those are not the same frames.
     """
     first, second = probe(ffmpeg, original), probe(ffmpeg, result)
+    for info in (first, second):
+        refuse_hdr(info)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "vmaf.json"
         # Frames are paired by number: their times may differ by a container's rounding.
         paired = "settb=1/1000,setpts=N,format=yuv420p"
+        large = f"scale={first.width}:{first.height}:flags=bicubic"
         graph = (
-            f"[0:{second.video.index}]scale={first.width}:{first.height}:flags=bicubic,"
-            f"{paired}[a];[1:{first.video.index}]{paired}[b];"
+            f"[0:{second.video.index}]showinfo@result=checksum=0,{large},{paired}[a];"
+            f"[1:{first.video.index}]showinfo@original=checksum=0,{paired}[b];"
             f"[a][b]libvmaf=log_fmt=json:log_path={log.name}:n_threads=2"
             ":feature=name=psnr|name=float_ssim:shortest=1"
         )
-        sources = ["-i", f"file:{result.resolve()}", "-i", f"file:{original.resolve()}"]
+        sources = [
+            *source_arguments(result.resolve()),
+            *source_arguments(original.resolve()),
+        ]
         found = run_ffmpeg(
             ffmpeg, [*sources, "-lavfi", graph, "-f", "null", "-"], folder=Path(folder)
         )
+        lines = found.stderr.decode(errors="replace").split("\n")
         if found.returncode or not log.exists():
-            lines = found.stderr.decode(errors="replace").splitlines()
             missing = any("No such filter: 'libvmaf'" in line for line in lines)
             raise VideoError(
                 "this ffmpeg has no libvmaf; pip install imageio-ffmpeg brings one"
@@ -65,9 +89,32 @@ def measure_video(ffmpeg: str, original: Path, result: Path) -> VideoQuality:
         frames = [frame["metrics"] for frame in json.loads(log.read_bytes())["frames"]]
     if not frames:
         raise VideoError(f"{printable(result)}: no frame to measure")
+    pairs = zip(
+        _intervals(lines, "result"), _intervals(lines, "original"), strict=False
+    )
+    for number, (ours, theirs) in enumerate(pairs, start=2):
+        if abs(ours - theirs) > max(_ROUNDED, max(ours, theirs) * _SAME):
+            raise VideoError(
+                f"{printable(result)}: not the frames of {printable(original)}: number "
+                f"{number} comes after {float(ours):.3f} s, not {float(theirs):.3f} s"
+            )
     return VideoQuality(
         **{
             name: tuple(float(frame[key]) for frame in frames)
             for name, key in _METRICS.items()
         }
     )
+
+
+def _intervals(log: Iterable[str], name: str) -> Iterator[Fraction]:
+    """Seconds between the frames that the filter `showinfo` of that name saw.
+
+    They end at a frame that has no time, as in raw streams.
+    """
+    lines = [line for line in log if line.startswith(f"[showinfo@{name} ")]
+    bases = [found[0] for line in lines if (found := parse_time_base(line))]
+    times = [frame.pts for line in lines if (frame := parse_frame(line))]
+    for before, after in itertools.pairwise(times):
+        if before is None or after is None:
+            return
+        yield (after - before) * bases[0]

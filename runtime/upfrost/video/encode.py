@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import queue
-import signal
 import subprocess
 import tempfile
 import threading
@@ -22,7 +21,7 @@ from typing import IO
 
 from upfrost.arrays import Bytes
 from upfrost.text import printable
-from upfrost.video.ffmpeg import LOG, VideoError, cannot_run, last_error
+from upfrost.video.ffmpeg import LOG, VideoError, cannot_run, ended_by, last_error
 from upfrost.video.job import Job, Segment
 from upfrost.video.matroska import frame_header, raw_video_header
 
@@ -262,10 +261,9 @@ class _Encoder:
             raise VideoError(self._reason()) from None
 
     def _reason(self) -> str:
-        code = self.process.returncode
-        if code < 0:
-            name = signal.Signals(-code).name
-            return f"the encoder was ended by {name}"
+        by = ended_by(self.process.returncode)
+        if by is not None:
+            return f"the encoder was ended by {by}"
         self._log.seek(0)
         log = self._log.read().decode(errors="replace").splitlines()
         return f"the encoder failed: {printable(last_error(log))}"

@@ -11,18 +11,19 @@ import hashlib
 import os
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from upfrost import __version__
 from upfrost.arrays import Bytes
 from upfrost.gpu.channels import upscale_channels
 from upfrost.image.record import Record
 from upfrost.status import Status, duration
 from upfrost.text import printable
-from upfrost.video.color import Conversion, conversion
+from upfrost.video.color import Conversion, conversion, refuse_hdr
 from upfrost.video.decode import Decoder, Frame
 from upfrost.video.encode import Encoding, SegmentWriter, try_encoding
 from upfrost.video.ffmpeg import VideoError, VideoInfo, find_ffmpeg, probe, run_ffmpeg
@@ -35,7 +36,13 @@ from upfrost.video.formats import (
 )
 from upfrost.video.frames import Counts, FrameUpscaler
 from upfrost.video.job import Job, is_unfinished, open_job
-from upfrost.video.mux import OtherStreams, Result, plan_other_streams, write_result
+from upfrost.video.mux import (
+    OtherStreams,
+    Result,
+    lost_tags,
+    plan_other_streams,
+    write_result,
+)
 
 if TYPE_CHECKING:
     from upfrost.gpu.upscaler import Upscaler
@@ -137,10 +144,10 @@ def upscale_video(
         overwrite=options.overwrite,
     )
     try:
-        others = plan_other_streams(ffmpeg, work.info, container, job.folder)
-        record.notes += [*work.conversion.notes, *others.notes]
-        for note in record.notes:
-            status.warn(f"upfrost: {printable(source)}: {note}")
+        others = plan_other_streams(
+            *(ffmpeg, work.info, container, job), begins_later=bool(options.start)
+        )
+        _note([*work.conversion.notes, *others.notes], source, status, record)
         record.resumed_frames = job.frames
         _upscale_frames(work, job, upscaler, status, record)
         if not job.segments:
@@ -148,6 +155,8 @@ def upscale_video(
         mux_began = time.perf_counter()
         part = job.part_file("result")
         write_result(ffmpeg, job, work.result(others), part)
+        lost = lost_tags(ffmpeg, work.info, part)
+        _note(lost, source, status, record)
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(target)
@@ -160,10 +169,22 @@ def upscale_video(
         raise VideoError(
             f"{name}: {_without(str(error), name)}{_go_on(job)}"
         ) from error
+    except Exception:  # the upscaler's own, which says more than a VideoError would
+        if job.segments:
+            status.warn(f"upfrost: {name}: {job.frames} frames are done{_go_on(job)}")
+        raise
     finally:
         job.close()
     record.seconds["all"] = round(time.perf_counter() - began, 6)
     record.status = "done"
+
+
+def _note(
+    notes: Sequence[str], source: Path, status: Status, record: VideoRecord
+) -> None:
+    for note in notes:
+        status.warn(f"upfrost: {printable(source)}: {note}")
+    record.notes += notes
 
 
 def _go_on(job: Job) -> str:
@@ -200,7 +221,11 @@ def _prepare(
         )
     if options.crf is not None and codec.crf is None:
         raise VideoError(f"{codec.name} is lossless: --crf means nothing to it")
+    if options.duration == 0:
+        raise VideoError("a duration of 0 s leaves no frame to upscale")
     info = probe(ffmpeg, source, options.start)
+    if not options.tone_map:
+        refuse_hdr(info, "--tone-map makes it an ordinary (BT.709) picture")
     colors = conversion(
         info, deinterlace=options.deinterlace, tone_map=options.tone_map
     )
@@ -236,11 +261,16 @@ def _asked(work: _Work, upscaler: Upscaler, options: VideoOptions) -> dict[str, 
     """All that decides what the frames of the result are."""
     about = work.info.path.stat()
     version = run_ffmpeg(work.ffmpeg, ["-version"]).stdout.split(b"\n")[0].decode()
+    device = upscaler.device
     return {
         "input": [work.info.path.name, about.st_size, about.st_mtime_ns],
         "model": f"{upscaler.graph.name} {_fingerprint(upscaler)}",
-        "device": upscaler.device.name,
+        "device": device.name,
+        "driver": [device.driver, device.driver_version, device.api_version],
         "precision": upscaler.precision,
+        # Kernels of other versions, or that 'upfrost tune' chose, may round otherwise.
+        "upfrost": __version__,
+        "tuning": upscaler.tuned_kernels,
         "ffmpeg": version,
         "start": str(options.start),
         "duration": str(options.duration),
@@ -351,9 +381,7 @@ def _check_source(
             f"{source.interlaced} frames are interlaced; --deinterlace always "
             "makes pictures of them"
         )
-    for note in notes:
-        status.warn(f"upfrost: {printable(info.path)}: {note}")
-    record.notes += notes
+    _note(notes, info.path, status, record)
 
 
 class _Source:

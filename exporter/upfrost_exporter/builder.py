@@ -6,6 +6,7 @@ What every front end shares. A front end walks its source in order, calls `add` 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -46,12 +47,12 @@ class GraphBuilder:
         width: int = EXAMPLE_WIDTH,
     ) -> None:
         self.nodes: list[Node] = []
-        self.tensors: dict[str, Tensor] = {}
+        self.tensors = TensorTable()
         self.shapes = {INPUT: Shape(channels, height, width)}
 
     def tensor(self, name: str, array: Numbers) -> str:
         """Keep `array` as float32; returns the name it is kept under."""
-        return store(self.tensors, name, array)
+        return self.tensors.store(name, array)
 
     def add(
         self, kind: type[Node], label: str, inputs: Sequence[str], **attributes: Any
@@ -130,22 +131,34 @@ class GraphBuilder:
             raise ExportError(f"the network makes no valid graph: {error}") from error
 
 
-def store(tensors: dict[str, Tensor], name: str, array: Numbers) -> str:
-    """Put `array` into `tensors` as float32; an equal one is there only once.
+class TensorTable(dict[str, Tensor]):
+    """Tensors by name, those of `tensors` at first."""
 
-    Returns the name to use: `name` where it is legal and free. Raises `ExportError`
-    for numbers that float32 cannot hold.
-    """
-    with np.errstate(over="ignore"):
-        kept = np.ascontiguousarray(array, np.float32)
-    if not np.isfinite(kept).all():
-        raise ExportError(f"tensor {name!r} holds a number that is not finite")
-    for other, known in tensors.items():
-        if known.dtype == kept.dtype and np.array_equal(known, kept):
-            return other
-    name = unique_name(name, tensors)
-    tensors[name] = kept
-    return name
+    def __init__(self, tensors: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__(tensors or {})
+        self._names = {_fingerprint(tensor): name for name, tensor in self.items()}
+
+    def store(self, name: str, array: Numbers) -> str:
+        """Keep `array` as float32; an equal one is there only once.
+
+        Returns the name to use: `name` where it is legal and free. Raises
+        `ExportError` for numbers that float32 cannot hold.
+        """
+        with np.errstate(over="ignore"):
+            kept = np.ascontiguousarray(array, np.float32)
+        if not np.isfinite(kept).all():
+            raise ExportError(f"tensor {name!r} holds a number that is not finite")
+        fingerprint = _fingerprint(kept)
+        if fingerprint not in self._names:
+            name = unique_name(name, self)
+            self._names[fingerprint] = name
+            self[name] = kept
+        return self._names[fingerprint]
+
+
+def _fingerprint(tensor: Tensor) -> tuple[object, ...]:
+    digest = hashlib.blake2b(np.ascontiguousarray(tensor).data, digest_size=16)
+    return str(tensor.dtype), tensor.shape, digest.digest()
 
 
 def unique_name(label: str, taken: Collection[str]) -> str:

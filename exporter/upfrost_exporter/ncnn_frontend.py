@@ -70,8 +70,7 @@ def read_ncnn(
         around = ((0, 0), (margin, margin), (margin, margin))
         return runtime(np.pad(picture, around, "edge"))
 
-    verify(graph, source, report=report)
-    return graph
+    return verify(graph, source, report=report)
 
 
 def _scale_and_margin(shapes: Mapping[str, Shape], output: str) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from onnx.numpy_helper import from_array
 
 from upfrost import __version__
+from upfrost.files import new_file
 from upfrost.network import graph as ops
 from upfrost.network.graph import INPUT, Graph, Node
 from upfrost_exporter.builder import ExportError, unique_name
@@ -27,9 +28,18 @@ _IR_VERSION = 8
 _OUTPUT = "output"
 
 
-def write_onnx(graph: Graph, path: str | Path) -> None:
-    """Write `graph` as the ONNX file that `to_onnx` describes."""
-    onnx.save_model(to_onnx(graph), str(path))
+def write_onnx(graph: Graph, path: str | Path, *, overwrite: bool = True) -> None:
+    """Write `graph` as the ONNX file that `to_onnx` describes, whole or not at all.
+
+    Raises `ExportError` where it cannot be written, or exists and is not to be
+    overwritten.
+    """
+    data = to_onnx(graph).SerializeToString()
+    try:
+        with new_file(Path(path), overwrite=overwrite) as file:
+            file.write(data)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def to_onnx(graph: Graph) -> ModelProto:

@@ -31,7 +31,7 @@ from upfrost_exporter.builder import (
     GraphBuilder,
     unique_name,
 )
-from upfrost_exporter.check import SIZES, Report, verify
+from upfrost_exporter.check import Report, fits_full_size, verify
 from upfrost_exporter.onnx_operations import (
     REPLACE,
     Call,
@@ -43,6 +43,7 @@ from upfrost_exporter.onnx_operations import (
 )
 
 _MAX_CONSTANT = 1 << 26
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def read_onnx(
@@ -84,10 +85,21 @@ def read_onnx(
         },
     )
     graph = passes.clean(graph)
-    # A model for one size of picture is compared at that size.
-    sizes = [(picture.height, picture.width)] if translation.is_fixed else SIZES
-    verify(graph, _runtime(model, *translation.is_last), sizes=sizes, report=report)
-    return graph
+    free = _with_free_sides(model) if translation.is_fixed else model
+    try:
+        return verify(graph, _runtime(free, *translation.is_last), report=report)
+    except ExportError as error:
+        if not translation.is_fixed:
+            raise
+        size = picture.height, picture.width
+        if not fits_full_size(graph, *size):
+            raise ExportError(
+                f"the model is for {size[1]}×{size[0]} pixels alone, which is too much "
+                f"to compare, and at a smaller size: {error}; export it with free "
+                "height and width"
+            ) from None
+    runtime = _runtime(model, *translation.is_last)
+    return verify(graph, runtime, sizes=[size], report=report)
 
 
 def _load(path: Path) -> ModelProto:
@@ -136,7 +148,7 @@ def _in_float32(model: ModelProto) -> ModelProto:
 
     def widen(tensor: TensorProto) -> None:
         if tensor.data_type == TensorProto.FLOAT16:
-            wide = numpy_helper.to_array(tensor).astype(np.float32)
+            wide = _array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
 
     for tensor in model.graph.initializer:
@@ -153,6 +165,18 @@ def _in_float32(model: ModelProto) -> ModelProto:
         if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
     return model
+
+
+def _with_free_sides(model: ModelProto) -> ModelProto:
+    """The model for pictures of any height and width, if it takes them."""
+    free = ModelProto()
+    free.CopyFrom(model)
+    del free.graph.value_info[:]
+    for value in (*free.graph.input, *free.graph.output):
+        for side in value.type.tensor_type.shape.dim[1:]:
+            if side.dim_value not in (1, 3):
+                side.Clear()
+    return free
 
 
 def _runtime(
@@ -215,7 +239,7 @@ class _Translation:
         # By ONNX name: a value of the graph (its name there), or a constant.
         self._known: dict[str, Given] = {"": None}
         for tensor in initializers.values():
-            self._known[tensor.name] = numpy_helper.to_array(tensor)
+            self._known[tensor.name] = _array(tensor)
         picture = channels_last(self.builder, INPUT) if is_last else INPUT
         self._known[inputs[0].name] = picture
         self._opset = next(
@@ -224,7 +248,13 @@ class _Translation:
         for index, node in enumerate(_with_gelu(model)):
             place = f"operation {index + 1} of {len(model.graph.node)}"
             call = Call(self.builder, node, self._inputs(node), self._opset, place)
-            results = self._call(call)
+            try:
+                results = self._call(call)
+            except (ExportError, GraphError):
+                raise
+            # What attributes and constants that no operation has lead to.
+            except _MALFORMED as error:
+                raise call.refuse(f"it is malformed: {_line(error)}", "") from None
             self._known.update(zip(node.output, results, strict=False))
         output = self._known[model.graph.output[0].name]
         last = isinstance(output, Moved) and channels_last(self.builder, output.name)
@@ -280,12 +310,12 @@ def _with_gelu(model: ModelProto) -> list[NodeProto]:
     scalars: dict[str, float] = {}
     for tensor in model.graph.initializer:
         if math.prod(tensor.dims) == 1:
-            scalars[tensor.name] = float(numpy_helper.to_array(tensor).reshape(()))
+            scalars[tensor.name] = float(_array(tensor).reshape(()))
     for node in nodes:
         for attribute in node.attribute:
             is_value = node.op_type == "Constant" and attribute.name == "value"
             if is_value and math.prod(attribute.t.dims) == 1:
-                value = numpy_helper.to_array(attribute.t)
+                value = _array(attribute.t)
                 scalars[node.output[0]] = float(value.reshape(()))
     readers: dict[str, list[NodeProto]] = {}
     for node in nodes:
@@ -401,6 +431,16 @@ def _compute(call: Call) -> Sequence[Constant]:
     except Exception as error:
         raise call.refuse(f"it cannot be computed: {_line(error)}", "") from None
     return [np.asarray(result) for result in results]
+
+
+def _array(tensor: TensorProto) -> Constant:
+    """A tensor's numbers. Raises `ExportError` for one that is damaged."""
+    try:
+        return numpy_helper.to_array(tensor)
+    except _MALFORMED as error:
+        raise ExportError(
+            f"tensor {tensor.name[:140]!r} is damaged: {_line(error)}"
+        ) from None
 
 
 def _number(text: str) -> float:

@@ -24,7 +24,7 @@ from upfrost.network.graph import (
     tensor_fields,
     tensor_names,
 )
-from upfrost_exporter.builder import ExportError, store
+from upfrost_exporter.builder import ExportError, TensorTable
 
 _Numbers = npt.NDArray[np.float64]
 
@@ -76,7 +76,7 @@ def fold_affine(graph: Graph) -> Graph:
     reads merges unless it shifts and that convolution pads with zeros.
     """
 
-    def merge(before: Conv2d, conv: Conv2d, tensors: dict[str, Tensor]) -> Node | None:
+    def merge(before: Conv2d, conv: Conv2d, tensors: TensorTable) -> Node | None:
         if _is_affine(conv, tensors):
             return _merge_after(before, conv, tensors)
         if _is_affine(before, tensors) and _takes_shift(before, conv):
@@ -92,7 +92,7 @@ def fold_pointwise(graph: Graph) -> Graph:
     So do channels that a front end only picks or reorders (`lowering.pick_channels`).
     """
 
-    def merge(before: Conv2d, conv: Conv2d, tensors: dict[str, Tensor]) -> Node | None:
+    def merge(before: Conv2d, conv: Conv2d, tensors: TensorTable) -> Node | None:
         first, second = tensors[before.weight], tensors[conv.weight]
         if not _is_pointwise(conv, tensors) or before.groups > 1 or conv.groups > 1:
             return None
@@ -109,7 +109,7 @@ def fold_pointwise(graph: Graph) -> Graph:
 def fold_padding(graph: Graph) -> Graph:
     """Merge zeros around a value (`lowering.zero_pad`) into the convolution after."""
 
-    def merge(before: Conv2d, conv: Conv2d, tensors: dict[str, Tensor]) -> Node | None:
+    def merge(before: Conv2d, conv: Conv2d, tensors: TensorTable) -> Node | None:
         pairs = zip(before.padding, conv.padding, strict=True)
         top, left, bottom, right = map(sum, pairs)
         padding = (top, left, bottom, right)
@@ -120,7 +120,7 @@ def fold_padding(graph: Graph) -> Graph:
     return _fold(graph, merge)
 
 
-_Merge = Callable[[Conv2d, Conv2d, dict[str, Tensor]], Node | None]
+_Merge = Callable[[Conv2d, Conv2d, TensorTable], Node | None]
 
 
 def _fold(graph: Graph, merge: _Merge) -> Graph:
@@ -128,31 +128,31 @@ def _fold(graph: Graph, merge: _Merge) -> Graph:
 
     The second of a pair is the only one that reads the first.
     """
-    nodes, tensors, output = list(graph.nodes), dict(graph.tensors), graph.output
-    index = 0
-    while index < len(nodes):
-        node = nodes[index]
-        readers = Counter(name for other in nodes for name in other.inputs)
-        readers[output] += 1
-        before = next((other for other in nodes if other.name == node.inputs[0]), None)
-        merged = (
-            merge(before, node, tensors)
-            if isinstance(node, Conv2d)
-            and isinstance(before, Conv2d)
+    tensors = TensorTable(graph.tensors)
+    readers = Counter(name for node in graph.nodes for name in node.inputs)
+    readers[graph.output] += 1
+    renamed: dict[str, str] = {}
+    kept: dict[str, Node] = {}
+    for original in graph.nodes:
+        node = _rename_inputs(original, renamed)
+        # The merged convolution may follow another one, and so on.
+        while (
+            isinstance(node, Conv2d)
+            and isinstance(before := kept.get(node.inputs[0]), Conv2d)
             and readers[before.name] == 1
-            else None
-        )
-        if merged is None or before is None:
-            index += 1
-            continue
-        nodes[index] = merged
-        nodes.remove(before)
-        renamed = {node.name: merged.name}
-        nodes = [_rename_inputs(other, renamed) for other in nodes]
-        output = renamed.get(output, output)
-        # The merged convolution may now follow, or be followed by, another one.
-        index = max(0, index - 1)
-    return _replace(graph, nodes, tensors=tensors, output=output)
+            and (merged := merge(before, node, tensors)) is not None
+        ):
+            del kept[before.name]
+            node = merged
+            readers[node.name] = readers[original.name]
+        renamed[original.name] = node.name
+        kept[node.name] = node
+    return _replace(
+        graph,
+        list(kept.values()),
+        tensors=tensors,
+        output=renamed[graph.output],
+    )
 
 
 def round_tensors(graph: Graph) -> Graph:
@@ -170,7 +170,7 @@ def round_tensors(graph: Graph) -> Graph:
     return dataclasses.replace(graph, tensors=rounded)
 
 
-def _merge_after(conv: Conv2d, affine: Conv2d, tensors: dict[str, Tensor]) -> Conv2d:
+def _merge_after(conv: Conv2d, affine: Conv2d, tensors: TensorTable) -> Conv2d:
     """affine(conv(x)) as one convolution."""
     scale, shift = _scale_and_shift(affine, tensors)
     weight = scale[:, None, None, None] * tensors[conv.weight]
@@ -178,7 +178,7 @@ def _merge_after(conv: Conv2d, affine: Conv2d, tensors: dict[str, Tensor]) -> Co
     return _with_weights(conv, weight, bias, tensors)
 
 
-def _merge_before(affine: Conv2d, conv: Conv2d, tensors: dict[str, Tensor]) -> Conv2d:
+def _merge_before(affine: Conv2d, conv: Conv2d, tensors: TensorTable) -> Conv2d:
     """conv(affine(x)) as one convolution."""
     scale, shift = _scale_and_shift(affine, tensors)
     weight = tensors[conv.weight].astype(np.float64)
@@ -194,13 +194,13 @@ def _merge_before(affine: Conv2d, conv: Conv2d, tensors: dict[str, Tensor]) -> C
 
 
 def _with_weights(
-    conv: Conv2d, weight: _Numbers, bias: _Numbers, tensors: dict[str, Tensor]
+    conv: Conv2d, weight: _Numbers, bias: _Numbers, tensors: TensorTable
 ) -> Conv2d:
     bias_name = conv.bias or f"{conv.weight.removesuffix('.weight')}.bias"
     return dataclasses.replace(
         conv,
-        weight=store(tensors, f"{conv.weight}.folded", weight),
-        bias=store(tensors, f"{bias_name}.folded", bias) if bias.any() else None,
+        weight=tensors.store(f"{conv.weight}.folded", weight),
+        bias=tensors.store(f"{bias_name}.folded", bias) if bias.any() else None,
     )
 
 
@@ -280,10 +280,12 @@ def _replace(
     used = {name for node in nodes for name in tensor_names(node)}
     # What replaced a tensor takes its name when nothing else uses that any more.
     names = {name: name for name in tensors if name in used}
+    taken = set(used)
     for name in names:
         plain = name.split(".folded")[0]
-        if plain not in used and plain not in names.values():
+        if plain not in taken:
             names[name] = plain
+            taken.add(plain)
     renamed = [_rename_tensors(node, names) for node in nodes]
     return dataclasses.replace(
         graph,

@@ -111,9 +111,7 @@ def trace_module(
                 value_range=value_range,
                 metadata={"generator": _GENERATOR, **(metadata or {})},
             )
-            graph = passes.clean(graph)
-            verify(graph, source, report=report)
-            return graph
+            return verify(passes.clean(graph), source, report=report)
 
         try:
             return traced({2: Dim.AUTO, 3: Dim.AUTO})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,7 @@ from upfrost.network.graph import (
     Conv2d,
     Graph,
     LeakyRelu,
+    Node,
     PixelShuffle,
     Relu,
     alignment,
@@ -55,6 +58,28 @@ def test_dead_nodes_and_their_tensors_go() -> None:
     assert operations(after) == ["conv2d"]
     assert len(after.tensors) == 2
     assert_same_result(before, after)
+
+
+def test_each_node_is_looked_at_once_however_many_fold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = Builder(0)
+    last = build.conv(INPUT, 3, 3)
+    for _ in range(40):
+        last = affine(build, last, 3)
+    before = build.graph(last, scale=1)
+    renamed: list[str] = []
+    rename = passes._rename_inputs
+
+    def counting(node: Node, names: Mapping[str, str]) -> Node:
+        renamed.append(node.name)
+        return rename(node, names)
+
+    monkeypatch.setattr(passes, "_rename_inputs", counting)
+    after = passes.fold_affine(before)
+    assert operations(after) == ["conv2d"]
+    assert len(renamed) == len(before.nodes)
+    assert_same_result(before, after, TOLERANCE)
 
 
 def test_identities_go() -> None:

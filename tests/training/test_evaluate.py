@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from upfrost_training.data import DataError, frame_luma
+from upfrost.image.images import PictureError
+from upfrost_training.data import frame_luma
 from upfrost_training.evaluate import (
     bicubic,
     evaluate_folder,
     luma,
-    pair_files,
     y_psnr,
     y_ssim,
 )
@@ -99,11 +99,11 @@ def test_noise_lowers_both() -> None:
 
 
 def test_folders_that_are_not_pairs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no pairs"):
-        pair_files(tmp_path)
+    with pytest.raises(PictureError, match="no pairs"):
+        evaluate_folder(tmp_path, bicubic(2), 2)
     Image.new("RGB", (32, 32)).save(tmp_path / "1_HR.png")
-    with pytest.raises(DataError, match="missing partner"):
-        pair_files(tmp_path)
+    with pytest.raises(PictureError, match=r"1_LR\.png: No such file"):
+        evaluate_folder(tmp_path, bicubic(2), 2)
     Image.new("RGB", (16, 16)).save(tmp_path / "1_LR.png")
-    with pytest.raises(DataError, match="wrong scale"):
+    with pytest.raises(PictureError, match="scale is another one"):
         evaluate_folder(tmp_path, bicubic(4), 4)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from upfrost.errors import UpfrostError
+from upfrost.image.images import PictureError, read_picture
 from upfrost.metrics.quality import luma
 from upfrost_training.degradations import (
     Degradation,
@@ -84,12 +84,11 @@ def find_folder(roots: list[Path], name: str) -> Path | None:
 
 
 def read_rgb(path: Path) -> Picture:
-    """A picture file as uint8 (H, W, 3); grey is repeated."""
+    """A picture file as uint8 (H, W, 3), upright; grey is repeated."""
     try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read as a picture ({error})") from error
+        return read_picture(path).rgb
+    except PictureError as error:
+        raise DataError(str(error)) from error
 
 
 def crop_to_multiple(image: Frames, multiple: int) -> Frames:

@@ -183,11 +183,16 @@ def save(state: State, config: Config, folder: Path) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content; nothing but tensors and plain data is unpickled."""
     try:
-        content: dict[str, Any] = torch.load(
-            path, map_location="cpu", weights_only=True
-        )
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
-        raise ConfigError(f"{path}: not a readable checkpoint ({error})") from error
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    # torch raises whatever a damaged or unsafe file leads to.
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        # torch's own advice is to run what such a file holds.
+        if "weights_only" in str(error):
+            reason = "it holds more than tensors and plain data, and none of it was run"
+        raise ConfigError(f"{path}: not a readable checkpoint ({reason})") from error
+    if not isinstance(content, dict) or not content.keys() >= {"config", "ema"}:
+        raise ConfigError(f"{path}: holds no training run; remove it, or name another")
     return content
 
 
@@ -234,10 +239,11 @@ def start(config: Config, folder: Path, device: torch.device) -> State:
     state = State(0, model, ema, optimizer, 0.0, adversary)
     if (folder / CHECKPOINT).exists():
         content = load_checkpoint(folder / CHECKPOINT)
-        if content["config"]["network"] != config.network:
+        saved = content["config"]["kind"], content["config"]["network"]
+        if saved != (config.kind, config.network):
             raise ConfigError(
-                f"{folder / CHECKPOINT} is of another network: "
-                f"{content['config']['network']} instead of {config.network}; "
+                f"{folder / CHECKPOINT} is of another network: {saved[0]} {saved[1]} "
+                f"instead of {config.kind} {config.network}; "
                 "choose another run folder or remove this one"
             )
         model.load_state_dict(content["model"])

@@ -88,7 +88,9 @@ def _run(options: argparse.Namespace) -> int:
         arguments.warn_of_cpu(upscaler, options, Status(sys.stderr))
         for path in paths:
             if path.is_dir():
-                pairs = evaluate.evaluate_pairs(path, upscaler)
+                pairs = evaluate.evaluate_pairs(
+                    path, evaluate.all_ways(upscaler), upscaler.graph.scale
+                )
                 means: Mapping[str, Mapping[str, float]] = {
                     way: {"psnr": found.psnr, "ssim": found.ssim}
                     for way, found in pairs.items()

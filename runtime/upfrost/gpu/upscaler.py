@@ -61,8 +61,9 @@ class Upscaler:
     `model` is a bundled model's name, a ``.upf`` file or a `Graph`. `device` is a
     number or part of a name as `upfrost devices` lists them; without it the best one is
     taken. `precision` is that of values and weights on the device: ``auto`` takes fp16
-    on a GPU and fp32 on a CPU. `tile` bounds the side of a tile in pixels, `memory` the
-    device's bytes; without them a share of the device's memory is used.
+    on a GPU, and fp32 on a CPU and for a model whose metadata ask for it. `tile` bounds
+    the side of a tile in pixels, `memory` the device's bytes; without them a share of
+    the device's memory is used.
 
     `watch` is called with the seconds that a GPU's work on a tile may take at the very
     most; the work is done in the context that it gives (see `watchdog`).
@@ -84,9 +85,10 @@ class Upscaler:
             model if isinstance(model, Graph) else read_model(find_model(model))
         )
         self.device: DeviceInfo = choose_device(device)
-        self.precision: Precision = (
-            self.device.precision if precision == "auto" else precision
-        )
+        if precision == "auto":
+            asked = self.graph.metadata.get("precision")
+            precision = "fp32" if asked == "fp32" else self.device.precision
+        self.precision: Precision = precision
         family = tuned_family(self.device, self.precision)
         self._program = compile_graph(self.graph, family, self.precision)
         self._tile = tile

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from upfrost.gpu.upscaler import Upscaler
 
 
+# uint8 (H, W, 3) → uint8 (scale · H, scale · W, 3)
+Enlarge = Callable[[Bytes], Bytes]
+
+
 @dataclass(frozen=True)
 class PairQuality:
     """Means over pairs of pictures, by the field's convention (see `quality`)."""
@@ -49,14 +53,15 @@ class PairQuality:
     ssim: float
 
 
-def evaluate_pairs(folder: Path, upscaler: Upscaler) -> dict[str, PairQuality]:
+def evaluate_pairs(
+    folder: Path, ways: Mapping[str, Enlarge], scale: int
+) -> dict[str, PairQuality]:
     """Quality of each way to enlarge `*_LR.png` to its `*_HR.png`, by the way's name.
 
     Raises `PictureError` for a folder without pairs and for sizes that do not fit.
     """
-    scale = upscaler.graph.scale
     found: dict[str, list[tuple[float, float]]] = {}
-    for pair in enlarged_pairs(folder, upscaler):
+    for pair in enlarged_pairs(folder, ways, scale):
         for name, large in pair.enlarged.items():
             values = (
                 y_psnr(large, pair.original, scale),
@@ -78,9 +83,10 @@ class EnlargedPair:
     enlarged: dict[str, Bytes]
 
 
-def enlarged_pairs(folder: Path, upscaler: Upscaler) -> Iterator[EnlargedPair]:
+def enlarged_pairs(
+    folder: Path, ways: Mapping[str, Enlarge], scale: int
+) -> Iterator[EnlargedPair]:
     """The pairs of a folder, one after the other. Raises as `evaluate_pairs` does."""
-    scale = upscaler.graph.scale
     originals = sorted(folder.glob("*_HR.*"))
     if not originals:
         raise PictureError(
@@ -95,7 +101,6 @@ def enlarged_pairs(folder: Path, upscaler: Upscaler) -> Iterator[EnlargedPair]:
                 f"{printable(partner)}: ×{scale} does not give the {width}×{height} "
                 f"pixels of {printable(path.name)}; the model's scale is another one"
             )
-        ways = _ways(upscaler, (width, height))
         yield EnlargedPair(
             path, original, {name: enlarge(small) for name, enlarge in ways.items()}
         )
@@ -155,11 +160,16 @@ def upscale_lossless(
     )
 
 
-def _ways(
-    upscaler: Upscaler, size: tuple[int, int]
-) -> dict[str, Callable[[Bytes], Bytes]]:
-    def by_filter(resampling: Image.Resampling) -> Callable[[Bytes], Bytes]:
-        return lambda small: np.asarray(Image.fromarray(small).resize(size, resampling))
+def all_ways(upscaler: Upscaler) -> dict[str, Enlarge]:
+    """The filters and the model by their names, the model last."""
+    scale = upscaler.graph.scale
+
+    def by_filter(resampling: Image.Resampling) -> Enlarge:
+        def enlarge(small: Bytes) -> Bytes:
+            size = small.shape[1] * scale, small.shape[0] * scale
+            return np.asarray(Image.fromarray(small).resize(size, resampling))
+
+        return enlarge
 
     ways = {name: by_filter(by.pillow) for name, by in FILTERS.items()}
     ways[upscaler.graph.name] = lambda small: upscale_channels(upscaler, small)

@@ -85,9 +85,18 @@ def upscale_bytes(
             "the picture must be uint8 of shape (height, width, channels), "
             f"found {picture.dtype} of shape {picture.shape}"
         )
+    return to_bytes(graph, run(graph, from_bytes(graph, picture)))
+
+
+def from_bytes(graph: Graph, picture: npt.NDArray[np.uint8]) -> Array:
+    """The value ``input`` for a picture, uint8 (height, width, channels)."""
     planes = picture.transpose(2, 0, 1) * (graph.value_range / 255)
-    result = run(graph, planes.astype(np.float32)).astype(np.float64)
-    full_scale = np.clip(result / graph.value_range, 0, 1) * 255
+    return planes.astype(np.float32)
+
+
+def to_bytes(graph: Graph, result: Array) -> npt.NDArray[np.uint8]:
+    """The network's output as a picture, uint8 (height, width, channels)."""
+    full_scale = np.clip(result.astype(np.float64) / graph.value_range, 0, 1) * 255
     return np.floor(full_scale + 0.5).astype(np.uint8).transpose(1, 2, 0)
 
 

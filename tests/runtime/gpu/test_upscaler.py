@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,7 +19,14 @@ from tests.exporter import networks
 from tests.torch_graph import TorchGraph
 from upfrost import Upscaler
 from upfrost.arrays import Bytes
-from upfrost.gpu.device import Device, DeviceError, LoadedPlan, OutOfDeviceMemoryError
+from upfrost.gpu import upscaler
+from upfrost.gpu.device import (
+    Device,
+    DeviceError,
+    LoadedPlan,
+    OutOfDeviceMemoryError,
+    choose_device,
+)
 from upfrost.gpu.plan import Plan
 from upfrost.gpu.tiles import smallest_side, tiling
 from upfrost.network import reference
@@ -59,6 +68,28 @@ def check_against_torch(graph: Graph, module: nn.Module, seed: int) -> None:
     with Upscaler(graph, precision="fp16") as upscale:
         half = upscale(picture)
     assert psnr(half, single) >= 50
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "taken"),
+    [
+        (None, "auto", "fp16"),
+        ("fp32", "auto", "fp32"),
+        ("fp32", "fp16", "fp16"),
+        ("nonsense", "auto", "fp16"),
+    ],
+)
+def test_a_model_may_ask_for_single_precision(
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str | None,
+    given: Literal["auto", "fp16", "fp32"],
+    taken: str,
+) -> None:
+    gpu = replace(choose_device(None), kind="integrated")
+    monkeypatch.setattr(upscaler, "choose_device", lambda _: gpu)
+    graph = replace(graphs.plain_network(0), metadata={"precision": asked})
+    with Upscaler(graph, precision=given) as upscale:
+        assert upscale.precision == taken
 
 
 @pytest.mark.parametrize("seed", [1, 2])

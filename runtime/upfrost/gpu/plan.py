@@ -519,6 +519,7 @@ def _layouts(
     """
     graph = program.graph
     margins: dict[tuple[int, int], int] = {}
+    extents: dict[tuple[int, int], tuple[int, int]] = {}
     coverages = []
     for step in program.steps:
         for name in step.inputs:
@@ -538,14 +539,23 @@ def _layouts(
                     step.node, weight.shape, family, program.precision
                 )
                 coverages.append(kernel.tile.coverage)
+            if step.winograd:
+                source, result = shapes[step.sources[0]], shapes[step.output]
+                size = source.height, source.width
+                wanted = winograd.extent(
+                    step.node, step.winograd, result.height, result.width
+                )
+                known = extents.get(size, wanted)
+                extents[size] = max(known[0], wanted[0]), max(known[1], wanted[1])
     align_x, align_y = grid_alignment(coverages)
     strides = {}
     rows = {}
     for shape in shapes.values():
         size = shape.height, shape.width
         margin = margins.get(size, 0)
-        rows[size] = _round_up(shape.height + margin, align_y)
-        strides[size] = _round_up(shape.width + margin, align_x)
+        height, width = extents.get(size, size)
+        rows[size] = _round_up(max(shape.height + margin, height), align_y)
+        strides[size] = _round_up(max(shape.width + margin, width), align_x)
     front = max(
         (margin * (strides[size] + 1) for size, margin in margins.items()), default=0
     )

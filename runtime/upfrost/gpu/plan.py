@@ -165,6 +165,20 @@ class Plan:
         return sum(self.buffer_bytes) + self.constant_bytes
 
 
+@dataclass(frozen=True)
+class Footprint:
+    """What a plan asks of a device. It is found without writing the dispatches down."""
+
+    buffer_bytes: tuple[int, ...]
+    constant_bytes: int
+    longest_dispatch: float  # seconds at the least, however small its band of rows
+
+    @property
+    def bytes(self) -> int:
+        """Device bytes in all: pictures, values and weights."""
+        return sum(self.buffer_bytes) + self.constant_bytes
+
+
 def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program:
     """Fuse a graph into steps and pack its weights.
 
@@ -221,27 +235,47 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
     )
 
 
+def footprint(program: Program, height: int, width: int) -> Footprint:
+    """What tiles of `height` × `width` pixels ask of a device.
+
+    Raises `GraphError` as `make_plan` does.
+    """
+    place = _arrange(program, height, width)
+    return Footprint(
+        place.buffer_bytes,
+        program.constant_bytes,
+        max(
+            (
+                convolutions.shortest_band_macs(
+                    step.node,
+                    program.graph.tensors[step.node.weight].shape,
+                    place.layouts[step.sources[0]],
+                    place.layouts[step.output],
+                    program.family,
+                    program.precision,
+                    deconv4x4=step.deconv4x4,
+                )
+                for step in program.steps
+                if isinstance(step.node, Conv2d)
+            ),
+            default=0,
+        )
+        / program.family.macs_per_second,
+    )
+
+
 def make_plan(program: Program, height: int, width: int) -> Plan:
     """Dispatches and buffers for tiles of `height` × `width` pixels.
 
     Raises `GraphError` where the network cannot work on a picture of that size.
     """
     graph, precision = program.graph, program.precision
-    shapes = infer_shapes(graph, height, width)
-    layouts, front, overread = _layouts(program, shapes)
-    views, value_bytes = _views(program, layouts, front + overread)
+    place = _arrange(program, height, width)
+    views, front = place.views, place.front
     first = PICTURE_OUT + 1
-    # Steps follow each other, so that all can use the same.
-    scratch_bytes = [
-        max(sizes)
-        for sizes in zip_longest(
-            *(_scratch_bytes(step, program, layouts) for step in program.steps),
-            fillvalue=0,
-        )
-    ]
-    scratch = range(first + len(value_bytes), first + len(value_bytes + scratch_bytes))
-    result = shapes[graph.output]
-    given = TensorView(PICTURE_IN, layouts[INPUT])
+    scratch = range(first + len(place.value_bytes), len(place.buffer_bytes))
+    result = place.layouts[graph.output]
+    given = TensorView(PICTURE_IN, place.layouts[INPUT])
     skip = program.tail.skip
     dispatches = [
         *(
@@ -275,22 +309,51 @@ def make_plan(program: Program, height: int, width: int) -> Plan:
         channels=graph.channels,
         setup=tuple(
             operations.clear(first + number, front_words)
-            for number in range(len(value_bytes))
+            for number in range(len(place.value_bytes))
             if front_words
         ),
         dispatches=tuple(dispatches),
-        buffer_bytes=(
-            given_bytes(given.layout, overread),
-            result_bytes(result.width, result.height, graph.channels),
-            *value_bytes,
-            *scratch_bytes,
-        ),
+        buffer_bytes=place.buffer_bytes,
         given=given.layout,
         constant_bytes=program.constant_bytes,
         longest_dispatch=max(c.macs for c in dispatches)
         / program.family.macs_per_second,
         precision=precision,
         views=views,
+    )
+
+
+@dataclass(frozen=True)
+class _Arrangement:
+    """Where a plan's values lie, and the bytes of its buffers."""
+
+    layouts: Mapping[str, Layout]
+    front: int  # slices of zeros before the first plane of each
+    views: Mapping[str, TensorView]
+    value_bytes: Sequence[int]
+    buffer_bytes: tuple[int, ...]  # of all: pictures, values, scratch
+
+
+def _arrange(program: Program, height: int, width: int) -> _Arrangement:
+    graph = program.graph
+    shapes = infer_shapes(graph, height, width)
+    layouts, front, overread = _layouts(program, shapes)
+    views, value_bytes = _views(program, layouts, front + overread)
+    # Steps follow each other, so that all can use the same.
+    scratch_bytes = [
+        max(sizes)
+        for sizes in zip_longest(
+            *(_scratch_bytes(step, program, layouts) for step in program.steps),
+            fillvalue=0,
+        )
+    ]
+    result = shapes[graph.output]
+    pictures = (
+        given_bytes(layouts[INPUT], overread),
+        result_bytes(result.width, result.height, graph.channels),
+    )
+    return _Arrangement(
+        layouts, front, views, value_bytes, (*pictures, *value_bytes, *scratch_bytes)
     )
 
 

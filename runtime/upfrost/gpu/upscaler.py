@@ -12,6 +12,7 @@ from typing import Literal, Self
 import numpy as np
 
 from upfrost.arrays import Bytes
+from upfrost.gpu.budget import HEAP_SHARE, MOST_MEMORY, Budget, choose_grid
 from upfrost.gpu.device import (
     Device,
     DeviceInfo,
@@ -20,13 +21,11 @@ from upfrost.gpu.device import (
     choose_device,
 )
 from upfrost.gpu.dispatches import Precision
-from upfrost.gpu.families import DISPATCH_SECONDS
-from upfrost.gpu.plan import Plan, compile_graph, make_plan
+from upfrost.gpu.plan import Plan, compile_graph, footprint, make_plan
 from upfrost.gpu.tiles import (
     TileGrid,
     Tiling,
     align,
-    largest_side,
     smallest_side,
     tile_grid,
 )
@@ -40,10 +39,6 @@ Progress = Callable[[int, int], None]
 _log = logging.getLogger("upfrost")
 
 PLANS_KEPT = 4
-HEAP_SHARE = 4  # the budget is a fourth of the heap, if none is given,
-MOST_MEMORY = 256 << 20  # and no more than this, with which tiles cost next to nothing
-# Of the rows of tiles that a streamed picture holds in host memory.
-BAND_BYTES = 96 << 20
 
 
 class Upscaler:
@@ -86,11 +81,9 @@ class Upscaler:
         self._tile = tile
         # A CPU may be as slow as it is; it does not hang.
         self._watch: Watch = watch if self.device.is_gpu else nullcontext
-        self._memory = (
-            memory
-            if memory is not None
-            else min(self.device.heap_bytes // HEAP_SHARE, MOST_MEMORY)
-        )
+        if memory is None:
+            memory = min(self.device.heap_bytes // HEAP_SHARE, MOST_MEMORY)
+        self._budget = Budget(memory, self.device.max_buffer_bytes)
         self._device = Device(self.device)
         self._loaded: dict[tuple[int, int], LoadedPlan] = {}
         # Of the last picture: a video's frames are all alike, and finding out which
@@ -180,38 +173,26 @@ class Upscaler:
     def tiles(self, height: int, width: int, side: int | None = None) -> TileGrid:
         """The tiles of a picture of that size, their sides at most `side`.
 
-        Without a side, the largest that the budget allows. Raises
-        `OutOfDeviceMemoryError` when not even the smallest tile fits.
+        Without a side, those that the budget allows and that cost the least work.
+        Raises `OutOfDeviceMemoryError` when not even the smallest tile fits.
         """
 
-        def fits(tile_height: int, tile_width: int) -> bool:
-            plan = make_plan(self._program, tile_height, tile_width)
-            return (
-                plan.bytes <= self._memory
-                and plan.longest_dispatch <= DISPATCH_SECONDS
-                and max(plan.buffer_bytes) <= self.device.max_buffer_bytes
-            )
-
-        smallest = smallest_side(self.tiling)
-        row_bytes = width * self.graph.scale**2 * self.graph.channels
-        chosen = side or min(
-            largest_side(fits, height, width, smallest),
-            max(smallest, BAND_BYTES // row_bytes),
-        )
-        grid = tile_grid(self.tiling, height, width, chosen)
-        needed = self.plan(grid).bytes
-        if self.tiling.needs_whole_picture and needed > self._memory:
+        if side is not None:
+            grid = tile_grid(self.tiling, height, width, side)
+        else:
+            grid = choose_grid(self._program, height, width, self._budget)
+        needed = footprint(self._program, grid.height, grid.width).bytes
+        budget = self._budget.memory
+        said = f"{needed / 2**20:.1f} MiB, the budget is {budget / 2**20:.1f} MiB"
+        if self.tiling.needs_whole_picture and needed > budget:
             raise OutOfDeviceMemoryError(
                 f"{self.graph.name} looks at the whole picture, so it works without "
-                f"tiles: {width}×{height} pixels need {needed / 2**20:.1f} MiB, the "
-                f"budget is {self._memory / 2**20:.1f} MiB; use a smaller picture or "
+                f"tiles: {width}×{height} pixels need {said}; use a smaller picture or "
                 "another model"
             )
-        if side is None and needed > self._memory:
+        if side is None and needed > budget:
             raise OutOfDeviceMemoryError(
-                f"the smallest tile of {self.graph.name} needs "
-                f"{needed / 2**20:.1f} MiB, the budget is "
-                f"{self._memory / 2**20:.1f} MiB"
+                f"the smallest tile of {self.graph.name} needs {said}"
             )
         return grid
 
@@ -228,6 +209,11 @@ class Upscaler:
     def loaded_plan(self) -> Plan | None:
         """The plan of the last picture's tiles, None before the first picture."""
         return next((kept.plan for kept in reversed(self._loaded.values())), None)
+
+    @property
+    def overhead(self) -> float:
+        """Pixels computed for each of the last picture's, 1 before the first one."""
+        return 1.0 if self.grid_of is None else self.grid_of[1].overhead
 
     def close(self) -> None:
         """Give the device's memory back."""
@@ -283,7 +269,7 @@ class Upscaler:
                 # The weights are the same for all of them.
                 or plan.bytes
                 + sum(sum(kept.plan.buffer_bytes) for kept in self._loaded.values())
-                > self._memory
+                > self._budget.memory
             ):
                 del self._loaded[next(iter(self._loaded))]
             loaded = self._device.load(plan)

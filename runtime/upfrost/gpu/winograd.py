@@ -113,7 +113,7 @@ def scratch_bytes(
 ) -> tuple[int, int]:
     """Bytes of the buffers for the transformed input and for the products."""
     tile = _tile(node, shape, family, precision)
-    rows = max(rows for _, rows in convolutions.bands(family, shape, tile, layout))
+    rows = convolutions.largest_band(family, shape, tile, layout)
     element = 8 if precision == "fp16" else 16
     plane = elements(tile.width) * _plane(rows, layout, tile, family) * element
     return slices(shape[1]) * plane, _out_slices(shape[0], family) * plane

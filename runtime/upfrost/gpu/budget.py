@@ -1,0 +1,45 @@
+"""How much of a device a picture may take, and the tiles that this allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from upfrost.gpu.families import DISPATCH_SECONDS
+from upfrost.gpu.plan import Footprint, Program, footprint
+from upfrost.gpu.tiles import TileGrid, cheapest_grid
+from upfrost.network.graph import MAX_SIZE
+
+HEAP_SHARE = 4  # the budget is a fourth of the heap, if none is given,
+MOST_MEMORY = 256 << 20  # and no more than this, with which tiles cost next to nothing
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes of a device that tiles may take in all, and in one buffer."""
+
+    memory: int
+    buffer: int
+
+    def allows(self, needed: Footprint) -> bool:
+        """Whether a tile keeps to it, and no driver ends its work as hung."""
+        return (
+            needed.bytes <= self.memory
+            and max(needed.buffer_bytes) <= self.buffer
+            and needed.longest_dispatch <= DISPATCH_SECONDS
+        )
+
+
+def choose_grid(program: Program, height: int, width: int, budget: Budget) -> TileGrid:
+    """The tiles with the least overhead for a picture of `height` × `width`.
+
+    The smallest ones where none keep to the budget.
+    """
+
+    def fits(tile_height: int, tile_width: int) -> bool:
+        if max(tile_height, tile_width) > MAX_SIZE:
+            return False
+        return budget.allows(footprint(program, tile_height, tile_width))
+
+    graph = program.graph
+    row_bytes = width * graph.scale**2 * graph.channels
+    return cheapest_grid(program.tiling, height, width, fits, row_bytes)

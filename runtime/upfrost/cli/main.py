@@ -73,7 +73,8 @@ what becomes of a picture:
 
 --json prints an object for each picture on a line of stdout: input, output,
 status (done, skipped, failed), error, sizes, model, device, precision, tiles,
-seconds for each phase, notes. All else goes to stderr.
+their overhead (pixels computed for each of the picture), seconds for each
+phase, notes. All else goes to stderr.
 
 """
     + EXIT_CODES

@@ -180,6 +180,20 @@ class Plan:
         return sum(self.buffer_bytes) + self.constant_bytes
 
 
+@dataclass(frozen=True)
+class Footprint:
+    """What a plan asks of a device. It is found without writing the dispatches down."""
+
+    buffer_bytes: tuple[int, ...]
+    constant_bytes: int
+    longest_dispatch: float  # seconds at the least, however small its band of rows
+
+    @property
+    def bytes(self) -> int:
+        """Device bytes in all: pictures, values and weights."""
+        return sum(self.buffer_bytes) + self.constant_bytes
+
+
 def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program:
     """Fuse a graph into steps and pack its weights.
 
@@ -236,6 +250,37 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
     )
 
 
+def footprint(
+    program: Program, height: int, width: int, chroma: ChromaFormat | None = None
+) -> Footprint:
+    """What tiles of `height` × `width` pixels ask of a device; of frames with `chroma`.
+
+    Raises `GraphError` as `make_plan` does.
+    """
+    place = _arrange(program, height, width, chroma)
+    return Footprint(
+        place.buffer_bytes,
+        program.constant_bytes,
+        max(
+            (
+                convolutions.shortest_band_macs(
+                    step.node,
+                    program.graph.tensors[step.node.weight].shape,
+                    place.layouts[step.sources[0]],
+                    place.layouts[step.output],
+                    program.family,
+                    program.precision,
+                    deconv4x4=step.deconv4x4,
+                )
+                for step in program.steps
+                if isinstance(step.node, Conv2d)
+            ),
+            default=0,
+        )
+        / program.family.macs_per_second,
+    )
+
+
 def make_plan(
     program: Program, height: int, width: int, chroma: ChromaFormat | None = None
 ) -> Plan:
@@ -246,46 +291,13 @@ def make_plan(
     a picture of that size.
     """
     graph, precision, samples = program.graph, program.precision, program.samples
-    pixel_bytes = graph.channels * samples.bytes
-    shapes = infer_shapes(graph, height, width)
-    layouts, front, overread = _layouts(program, shapes)
-    views, value_bytes = _views(program, layouts, front + overread)
+    place = _arrange(program, height, width, chroma)
+    views, front = place.views, place.front
     first = PICTURE_OUT + 1
-    # Steps follow each other, so that all can use the same.
-    scratch_bytes = [
-        max(sizes)
-        for sizes in zip_longest(
-            *(_scratch_bytes(step, program, layouts) for step in program.steps),
-            fillvalue=0,
-        )
-    ]
-    scratch = range(first + len(value_bytes), first + len(value_bytes + scratch_bytes))
-    result = shapes[graph.output]
-    given = TensorView(PICTURE_IN, layouts[INPUT])
+    scratch = range(first + len(place.value_bytes), len(place.buffer_bytes))
+    result = place.layouts[graph.output]
+    given = TensorView(PICTURE_IN, place.layouts[INPUT])
     skip = program.tail.skip
-    given_planes, given_end = _host_planes(
-        HostPlane(
-            HEADER_BYTES + pixel_bytes * given.layout.base,
-            pixel_bytes * given.layout.stride,
-            height,
-            width * graph.channels,
-            samples.bytes,
-        ),
-        given_bytes(given.layout, pixel_bytes, overread),
-        chroma,
-    )
-    result_planes, result_end = _host_planes(
-        HostPlane(
-            HEADER_BYTES,
-            4 * row_words(result.width, pixel_bytes),
-            result.height,
-            result.width * graph.channels,
-            samples.bytes,
-        ),
-        result_bytes(result.width, result.height, pixel_bytes),
-        chroma,
-        graph.scale,
-    )
     dispatches = [
         *(
             [
@@ -304,13 +316,13 @@ def make_plan(
         *(
             [
                 operations.chroma(
-                    given_planes[1],
-                    result_planes[1],
+                    place.given[1],
+                    place.result[1],
                     (PICTURE_IN, PICTURE_OUT),
                     chroma,
                     samples,
                     graph.scale,
-                    len(given_planes) - 1,
+                    len(place.given) - 1,
                 )
             ]
             if chroma
@@ -338,23 +350,82 @@ def make_plan(
         scale=graph.scale,
         setup=tuple(
             operations.clear(first + number, front_words)
-            for number in range(len(value_bytes))
+            for number in range(len(place.value_bytes))
             if front_words
         ),
         dispatches=tuple(dispatches),
-        buffer_bytes=(
-            given_end,
-            result_end,
-            *value_bytes,
-            *scratch_bytes,
-        ),
-        given=given_planes,
-        result=result_planes,
+        buffer_bytes=place.buffer_bytes,
+        given=place.given,
+        result=place.result,
         constant_bytes=program.constant_bytes,
         longest_dispatch=max(c.macs for c in dispatches)
         / program.family.macs_per_second,
         precision=precision,
         views=views,
+    )
+
+
+@dataclass(frozen=True)
+class _Arrangement:
+    """Where a plan's values lie, and the bytes of its buffers."""
+
+    layouts: Mapping[str, Layout]
+    front: int  # elements of zeros before the first slice of each
+    views: Mapping[str, TensorView]
+    value_bytes: Sequence[int]
+    buffer_bytes: tuple[int, ...]  # of all: pictures, values, scratch
+    given: tuple[HostPlane, ...]
+    result: tuple[HostPlane, ...]
+
+
+def _arrange(
+    program: Program, height: int, width: int, chroma: ChromaFormat | None
+) -> _Arrangement:
+    graph, samples = program.graph, program.samples
+    pixel_bytes = graph.channels * samples.bytes
+    shapes = infer_shapes(graph, height, width)
+    layouts, front, overread = _layouts(program, shapes)
+    views, value_bytes = _views(program, layouts, front + overread)
+    # Steps follow each other, so that all can use the same.
+    scratch_bytes = [
+        max(sizes)
+        for sizes in zip_longest(
+            *(_scratch_bytes(step, program, layouts) for step in program.steps),
+            fillvalue=0,
+        )
+    ]
+    result, given = shapes[graph.output], layouts[INPUT]
+    given_planes, given_end = _host_planes(
+        HostPlane(
+            HEADER_BYTES + pixel_bytes * given.base,
+            pixel_bytes * given.stride,
+            height,
+            width * graph.channels,
+            samples.bytes,
+        ),
+        given_bytes(given, pixel_bytes, overread),
+        chroma,
+    )
+    result_planes, result_end = _host_planes(
+        HostPlane(
+            HEADER_BYTES,
+            4 * row_words(result.width, pixel_bytes),
+            result.height,
+            result.width * graph.channels,
+            samples.bytes,
+        ),
+        result_bytes(result.width, result.height, pixel_bytes),
+        chroma,
+        graph.scale,
+    )
+    return _Arrangement(
+        layouts,
+        front,
+        views,
+        value_bytes,
+        (given_end, result_end, *value_bytes, *scratch_bytes),
+        given_planes,
+        result_planes,
     )
 
 
@@ -611,6 +682,7 @@ def _layouts(
     """
     graph = program.graph
     margins: dict[tuple[int, int], int] = {}
+    extents: dict[tuple[int, int], tuple[int, int]] = {}
     coverages = []
     for step in program.steps:
         for name in step.inputs:
@@ -630,14 +702,23 @@ def _layouts(
                     step.node, weight.shape, family, program.precision
                 )
                 coverages.append(kernel.tile.coverage)
+            if step.winograd:
+                source, result = shapes[step.sources[0]], shapes[step.output]
+                size = source.height, source.width
+                wanted = winograd.extent(
+                    step.node, step.winograd, result.height, result.width
+                )
+                known = extents.get(size, wanted)
+                extents[size] = max(known[0], wanted[0]), max(known[1], wanted[1])
     align_x, align_y = grid_alignment(coverages)
     strides = {}
     rows = {}
     for shape in shapes.values():
         size = shape.height, shape.width
         margin = margins.get(size, 0)
-        rows[size] = _round_up(shape.height + margin, align_y)
-        strides[size] = _round_up(shape.width + margin, align_x)
+        height, width = extents.get(size, size)
+        rows[size] = _round_up(max(shape.height + margin, height), align_y)
+        strides[size] = _round_up(max(shape.width + margin, width), align_x)
     front = max(
         (margin * (strides[size] + 1) for size, margin in margins.items()), default=0
     )

@@ -13,6 +13,7 @@ from typing import Literal, Self
 import numpy as np
 
 from upfrost.arrays import Bytes
+from upfrost.gpu.budget import HEAP_SHARE, MOST_MEMORY, Budget, choose_grid
 from upfrost.gpu.convolutions import layer_key
 from upfrost.gpu.device import (
     Device,
@@ -22,15 +23,13 @@ from upfrost.gpu.device import (
     choose_device,
 )
 from upfrost.gpu.dispatches import Precision
-from upfrost.gpu.families import DISPATCH_SECONDS
 from upfrost.gpu.frame import Frame, FrameFormat
-from upfrost.gpu.plan import Plan, compile_graph, make_plan
+from upfrost.gpu.plan import Plan, Program, compile_graph, footprint, make_plan
 from upfrost.gpu.tiles import (
     TileGrid,
     Tiling,
     align,
     frame_tiling,
-    largest_side,
     smallest_side,
     tile_grid,
 )
@@ -46,10 +45,6 @@ _Asked = tuple[int, int, int | None, FrameFormat | None]
 _log = logging.getLogger("upfrost")
 
 PLANS_KEPT = 4
-HEAP_SHARE = 4  # the budget is a fourth of the heap, if none is given,
-MOST_MEMORY = 256 << 20  # and no more than this, with which tiles cost next to nothing
-# Of the rows of tiles that a streamed picture holds in host memory.
-BAND_BYTES = 96 << 20
 
 
 class Upscaler:
@@ -94,11 +89,9 @@ class Upscaler:
         self._tile = tile
         # A CPU may be as slow as it is; it does not hang.
         self._watch: Watch = watch if self.device.is_gpu else nullcontext
-        self._memory = (
-            memory
-            if memory is not None
-            else min(self.device.heap_bytes // HEAP_SHARE, MOST_MEMORY)
-        )
+        if memory is None:
+            memory = min(self.device.heap_bytes // HEAP_SHARE, MOST_MEMORY)
+        self._budget = Budget(memory, self.device.max_buffer_bytes)
         self._device = Device(self.device)
         self._loaded: dict[tuple[int, int, FrameFormat | None], LoadedPlan] = {}
         # Of the last picture: a video's frames are all alike, and finding out which
@@ -246,39 +239,28 @@ class Upscaler:
     ) -> TileGrid:
         """The tiles of a picture of that size, their sides at most `side`.
 
-        Without a side, the largest that the budget allows; of a frame with its format
-        `kind`. Raises `OutOfDeviceMemoryError` when not even the smallest tile fits.
+        Without a side, those that the budget allows and that cost the least work; of a
+        frame with its format `kind`. Raises `OutOfDeviceMemoryError` when not even the
+        smallest tile fits.
         """
-        tiling = frame_tiling(self.tiling, kind.chroma if kind else None)
-
-        def fits(tile_height: int, tile_width: int) -> bool:
-            plan = self._plan(tile_height, tile_width, kind)
-            return (
-                plan.bytes <= self._memory
-                and plan.longest_dispatch <= DISPATCH_SECONDS
-                and max(plan.buffer_bytes) <= self.device.max_buffer_bytes
-            )
-
-        smallest = smallest_side(tiling)
-        row_bytes = width * self.graph.scale**2 * self.graph.channels
-        chosen = side or min(
-            largest_side(fits, height, width, smallest),
-            max(smallest, BAND_BYTES // row_bytes),
-        )
-        grid = tile_grid(tiling, height, width, chosen)
-        needed = self._plan(grid.height, grid.width, kind).bytes
-        if tiling.needs_whole_picture and needed > self._memory:
+        program, chroma = self._program_of(kind), kind.chroma if kind else None
+        tiling = frame_tiling(self.tiling, chroma)
+        if side is not None:
+            grid = tile_grid(tiling, height, width, side)
+        else:
+            grid = choose_grid(program, height, width, self._budget, chroma)
+        needed = footprint(program, grid.height, grid.width, chroma).bytes
+        budget = self._budget.memory
+        said = f"{needed / 2**20:.1f} MiB, the budget is {budget / 2**20:.1f} MiB"
+        if tiling.needs_whole_picture and needed > budget:
             raise OutOfDeviceMemoryError(
                 f"{self.graph.name} looks at the whole picture, so it works without "
-                f"tiles: {width}×{height} pixels need {needed / 2**20:.1f} MiB, the "
-                f"budget is {self._memory / 2**20:.1f} MiB; use a smaller picture or "
+                f"tiles: {width}×{height} pixels need {said}; use a smaller picture or "
                 "another model"
             )
-        if side is None and needed > self._memory:
+        if side is None and needed > budget:
             raise OutOfDeviceMemoryError(
-                f"the smallest tile of {self.graph.name} needs "
-                f"{needed / 2**20:.1f} MiB, the budget is "
-                f"{self._memory / 2**20:.1f} MiB"
+                f"the smallest tile of {self.graph.name} needs {said}"
             )
         return grid
 
@@ -295,6 +277,11 @@ class Upscaler:
     def loaded_plan(self) -> Plan | None:
         """The plan of the last picture's tiles, None before the first picture."""
         return next((kept.plan for kept in reversed(self._loaded.values())), None)
+
+    @property
+    def overhead(self) -> float:
+        """Pixels computed for each of the last picture's, 1 before the first one."""
+        return 1.0 if self.grid_of is None else self.grid_of[1].overhead
 
     def close(self) -> None:
         """Give the device's memory back."""
@@ -314,10 +301,14 @@ class Upscaler:
 
     def _plan(self, height: int, width: int, kind: FrameFormat | None) -> Plan:
         """The plan for tiles of that size, of a picture or of a frame."""
+        chroma = kind.chroma if kind else None
+        return make_plan(self._program_of(kind), height, width, chroma)
+
+    def _program_of(self, kind: FrameFormat | None) -> Program:
+        """The program for pictures, or for a frame's samples."""
         if kind is None:
-            return make_plan(self._program, height, width)
-        program = replace(self._program, samples=kind.samples)
-        return make_plan(program, height, width, kind.chroma)
+            return self._program
+        return replace(self._program, samples=kind.samples)
 
     def _load(
         self, height: int, width: int, kind: FrameFormat | None = None
@@ -360,7 +351,7 @@ class Upscaler:
                 # The weights are the same for all of them.
                 or plan.bytes
                 + sum(sum(kept.plan.buffer_bytes) for kept in self._loaded.values())
-                > self._memory
+                > self._budget.memory
             ):
                 del self._loaded[next(iter(self._loaded))]
             loaded = self._device.load(plan)

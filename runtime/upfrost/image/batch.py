@@ -85,6 +85,7 @@ class PictureRecord(Record):
     format: str | None = None
     tile_size: tuple[int, int] | None = None
     tiles: int | None = None
+    overhead: float | None = None  # pixels computed for each of the picture
     device_bytes: int | None = None
     streamed: bool | None = None  # row by row, since it is too large for memory
 
@@ -225,6 +226,7 @@ def _run(
             record.tiles = tiles
             record.tile_size = (plan.width, plan.height)
             record.device_bytes = plan.bytes
+            record.overhead = round(upscaler.overhead, 4)
         status.advance(done, tiles)
 
     def expect(size: tuple[int, int]) -> int:

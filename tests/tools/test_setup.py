@@ -22,6 +22,8 @@ case "$*" in
     *--version*) echo "Python ${FAKE_VERSION:-3.11.2}" ;;
     *sys.version_info*) [[ ${FAKE_VERSION:-3.11.2} != 3.10* ]] ;;
     *"import hatchling"*) [[ -e hatchling ]] ;;
+    *"import torch"*) false ;;
+    *"pip install --dry-run"*) echo '{"requires_dist": ["filelock", "'$FAKE_NEED'"]}' ;;
     *"pip install hatchling"*) touch hatchling; echo "$@" >>asked ;;
     *"pip install"*) echo "$@" >>asked ;;
 esac
@@ -83,8 +85,23 @@ def test_a_change_of_pyproject_needs_no_network(tree: Path) -> None:
     first, *installed = asked
     assert "hatchling>=" in first
     assert [line.split("install ")[1] for line in installed] == [
-        "--no-build-isolation -e ."
+        "--no-build-isolation --no-deps -e .",
+        "upfrost",
     ] * 2
+
+
+@pytest.mark.parametrize(
+    ("need", "said"), [("nvidia-cudnn-cu13==9.20", True), ("sympy>=1.13.3", False)]
+)
+def test_a_pytorch_for_cuda_is_said_before_it_is_fetched(
+    tree: Path, need: str, said: bool
+) -> None:
+    done = run(
+        tree, "tools/setup.sh", "test", UPFROST_SKIP_PACKAGES="1", FAKE_NEED=need
+    )
+    before, _, after = done.stdout.partition("Installing torch")
+    assert after
+    assert ("built for CUDA" in before) == said
 
 
 def test_without_sudo_it_says_what_to_run_as_root(tree: Path) -> None:

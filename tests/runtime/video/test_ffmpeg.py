@@ -48,7 +48,7 @@ def test_no_title_is_a_stream_or_a_length(tmp_path: Path, clip: Path) -> None:
     ffmpeg("-i", clip, "-c", "copy", "-metadata", f"title={FORGED}", source)
     found = probe(FFMPEG, source)
     assert [stream.kind for stream in found.streams] == ["video", "audio"]
-    assert found.start == 0
+    assert abs(found.start) < 0.1  # ffmpeg 5.1 counts what primes the decoder
     assert found.duration is not None
     assert found.duration < 2
 

@@ -382,7 +382,8 @@ def train(
     """
     s = config.train
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(s.threads)
+    # Beside native.cpp's threads, those of torch would only wait, and wait by spinning.
+    torch.set_num_threads(1 if s.native else s.threads)
     folder.mkdir(parents=True, exist_ok=True)
     pairs, crops = load_data(config, data)
     state = start(config, folder, device)

@@ -51,19 +51,21 @@ def enlarge(
     shader: Path | None,
     *,
     full_range: bool = False,
+    upscaler: str = "bilinear",
 ) -> bytes:
     """One raw frame of `size` (width, height), enlarged; the format stays.
 
     Raises `RuntimeError` with what the player complains of.
     """
     sample_range = "full" if full_range else "limited"
+    enlarging = arguments(shader, scale, upscaler=upscaler)
     found = subprocess.run(
         [
             *(player, "-hide_banner", "-loglevel", "error", "-f", "rawvideo"),
             *("-pix_fmt", pixel_format, "-s", f"{size[0]}x{size[1]}", "-i", "-"),
             *("-init_hw_device", "vulkan", "-vf"),
             f"setparams=range={sample_range}:colorspace=bt709,hwupload,"
-            f"{arguments(shader, scale)},hwdownload,format={pixel_format}",
+            f"{enlarging},hwdownload,format={pixel_format}",
             *("-f", "rawvideo", "-"),
         ],
         input=frame,
@@ -82,6 +84,7 @@ def enlarge_luma(
     shader: Path | None,
     *,
     full_range: bool = False,
+    upscaler: str = "bilinear",
 ) -> Samples:
     """The luma (height, width) of a grey frame, enlarged.
 
@@ -97,7 +100,10 @@ def enlarge_luma(
         scale,
         shader,
         full_range=full_range,
+        upscaler=upscaler,
     )
-    samples: Samples = np.frombuffer(frame, np.uint16 if wide else np.uint8)
     height, width = scale * luma.shape[0], scale * luma.shape[1]
-    return samples[: height * width].reshape(height, width)
+    count = height * width
+    if wide:
+        return np.frombuffer(frame, np.uint16, count).reshape(height, width)
+    return np.frombuffer(frame, np.uint8, count).reshape(height, width)

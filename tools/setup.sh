@@ -300,6 +300,8 @@ case ${1:-} in run | test) ;; *) fail "usage: tools/setup.sh run|test" ;; esac
 packages=(libvulkan1 mesa-vulkan-drivers)
 if [[ $1 == test ]]; then
     packages+=(spirv-tools vulkan-validationlayers chromium chromium-driver)
+    # Players, for shaders: ffmpeg's filter libplacebo, mpv on a display without a screen.
+    packages+=(ffmpeg mpv xvfb)
 fi
 if ! is_built kp "$KP_VERSION" \
     || { [[ $1 == test ]] && ! is_built pyshaderc "$PYSHADERC_VERSION"; }; then

@@ -31,9 +31,12 @@ from upfrost.text import printable
 from upfrost_exporter import passes
 from upfrost_exporter.builder import ExportError
 from upfrost_exporter.check import mark_precision
+from upfrost_exporter.mpv import FORMS, write_shader
 from upfrost_exporter.quiet import quiet
 
 _INSTALL = ".venv/bin/pip install -e '.[export]'"
+# What can be written, and how such a file's name ends.
+_SUFFIXES = {"upf": ".upf", "onnx": ".onnx", "mpv": ".glsl"}
 _CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors")
 # Bytes of a result on a device in fp32 and those of the reference: an exact tie may
 # round to the other side.
@@ -44,14 +47,16 @@ Turn a network into a weight file that upfrost runs: an ONNX model, an ncnn
 .param with its .bin, or a PyTorch checkpoint whose architecture spandrel knows.
 The result is compared with the source's own runtime before anything is written.
 
-With --to onnx, turn a weight file or a bundled model into an ONNX model."""
+With --to onnx, turn a weight file or a bundled model into an ONNX model; with
+--to mpv, into a shader for mpv and other players (docs/players.md)."""
 
 EPILOG = """\
 examples:
   upfrost export 4x_model.pth                 4x_model.upf beside it
   upfrost export realesr-animevideov3-x2.param -o anime-x2.upf
   upfrost export model.onnx --precision fp16 --check photo.jpg
-  upfrost export --to onnx realtime-x2 -o realtime-x2.onnx"""
+  upfrost export --to onnx realtime-x2 -o realtime-x2.onnx
+  upfrost export --to mpv realtime-x2          realtime-x2.glsl"""
 
 
 def add_export(commands: Any) -> None:
@@ -67,7 +72,7 @@ def add_export(commands: Any) -> None:
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help=".onnx, .param, .pth, .safetensors; with --to onnx a .upf or a model",
+        help=".onnx, .param, .pth, .safetensors; for --to onnx, mpv: .upf, a model",
     )
     parser.add_argument(
         "-o",
@@ -77,7 +82,14 @@ def add_export(commands: Any) -> None:
         help="beside the source if left out",
     )
     parser.add_argument(
-        "--to", choices=("upf", "onnx"), default="upf", help="what to write (upf)"
+        "--to", choices=tuple(_SUFFIXES), default="upf", help="what to write (upf)"
+    )
+    parser.add_argument(
+        "--form",
+        choices=FORMS,
+        default=FORMS[0],
+        help="with --to mpv: fragment shaders, for every player, or compute shaders, "
+        "for Vulkan, OpenGL 4.3 and OpenGL ES 3.1 (fragment)",
     )
     parser.add_argument(
         "--scale", type=int, metavar="N", help="refuse a network of another scale"
@@ -125,6 +137,8 @@ def _export(options: argparse.Namespace) -> int:
             from upfrost_exporter.onnx_backend import write_onnx
 
             write_onnx(graph, output, overwrite=options.overwrite)
+        elif options.to == "mpv":
+            write_shader(graph, output, options.form, overwrite=options.overwrite)
         else:
             write_model(output, graph, overwrite=options.overwrite)
     except (ExportError, GraphError, ModelFileError) as error:
@@ -140,7 +154,7 @@ def _export(options: argparse.Namespace) -> int:
 def _load(options: argparse.Namespace) -> tuple[Graph, Path]:
     """The graph as it is to be written, and where."""
     source = _source(options)
-    output: Path = options.output or source.with_suffix(f".{options.to}")
+    output: Path = options.output or source.with_suffix(_SUFFIXES[options.to])
     if output.exists() and not options.overwrite:
         raise ExportError(
             f"{printable(output)}: exists already; --overwrite replaces it"
@@ -162,8 +176,8 @@ def _load(options: argparse.Namespace) -> tuple[Graph, Path]:
 
 
 def _source(options: argparse.Namespace) -> Path:
-    """The file to read: of ncnn's two the `.param`, for --to onnx a weight file."""
-    if options.to == "onnx":
+    """The file to read: of ncnn's two the `.param`, to convert back a weight file."""
+    if options.to != "upf":
         return Path(find_model(options.source).name)
     source = Path(options.source)
     # A binary .param.bin is refused by its content.
@@ -179,7 +193,7 @@ def _read(options: argparse.Namespace, source: Path) -> Graph:
     def report(difference: float) -> None:
         print(f"{'checked':16}differs by {difference:.1e} of the range at most")
 
-    if options.to == "onnx":
+    if options.to != "upf":
         return read_model(find_model(options.source))
     value_range = options.value_range
     if suffix == ".onnx":

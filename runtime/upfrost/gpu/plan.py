@@ -46,8 +46,10 @@ from upfrost.network.graph import (
     Concat,
     Conv2d,
     Crop,
+    GlobalMax,
     GlobalMean,
     Graph,
+    LayerNorm,
     LeakyRelu,
     MaxPool2d,
     Multiply,
@@ -57,6 +59,7 @@ from upfrost.network.graph import (
     Prelu,
     Relu,
     Resize,
+    ResizeTo,
     Shape,
     Tensor,
     Unary,
@@ -126,7 +129,7 @@ class Program:
     unpacks: bool  # the picture's bytes to values, before the first step
     tiling: Tiling  # of pictures, so that a tile's bits are those of the whole
     packed: Mapping[str, PackedConv]  # by node name
-    slopes: Mapping[str, BufferSlice]  # of elementwise steps, by node name
+    slopes: Mapping[str, BufferSlice]  # of steps without products, by node name
 
     @property
     def constant_bytes(self) -> int:
@@ -195,6 +198,12 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
         elif _is_elementwise(step.node):
             slopes[step.node.name] = convolutions.pack_parameters(
                 channels[step.output], None, values
+            )
+        elif isinstance(step.node, LayerNorm):
+            slopes[step.node.name] = convolutions.pack_parameters(
+                channels[step.output],
+                graph.tensors[step.node.bias],
+                graph.tensors[step.node.weight],
             )
     weights = convolutions.share_constants(
         {name: each.weights for name, each in packed.items()},
@@ -430,7 +439,9 @@ def _head(node: Node) -> Step:
             return Step(node, node.name, clamp=node)
         case Conv2d() | Concat() | PixelShuffle() | Resize():
             return Step(node, node.name)
-        case Pad() | Crop() | MaxPool2d() | GlobalMean():
+        case Pad() | Crop() | MaxPool2d() | GlobalMean() | GlobalMax():
+            return Step(node, node.name)
+        case ResizeTo() | LayerNorm():
             return Step(node, node.name)
     raise node.fail("there is no kernel for this operation")
 
@@ -677,7 +688,7 @@ def _scratch_bytes(
     """Bytes of the buffers that a step needs for itself."""
     node, layout = step.node, layouts[step.output]
     match node:
-        case GlobalMean():
+        case GlobalMean() | GlobalMax():
             return (operations.sums_bytes(layout.channels),)
         case Conv2d() if step.winograd:
             return winograd.scratch_bytes(
@@ -745,10 +756,17 @@ def _step_dispatches(
             return [operations.pad(node, sources[0], target, precision)]
         case MaxPool2d():
             return [operations.max_pool(node, sources[0], target, precision)]
-        case GlobalMean():
-            return operations.global_mean(
-                node.name, sources[0], target, scratch[0], precision
+        case GlobalMean() | GlobalMax():
+            return operations.over_picture(
+                node, sources[0], target, scratch[0], precision
             )
+        case LayerNorm():
+            parameters = program.slopes[node.name]
+            return [
+                operations.layer_norm(node, parameters, sources[0], target, precision)
+            ]
+        case ResizeTo():
+            return [operations.resize_to(node, sources[0], target, precision)]
         case _:
             return [
                 operations.elementwise(

@@ -17,8 +17,10 @@ from upfrost.network.graph import (
     Concat,
     Conv2d,
     Crop,
+    GlobalMax,
     GlobalMean,
     Graph,
+    LayerNorm,
     LeakyRelu,
     MaxPool2d,
     Multiply,
@@ -28,6 +30,7 @@ from upfrost.network.graph import (
     Prelu,
     Relu,
     Resize,
+    ResizeTo,
     Tensor,
     Unary,
 )
@@ -123,6 +126,20 @@ class Builder:
         self.nodes.append(operation(name=name, inputs=inputs, **attributes))
         return name
 
+    def layer_norm(self, source: str, channels: int, kind: str = "layer") -> str:
+        name = self.next_name("layer_norm")
+        self.tensors[f"{name}.weight"] = 1 + self.noise((channels,), 0.2)
+        self.tensors[f"{name}.bias"] = self.noise((channels,), 0.2)
+        return self.add(
+            LayerNorm,
+            source,
+            name=name,
+            kind=kind,
+            epsilon=1e-6,
+            weight=f"{name}.weight",
+            bias=f"{name}.bias",
+        )
+
     def resize(self, source: str, mode: str, ratio: Fraction | int) -> str:
         exact = Fraction(ratio)
         pair = (exact.numerator, exact.denominator)
@@ -214,9 +231,14 @@ def imported_operations(seed: int, dtype: npt.DTypeLike = np.float32) -> Graph:
     padded = build.add(Pad, INPUT, mode="reflect", padding=(3, 2, 1, 2))
     features = build.conv(padded, 3, 6, padding=(0, 0, 0, 0))
     features = build.add(Unary, features, function="silu")
+    features = build.layer_norm(features, 6)
     whole = build.conv(build.add(GlobalMean, features), 6, 6, kernel=1)
+    whole = build.add(Add, whole, build.add(GlobalMax, features))
     gate = build.add(Unary, whole, function="sigmoid")
     features = build.add(Multiply, features, gate)
+    coarse = build.add(MaxPool2d, features, kernel=(7, 7), stride=(3, 3))
+    finer = build.add(ResizeTo, build.conv(coarse, 6, 6), features, mode="bilinear")
+    features = build.add(Add, features, build.layer_norm(finer, 6, "rms"))
     cropped = build.add(Crop, features, margins=(2, 0, 0, 2))
     pooled = build.add(
         MaxPool2d, cropped, kernel=(2, 3), stride=(2, 2), padding=(0, 1, 0, 0)

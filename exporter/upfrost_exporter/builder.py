@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from upfrost.errors import UpfrostError
 from upfrost.network.graph import (
     INPUT,
+    MAX_SCALE,
     Conv2d,
     Graph,
     GraphError,
@@ -55,7 +57,7 @@ class GraphBuilder:
         return self.tensors.store(name, array)
 
     def add(
-        self, kind: type[Node], label: str, inputs: Sequence[str], **attributes: Any
+        self, kind: type[Node], label: str, inputs: Sequence[str], /, **attributes: Any
     ) -> str:
         """Append an operation; returns its value's name, which is `label` if free.
 
@@ -159,6 +161,16 @@ class TensorTable(dict[str, Tensor]):
 def _fingerprint(tensor: Tensor) -> tuple[object, ...]:
     digest = hashlib.blake2b(np.ascontiguousarray(tensor).data, digest_size=16)
     return str(tensor.dtype), tensor.shape, digest.digest()
+
+
+def whole_scale(scale: Fraction) -> int:
+    """The scale as `Graph` has it. Raises `ExportError` for another one."""
+    if scale.denominator != 1 or not 1 <= scale <= MAX_SCALE:
+        raise ExportError(
+            f"the network's result is {float(scale):.4g} times as large as the "
+            f"picture; upfrost takes whole scales from 1 to {MAX_SCALE}"
+        )
+    return int(scale)
 
 
 def unique_name(label: str, taken: Collection[str]) -> str:

@@ -23,21 +23,23 @@ from onnx.reference import ReferenceEvaluator
 from upfrost import __version__
 from upfrost.network.graph import INPUT, MAX_NODES, Graph, GraphError
 from upfrost.network.reference import Array
-from upfrost_exporter import passes
+from upfrost_exporter import lowering, passes
 from upfrost_exporter.builder import (
     EXAMPLE_HEIGHT,
     EXAMPLE_WIDTH,
     ExportError,
     GraphBuilder,
     unique_name,
+    whole_scale,
 )
-from upfrost_exporter.check import Report, fits_full_size, verify
+from upfrost_exporter.check import Report, Source, fits_full_size, verify
+from upfrost_exporter.lowering import Moved
 from upfrost_exporter.onnx_operations import (
     REPLACE,
     Call,
     Constant,
     Given,
-    Moved,
+    Pooled,
     channels_last,
     translate,
 )
@@ -57,8 +59,10 @@ def read_onnx(
     """The network in an ONNX file, checked against ONNX Runtime.
 
     The model maps float32 (1, channels, height, width), 1 or 3 channels, fixed or free
-    height and width, to the same times an integer scale. `value_range`, 1 unless the
-    file was written by upfrost, is the network's value for a full-scale pixel.
+    height and width, to the same times an integer scale. A model that pads nothing
+    gets the picture with its edges repeated by what it takes away. `value_range`, 1
+    unless the file was written by upfrost, is the network's value for a full-scale
+    pixel.
     Raises `ExportError` for a damaged file, for what cannot be carried, naming the
     first operation in the way, and for results that differ.
     """
@@ -69,13 +73,15 @@ def read_onnx(
     # PyTorch calls every network main_graph.
     own_name = model.graph.name if model.producer_name == "upfrost" else ""
     translation = _Translation(model)
-    picture, result = (
-        translation.builder.shapes[value] for value in (INPUT, translation.output)
-    )
+    shapes = translation.builder.shapes
+    scale, margin = lowering.scale_and_margin(shapes[INPUT], shapes[translation.output])
+    if margin:
+        translation = _Translation(model, margin)
+    picture = translation.builder.shapes[INPUT]
     graph = translation.builder.graph(
         translation.output,
         name=name or unique_name(own_name or Path(path).stem, ()),
-        scale=max(1, round(result.height / picture.height)),
+        scale=whole_scale(scale),
         value_range=value_range,
         metadata={
             "source": Path(path).name,
@@ -85,9 +91,15 @@ def read_onnx(
         },
     )
     graph = passes.clean(graph)
+
+    def source(of: ModelProto) -> Source:
+        runtime = _runtime(of, *translation.is_last)
+        around = ((0, 0), (margin, margin), (margin, margin))
+        return lambda given: runtime(np.pad(given, around, "edge"))
+
     free = _with_free_sides(model) if translation.is_fixed else model
     try:
-        return verify(graph, _runtime(free, *translation.is_last), report=report)
+        return verify(graph, source(free), report=report)
     except ExportError as error:
         if not translation.is_fixed:
             raise
@@ -98,8 +110,7 @@ def read_onnx(
                 f"to compare, and at a smaller size: {error}; export it with free "
                 "height and width"
             ) from None
-    runtime = _runtime(model, *translation.is_last)
-    return verify(graph, runtime, sizes=[size], report=report)
+    return verify(graph, source(model), sizes=[size], report=report)
 
 
 def _load(path: Path) -> ModelProto:
@@ -221,7 +232,7 @@ def _runtime(
 class _Translation:
     """Walks a model and builds its graph; `output` names the result."""
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: ModelProto, margin: int = 0) -> None:
         initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         inputs = [
             given for given in model.graph.input if given.name not in initializers
@@ -234,14 +245,18 @@ class _Translation:
         channels, height, width, is_last = _picture_size(inputs[0])
         self.is_fixed = height is not None or width is not None
         self.builder = GraphBuilder(
-            channels, height or EXAMPLE_HEIGHT, width or EXAMPLE_WIDTH
+            channels,
+            height - 2 * margin if height else EXAMPLE_HEIGHT,
+            width - 2 * margin if width else EXAMPLE_WIDTH,
         )
         # By ONNX name: a value of the graph (its name there), or a constant.
         self._known: dict[str, Given] = {"": None}
         for tensor in initializers.values():
             self._known[tensor.name] = _array(tensor)
-        picture = channels_last(self.builder, INPUT) if is_last else INPUT
-        self._known[inputs[0].name] = picture
+        picture = lowering.padded_input(self.builder, margin)
+        self._known[inputs[0].name] = (
+            channels_last(self.builder, picture) if is_last else picture
+        )
         self._opset = next(
             (entry.version for entry in model.opset_import if not entry.domain), 1
         )
@@ -292,7 +307,10 @@ class _Translation:
         if kind == "Shape" and isinstance(call.inputs[0], Moved):
             extents = np.array(call.inputs[0].places.shape)
             return [extents[call.get("start", 0) : call.get("end", len(extents))]]
-        if not any(isinstance(given, str | Moved) for given in call.inputs):
+        if kind == "Shape" and isinstance(call.inputs[0], Pooled):
+            extents = np.array(call.inputs[0].shape)
+            return [extents[call.get("start", 0) : call.get("end", len(extents))]]
+        if not any(isinstance(given, str | Moved | Pooled) for given in call.inputs):
             return _compute(call)
         try:
             return translate(call)
@@ -399,6 +417,7 @@ _FOLDED = {
     *("Transpose", "Flatten", "Add", "Sub", "Mul", "Div", "Mod", "Neg", "Abs"),
     *("Floor", "Ceil", "Round", "Sqrt", "Reciprocal", "Pow", "Exp", "Min", "Max"),
     *("ReduceProd", "ReduceSum", "ReduceMean", "Equal", "Where", "Not", "And"),
+    *("Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Or", "Sign", "CastLike"),
 }
 
 

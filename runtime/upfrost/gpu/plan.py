@@ -49,8 +49,10 @@ from upfrost.network.graph import (
     Concat,
     Conv2d,
     Crop,
+    GlobalMax,
     GlobalMean,
     Graph,
+    LayerNorm,
     LeakyRelu,
     MaxPool2d,
     Multiply,
@@ -60,6 +62,7 @@ from upfrost.network.graph import (
     Prelu,
     Relu,
     Resize,
+    ResizeTo,
     Shape,
     Tensor,
     Unary,
@@ -130,7 +133,7 @@ class Program:
     reading_sum: float  # of absolute weights; infinite where a step reads no samples
     tiling: Tiling  # of pictures, so that a tile's bits are those of the whole
     packed: Mapping[str, PackedConv]  # by node name
-    slopes: Mapping[str, BufferSlice]  # of elementwise steps, by node name
+    slopes: Mapping[str, BufferSlice]  # of steps without products, by node name
     samples: SampleFormat = PICTURE_SAMPLES
 
     @property
@@ -224,6 +227,12 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
         elif _is_elementwise(step.node):
             slopes[step.node.name] = convolutions.pack_parameters(
                 channels[step.output], None, values
+            )
+        elif isinstance(step.node, LayerNorm):
+            slopes[step.node.name] = convolutions.pack_parameters(
+                channels[step.output],
+                graph.tensors[step.node.bias],
+                graph.tensors[step.node.weight],
             )
     weights = convolutions.share_constants(
         {name: each.weights for name, each in packed.items()},
@@ -593,7 +602,9 @@ def _head(node: Node) -> Step:
             return Step(node, node.name, clamp=node)
         case Conv2d() | Concat() | PixelShuffle() | Resize():
             return Step(node, node.name)
-        case Pad() | Crop() | MaxPool2d() | GlobalMean():
+        case Pad() | Crop() | MaxPool2d() | GlobalMean() | GlobalMax():
+            return Step(node, node.name)
+        case ResizeTo() | LayerNorm():
             return Step(node, node.name)
     raise node.fail("there is no kernel for this operation")
 
@@ -850,7 +861,7 @@ def _scratch_bytes(
     """Bytes of the buffers that a step needs for itself."""
     node, layout = step.node, layouts[step.output]
     match node:
-        case GlobalMean():
+        case GlobalMean() | GlobalMax():
             return (operations.sums_bytes(layout.channels),)
         case Conv2d() if step.winograd:
             return winograd.scratch_bytes(
@@ -920,10 +931,17 @@ def _step_dispatches(
             return [operations.pad(node, sources[0], target, precision)]
         case MaxPool2d():
             return [operations.max_pool(node, sources[0], target, precision)]
-        case GlobalMean():
-            return operations.global_mean(
-                node.name, sources[0], target, scratch[0], precision
+        case GlobalMean() | GlobalMax():
+            return operations.over_picture(
+                node, sources[0], target, scratch[0], precision
             )
+        case LayerNorm():
+            parameters = program.slopes[node.name]
+            return [
+                operations.layer_norm(node, parameters, sources[0], target, precision)
+            ]
+        case ResizeTo():
+            return [operations.resize_to(node, sources[0], target, precision)]
         case _:
             return [
                 operations.elementwise(

@@ -15,7 +15,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly KP_VERSION=0.9.0
+readonly KP_RELEASE=0.9.0
+# With the patches of tools/kompute, the first of which says so.
+readonly KP_VERSION=$KP_RELEASE+upfrost1
+readonly KP_PATCHES=$PWD/tools/kompute
 # The oldest release that reads arrays of numpy 2 and knows Python 3.13. With an older
 # one, such as Debian 12's, kp builds well and every tensor is empty.
 readonly PYBIND11_VERSION=2.13.6
@@ -142,6 +145,7 @@ print(sys.version, sysconfig.get_platform())'
         (. /etc/os-release 2>/dev/null && echo "${ID:-} ${VERSION_ID:-}")
         declare -f "build_$1"
         echo "$PYBIND11_VERSION"
+        if [[ $1 == kp ]]; then cat "$KP_PATCHES"/*.patch; fi
     } | sha256sum | cut -c 1-16
 }
 
@@ -152,9 +156,25 @@ build_tools() {
         "pybind11==$PYBIND11_VERSION"
 }
 
-# build_kp FOLDER: Kompute's binding against the system's packages; by itself it would
-# download Vulkan's headers, fmt and pybind11.
+# build_jobs: how many compilers may run at once. Each takes up to 800 MB.
+build_jobs() {
+    local cores memory
+    cores=$(nproc)
+    memory=$(awk '/^MemAvailable:/ { print int($2 / 1024 / 800) }' /proc/meminfo)
+    echo $((memory < 1 ? 1 : memory < cores ? memory : cores))
+}
+
+# build_kp FOLDER: Kompute's binding with our patches, against the system's packages; by
+# itself it would download Vulkan's headers, fmt and pybind11.
 build_kp() {
+    local source=$build/kp-$KP_RELEASE patch
+    "$build/venv/bin/python" -m pip download --no-deps --no-build-isolation \
+        --no-binary kp -d "$build" "kp==$KP_RELEASE"
+    tar -xf "$source.tar.gz" -C "$build" --no-same-owner
+    for patch in "$KP_PATCHES"/*.patch; do
+        echo "$patch"
+        patch --batch --forward --strip=1 --directory="$source" <"$patch"
+    done
     # kp's setup.py lacks a comma and so loses PYTHON_EXECUTABLE: CMake would take the
     # oldest Python on the path. A toolchain file is the one place it reads besides.
     cat >"$build/kp.cmake" <<CMAKE
@@ -170,8 +190,9 @@ CMAKE
         KOMPUTE_OPT_DISABLE_VULKAN_VERSION_CHECK=ON \
         KOMPUTE_OPT_DISABLE_VK_DEBUG_LAYERS=ON \
         KOMPUTE_OPT_INSTALL=OFF \
+        KOMPUTE_PYTHON_NUM_PARALLEL_THREADS="$(build_jobs)" \
         "$build/venv/bin/python" -m pip wheel --no-cache-dir --no-deps \
-        --no-build-isolation --no-binary kp -w "$1" "kp==$KP_VERSION"
+        --no-build-isolation -w "$1" "$source"
 }
 
 # build_pyshaderc FOLDER: its glslang is of 2018 and expects that year's compilers and
@@ -305,7 +326,7 @@ if [[ $1 == test ]]; then
 fi
 if ! is_built kp "$KP_VERSION" \
     || { [[ $1 == test ]] && ! is_built pyshaderc "$PYSHADERC_VERSION"; }; then
-    packages+=(cmake g++ make libvulkan-dev libfmt-dev)
+    packages+=(cmake g++ make patch libvulkan-dev libfmt-dev)
     [[ ${PYTHON:-/usr/bin/python3} != /usr/bin/python3 ]] \
         || packages+=(python3 python3-venv python3-dev)
 fi

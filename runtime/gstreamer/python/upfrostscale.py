@@ -7,15 +7,10 @@ failed would stay in GStreamer's registry.
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import functools
-import gc
-import logging
 import math
 import sys
 import threading
-import types
 from typing import Any
 
 import gi
@@ -80,7 +75,6 @@ class _Settings:
         """An upscaler of that graph, which the caller closes."""
         from upfrost import Upscaler
 
-        _keep_for_ever()
         return Upscaler(graph, device=self.device or None, precision=self.precision)
 
 
@@ -331,20 +325,6 @@ def _refusal(
     name, value = next(iter(values.items()))
     kept = getattr(settings, name)
     return ValueError(f"{name} stays {kept}, since {value} cannot be had: {error}")
-
-
-@functools.cache
-def _keep_for_ever() -> None:
-    """Keep what Kompute's binding frees at the process's end, without Python's lock.
-
-    It has the methods of a logger in static variables. A program that only embeds
-    Python, such as gst-launch-1.0, would crash after its last frame.
-    """
-    import kp  # noqa: F401
-
-    for found in gc.get_referrers(logging.getLogger("kp")):
-        if isinstance(found, types.MethodType):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(found))
 
 
 def _video_info(caps: Gst.Caps) -> Any:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 if TYPE_CHECKING:
     from upfrost.gpu.upscaler import Upscaler
-    from upfrost.gpu.watchdog import Watchdog
     from upfrost.network.graph import Graph
     from upfrost.status import Status
 
@@ -129,7 +128,6 @@ def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
         precision=options.precision,
         tile=options.tile,
         memory=options.memory,
-        watch=watchdog(),
     )
     smallest = smallest_side(upscaler.tiling)
     if options.tile is not None and options.tile < smallest:
@@ -141,16 +139,6 @@ def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
             f"{smallest} pixels are needed"
         )
     return upscaler
-
-
-def watchdog() -> Watchdog:
-    """Ends the command, with one line, when the device never answers."""
-    from upfrost.gpu.watchdog import Watchdog
-
-    return Watchdog(
-        "upfrost: the device does not answer; nothing more was written. "
-        "The kernel's log (dmesg) may say why"
-    )
 
 
 def warn_of_cpu(

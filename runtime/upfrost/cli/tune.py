@@ -79,7 +79,6 @@ def _run(options: argparse.Namespace) -> int:
     status = Status(sys.stderr, quiet=options.quiet)
     measured: dict[str, Measured] = {}
     path = None
-    watch = arguments.watchdog()
     device = Device(info)
     try:
         for graph in graphs:
@@ -90,7 +89,6 @@ def _run(options: argparse.Namespace) -> int:
                 precision,
                 progress=status.show,
                 skip=measured,
-                watch=watch,
             ):
                 measured[each.layer] = each
                 path = _keep(each, info, precision)

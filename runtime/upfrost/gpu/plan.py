@@ -71,6 +71,7 @@ from upfrost.network.graph import (
 )
 
 PICTURE_IN, PICTURE_OUT = 0, 1
+BYTES_PER_SECOND = 2e9  # of memory, the slowest board's, to be safe
 PICTURE_SAMPLES = SampleFormat()  # of grey and RGB
 Rectifier = Relu | LeakyRelu | Prelu
 # Functions that are not finite at 0, where the lanes beyond the last channel are: only
@@ -174,13 +175,19 @@ class Plan:
     result: tuple[HostPlane, ...]  # of the one in buffer 1
     constant_bytes: int
     longest_dispatch: float  # seconds, by the family's estimate
+    dispatch_seconds: tuple[float, ...]  # of each, memory's included
     precision: Precision
     views: Mapping[str, TensorView]  # of values, while their buffer is theirs
 
     @property
     def bytes(self) -> int:
-        """Device bytes in all: pictures, values and weights."""
-        return sum(self.buffer_bytes) + self.constant_bytes
+        """Device bytes in all, weights included."""
+        return self.own_bytes + self.constant_bytes
+
+    @property
+    def own_bytes(self) -> int:
+        """Device bytes of values, and of pictures of two tiles in flight."""
+        return own_bytes(self.buffer_bytes)
 
 
 @dataclass(frozen=True)
@@ -193,8 +200,13 @@ class Footprint:
 
     @property
     def bytes(self) -> int:
-        """Device bytes in all: pictures, values and weights."""
-        return sum(self.buffer_bytes) + self.constant_bytes
+        """Device bytes in all, as `Plan` has them."""
+        return own_bytes(self.buffer_bytes) + self.constant_bytes
+
+
+def own_bytes(buffer_bytes: Sequence[int]) -> int:
+    """Bytes of a plan's buffers, those of pictures twice: two tiles are in flight."""
+    return sum(buffer_bytes) + sum(buffer_bytes[: PICTURE_OUT + 1])
 
 
 def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program:
@@ -353,6 +365,7 @@ def make_plan(
         ),
     ]
     front_words = front * 4 * _value_bytes(precision) // 4
+    computing = [d.macs / program.family.macs_per_second for d in dispatches]
     return Plan(
         height=height,
         width=width,
@@ -367,11 +380,36 @@ def make_plan(
         given=place.given,
         result=place.result,
         constant_bytes=program.constant_bytes,
-        longest_dispatch=max(c.macs for c in dispatches)
-        / program.family.macs_per_second,
+        longest_dispatch=max(computing),
+        dispatch_seconds=tuple(
+            seconds or _moving_seconds(dispatch, place.buffer_bytes)
+            for seconds, dispatch in zip(computing, dispatches, strict=True)
+        ),
         precision=precision,
         views=views,
     )
+
+
+def _moving_seconds(dispatch: Dispatch, buffer_bytes: Sequence[int]) -> float:
+    """What a dispatch takes that only moves values, if it moves all of its buffers."""
+    moved = (buffer_bytes[item] for item in dispatch.buffers if isinstance(item, int))
+    return sum(moved) / BYTES_PER_SECOND
+
+
+def submissions(seconds: Sequence[float], most: float) -> list[range]:
+    """Numbers of the dispatches that one command buffer each holds, in their order.
+
+    As few as take `most` seconds at the most, by the estimate of each dispatch in
+    `seconds`; a dispatch that takes longer is alone.
+    """
+    parts = []
+    first, total = 0, 0.0
+    for number, each in enumerate(seconds):
+        if number > first and total + each > most:
+            parts.append(range(first, number))
+            first, total = number, 0.0
+        total += each
+    return [*parts, range(first, len(seconds))] if seconds else []
 
 
 @dataclass(frozen=True)

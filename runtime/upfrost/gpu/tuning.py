@@ -11,12 +11,9 @@ only a result's time depends on what is kept.
 from __future__ import annotations
 
 import logging
-import os
-import re
 import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,12 +21,12 @@ import numpy as np
 
 from upfrost import __version__
 from upfrost.files import new_file
+from upfrost.gpu.cache import cache_folder, file_name
 from upfrost.gpu.convolutions import conv_candidates, layer_key
 from upfrost.gpu.device import Device, DeviceInfo, LoadedPlan
 from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.families import DISPATCH_SECONDS, Family
 from upfrost.gpu.plan import Plan, Program, compile_graph, make_plan
-from upfrost.gpu.watchdog import SECONDS_A_CALL, Watch
 from upfrost.network import strictjson
 from upfrost.network.graph import Conv2d, Graph, alignment
 
@@ -96,7 +93,6 @@ def measure(
     clock: Clock = time.perf_counter,
     progress: Callable[[str], None] = lambda _: None,
     skip: Collection[str] = (),
-    watch: Watch = nullcontext,
 ) -> Iterator[Measured]:
     """Time the candidates for each shape of convolution in `graph`, in turns.
 
@@ -104,9 +100,8 @@ def measure(
     `HEIGHT` pixels, or less where the device could not bind its buffers or a dispatch
     could take too long. It is given out once the device has proved that it still
     computes. `progress` is told the layer that comes next; layers in `skip` are left
-    out; `watch` is as `Upscaler`'s. Raises what `Device.load` and `LoadedPlan.run` do.
+    out. Raises what `Device.load` and `LoadedPlan.run` do.
     """
-    watch = watch if device.info.is_gpu else nullcontext
     family = device.info.family
     layers: dict[str, Conv2d] = {}
     for step in compile_graph(graph, family, precision).steps:
@@ -135,17 +130,13 @@ def measure(
     size = plans[0].plan.height, plans[0].plan.width
     picture = np.zeros((*size, graph.channels), np.uint8)
 
-    def run(plan: LoadedPlan) -> None:
-        with watch(SECONDS_A_CALL * len(plan.plan.dispatches)):
-            plan.run(picture)
-
     for plan in plans:
-        run(plan)  # so that pipelines and caches are warm
+        plan.run(picture)  # so that pipelines and caches are warm
     for key, node in layers.items():
         dispatches = [c for c in plans[0].plan.dispatches if c.label == node.name]
         progress(key)
-        times = _times(plans[: len(names[key])], node.name, clock, watch)
-        run(plans[0])  # a device that was lost meanwhile took no time at all
+        times = _times(plans[: len(names[key])], node.name, clock)
+        plans[0].run(picture)  # a device that was lost meanwhile took no time at all
         seconds = dict(zip(names[key], times, strict=True))
         yield Measured(key, sum(dispatch.macs for dispatch in dispatches), seconds)
 
@@ -168,29 +159,16 @@ def _plans(programs: Sequence[Program], info: DeviceInfo) -> list[Plan]:
     return plans
 
 
-def _times(
-    plans: Sequence[LoadedPlan], label: str, clock: Clock, watch: Watch = nullcontext
-) -> list[float]:
+def _times(plans: Sequence[LoadedPlan], label: str, clock: Clock) -> list[float]:
     """The median seconds of the dispatches of that name in each plan."""
     times: list[list[float]] = [[] for _ in plans]
-    mine = [
-        [
-            submission
-            for dispatch, submission in zip(
-                plan.plan.dispatches, plan.submissions, strict=True
-            )
-            if dispatch.label == label
-        ]
-        for plan in plans
-    ]
+    layers = [plan.layer(label) for plan in plans]
     began = clock()
     for _ in range(ROUNDS):
-        for submissions, seconds in zip(mine, times, strict=True):
-            with watch(SECONDS_A_CALL * len(submissions)):
-                start = clock()
-                for submission in submissions:
-                    submission.eval()
-                seconds.append(clock() - start)
+        for layer, seconds in zip(layers, times, strict=True):
+            start = clock()
+            layer()
+            seconds.append(clock() - start)
         if clock() - began > MOST_SECONDS:
             break
     return [statistics.median(each) for each in times]
@@ -306,16 +284,8 @@ def _key(info: DeviceInfo, precision: Precision) -> dict[str, str]:
 
 
 def _folder() -> Path:
-    """UPFROST_CACHE, or `upfrost` where the XDG base directory specification says."""
-    own = os.environ.get("UPFROST_CACHE")
-    if own:
-        return Path(own) / "tuning"
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not base.is_absolute():  # as the specification wants it
-        base = Path.home() / ".cache"
-    return base / "upfrost" / "tuning"
+    return cache_folder() / "tuning"
 
 
 def _path(device: str, precision: str) -> Path:
-    name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")[:80]
-    return _folder() / f"{name or 'device'}-{precision}.json"
+    return _folder() / f"{file_name(device)}-{precision}.json"

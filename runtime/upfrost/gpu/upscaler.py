@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import replace
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Generic, Literal, Self, TypeVar
 
 import numpy as np
 
@@ -23,9 +26,10 @@ from upfrost.gpu.device import (
     choose_device,
 )
 from upfrost.gpu.dispatches import Precision
-from upfrost.gpu.frame import Frame, FrameFormat
+from upfrost.gpu.frame import Frame, FrameFormat, Samples
 from upfrost.gpu.plan import Plan, Program, compile_graph, footprint, make_plan
 from upfrost.gpu.tiles import (
+    Tile,
     TileGrid,
     Tiling,
     align,
@@ -34,7 +38,6 @@ from upfrost.gpu.tiles import (
     tile_grid,
 )
 from upfrost.gpu.tuning import tuned_family
-from upfrost.gpu.watchdog import SECONDS_A_CALL, Watch
 from upfrost.network.graph import Conv2d, Graph, Window, alignment
 from upfrost.network.modelfile import find_model, read_model
 
@@ -45,6 +48,62 @@ _Asked = tuple[int, int, int | None, FrameFormat | None]
 _log = logging.getLogger("upfrost")
 
 PLANS_KEPT = 4
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class _Tile(Generic[_Result]):
+    """A tile to compute, and what takes its planes and may give a complete result."""
+
+    loaded: LoadedPlan
+    planes: Sequence[Samples]
+    keep: Callable[[Sequence[Samples]], _Result | None]
+
+
+class _InFlight(Generic[_Result]):
+    """Tiles that the device has and that nobody has kept yet."""
+
+    def __init__(self) -> None:
+        self._tiles: deque[_Tile[_Result]] = deque()
+
+    def add(self, tiles: Iterable[_Tile[_Result]]) -> Iterator[_Result]:
+        """Start tiles; the results that are complete meanwhile."""
+        for tile in tiles:
+            loaded = tile.loaded
+            # Plans share the device's queue and keep no order among their results.
+            while self._tiles and not (
+                self._tiles[0].loaded is loaded and loaded.can_start()
+            ):
+                yield from self._next()
+            loaded.start(tile.planes)
+            self._tiles.append(tile)
+
+    def finish(self) -> Iterator[_Result]:
+        """Wait for what was started; the results that it completes."""
+        while self._tiles:
+            yield from self._next()
+
+    def forget(self) -> None:
+        """Nobody wants what is in flight any more."""
+        for tile in self._tiles:
+            tile.loaded.forget()
+        self._tiles.clear()
+
+    def _next(self) -> Iterator[_Result]:
+        tile = self._tiles.popleft()
+        complete = tile.keep(tile.loaded.finish())
+        if complete is not None:
+            yield complete
+
+
+@contextmanager
+def _in_flight() -> Iterator[_InFlight[Any]]:
+    """Tiles in flight, which are forgotten when the block ends early."""
+    work: _InFlight[Any] = _InFlight()
+    try:
+        yield work
+    finally:
+        work.forget()
 
 
 class Upscaler:
@@ -60,8 +119,8 @@ class Upscaler:
     the side of a tile in pixels, `memory` the device's bytes; without them a share of
     the device's memory is used.
 
-    `watch` is called with the seconds that a GPU's work on a tile may take at the very
-    most; the work is done in the context that it gives (see `watchdog`).
+    Threads may share one: their calls take turns. A process that was forked after it
+    was made cannot use it, and gets a `DeviceError`.
 
     Raises `ModelFileError`, `GraphError` or `DeviceError`.
     """
@@ -74,7 +133,6 @@ class Upscaler:
         precision: Literal["auto", "fp16", "fp32"] = "auto",
         tile: int | None = None,
         memory: int | None = None,
-        watch: Watch = nullcontext,
     ) -> None:
         self.graph = (
             model if isinstance(model, Graph) else read_model(find_model(model))
@@ -87,8 +145,6 @@ class Upscaler:
         family = tuned_family(self.device, self.precision)
         self._program = compile_graph(self.graph, family, self.precision)
         self._tile = tile
-        # A CPU may be as slow as it is; it does not hang.
-        self._watch: Watch = watch if self.device.is_gpu else nullcontext
         if memory is None:
             memory = min(self.device.heap_bytes // HEAP_SHARE, MOST_MEMORY)
         self._budget = Budget(memory, self.device.max_buffer_bytes)
@@ -96,7 +152,9 @@ class Upscaler:
         self._loaded: dict[tuple[int, int, FrameFormat | None], LoadedPlan] = {}
         # Of the last picture: a video's frames are all alike, and finding out which
         # tiles fit takes milliseconds.
-        self.grid_of: tuple[_Asked, TileGrid] | None = None
+        self._grid: tuple[_Asked, TileGrid] | None = None
+        self._lock = threading.Lock()
+        self._holder: int | None = None  # the thread that has the lock
 
     def __call__(self, picture: Bytes, progress: Progress | None = None) -> Bytes:
         """Upscale uint8 (H, W, C), C the model's channels, to uint8 (sH, sW, C).
@@ -105,6 +163,27 @@ class Upscaler:
         `ValueError` for another type or shape, `DeviceLostError` when the device did
         not compute, and `OutOfDeviceMemoryError` when no tile fits.
         """
+        (result,) = self.pictures([picture], progress)
+        return result
+
+    def pictures(
+        self, pictures: Iterable[Bytes], progress: Progress | None = None
+    ) -> Iterator[Bytes]:
+        """Upscale pictures as `__call__` does, one after the other.
+
+        While the device works on one, the next is asked for and the last is handed out:
+        quicker than a call for each. Other threads' calls wait until the iterator ends.
+        Errors are those of calling.
+        """
+        with self._turn(), _in_flight() as work:
+            for picture in pictures:
+                yield from work.add(self._picture_tiles(picture, progress))
+            yield from work.finish()
+
+    def _picture_tiles(
+        self, picture: Bytes, progress: Progress | None
+    ) -> Iterator[_Tile[Bytes]]:
+        """The tiles of a picture, of which the last one gives the result."""
         channels = self.graph.channels
         if picture.dtype != np.uint8 or picture.ndim != 3 or not picture.size:
             raise ValueError(
@@ -121,20 +200,20 @@ class Upscaler:
         result = np.empty((height * scale, width * scale, channels), np.uint8)
         filled = 0
 
-        def write(rows: Bytes) -> None:
+        def write(rows: Bytes) -> Bytes | None:
             nonlocal filled
             part = result[filled : filled + len(rows)]
             part[...] = rows[: len(part), : width * scale]
-            filled += len(part)
+            filled += len(rows)
+            return result if filled == aligned.shape[0] * scale else None
 
-        self.stream(
+        return self._tiles(
             aligned.shape[0],
             aligned.shape[1],
             lambda start, stop: aligned[start:stop],
             write,
             progress,
         )
-        return result
 
     @property
     def tuned_kernels(self) -> dict[str, str]:
@@ -167,10 +246,44 @@ class Upscaler:
         the next rows of the result, uint8 (n, s · width, C), valid until it returns.
         Errors are those of calling.
         """
+        with self._turn(), _in_flight() as work:
+            tiles: Iterator[_Tile[None]] = self._tiles(
+                height, width, read, write, progress
+            )
+            deque(work.add(tiles), maxlen=0)
+            deque(work.finish(), maxlen=0)
+
+    def _tiles(
+        self,
+        height: int,
+        width: int,
+        read: Callable[[int, int], Bytes],
+        write: Callable[[Bytes], _Result | None],
+        progress: Progress | None,
+    ) -> Iterator[_Tile[_Result]]:
+        """The tiles of `stream`, to be started in their order and kept likewise."""
         scale, channels = self.graph.scale, self.graph.channels
         loaded, grid = self._load(height, width)
         columns = grid.windows[1]
         done = 0
+
+        def keep(
+            result: Bytes,
+            rows: slice,
+            window: Window,
+            kept: Window,
+            planes: Sequence[Samples],
+        ) -> _Result | None:
+            nonlocal done
+            output = planes[0].reshape(len(planes[0]), -1, channels)
+            first = (kept.start - window.start) * scale
+            last = (kept.stop - window.start) * scale
+            result[:, kept.start * scale : kept.stop * scale] = output[rows, first:last]
+            done += 1
+            if progress is not None:
+                progress(done, len(grid))
+            return write(result) if done % len(columns) == 0 else None
+
         for rows, kept_rows in grid.windows[0]:
             band = read(rows.start, rows.stop)
             kept = slice(
@@ -181,17 +294,12 @@ class Upscaler:
                 (kept.stop - kept.start, width * scale, channels), np.uint8
             )
             for window, kept_columns in columns:
-                with self._watch(SECONDS_A_CALL * len(loaded.plan.dispatches)):
-                    output = loaded.run(band[:, window.start : window.stop])
-                first = (kept_columns.start - window.start) * scale
-                last = (kept_columns.stop - window.start) * scale
-                result[:, kept_columns.start * scale : kept_columns.stop * scale] = (
-                    output[kept, first:last]
+                part = band[:, window.start : window.stop]
+                yield _Tile(
+                    loaded,
+                    [part.reshape(len(part), -1)],
+                    partial(keep, result, kept, window, kept_columns),
                 )
-                done += 1
-                if progress is not None:
-                    progress(done, len(grid))
-            write(result)
 
     def frame(self, frame: Frame, progress: Progress | None = None) -> Frame:
         """Upscale a frame of video by a network for luma; chroma is enlarged.
@@ -202,19 +310,22 @@ class Upscaler:
         """
         if self.graph.colour != "luma":
             raise ValueError(f"{self.graph.name} is not for luma; give it pictures")
+        with self._turn(), _in_flight() as work:
+            deque(work.add(self._frame_tiles(frame, progress)), maxlen=0)
+            result: Frame
+            (result,) = work.finish()
+        return result
+
+    def _frame_tiles(
+        self, frame: Frame, progress: Progress | None
+    ) -> Iterator[_Tile[Frame]]:
+        """The tiles of a frame, of which the last one gives the result."""
         kind, scale = frame.format, self.graph.scale
         result = Frame.empty(kind, frame.height * scale, frame.width * scale)
         aligned = _align_frame(frame, self.graph)
         loaded, grid = self._load(aligned.height, aligned.width, kind)
-        for done, tile in enumerate(grid, 1):
-            parts = [
-                plane[_part(tile.rows, y), _part(tile.columns, x)]
-                for plane, (y, x) in zip(aligned.planes, kind.ratios, strict=True)
-            ]
-            with self._watch(SECONDS_A_CALL * len(loaded.plan.dispatches)):
-                outputs = loaded.run_planes(
-                    [part.reshape(len(part), -1) for part in parts]
-                )
+
+        def keep(done: int, tile: Tile, outputs: Sequence[Samples]) -> Frame | None:
             for plane, output, (y, x) in zip(
                 result.planes, outputs, kind.ratios, strict=True
             ):
@@ -228,7 +339,18 @@ class Upscaler:
                 target[...] = pixels[top : top + height, left : left + width]
             if progress is not None:
                 progress(done, len(grid))
-        return result
+            return result if done == len(grid) else None
+
+        for done, tile in enumerate(grid, 1):
+            parts = [
+                plane[_part(tile.rows, y), _part(tile.columns, x)]
+                for plane, (y, x) in zip(aligned.planes, kind.ratios, strict=True)
+            ]
+            yield _Tile(
+                loaded,
+                [part.reshape(len(part), -1) for part in parts],
+                partial(keep, done, tile),
+            )
 
     def tiles(
         self,
@@ -281,12 +403,13 @@ class Upscaler:
     @property
     def overhead(self) -> float:
         """Pixels computed for each of the last picture's, 1 before the first one."""
-        return 1.0 if self.grid_of is None else self.grid_of[1].overhead
+        return 1.0 if self._grid is None else self._grid[1].overhead
 
     def close(self) -> None:
         """Give the device's memory back."""
-        self._loaded.clear()
-        self._device.close()
+        with self._turn():
+            self._loaded.clear()
+            self._device.close()
 
     def __enter__(self) -> Self:
         return self
@@ -298,6 +421,22 @@ class Upscaler:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """A block that one thread at a time is in."""
+        mine = threading.get_ident()
+        if self._holder == mine:
+            raise RuntimeError(
+                "an Upscaler was called while it worked for the same thread: finish "
+                "its pictures() first, or make another one"
+            )
+        with self._lock:
+            self._holder = mine
+            try:
+                yield
+            finally:
+                self._holder = None
 
     def _plan(self, height: int, width: int, kind: FrameFormat | None) -> Plan:
         """The plan for tiles of that size, of a picture or of a frame."""
@@ -320,9 +459,9 @@ class Upscaler:
         side = self._tile
         while True:
             asked = height, width, side, kind
-            if self.grid_of is None or self.grid_of[0] != asked:
-                self.grid_of = asked, self.tiles(height, width, side, kind)
-            grid = self.grid_of[1]
+            if self._grid is None or self._grid[0] != asked:
+                self._grid = asked, self.tiles(height, width, side, kind)
+            grid = self._grid[1]
             try:
                 return self._loaded_plan(grid, kind), grid
             except OutOfDeviceMemoryError as error:
@@ -350,7 +489,7 @@ class Upscaler:
                 len(self._loaded) >= PLANS_KEPT
                 # The weights are the same for all of them.
                 or plan.bytes
-                + sum(sum(kept.plan.buffer_bytes) for kept in self._loaded.values())
+                + sum(kept.plan.own_bytes for kept in self._loaded.values())
                 > self._budget.memory
             ):
                 del self._loaded[next(iter(self._loaded))]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +33,6 @@ from upfrost.gpu.families import CPU, DISPATCH_SECONDS, FAMILIES, MALI, Family
 from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost.gpu.tuning import Measured, merge, save, tuned_family
 from upfrost.gpu.upscaler import Upscaler
-from upfrost.gpu.watchdog import SECONDS_A_CALL
 from upfrost.network.graph import INPUT, Conv2d, Graph, PixelShuffle
 from upfrost.network.modelfile import bundled_models, read_model
 
@@ -160,17 +158,13 @@ class Work:
     seconds: Sequence[float]
     done: int = 0
 
-    def eval(self) -> None:
+    def __call__(self) -> None:
         self.clock.now += self.seconds[self.done % len(self.seconds)]
         self.done += 1
 
 
-def fake_plan(*work: tuple[str, Work]) -> Any:
-    dispatches = [SimpleNamespace(label=label) for label, _ in work]
-    return SimpleNamespace(
-        plan=SimpleNamespace(dispatches=dispatches),
-        submissions=[each for _, each in work],
-    )
+def fake_plan(**work: Work) -> Any:
+    return SimpleNamespace(layer=work.__getitem__)
 
 
 def test_the_median_of_a_layers_calls_is_taken_and_no_other_call_is_made() -> None:
@@ -178,10 +172,10 @@ def test_the_median_of_a_layers_calls_is_taken_and_no_other_call_is_made() -> No
     other = Work(clock, [100.0])
     noisy = Work(clock, [0.01, 0.01, 0.5])
     plans = [
-        fake_plan(("a", other), ("b", noisy), ("b", Work(clock, [0.02]))),
-        fake_plan(("b", Work(clock, [0.05])), ("c", other)),
+        fake_plan(a=other, b=noisy),
+        fake_plan(b=Work(clock, [0.05]), c=other),
     ]
-    assert tuning._times(plans, "b", clock) == pytest.approx([0.03, 0.05])
+    assert tuning._times(plans, "b", clock) == pytest.approx([0.01, 0.05])
     assert other.done == 0
     assert noisy.done == tuning.ROUNDS
 
@@ -189,7 +183,7 @@ def test_the_median_of_a_layers_calls_is_taken_and_no_other_call_is_made() -> No
 def test_slow_layers_are_measured_less_often() -> None:
     clock = Clock()
     work = Work(clock, [tuning.MOST_SECONDS / 2.5])
-    tuning._times([fake_plan(("a", work))], "a", clock)
+    tuning._times([fake_plan(a=work)], "a", clock)
     assert work.done == 3
 
 
@@ -261,31 +255,6 @@ def test_a_smaller_picture_is_measured_where_a_dispatch_could_take_too_long(
     assert usual.longest_dispatch > DISPATCH_SECONDS
 
 
-def test_all_that_a_gpu_does_is_watched(
-    device: Device, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tuning, "HEIGHT", 20)
-    monkeypatch.setattr(tuning, "WIDTH", 30)
-    monkeypatch.setattr(tuning, "ROUNDS", 1)
-    graph = graphs.plain_network(seed=0)
-    allowed: list[float] = []
-
-    def watch(seconds: float) -> AbstractContextManager[object]:
-        allowed.append(seconds)
-        return nullcontext()
-
-    list(tuning.measure(graph, device, "fp32", watch=watch))
-    assert device.info.kind == "cpu"
-    assert not allowed, "a CPU may be as slow as it is"
-    gpu = replace(device.info, kind="integrated", name="Mali-G52")
-    monkeypatch.setattr(device, "info", gpu)
-    found = list(tuning.measure(graph, device, "fp32", watch=watch))
-    # The candidates' plans, then each layer with each candidate, then the proof.
-    candidates = [len(each.seconds) for each in found]
-    assert len(allowed) == max(candidates) + sum(candidates) + len(found)
-    assert min(allowed) >= SECONDS_A_CALL
-
-
 def test_a_device_that_is_lost_while_it_is_measured_is_an_error(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,7 +263,8 @@ def test_a_device_that_is_lost_while_it_is_measured_is_an_error(
 
     def lose(plans: Sequence[LoadedPlan], *_: object) -> list[float]:
         for plan in plans:
-            plan.submissions.clear()  # every submission succeeds, nothing is computed
+            for slot in plan._slots:
+                slot.sequences.clear()  # nothing is submitted, and nothing fails
         return [1e-9] * len(plans)
 
     monkeypatch.setattr(tuning, "_times", lose)

@@ -199,7 +199,7 @@ def test_plans_that_are_kept_keep_to_the_budget(
         assert loads == [(20, 30), (60, 90)]
         plans = [upscale.plan(upscale.tiles(*size)) for size in loads]
     # The weights are there once.
-    budget = plans[0].constant_bytes + sum(sum(plan.buffer_bytes) for plan in plans)
+    budget = plans[0].constant_bytes + sum(plan.own_bytes for plan in plans)
     for memory, expected in ((budget, loads[:]), (budget - 1, loads * 2)):
         loads.clear()
         with Upscaler(graph, memory=memory) as upscale:

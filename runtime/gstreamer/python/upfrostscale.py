@@ -212,7 +212,7 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
         )
 
     def do_start(self) -> bool:
-        with self._lock:
+        with self._changing, self._lock:
             try:
                 # Read anew: what was wrong with the file may have been mended.
                 self._graph = self._settings.read_model()

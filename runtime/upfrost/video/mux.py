@@ -43,7 +43,9 @@ _STATISTICS = re.compile(
 )
 _OF_CONTAINER = ("major_brand", "minor_version", "compatible_brands")
 _MOST_NAMED = 8
-_QUICKTIME = "com.apple.quicktime."
+# Keys such as com.apple.quicktime.make and com.android.version.
+_REVERSE_DOMAIN = re.compile(r"[a-z]+\.\w+\.")
+_LANGUAGE = re.compile(r"-[a-z]{3}$")
 _COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
 
@@ -113,9 +115,9 @@ def plan_other_streams(
     if begins_later and any(key.lower() == "timecode" for key in said):
         plan.arguments += ["-metadata", "timecode=", "-metadata:s:0", "timecode="]
         plan.notes.append("the timecode is left out: it is the source's first frame's")
-    is_quicktime = any(key.startswith(_QUICKTIME) for key in info.tags)
+    has_keys = any(map(_REVERSE_DOMAIN.match, info.tags))
     # ffmpeg writes either such keys or a cover.
-    if container.is_mp4 and is_quicktime and not has_cover:
+    if container.is_mp4 and has_keys and not has_cover:
         plan.arguments += ["-movflags", "+use_metadata_tags"]
     needs_source = container.is_mp4 and has_cover
     return OtherStreams(tuple(plan.arguments), tuple(plan.notes), needs_source)
@@ -158,8 +160,9 @@ class _Plan:
 def lost_tags(ffmpeg: str, info: VideoInfo, path: Path) -> list[str]:
     """Notes about what the source says of itself and the result at `path` does not."""
     kept = {key.lower() for key in read_metadata(ffmpeg, path).tags}
-    ignored = (*_OF_CONTAINER, "encoder", "timecode", "duration")
-    lost = [k for k in info.tags if k.lower() not in kept and k.lower() not in ignored]
+    kept |= {*_OF_CONTAINER, "encoder", "timecode", "duration"}
+    # What is said in one language is also there without it.
+    lost = [k for k in info.tags if not {k.lower(), _LANGUAGE.sub("", k)} & kept]
     if not lost:
         return []
     named = printable(", ".join(lost[:_MOST_NAMED]))

@@ -34,7 +34,10 @@ _COLORS = re.compile(
     r"color_range:(\S+) color_space:(\S+) color_primaries:(\S+) color_trc:(\S+)"
 )
 # As ffmpeg's muxer `framecrc` describes streams.
-_STREAM = re.compile(r"^#(media_type|codec_id) (\d+): (\w+)$", re.MULTILINE)
+_STREAM = re.compile(rb"#(media_type|codec_id) (\d+): (\w+)$")
+# Its complaints of a stream that is there: "sample rate not set".
+_UNKNOWN_STREAM = re.compile("not set|incorrect codec parameters")
+_MOST_STREAMS = 1000
 # Tags are indented further than these lines.
 _INPUT = re.compile(r"Input #0, (\S+), from ")
 _DURATION = re.compile(r"  Duration: (\S+), (?:start: (\S+),)?")
@@ -333,6 +336,11 @@ def _log(ffmpeg: str, arguments: Sequence[str]) -> list[str]:
     return found.stderr.decode(errors="replace").split("\n")
 
 
+def read_metadata(ffmpeg: str, path: Path) -> Metadata:
+    """A file's own tags and its chapters, by its own clock; none of what is no file."""
+    return _metadata(ffmpeg, path, 0)[0]
+
+
 def _describe(
     ffmpeg: str, path: Path
 ) -> tuple[list[str], tuple[Stream, ...], Metadata]:
@@ -340,73 +348,103 @@ def _describe(
 
     What the log says of streams is for people; what muxers write about them is not.
     """
-    every = ["-map", "0", "-copy_unknown", "-c", "copy", "-t", "0"]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        outputs = {"streams": "framecrc", "tags": "ffmetadata"}
-        arguments = source_arguments(path)
-        for output, muxer in outputs.items():
-            arguments += [*every, "-f", muxer, f"file:{folder / output}"]
-        log = _log(ffmpeg, arguments)
-        streams, tags = (_text(folder / output) for output in outputs)
-    found = list(_streams(streams)) or list(_streams_one_by_one(ffmpeg, path))
-    about = parse_metadata(tags)
+    log, found = _streams(ffmpeg, path, "0")
+    if not found:
+        found = list(_streams_one_by_one(ffmpeg, path))
+    if not found:
+        return log, (), Metadata()
+    of_file, *of_streams = _metadata(ffmpeg, path, len(found))
     described = tuple(
         Stream(
             index,
             kind,
             codec,
             kind == "video" and _is_attached(ffmpeg, path, index),
-            about.streams[index] if index < len(about.streams) else {},
+            of_streams[index].tags,
         )
         for index, (kind, codec) in enumerate(found)
     )
-    return log, described, read_metadata(ffmpeg, path)
+    return log, described, of_file
 
 
-def read_metadata(ffmpeg: str, path: Path) -> Metadata:
-    """A file's own tags and its chapters, by its own clock; none of a file that is not
-    read."""
-    source = ["-copyts", *source_arguments(path)]
-    found = run_ffmpeg(ffmpeg, [*source, "-f", "ffmetadata", "pipe:1"])
-    return parse_metadata(found.stdout.decode("utf-8", "surrogateescape"))
+def _metadata(ffmpeg: str, path: Path, streams: int) -> list[Metadata]:
+    """What the file says of itself, then what it says of each stream.
+
+    A stream's tags are written as if they were the file's, since for its own place a
+    muxer would want the stream, and read the whole file for it.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        texts = [Path(name) / f"{number}" for number in range(streams + 1)]
+        arguments = ["-copyts", *source_arguments(path)]
+        arguments += ["-f", "ffmetadata", f"file:{texts[0]}"]
+        for index, text in enumerate(texts[1:]):
+            tags = ["-map_metadata", f"0:s:{index}", "-map_chapters", "-1"]
+            arguments += [*tags, "-f", "ffmetadata", f"file:{text}"]
+        run_ffmpeg(ffmpeg, arguments)
+        return [
+            parse_metadata(text.read_bytes().decode("utf-8", "surrogateescape"))
+            if text.exists()
+            else Metadata()
+            for text in texts
+        ]
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", "surrogateescape")
-    except FileNotFoundError:
-        return ""
+def _streams(
+    ffmpeg: str, path: Path, wanted: str
+) -> tuple[list[str], list[tuple[StreamKind, str]]]:
+    """The log, and kind and codec of the streams that `-map wanted` gives.
 
-
-def _streams(crcs: str) -> Iterator[tuple[StreamKind, str]]:
-    """Kind and codec of each stream that the head of a `framecrc` describes."""
+    The process is ended at the first packet: for those of subtitles, which are rare, it
+    would read the whole file.
+    """
+    arguments = [
+        *(*source_arguments(path), "-map", wanted, "-copy_unknown", "-c", "copy"),
+        *("-max_interleave_delta", "1", "-flush_packets", "1"),
+        *("-f", "framecrc", "pipe:1"),
+    ]
+    with tempfile.TemporaryFile() as log:
+        try:
+            process = subprocess.Popen(
+                [ffmpeg, *LOG, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        except OSError as error:
+            raise cannot_run(ffmpeg, error) from error
+        with process:
+            assert process.stdout is not None
+            about: dict[int, dict[bytes, str]] = {}
+            for line in process.stdout:
+                if not line.startswith(b"#"):
+                    break
+                if found := _STREAM.match(line):
+                    said = about.setdefault(int(found[2]), {})
+                    said[found[1]] = found[3].decode()
+            process.kill()
+        log.seek(0)
+        lines = log.read().decode(errors="replace").split("\n")
     kinds: dict[str, StreamKind] = {
         kind: kind for kind in ("video", "audio", "subtitle", "attachment")
     }
-    found: dict[int, dict[str, str]] = {}
-    for key, number, value in _STREAM.findall(crcs):
-        found.setdefault(int(number), {})[key] = value
-    for number in sorted(found):
-        about = found[number]
-        yield kinds.get(about["media_type"], "data"), about.get("codec_id", "none")
+    return lines, [
+        (kinds.get(said[b"media_type"], "data"), said.get(b"codec_id", "none"))
+        for _, said in sorted(about.items())
+    ]
 
 
 def _streams_one_by_one(ffmpeg: str, path: Path) -> Iterator[tuple[StreamKind, str]]:
-    """The same for a file in which ffmpeg cannot make out all streams.
+    """Kinds and codecs where ffmpeg cannot make out all streams.
 
     Those of which not even the kind is known are data.
     """
-    for index in range(1000):
-        wanted = ["-map", f"0:{index}", "-copy_unknown", "-c", "copy", "-t", "0"]
-        source = source_arguments(path)
-        found = run_ffmpeg(ffmpeg, [*source, *wanted, "-f", "framecrc", "-"])
-        if found.returncode and b"matches no streams" in found.stderr:
+    for index in range(_MOST_STREAMS):
+        log, found = _streams(ffmpeg, path, f"0:{index}")
+        if any("matches no streams" in line for line in log):
             return
-        described = list(_streams(found.stdout.decode("ascii", "replace")))
-        if not described and not re.search(rb"not set|parameters", found.stderr):
+        if not found and not any(map(_UNKNOWN_STREAM.search, log)):
             return
-        yield described[0] if described else ("data", "none")
+        yield found[0] if found else ("data", "none")
 
 
 def _is_attached(ffmpeg: str, path: Path, index: int) -> bool:

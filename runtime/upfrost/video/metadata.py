@@ -1,4 +1,4 @@
-"""ffmpeg's own metadata files: tags of a file and of its streams, and chapters.
+"""ffmpeg's own metadata files: tags of a file or of a stream, and chapters.
 
 They say what the log says, so that no tag can be taken for anything else: the format
 has escapes (https://ffmpeg.org/ffmpeg-formats.html, "Metadata").
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 _LINE = re.compile(r"(?:\\.|[^\\\n])+", re.DOTALL)
@@ -26,11 +26,10 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What one file says: its own tags, those of each stream, and chapters."""
+    """Tags of a file, or of one of its streams, and chapters."""
 
-    tags: dict[str, str]
-    streams: tuple[dict[str, str], ...]
-    chapters: tuple[Chapter, ...]
+    tags: dict[str, str] = field(default_factory=dict)
+    chapters: tuple[Chapter, ...] = ()
 
 
 def parse_metadata(text: str) -> Metadata:
@@ -44,7 +43,6 @@ def parse_metadata(text: str) -> Metadata:
             sections[-1][1][_unescape(found[1])] = _unescape(found[2])
     return Metadata(
         tags,
-        tuple(pairs for kind, pairs in sections if kind == "[STREAM]"),
         tuple(_chapter(pairs) for kind, pairs in sections if kind == "[CHAPTER]"),
     )
 

@@ -43,7 +43,9 @@ _STATISTICS = re.compile(
 )
 _OF_CONTAINER = ("major_brand", "minor_version", "compatible_brands")
 _MOST_NAMED = 8
-_QUICKTIME = "com.apple.quicktime."
+# Keys such as com.apple.quicktime.make and com.android.version.
+_REVERSE_DOMAIN = re.compile(r"[a-z]+\.\w+\.")
+_LANGUAGE = re.compile(r"-[a-z]{3}$")
 _COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
 
@@ -56,6 +58,7 @@ class OtherStreams:
 
     arguments: tuple[str, ...]  # -map, -c, -map_metadata, …
     notes: tuple[str, ...] = ()
+    converted_sound: tuple[int, ...] = ()  # numbers in the result
     needs_whole_source: bool = False
 
 
@@ -113,12 +116,17 @@ def plan_other_streams(
     if begins_later and any(key.lower() == "timecode" for key in said):
         plan.arguments += ["-metadata", "timecode=", "-metadata:s:0", "timecode="]
         plan.notes.append("the timecode is left out: it is the source's first frame's")
-    is_quicktime = any(key.startswith(_QUICKTIME) for key in info.tags)
+    has_keys = any(map(_REVERSE_DOMAIN.match, info.tags))
     # ffmpeg writes either such keys or a cover.
-    if container.is_mp4 and is_quicktime and not has_cover:
+    if container.is_mp4 and has_keys and not has_cover:
         plan.arguments += ["-movflags", "+use_metadata_tags"]
     needs_source = container.is_mp4 and has_cover
-    return OtherStreams(tuple(plan.arguments), tuple(plan.notes), needs_source)
+    return OtherStreams(
+        tuple(plan.arguments),
+        tuple(plan.notes),
+        tuple(plan.converted_sound),
+        needs_source,
+    )
 
 
 class _Plan:
@@ -128,6 +136,7 @@ class _Plan:
         self.streams = 1  # number 0 is the video
         self.arguments: list[str] = []
         self.notes: list[str] = []
+        self.converted_sound: list[int] = []
 
     def add(self, stream: Stream, codec: str | None) -> None:
         """Take that stream, copied or encoded; without a codec leave it out."""
@@ -141,6 +150,7 @@ class _Plan:
         self.arguments += _without_statistics(stream, number)
         self.streams += 1
         if codec != "copy":
+            self.converted_sound += [number] if stream.kind == "audio" else []
             self.notes.append(
                 f"{about} becomes {codec}, since the container cannot hold it"
             )
@@ -158,8 +168,9 @@ class _Plan:
 def lost_tags(ffmpeg: str, info: VideoInfo, path: Path) -> list[str]:
     """Notes about what the source says of itself and the result at `path` does not."""
     kept = {key.lower() for key in read_metadata(ffmpeg, path).tags}
-    ignored = (*_OF_CONTAINER, "encoder", "timecode", "duration")
-    lost = [k for k in info.tags if k.lower() not in kept and k.lower() not in ignored]
+    kept |= {*_OF_CONTAINER, "encoder", "timecode", "duration"}
+    # What is said in one language is also there without it.
+    lost = [k for k in info.tags if not {k.lower(), _LANGUAGE.sub("", k)} & kept]
     if not lost:
         return []
     named = printable(", ".join(lost[:_MOST_NAMED]))
@@ -259,21 +270,30 @@ def write_result(ffmpeg: str, job: Job, result: Result, part: Path) -> None:
     earliest = job.segment(0).times[0] * info.time_base
     # Matroska's times begin at 0; the source's need not.
     shift = Fraction(max(0, -(earliest // 1)))
-    # By the source's own clock: with times relative to its beginning, ffmpeg leaves out
-    # the sound before the cut only in files that begin at 0.
     begins_later = result.origin != info.start
-    origin, until = seconds(result.origin), None
-    cut = ["-seek_timestamp", "1", "-ss", origin] if begins_later else []
-    if result.duration is not None:
-        until = result.origin + result.duration
+    until = None if result.duration is None else result.origin + result.duration
     special: list[str] = []
+    cut: list[str] = []
+    trim: list[str] = []
+    if begins_later:
+        # By the source's own clock: with times relative to its beginning, ffmpeg leaves
+        # out copied sound before the cut only in files that begin at 0. Of sound that
+        # is converted, it must then leave that to a filter.
+        cut = ["-noaccurate_seek", "-seek_timestamp", "1", "-ss"]
+        cut += [seconds(result.origin)]
+        trim += [f"start={seconds(result.origin)}"]
+    if until is not None:
+        # With -copyts, the time by the output's clock before it is moved.
+        special += ["-t", seconds(until)]
+        trim += [f"end={seconds(until)}"]
+    if trim:
+        for number in others.converted_sound:
+            special += [f"-filter:{number}", f"atrim={':'.join(trim)}"]
     if container.is_mp4:
         special += ["-video_track_timescale", str(info.time_base.denominator)]
         special += ["-tag:v", "hvc1"] if result.codec == "h265" else []
     # A cut leaves out sound before it; else what comes before 0 primes the decoder.
     special += ["-copypriorss", "0"] if begins_later else []
-    # With -copyts, of the output's clock before it is moved.
-    special += ["-t", seconds(until)] if until is not None else []
     chapters = job.part_file("chapters")
     chapters.write_text(
         format_chapters(chapters_between(info.chapters, result.origin, until)),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -79,6 +81,29 @@ def test_a_stream_that_cannot_be_made_out_does_not_hide_the_others(
     cut = tmp_path / "cut.ts"
     cut.write_bytes(whole.read_bytes()[: 188 * 60])
     assert kinds(cut) == ["video", "data"]
+
+
+def test_a_file_is_not_read_to_its_end_for_what_is_in_it(tmp_path: Path) -> None:
+    """In it is a subtitle at its end; in a process of its own, to be measured."""
+    words, source = tmp_path / "words.srt", tmp_path / "source.mkv"
+    words.write_text("1\n00:00:59,000 --> 00:01:00,000\nHello\n")
+    ffmpeg("-f", "lavfi", "-i", "color=s=320x180:r=10:d=60", "-i", words, "-c:v",
+           "rawvideo", "-c:s", "srt", source)  # fmt: skip
+    program = """
+import sys
+from pathlib import Path
+from upfrost.video.ffmpeg import find_ffmpeg, probe
+def read():
+    return int(Path("/proc/self/io").read_text().split()[1])
+before = read()
+probe(find_ffmpeg(), Path(sys.argv[1]))
+print(read() - before)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program, source], capture_output=True, check=True
+    )
+    # Each look takes ffmpeg some frames to guess the rate with.
+    assert int(result.stdout) < source.stat().st_size / 2
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".webm"])

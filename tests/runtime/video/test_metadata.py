@@ -28,7 +28,6 @@ def test_tags_cannot_look_like_anything_else() -> None:
         "[CHAPTER]\nTIMEBASE=1/2\nSTART=3\nEND=5\n\\[x\\;=\\#\\\\\n"
     )
     assert found.tags == {"title": "a=b\n[STREAM]"}
-    assert found.streams == ({"language": "pt BR"}, {})
     assert found.chapters == (Chapter(Fraction(3, 2), Fraction(5, 2), {"[x;": "#\\"}),)
 
 

@@ -88,24 +88,33 @@ def test_chapters_are_cut_with_the_video(
     assert any("timecode is left out" in note for note in record.notes)
 
 
-def test_a_file_that_begins_late_is_cut_with_its_chapters_and_its_sound(
-    tmp_path: Path, clip: Path
+@pytest.mark.parametrize("suffix", [".mkv", ".webm"], ids=["copied", "converted"])
+def test_a_file_that_begins_late_is_cut_with_its_sound(
+    tmp_path: Path, clip: Path, suffix: str
 ) -> None:
-    source, target = tmp_path / "late.mkv", tmp_path / "out.mkv"
+    source, target = tmp_path / "late.mkv", tmp_path / f"out{suffix}"
     ffmpeg("-i", clip, "-map", "0:v", "-map", "0:a", "-c", "copy", "-map_chapters",
            "-1", "-output_ts_offset", "100", source)  # fmt: skip
     record = upscale(source, target, PART)
     assert not any("before the file's length" in note for note in record.notes)
     assert times(target)[0] < Fraction(1, 10)
-    sound = packets(target, "a").splitlines()
-    # One second of frames of 23 ms; with what lies before the cut it would be more.
-    assert 40 <= len(sound) <= 45
-    assert int(sound[0].split(",")[2]) < 100  # ms
+    lines = [line.split(",") for line in packets(target, "a").splitlines()]
+    begin = int(lines[0][2])  # ms
+    end = int(lines[-1][2]) + int(lines[-1][3])
+    # To a frame of sound, or what primes its decoder.
+    assert abs(begin) <= 50
+    assert abs(end - 1000) <= 50
 
 
-@pytest.mark.parametrize("options", [VideoOptions(), PART], ids=["whole", "part"])
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-@pytest.mark.parametrize("origin", [".mp4", ".mkv"])
+@pytest.mark.parametrize(
+    ("origin", "suffix", "options"),
+    [
+        (".mp4", ".mp4", PART),
+        (".mp4", ".mkv", VideoOptions()),
+        (".mkv", ".mp4", VideoOptions()),
+        (".mkv", ".mkv", PART),
+    ],
+)
 def test_a_cover_stays_one_and_moves_nothing(
     tmp_path: Path,
     clip: Path,
@@ -160,7 +169,7 @@ def test_an_opaque_result_does_not_say_that_it_is_transparent(tmp_path: Path) ->
     assert "alpha_mode" not in probe(FFMPEG, target).video.tags
 
 
-@pytest.mark.parametrize("suffix", [".mov", ".mp4", ".mkv"])
+@pytest.mark.parametrize("suffix", [".mov", ".mp4"])
 def test_what_quicktime_says_is_kept(tmp_path: Path, clip: Path, suffix: str) -> None:
     source, target = tmp_path / "source.mov", tmp_path / f"out{suffix}"
     place = "+27.5916+086.5640+8850/"

@@ -68,9 +68,9 @@ mpv's options, VLC 4 by `--pl-user-shader`.
 
 ## `-compute`
 
-The same networks as compute shaders, which read less: for Vulkan, OpenGL 4.3 and
-OpenGL ES 3.1. Where the player has none of these (Panfrost's desktop OpenGL is 3.1), it
-reports an error and plays without the shader; take the other file there.
+The same networks as compute shaders, which read less: for Vulkan and OpenGL 4.3. Where
+the player has neither (Panfrost's OpenGL is 3.1), it reports an error and may show a
+black picture; take the other file there.
 """
 
 

@@ -218,12 +218,22 @@ end)
 
 
 @needs_mpv
-@pytest.mark.parametrize("renderer", ["gpu", "gpu-next"])
+@pytest.mark.parametrize(
+    ("renderer", "embedded", "form"),
+    [
+        ("gpu", "no", "fragment"),
+        # Here mpv's own renderer has no compute shaders.
+        ("gpu", "yes", "fragment"),
+        ("gpu", "no", "compute"),
+        ("gpu-next", "no", "compute"),
+    ],
+)
 def test_mpv_shows_what_upfrost_computes(
-    renderer: str, display: str, tmp_path: Path
+    renderer: str, embedded: str, form: Form, display: str, tmp_path: Path
 ) -> None:
+    """By mpv's own renderer, in OpenGL and OpenGL ES, and by libplacebo."""
     graph = quiet(luma_network(4, channels=4, layers=1))
-    write_shader(graph, tmp_path / "network.glsl")
+    write_shader(graph, tmp_path / "network.glsl", form)
     (tmp_path / "screenshot.lua").write_text(SCREENSHOT)
     luma = np.floor(photo(64, 96)[:, :, 1] * 255 + 0.5).astype(np.uint8)
     chroma = np.full(luma.size // 2, 128, np.uint8)
@@ -232,6 +242,7 @@ def test_mpv_shows_what_upfrost_computes(
     subprocess.run(
         [
             *("mpv", "--no-config", f"--vo={renderer}", "--gpu-api=opengl"),
+            f"--opengl-es={embedded}",
             *("--gpu-context=x11egl", "--gpu-sw", "--no-border", "--no-osc"),
             *("--geometry=192x128+0+0", "--dither-depth=no", "--pause", "--no-audio"),
             *("--demuxer=rawvideo", "--demuxer-rawvideo-w=96"),

@@ -222,11 +222,8 @@ def exactness(player: str, way: Way, pairs: Path) -> str | None:
         large = enlarge_luma(player, small, SCALE, way.shader)
         planes = (small[None] / 255 * way.graph.value_range).astype(np.float32)
         result = run(way.graph, planes)[0].astype(np.float64) / way.graph.value_range
-        # A player shows nothing beyond black and white.
-        exact = np.floor(np.clip(result * 255, 16, 235) + 0.5)
-        found.append(
-            10 * np.log10(255**2 / np.mean((large.clip(16, 235) - exact) ** 2))
-        )
+        exact = np.floor(np.clip(result, 0, 1) * 255 + 0.5)
+        found.append(10 * np.log10(255**2 / np.mean((large - exact) ** 2)))
     return f"{min(found):.1f}"
 
 

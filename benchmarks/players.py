@@ -8,7 +8,9 @@ ffmpeg's libplacebo filter, beside the player's own filters and FSRCNNX 8-0-4-1 
 
 FOLDER holds pairs as Set5/x2/001_HR.png and 001_LR.png. A picture's luma is that of a
 video, BT.601 of 16 to 235 in eight bits; Y-PSNR is against the original's, a border of
-two pixels left out, VMAF is of each picture as a grey video of one frame. Clips are
+two pixels left out, VMAF is of each picture as a grey video of one frame. "as upfrost"
+is the PSNR of a shader's luma against that of the same network by upfrost's reference,
+rounded to samples, the lowest of the pictures of Set5, edges included. Clips are
 scaled down to --height, then halved by bicubic, and enlarged as they are and after
 H.264 (x264, crf 23).
 
@@ -40,7 +42,9 @@ from benchmarks.libplacebo import WANTED, arguments, enlarge_luma, find_player
 from benchmarks.report import publish
 from upfrost.metrics.quality import luma
 from upfrost.metrics.vmaf import measure_video
+from upfrost.network.graph import Graph
 from upfrost.network.modelfile import find_model, read_model
+from upfrost.network.reference import run
 from upfrost.video.ffmpeg import find_ffmpeg
 from upfrost_exporter.mpv import FORMS, write_shader
 
@@ -65,6 +69,7 @@ class Way:
     name: str
     shader: Path | None
     upscaler: str = "bilinear"
+    graph: Graph | None = None
 
 
 @dataclass(frozen=True)
@@ -96,12 +101,18 @@ def main() -> None:
         rows: dict[str, dict[str, str | int | float | None]] = {
             way.name: {"": way.name, **shape(way)} for way in ways
         }
+        for way in ways:
+            exact = chosen.data / SETS[0] / "x2"
+            rows[way.name]["as upfrost, dB"] = exactness(player, way, exact)
         for data_set in SETS:
             for way in ways:
                 found = on_pictures(player, way, chosen.data / data_set / "x2", folder)
                 rows[way.name][f"{data_set} Y-PSNR, dB"] = f"{found[0]:.2f}"
                 rows[way.name][f"{data_set} VMAF"] = f"{found[1]:.1f}"
-                print(f"{data_set}: {way.name}: {found[0]:.2f} dB, {found[1]:.1f}")
+                print(
+                    f"{data_set}: {way.name}: {found[0]:.2f} dB, {found[1]:.1f}",
+                    flush=True,
+                )
         for clip in chosen.clips:
             original, small = halved(clip, chosen.height, chosen.frames, folder)
             for label, source in small.items():
@@ -110,7 +121,10 @@ def main() -> None:
                     column = f"{clip.stem}{label}"
                     rows[way.name][f"{column} Y-PSNR, dB"] = f"{found[0]:.2f}"
                     rows[way.name][f"{column} VMAF"] = f"{found[1]:.1f}"
-                    print(f"{column}: {way.name}: {found[0]:.2f} dB, {found[1]:.1f}")
+                    print(
+                        f"{column}: {way.name}: {found[0]:.2f} dB, {found[1]:.1f}",
+                        flush=True,
+                    )
         for way_name, cost in timed(player, ways, chosen.timed, chosen.runs).items():
             rows[way_name]["processor, ms"] = round(1000 * cost.processor, 1)
             rows[way_name]["clock, ms"] = round(1000 * cost.clock, 1)
@@ -152,7 +166,7 @@ def contenders(folder: Path, models: Sequence[str]) -> Iterator[Way]:
         for form in FORMS:
             path = folder / f"{graph.name}-{form}.glsl"
             write_shader(graph, path, form)
-            yield Way(f"**{graph.name}**, {form}", path)
+            yield Way(f"**{graph.name}**, {form}", path, graph=graph)
 
 
 def shape(way: Way) -> dict[str, int | None]:
@@ -196,6 +210,21 @@ def _ratio(words: Sequence[str]) -> float:
         else:
             stack.append(large if word.endswith((".w", ".h")) else float(word))
     return round(stack[0] / large, 3)
+
+
+def exactness(player: str, way: Way, pairs: Path) -> str | None:
+    """The lowest PSNR of a shader's luma against upfrost's own, in dB."""
+    if way.graph is None:
+        return None
+    found = []
+    for path in sorted(pairs.glob("*_LR.png")):
+        small = _luma_of(path)
+        large = enlarge_luma(player, small, SCALE, way.shader)
+        planes = (small[None] / 255 * way.graph.value_range).astype(np.float32)
+        result = run(way.graph, planes)[0].astype(np.float64) / way.graph.value_range
+        exact = np.floor(np.clip(result, 0, 1) * 255 + 0.5)
+        found.append(10 * np.log10(255**2 / np.mean((large - exact) ** 2)))
+    return f"{min(found):.1f}"
 
 
 def on_pictures(
@@ -298,7 +327,7 @@ def timed(player: str, ways: Sequence[Way], frames: int, runs: int) -> dict[str,
                     (all_.clock - first.clock) / frames,
                 )
             )
-            print(f"{way.name or 'without'}: {found[way.name][-1]}")
+            print(f"{way.name or 'without'}: {found[way.name][-1]}", flush=True)
     medians = {
         name: Cost(
             statistics.median(cost.processor for cost in costs),

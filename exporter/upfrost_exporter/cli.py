@@ -89,7 +89,7 @@ def add_export(commands: Any) -> None:
         choices=FORMS,
         default=FORMS[0],
         help="with --to mpv: fragment shaders, for every player, or compute shaders, "
-        "for Vulkan, OpenGL 4.3 and OpenGL ES 3.1 (fragment)",
+        "for Vulkan and OpenGL 4.3 (fragment)",
     )
     parser.add_argument(
         "--scale", type=int, metavar="N", help="refuse a network of another scale"

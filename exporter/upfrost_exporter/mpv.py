@@ -76,6 +76,7 @@ def _about(graph: Graph) -> Iterator[str]:
                     86,
                     initial_indent="// ",
                     subsequent_indent="//   ",
+                    break_on_hyphens=False,
                 )
     yield "// written by: upfrost export --to mpv"
 

@@ -72,6 +72,17 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     add_memory_argument(parser)
 
 
+def add_halo_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--halo",
+        type=_halo,
+        default=None,
+        metavar="N|full",
+        help="pixels around a tile that its results look at (default: full, all that "
+        "the network looks at; fewer show seams, whose size is then said)",
+    )
+
+
 def add_device_choice(parser: argparse.ArgumentParser) -> None:
     """Device and precision."""
     add_device_argument(parser)
@@ -129,6 +140,7 @@ def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
         precision=options.precision,
         tile=options.tile,
         memory=options.memory,
+        halo=getattr(options, "halo", None),
         watch=watchdog(),
     )
     smallest = smallest_side(upscaler.tiling)
@@ -189,6 +201,10 @@ def time(text: str) -> Fraction:
 
 def _megabytes(text: str) -> int:
     return positive(text) * 1_000_000
+
+
+def _halo(text: str) -> int | None:
+    return None if text == "full" else positive(text)
 
 
 def _tile(text: str) -> int | None:

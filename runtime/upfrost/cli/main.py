@@ -73,8 +73,9 @@ what becomes of a picture:
 
 --json prints an object for each picture on a line of stdout: input, output,
 status (done, skipped, failed), error, sizes, model, device, precision, tiles,
-their overhead (pixels computed for each of the picture), seconds for each
-phase, notes. All else goes to stderr.
+their overhead (pixels computed for each of the picture), seam (with --halo,
+the largest difference at one, of 255), seconds for each phase, notes. All
+else goes to stderr.
 
 """
     + EXIT_CODES
@@ -221,6 +222,7 @@ def _add_upscale(commands: Commands) -> None:
     )
     arguments.add_model_argument(parser, arguments.PICTURE_MODEL)
     arguments.add_device_arguments(parser)
+    arguments.add_halo_argument(parser)
     parser.add_argument(
         "--max-megapixels",
         type=arguments.positive,

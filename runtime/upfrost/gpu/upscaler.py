@@ -13,6 +13,8 @@ from typing import Literal, Self
 import numpy as np
 
 from upfrost.arrays import Bytes
+from upfrost.errors import UsageError
+from upfrost.gpu import checks
 from upfrost.gpu.budget import HEAP_SHARE, MOST_MEMORY, Budget, choose_grid
 from upfrost.gpu.convolutions import layer_key
 from upfrost.gpu.device import (
@@ -25,13 +27,16 @@ from upfrost.gpu.device import (
 from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.frame import Frame, FrameFormat
 from upfrost.gpu.plan import Plan, Program, compile_graph, footprint, make_plan
+from upfrost.gpu.seams import Seams
 from upfrost.gpu.tiles import (
+    Tile,
     TileGrid,
     Tiling,
     align,
     frame_tiling,
     smallest_side,
     tile_grid,
+    with_halo,
 )
 from upfrost.gpu.tuning import tuned_family
 from upfrost.gpu.watchdog import SECONDS_A_CALL, Watch
@@ -60,10 +65,15 @@ class Upscaler:
     the side of a tile in pixels, `memory` the device's bytes; without them a share of
     the device's memory is used.
 
+    `halo` bounds the pixels that a tile has around those it gives results for. Without
+    it a tile's bits are those of the whole picture; with fewer than the network looks
+    at, `seam` says how much of the last picture's seams can be seen.
+
     `watch` is called with the seconds that a GPU's work on a tile may take at the very
     most; the work is done in the context that it gives (see `watchdog`).
 
-    Raises `ModelFileError`, `GraphError` or `DeviceError`.
+    Raises `ModelFileError`, `GraphError`, `DeviceError`, and `UsageError` for arguments
+    that cannot be.
     """
 
     def __init__(
@@ -74,19 +84,25 @@ class Upscaler:
         precision: Literal["auto", "fp16", "fp32"] = "auto",
         tile: int | None = None,
         memory: int | None = None,
+        halo: int | None = None,
         watch: Watch = nullcontext,
     ) -> None:
+        checks.check_precision(precision)
+        self._tile = checks.positive("tile", tile)
+        memory = checks.positive("memory", memory)
+        halo = checks.positive("halo", halo)
         self.graph = (
             model if isinstance(model, Graph) else read_model(find_model(model))
         )
-        self.device: DeviceInfo = choose_device(device)
+        self.device: DeviceInfo = choose_device(checks.device_name(device))
         if precision == "auto":
             asked = self.graph.metadata.get("precision")
             precision = "fp32" if asked == "fp32" else self.device.precision
         self.precision: Precision = precision
         family = tuned_family(self.device, self.precision)
-        self._program = compile_graph(self.graph, family, self.precision)
-        self._tile = tile
+        program = compile_graph(self.graph, family, self.precision)
+        self._seamless = program.tiling
+        self._program = replace(program, tiling=with_halo(program.tiling, halo))
         # A CPU may be as slow as it is; it does not hang.
         self._watch: Watch = watch if self.device.is_gpu else nullcontext
         if memory is None:
@@ -97,24 +113,21 @@ class Upscaler:
         # Of the last picture: a video's frames are all alike, and finding out which
         # tiles fit takes milliseconds.
         self.grid_of: tuple[_Asked, TileGrid] | None = None
+        # The largest difference at a seam of the last picture, in levels of 255; None
+        # where tiles are exact, or there was one alone.
+        self.seam: int | None = None
+        self._closed = False
 
     def __call__(self, picture: Bytes, progress: Progress | None = None) -> Bytes:
         """Upscale uint8 (H, W, C), C the model's channels, to uint8 (sH, sW, C).
 
-        `progress` is called with the tiles done and the tiles in all. Raises
-        `ValueError` for another type or shape, `DeviceLostError` when the device did
-        not compute, and `OutOfDeviceMemoryError` when no tile fits.
+        `picture` may be whatever NumPy reads as such an array. `progress` is called
+        with the tiles done and the tiles in all. Raises `UsageError` for another type
+        or shape and after `close`, `DeviceLostError` when the device did not compute,
+        and `OutOfDeviceMemoryError` when no tile fits.
         """
+        picture = checks.picture_of(picture, self.graph)
         channels = self.graph.channels
-        if picture.dtype != np.uint8 or picture.ndim != 3 or not picture.size:
-            raise ValueError(
-                f"a picture is uint8 with shape (H, W, {channels}), "
-                f"found {picture.dtype} {picture.shape}"
-            )
-        if picture.shape[2] != channels:
-            raise ValueError(
-                f"{self.graph.name} takes {channels} channels, found {picture.shape[2]}"
-            )
         height, width, _ = picture.shape
         aligned = align(picture, self.graph)
         scale = self.graph.scale
@@ -167,12 +180,18 @@ class Upscaler:
         the next rows of the result, uint8 (n, s · width, C), valid until it returns.
         Errors are those of calling.
         """
+        self._check_open()
+        checks.check_size(height, width, self.graph)
         scale, channels = self.graph.scale, self.graph.channels
+        seams = None if self.tiling == self._seamless else Seams(scale)
+        self.seam = None
         loaded, grid = self._load(height, width)
         columns = grid.windows[1]
         done = 0
         for rows, kept_rows in grid.windows[0]:
-            band = read(rows.start, rows.stop)
+            band = checks.check_rows(
+                read(rows.start, rows.stop), (rows.stop - rows.start, width, channels)
+            )
             kept = slice(
                 (kept_rows.start - rows.start) * scale,
                 (kept_rows.stop - rows.start) * scale,
@@ -183,6 +202,8 @@ class Upscaler:
             for window, kept_columns in columns:
                 with self._watch(SECONDS_A_CALL * len(loaded.plan.dispatches)):
                     output = loaded.run(band[:, window.start : window.stop])
+                if seams is not None:
+                    seams.add(Tile(rows, window, kept_rows, kept_columns), output)
                 first = (kept_columns.start - window.start) * scale
                 last = (kept_columns.stop - window.start) * scale
                 result[:, kept_columns.start * scale : kept_columns.stop * scale] = (
@@ -192,6 +213,8 @@ class Upscaler:
                 if progress is not None:
                     progress(done, len(grid))
             write(result)
+        if seams is not None:
+            self.seam = seams.largest
 
     def frame(self, frame: Frame, progress: Progress | None = None) -> Frame:
         """Upscale a frame of video by a network for luma; chroma is enlarged.
@@ -200,8 +223,9 @@ class Upscaler:
         range. Raises `ValueError` for a network that is not for luma, otherwise as
         calling.
         """
+        self._check_open()
         if self.graph.colour != "luma":
-            raise ValueError(f"{self.graph.name} is not for luma; give it pictures")
+            raise UsageError(f"{self.graph.name} is not for luma; give it pictures")
         kind, scale = frame.format, self.graph.scale
         result = Frame.empty(kind, frame.height * scale, frame.width * scale)
         aligned = _align_frame(frame, self.graph)
@@ -260,7 +284,9 @@ class Upscaler:
             )
         if side is None and needed > budget:
             raise OutOfDeviceMemoryError(
-                f"the smallest tile of {self.graph.name} needs {said}"
+                f"the smallest tile of {self.graph.name}, with a halo of "
+                f"{max(self.tiling.halo)} pixels, needs {said}; allow more (--memory "
+                f"{-(-needed // 1_000_000)}), or seams by a smaller halo (--halo 32)"
             )
         return grid
 
@@ -284,7 +310,8 @@ class Upscaler:
         return 1.0 if self.grid_of is None else self.grid_of[1].overhead
 
     def close(self) -> None:
-        """Give the device's memory back."""
+        """Give the device's memory back. Nothing can be upscaled after it."""
+        self._closed = True
         self._loaded.clear()
         self._device.close()
 
@@ -309,6 +336,10 @@ class Upscaler:
         if kind is None:
             return self._program
         return replace(self._program, samples=kind.samples)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("this Upscaler is closed; make another one")
 
     def _load(
         self, height: int, width: int, kind: FrameFormat | None = None

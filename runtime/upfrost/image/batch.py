@@ -41,6 +41,7 @@ from upfrost.text import printable
 if TYPE_CHECKING:
     from upfrost.gpu.upscaler import Upscaler
 
+MUCH_OVERHEAD = 4.0  # pixels computed for each of the picture
 _RESULT = re.compile(r"(.+)-x\d+")
 
 
@@ -86,6 +87,7 @@ class PictureRecord(Record):
     tile_size: tuple[int, int] | None = None
     tiles: int | None = None
     overhead: float | None = None  # pixels computed for each of the picture
+    seam: int | None = None  # the largest difference at one, if tiles are not exact
     device_bytes: int | None = None
     streamed: bool | None = None  # row by row, since it is too large for memory
 
@@ -214,11 +216,9 @@ def _run(
     status: Status,
     record: PictureRecord,
 ) -> None:
-    graph = upscaler.graph
-    scale = graph.scale
+    scale = upscaler.graph.scale
     record.describe(upscaler)
-    overwrite = options.existing == "replace"
-    _check_target(job.target, overwrite)
+    _check_target(job.target, options.existing == "replace")
 
     def advance(done: int, tiles: int) -> None:
         plan = upscaler.loaded_plan
@@ -227,6 +227,12 @@ def _run(
             record.tile_size = (plan.width, plan.height)
             record.device_bytes = plan.bytes
             record.overhead = round(upscaler.overhead, 4)
+            if upscaler.overhead > MUCH_OVERHEAD:
+                status.warn(
+                    f"upfrost: {printable(job.source)}: tiles overlap so far that "
+                    f"{upscaler.overhead:.1f} times the picture is computed; a larger "
+                    "--memory or --tile, or a smaller --halo, takes less time"
+                )
         status.advance(done, tiles)
 
     def expect(size: tuple[int, int]) -> int:
@@ -237,6 +243,24 @@ def _run(
         status.expect(pixels)
         return pixels
 
+    _upscale(job, upscaler, options, record, expect, advance)
+    record.seam = upscaler.seam
+    if record.seam is not None:
+        record.notes.append(
+            f"tiles with a halo of {max(upscaler.tiling.halo)} pixels: at their seams "
+            f"results differ by up to {record.seam} of 255 levels"
+        )
+
+
+def _upscale(
+    job: Job,
+    upscaler: Upscaler,
+    options: Options,
+    record: PictureRecord,
+    expect: Callable[[tuple[int, int]], int],
+    advance: Callable[[int, int], None],
+) -> None:
+    graph, overwrite = upscaler.graph, options.existing == "replace"
     header = read_header(job.source, max_pixels=options.max_pixels)
     record.format = output_format(job.target).name
     record.streamed = streams.should_stream(
@@ -266,7 +290,7 @@ def _run(
         return upscale_channels(upscaler, pixels, advance)
 
     with _timed(record, "upscale"), _heard(record.notes):
-        result = upscale_picture(picture, through_network, scale)
+        result = upscale_picture(picture, through_network, graph.scale)
     with _timed(record, "write"):
         record.notes += write_picture(
             job.target, result, quality=options.quality, overwrite=overwrite

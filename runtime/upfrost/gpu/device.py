@@ -57,6 +57,10 @@ class DeviceLostError(DeviceError):
     """The device reported success and did not compute."""
 
 
+class NotFiniteError(UpfrostError, ArithmeticError):
+    """A network's result is no picture, since numbers went beyond all bounds."""
+
+
 class OutOfDeviceMemoryError(DeviceError):
     """A plan needs more than the device has."""
 
@@ -280,7 +284,8 @@ class LoadedPlan:
         """The result for a tile of so many planes: (H, samples of a row) each.
 
         It is views of device memory: copy what is needed before the next call. Raises
-        `DeviceLostError` when the device did not compute.
+        `DeviceLostError` when the device did not compute, `NotFiniteError` when the
+        network's numbers went beyond all bounds.
         """
         token = secrets.randbits(32)
         self._given[0] = self._result[0] = token
@@ -292,6 +297,12 @@ class LoadedPlan:
             raise DeviceLostError(
                 "the device reported success but did not compute (it was lost, or its "
                 "driver does nothing); no result was kept"
+            )
+        if self._result[1] == token:
+            raise NotFiniteError(
+                f"{self.plan.network}: the result is not finite, since its numbers are "
+                f"too large for {self.plan.precision}"
+                + ("; use --precision fp32" if self.plan.precision == "fp16" else "")
             )
         return self._result_planes
 

@@ -161,6 +161,7 @@ class Plan:
     dispatched once, when the buffers have been made, `dispatches` once a tile.
     """
 
+    network: str  # its name
     height: int
     width: int
     scale: int
@@ -345,6 +346,7 @@ def make_plan(
     ]
     front_words = front * 4 * _value_bytes(precision) // 4
     return Plan(
+        network=graph.name,
         height=height,
         width=width,
         scale=graph.scale,

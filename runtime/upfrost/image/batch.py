@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from upfrost.arrays import Bytes
-from upfrost.errors import UsageError
+from upfrost.errors import UpfrostError, UsageError
 from upfrost.gpu.channels import upscale_channels
 from upfrost.image import streams
 from upfrost.image.images import (
@@ -34,7 +34,6 @@ from upfrost.image.images import (
     write_picture,
 )
 from upfrost.image.record import Record
-from upfrost.network.graph import GraphError
 from upfrost.status import Status
 from upfrost.text import printable
 
@@ -312,14 +311,12 @@ def _check_target(target: Path, overwrite: bool) -> None:
 
 def _reason(job: Job, error: Exception) -> str:
     """One line for whatever went wrong."""
-    from upfrost.gpu.device import DeviceError
-
     if os.environ.get("UPFROST_TRACEBACK"):
         traceback.print_exception(error)
     if isinstance(error, PictureError):
         return str(error)
     source = printable(job.source)
-    if isinstance(error, DeviceError | GraphError):
+    if isinstance(error, UpfrostError):
         return f"{source}: {printable(str(error))}"
     if isinstance(error, MemoryError):
         return f"{source}: not enough memory for a picture of this size"

@@ -27,6 +27,7 @@ from upfrost.gpu.device import (
     Device,
     DeviceError,
     LoadedPlan,
+    NotFiniteError,
     OutOfDeviceMemoryError,
     choose_device,
 )
@@ -34,7 +35,7 @@ from upfrost.gpu.plan import Plan
 from upfrost.gpu.seams import Seams
 from upfrost.gpu.tiles import Tiling, smallest_side, tile_grid, tiling, with_halo
 from upfrost.network import reference
-from upfrost.network.graph import Graph
+from upfrost.network.graph import INPUT, Clamp, Graph, Node, Relu
 from upfrost.network.modelfile import bundled_models, read_model
 from upfrost_exporter import trace_module
 
@@ -168,6 +169,48 @@ def test_pictures_are_whatever_numpy_reads_as_one() -> None:
                 upscale(other)
         with pytest.raises(UsageError, match="takes 3 channels, found 4"):
             upscale(image.convert("RGBA"))
+
+
+@pytest.mark.parametrize("factor", [1e25, -1e25])
+@pytest.mark.parametrize("activation", [None, Relu, Clamp])
+def test_a_result_that_is_not_finite_is_an_error_and_not_black(
+    factor: float, activation: type[Node] | None
+) -> None:
+    """Products of 1e50 overflow single precision, of both signs: inf - inf is NaN."""
+    build = graphs.Builder(seed=1)
+    value = INPUT
+    for _ in range(3):
+        value = build.conv(value, 3, 3)
+        name = build.nodes[-1].name + ".weight"
+        build.tensors[name] = (build.tensors[name] * factor).astype(np.float32)
+        if activation is Relu:
+            value = build.add(Relu, value)
+    if activation is Clamp:
+        value = build.add(Clamp, value, low=0.0, high=1.0)
+    graph = build.graph(value, 1)
+    with (
+        Upscaler(graph, precision="fp32") as upscale,
+        pytest.raises(NotFiniteError, match=r"example: .* too large for fp32$"),
+    ):
+        upscale(photograph(1, 9, 11))
+
+
+def test_what_is_too_large_for_half_precision_alone_is_said() -> None:
+    build = graphs.Builder(seed=2)
+    value = INPUT
+    for _ in range(2):
+        value = build.conv(value, 3, 3)
+        name = build.nodes[-1].name + ".weight"
+        build.tensors[name] = (build.tensors[name] * 5000).astype(np.float32)
+    graph = build.graph(value, 1)
+    picture = photograph(2, 10, 11)
+    with Upscaler(graph, precision="fp32") as upscale:
+        upscale(picture)
+    with (
+        Upscaler(graph, precision="fp16") as upscale,
+        pytest.raises(NotFiniteError, match=r"large for fp16; use --precision fp32"),
+    ):
+        upscale(picture)
 
 
 def test_a_closed_upscaler_says_so() -> None:

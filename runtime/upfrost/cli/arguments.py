@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -131,9 +132,13 @@ def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
     Raises `UsageError` for a tile that the network cannot work with.
     """
     from upfrost.errors import UsageError
+    from upfrost.gpu.advice import address_space_advice
     from upfrost.gpu.tiles import smallest_side
     from upfrost.gpu.upscaler import Upscaler
 
+    if advice := address_space_advice():
+        # Before the driver is loaded, since nothing can be said after it.
+        print(f"upfrost: {advice}", file=sys.stderr, flush=True)
     upscaler = Upscaler(
         graph,
         device=options.device,

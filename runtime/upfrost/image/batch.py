@@ -9,7 +9,7 @@ import os
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -299,10 +299,17 @@ def _upscale(
 def _check_target(target: Path, overwrite: bool) -> None:
     """Find out before the work what would go wrong after it."""
     folder = target.parent
-    if not overwrite and os.path.lexists(target):
-        raise PictureExistsError(
-            f"{printable(target)}: exists already; --overwrite replaces it"
-        )
+    try:
+        os.lstat(target)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise PictureError(f"{printable(target)}: {reason_of(error)}") from error
+    else:
+        if not overwrite:
+            raise PictureExistsError(
+                f"{printable(target)}: exists already; --overwrite replaces it"
+            )
     if not folder.is_dir():
         raise PictureError(f"{printable(folder)}: no such folder")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -318,6 +325,8 @@ def _reason(job: Job, error: Exception) -> str:
     source = printable(job.source)
     if isinstance(error, UpfrostError):
         return f"{source}: {printable(str(error))}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{source}: {error.strerror}"
     if isinstance(error, MemoryError):
         return f"{source}: not enough memory for a picture of this size"
     return (
@@ -422,6 +431,7 @@ def _walk(folder: Path, recursive: bool, output: Path | None) -> Iterator[Path]:
         raise error
 
     skipped = None if output is None else _real(output)
+    found: list[Path] = []  # below the folder
     for root, folders, files in os.walk(folder, onerror=complain):
         here = Path(root)
         folders[:] = sorted(
@@ -430,12 +440,27 @@ def _walk(folder: Path, recursive: bool, output: Path | None) -> Iterator[Path]:
             if recursive and not name.startswith(".") and _real(here / name) != skipped
         )
         paths = (Path(name) for name in sorted(files) if not name.startswith("."))
-        pictures = [path for path in paths if path.suffix.lower() in FORMAT_OF_SUFFIX]
-        stems = {picture.stem for picture in pictures}
-        for picture in pictures:
-            earlier = _RESULT.fullmatch(picture.stem)
-            if earlier is None or earlier[1] not in stems:
-                yield here / picture
+        found += (
+            here.relative_to(folder) / path
+            for path in paths
+            if path.suffix.lower() in FORMAT_OF_SUFFIX
+        )
+    known = {(path.parent.parts, path.stem) for path in found}
+    return (folder / path for path in found if not _is_result(path, known))
+
+
+def _is_result(path: Path, known: Set[tuple[tuple[str, ...], str]]) -> bool:
+    """Whether a picture is what another one became, beside it or below an OUT folder.
+
+    `known` are the folders and stems of all.
+    """
+    earlier = _RESULT.fullmatch(path.stem)
+    if earlier is None:
+        return False
+    folders = path.parent.parts
+    return any(
+        (folders[depth:], earlier[1]) in known for depth in range(len(folders) + 1)
+    )
 
 
 def _suffix(source: Path, wanted: Format | None) -> str:

@@ -110,6 +110,13 @@ class TestPlan:
             "d/deep/a.png": "d/out/deep/a-x2.png",
             "d/deep/er/b.png": "d/out/deep/er/b-x2.png",
         }
+        touch("d/out/a-x2.png", "d/old/deep/er/b-x4.jpg", "d/old/route-x66.png")
+        assert list(pairs("d", output="elsewhere", recursive=True)) == [
+            "d/a.png",
+            "d/deep/a.png",
+            "d/deep/er/b.png",
+            "d/old/route-x66.png",
+        ]
         touch("d/out/earlier.png")
         assert "d/out/earlier.png" not in pairs("d", output="d/out", recursive=True)
 

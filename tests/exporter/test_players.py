@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tools import players
 
 from tests.graphs import luma_network
+from tools import players
 from upfrost.network.modelfile import find_model, read_model, write_model
 from upfrost_exporter.mpv import FORMS, shader
 

@@ -61,6 +61,9 @@ class FakePlan:
 class FakeUpscaler:
     """Repeats every pixel."""
 
+    overhead = 1.25
+    seam: int | None = None
+
     def __init__(
         self,
         graph: Graph,
@@ -74,7 +77,6 @@ class FakeUpscaler:
         self.tuned_kernels: dict[str, str] = {}
         self._output = output
         self.loaded_plan = FakePlan(64, 48, 12345)
-        self.overhead = 1.25
 
     def __call__(
         self, picture: Bytes, progress: Callable[[int, int], None] | None = None

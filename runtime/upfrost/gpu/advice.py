@@ -5,8 +5,10 @@ from __future__ import annotations
 import getpass
 import grp
 import os
+import resource
 from pathlib import Path
 
+ADDRESS_SPACE = 1_000_000_000  # lavapipe was seen to crash with 650 to 900 MB
 _BOOKWORM = "sudo apt install -t bookworm-backports mesa-vulkan-drivers"
 _NEWER = "sudo apt install mesa-vulkan-drivers"
 
@@ -50,6 +52,18 @@ def gpu_advice(root: Path = Path("/")) -> list[str]:
                 "that for itself, other programs do not."
             )
     return lines
+
+
+def address_space_advice() -> str | None:
+    """A line for whoever limits a process's memory below what a CPU driver wants."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY or limit >= ADDRESS_SPACE:
+        return None
+    return (
+        f"address space is limited to {limit // 1_000_000} MB (ulimit -v); where there "
+        f"is no GPU, Vulkan's driver needs {ADDRESS_SPACE // 1_000_000} and crashes "
+        "without a word when it gets less"
+    )
 
 
 def _vulkan_driver(root: Path) -> str:

@@ -33,6 +33,10 @@ class DeviceLostError(DeviceError):
     """The device was lost, or reported success and did not compute."""
 
 
+class NotFiniteError(UpfrostError, ArithmeticError):
+    """A network's result is no picture, since numbers went beyond all bounds."""
+
+
 class OutOfDeviceMemoryError(DeviceError):
     """A plan needs more than the device has."""
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from upfrost.gpu.binding import (
     DeviceError,
     DeviceLostError,
+    NotFiniteError,
     OutOfDeviceMemoryError,
     device_errors,
     kp,
@@ -33,6 +34,7 @@ __all__ = [
     "DeviceLostError",
     "Kind",
     "LoadedPlan",
+    "NotFiniteError",
     "OutOfDeviceMemoryError",
     "choose_device",
     "list_devices",

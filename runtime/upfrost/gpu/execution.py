@@ -23,6 +23,7 @@ from upfrost.arrays import Bytes
 from upfrost.gpu.binding import (
     DeviceError,
     DeviceLostError,
+    NotFiniteError,
     OutOfDeviceMemoryError,
     device_errors,
     kp,
@@ -200,7 +201,8 @@ class LoadedPlan:
 
         It is views of device memory, which hold until a tile is started. Raises
         `DeviceLostError` when the device was lost, does not answer or did not compute,
-        and `DeviceError` for another error of Vulkan's.
+        `NotFiniteError` when the network's numbers went beyond all bounds, and
+        `DeviceError` for another error of Vulkan's.
         """
         slot = self._in_flight.popleft()
         self._wait_for(slot)
@@ -212,6 +214,12 @@ class LoadedPlan:
             raise DeviceLostError(
                 "the device reported success but did not compute (it was lost, or its "
                 "driver does nothing); no result was kept"
+            )
+        if slot.result[1] == slot.token:
+            raise NotFiniteError(
+                f"{self.plan.network}: the result is not finite, since its numbers are "
+                f"too large for {self.plan.precision}"
+                + ("; use --precision fp32" if self.plan.precision == "fp16" else "")
             )
         return slot.result_planes
 

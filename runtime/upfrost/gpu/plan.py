@@ -165,6 +165,7 @@ class Plan:
     dispatched once, when the buffers have been made, `dispatches` once a tile.
     """
 
+    network: str  # its name
     height: int
     width: int
     scale: int
@@ -367,6 +368,7 @@ def make_plan(
     front_words = front * 4 * _value_bytes(precision) // 4
     computing = [d.macs / program.family.macs_per_second for d in dispatches]
     return Plan(
+        network=graph.name,
         height=height,
         width=width,
         scale=graph.scale,

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -129,6 +129,14 @@ def frame_tiling(tiling: Tiling, chroma: ChromaFormat | None) -> Tiling:
             max(tiling.halo[1], CHROMA_HALO * columns),
         ),
     )
+
+
+def with_halo(tiling: Tiling, pixels: int | None) -> Tiling:
+    """A tiling whose halo has so many pixels at most, though tiles then have seams."""
+    if pixels is None:
+        return tiling
+    rows, columns = (min(reach, pixels) for reach in tiling.halo)
+    return replace(tiling, halo=(rows, columns))
 
 
 def tile_grid(tiling: Tiling, height: int, width: int, side: int) -> TileGrid:

@@ -11,6 +11,8 @@ only a result's time depends on what is kept.
 from __future__ import annotations
 
 import logging
+import os
+import stat
 import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -36,6 +38,8 @@ ROUNDS, MOST_SECONDS = 9, 4.0  # of a layer: at most so many rounds, or so long
 WINS_BY = 0.03
 # Of the slowest layer's measured speed: larger pictures miss caches, heat slows a chip.
 SAFETY = 0.5
+# MACs per second: less is no device's, and would ask for dispatches of next to nothing.
+SLOWEST = 1e6
 _MOST_BYTES = 1 << 20
 
 Clock = Callable[[], float]
@@ -198,7 +202,11 @@ def save(tuning: Tuning) -> Path:
 
 def forget() -> int:
     """Remove what is kept, for all devices; how many files there were."""
-    files = sorted(_folder().glob("*.json")) if _folder().is_dir() else []
+    try:
+        folder = _folder()
+    except RuntimeError:  # a user without a home has kept nothing
+        return 0
+    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
     for file in files:
         file.unlink(missing_ok=True)
     return len(files)
@@ -238,7 +246,10 @@ def _read(info: DeviceInfo, precision: Precision) -> Tuning | None:
     except RuntimeError:  # a user without a home has kept nothing
         return None
     try:
-        with path.open("rb") as file:
+        # A pipe of that name would keep us waiting for whoever writes.
+        with open(path, "rb", opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise _UnusableError("is not a regular file")
             return _parse(file.read(_MOST_BYTES + 1), info, precision)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -246,6 +257,10 @@ def _read(info: DeviceInfo, precision: Precision) -> Tuning | None:
         raise _UnusableError(f"{path} cannot be read ({error.strerror})") from None
     except _UnusableError as error:
         raise _UnusableError(f"{path} {error}") from None
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _parse(data: bytes, info: DeviceInfo, precision: Precision) -> Tuning:
@@ -266,8 +281,10 @@ def _parse(data: bytes, info: DeviceInfo, precision: Precision) -> Tuning:
         raise _UnusableError(f"names a kernel that is not there ({unknown[0]})")
     if not tuning.kernels:
         raise _UnusableError("is damaged (no kernels)")
-    if not tuning.macs_per_second > 0:
-        raise _UnusableError("is damaged (a speed that is not positive)")
+    if not tuning.macs_per_second >= SLOWEST:
+        raise _UnusableError(
+            f"is damaged (a speed of {tuning.macs_per_second:g} products a second)"
+        )
     return tuning
 
 

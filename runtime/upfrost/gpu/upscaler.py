@@ -16,6 +16,8 @@ from typing import Any, Generic, Literal, Self, TypeVar
 import numpy as np
 
 from upfrost.arrays import Bytes
+from upfrost.errors import UsageError
+from upfrost.gpu import checks
 from upfrost.gpu.budget import HEAP_SHARE, MOST_MEMORY, Budget, choose_grid
 from upfrost.gpu.convolutions import layer_key
 from upfrost.gpu.device import (
@@ -28,6 +30,7 @@ from upfrost.gpu.device import (
 from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.frame import Frame, FrameFormat, Samples
 from upfrost.gpu.plan import Plan, Program, compile_graph, footprint, make_plan
+from upfrost.gpu.seams import Seams
 from upfrost.gpu.tiles import (
     Tile,
     TileGrid,
@@ -36,6 +39,7 @@ from upfrost.gpu.tiles import (
     frame_tiling,
     smallest_side,
     tile_grid,
+    with_halo,
 )
 from upfrost.gpu.tuning import tuned_family
 from upfrost.network.graph import Conv2d, Graph, Window, alignment
@@ -119,10 +123,15 @@ class Upscaler:
     the side of a tile in pixels, `memory` the device's bytes; without them a share of
     the device's memory is used.
 
+    `halo` bounds the pixels that a tile has around those it gives results for. Without
+    it a tile's bits are those of the whole picture; with fewer than the network looks
+    at, `seam` says how much of the last picture's seams can be seen.
+
     Threads may share one: their calls take turns. A process that was forked after it
     was made cannot use it, and gets a `DeviceError`.
 
-    Raises `ModelFileError`, `GraphError` or `DeviceError`.
+    Raises `ModelFileError`, `GraphError`, `DeviceError`, and `UsageError` for arguments
+    that cannot be.
     """
 
     def __init__(
@@ -133,18 +142,24 @@ class Upscaler:
         precision: Literal["auto", "fp16", "fp32"] = "auto",
         tile: int | None = None,
         memory: int | None = None,
+        halo: int | None = None,
     ) -> None:
+        checks.check_precision(precision)
+        self._tile = checks.positive("tile", tile)
+        memory = checks.positive("memory", memory)
+        halo = checks.positive("halo", halo)
         self.graph = (
             model if isinstance(model, Graph) else read_model(find_model(model))
         )
-        self.device: DeviceInfo = choose_device(device)
+        self.device: DeviceInfo = choose_device(checks.device_name(device))
         if precision == "auto":
             asked = self.graph.metadata.get("precision")
             precision = "fp32" if asked == "fp32" else self.device.precision
         self.precision: Precision = precision
         family = tuned_family(self.device, self.precision)
-        self._program = compile_graph(self.graph, family, self.precision)
-        self._tile = tile
+        program = compile_graph(self.graph, family, self.precision)
+        self._seamless = program.tiling
+        self._program = replace(program, tiling=with_halo(program.tiling, halo))
         if memory is None:
             memory = min(self.device.heap_bytes // HEAP_SHARE, MOST_MEMORY)
         self._budget = Budget(memory, self.device.max_buffer_bytes)
@@ -155,13 +170,18 @@ class Upscaler:
         self._grid: tuple[_Asked, TileGrid] | None = None
         self._lock = threading.Lock()
         self._holder: int | None = None  # the thread that has the lock
+        # The largest difference at a seam of the last picture, in levels of 255; None
+        # where tiles are exact, or there was one alone.
+        self.seam: int | None = None
+        self._closed = False
 
     def __call__(self, picture: Bytes, progress: Progress | None = None) -> Bytes:
         """Upscale uint8 (H, W, C), C the model's channels, to uint8 (sH, sW, C).
 
-        `progress` is called with the tiles done and the tiles in all. Raises
-        `ValueError` for another type or shape, `DeviceLostError` when the device did
-        not compute, and `OutOfDeviceMemoryError` when no tile fits.
+        `picture` may be whatever NumPy reads as such an array. `progress` is called
+        with the tiles done and the tiles in all. Raises `UsageError` for another type
+        or shape and after `close`, `DeviceLostError` when the device did not compute,
+        and `OutOfDeviceMemoryError` when no tile fits.
         """
         (result,) = self.pictures([picture], progress)
         return result
@@ -184,16 +204,8 @@ class Upscaler:
         self, picture: Bytes, progress: Progress | None
     ) -> Iterator[_Tile[Bytes]]:
         """The tiles of a picture, of which the last one gives the result."""
+        picture = checks.picture_of(picture, self.graph)
         channels = self.graph.channels
-        if picture.dtype != np.uint8 or picture.ndim != 3 or not picture.size:
-            raise ValueError(
-                f"a picture is uint8 with shape (H, W, {channels}), "
-                f"found {picture.dtype} {picture.shape}"
-            )
-        if picture.shape[2] != channels:
-            raise ValueError(
-                f"{self.graph.name} takes {channels} channels, found {picture.shape[2]}"
-            )
         height, width, _ = picture.shape
         aligned = align(picture, self.graph)
         scale = self.graph.scale
@@ -246,6 +258,7 @@ class Upscaler:
         the next rows of the result, uint8 (n, s · width, C), valid until it returns.
         Errors are those of calling.
         """
+        checks.check_size(height, width, self.graph)
         with self._turn(), _in_flight() as work:
             tiles: Iterator[_Tile[None]] = self._tiles(
                 height, width, read, write, progress
@@ -263,29 +276,33 @@ class Upscaler:
     ) -> Iterator[_Tile[_Result]]:
         """The tiles of `stream`, to be started in their order and kept likewise."""
         scale, channels = self.graph.scale, self.graph.channels
+        seams = None if self.tiling == self._seamless else Seams(scale)
+        self.seam = None
         loaded, grid = self._load(height, width)
         columns = grid.windows[1]
         done = 0
 
         def keep(
-            result: Bytes,
-            rows: slice,
-            window: Window,
-            kept: Window,
-            planes: Sequence[Samples],
+            result: Bytes, kept_rows: slice, tile: Tile, planes: Sequence[Samples]
         ) -> _Result | None:
             nonlocal done
             output = planes[0].reshape(len(planes[0]), -1, channels)
-            first = (kept.start - window.start) * scale
-            last = (kept.stop - window.start) * scale
-            result[:, kept.start * scale : kept.stop * scale] = output[rows, first:last]
+            kept, left = tile.kept_columns, tile.columns.start
+            if seams is not None:
+                seams.add(tile, output.view(np.uint8))
+                self.seam = seams.largest
+            result[:, kept.start * scale : kept.stop * scale] = output[
+                kept_rows, (kept.start - left) * scale : (kept.stop - left) * scale
+            ]
             done += 1
             if progress is not None:
                 progress(done, len(grid))
             return write(result) if done % len(columns) == 0 else None
 
         for rows, kept_rows in grid.windows[0]:
-            band = read(rows.start, rows.stop)
+            band = checks.check_rows(
+                read(rows.start, rows.stop), (rows.stop - rows.start, width, channels)
+            )
             kept = slice(
                 (kept_rows.start - rows.start) * scale,
                 (kept_rows.stop - rows.start) * scale,
@@ -295,10 +312,11 @@ class Upscaler:
             )
             for window, kept_columns in columns:
                 part = band[:, window.start : window.stop]
+                tile = Tile(rows, window, kept_rows, kept_columns)
                 yield _Tile(
                     loaded,
                     [part.reshape(len(part), -1)],
-                    partial(keep, result, kept, window, kept_columns),
+                    partial(keep, result, kept, tile),
                 )
 
     def frame(self, frame: Frame, progress: Progress | None = None) -> Frame:
@@ -309,7 +327,7 @@ class Upscaler:
         calling.
         """
         if self.graph.colour != "luma":
-            raise ValueError(f"{self.graph.name} is not for luma; give it pictures")
+            raise UsageError(f"{self.graph.name} is not for luma; give it pictures")
         with self._turn(), _in_flight() as work:
             deque(work.add(self._frame_tiles(frame, progress)), maxlen=0)
             result: Frame
@@ -382,7 +400,9 @@ class Upscaler:
             )
         if side is None and needed > budget:
             raise OutOfDeviceMemoryError(
-                f"the smallest tile of {self.graph.name} needs {said}"
+                f"the smallest tile of {self.graph.name}, with a halo of "
+                f"{max(self.tiling.halo)} pixels, needs {said}; allow more (--memory "
+                f"{-(-needed // 1_000_000)}), or seams by a smaller halo (--halo 32)"
             )
         return grid
 
@@ -406,8 +426,11 @@ class Upscaler:
         return 1.0 if self._grid is None else self._grid[1].overhead
 
     def close(self) -> None:
-        """Give the device's memory back."""
+        """Give the device's memory back. Nothing can be upscaled after it."""
+        if self._closed:
+            return
         with self._turn():
+            self._closed = True
             self._loaded.clear()
             self._device.close()
 
@@ -424,7 +447,7 @@ class Upscaler:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """A block that one thread at a time is in."""
+        """A block for one thread at a time. Raises `UsageError` after `close`."""
         mine = threading.get_ident()
         if self._holder == mine:
             raise RuntimeError(
@@ -432,6 +455,8 @@ class Upscaler:
                 "its pictures() first, or make another one"
             )
         with self._lock:
+            if self._closed:
+                raise UsageError("this Upscaler is closed; make another one")
             self._holder = mine
             try:
                 yield

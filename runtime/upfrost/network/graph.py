@@ -43,6 +43,7 @@ MAX_SIZE = 1 << 20  # rows or columns of a value
 Colour = Literal["luma"]
 NO_BLOCKS: Mapping[str, int] = MappingProxyType({})
 WHOLE = 1 << 30  # beyond every edge: what looks at the whole picture needs so much
+_LARGEST = float(np.finfo(np.float32).max)
 _PIECE = 1 << 18  # weights looked at in one go
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?!\.)){0,127}")
 
@@ -779,8 +780,12 @@ def _validate(graph: Graph) -> None:
             used.add(name)
         for attribute in dataclasses.fields(node):
             value = getattr(node, attribute.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise node.fail(f"{attribute.name} is {value}")
+            # Kernels take them in single precision, whatever that of the weights.
+            if isinstance(value, float) and not abs(value) <= _LARGEST:
+                raise node.fail(
+                    f"{attribute.name} is {value}; single precision holds up to "
+                    f"{_LARGEST:.4g}"
+                )
         node.check(graph.tensors)
         known.add(node.name)
     if graph.output not in known - {INPUT}:

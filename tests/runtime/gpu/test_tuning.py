@@ -6,6 +6,7 @@ No test depends on how long anything takes: clocks and measurements are made up.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -366,7 +367,8 @@ GOOD = "conv3x3_cpu_4x2"
         ),
         ({"kernels": 7}, "is damaged (tuning.kernels: expected an array, found 7)"),
         ({"kernels": []}, "is damaged (no kernels)"),
-        ({"kernels": [["3×3", "conv3x3_cpu_4x2", -1.0]]}, "is damaged (a speed that"),
+        ({"kernels": [["3×3", "conv3x3_cpu_4x2", -1.0]]}, "is damaged (a speed of -1 "),
+        ({"kernels": [["3×3", "conv3x3_cpu_4x2", 1e-300]]}, "(a speed of 1e-300 prod"),
         ({"extra": 1}, "is damaged (tuning: unknown key"),
     ],
 )
@@ -409,6 +411,30 @@ def test_a_folder_in_the_files_place_is_ignored(
     assert tuned_family(info, "fp32") == info.family
     assert "cannot be read" in caplog.records[0].getMessage()
     assert path.parent == cache
+
+
+def test_a_pipe_in_the_files_place_keeps_nobody_waiting(
+    info: DeviceInfo, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = save(merge([measured(**{GOOD: 1.0})], info, "fp32"))
+    path.unlink()
+    os.mkfifo(path)
+    assert tuned_family(info, "fp32") == info.family
+    assert "is not a regular file" in caplog.records[0].getMessage()
+
+
+def test_nobody_without_a_home_has_kept_anything(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("UPFROST_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def refuse() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", refuse)
+    assert cli.main(["tune", "--forget"]) == 0
+    assert capsys.readouterr().out == "nothing was kept\n"
 
 
 @pytest.mark.parametrize("given", ["", "relative/folder", "{home}/elsewhere"])

@@ -29,6 +29,10 @@ from upfrost.network.graph import (
     scales,
 )
 
+# Bytes that a device's tiles take when no budget is given: larger ones save next to
+# nothing.
+MOST_MEMORY = 256 << 20
+
 
 @dataclass(frozen=True)
 class Tile:

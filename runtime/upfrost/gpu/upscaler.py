@@ -23,6 +23,7 @@ from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.families import DISPATCH_SECONDS
 from upfrost.gpu.plan import Plan, compile_graph, make_plan
 from upfrost.gpu.tiles import (
+    MOST_MEMORY,
     TileGrid,
     Tiling,
     align,
@@ -40,8 +41,8 @@ Progress = Callable[[int, int], None]
 _log = logging.getLogger("upfrost")
 
 PLANS_KEPT = 4
-HEAP_SHARE = 4  # the budget is a fourth of the heap, if none is given,
-MOST_MEMORY = 256 << 20  # and no more than this, with which tiles cost next to nothing
+# The budget is a fourth of the heap and at most MOST_MEMORY, if none is given.
+HEAP_SHARE = 4
 # Of the rows of tiles that a streamed picture holds in host memory.
 BAND_BYTES = 96 << 20
 

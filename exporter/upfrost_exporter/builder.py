@@ -176,14 +176,14 @@ _STAND_INS = (
 )
 
 
-def check_is_network(path: Path) -> None:
+def check_is_network(path: Path, *, may_be_empty: bool = False) -> None:
     """Refuse what downloads leave in a network's place. Raises `ExportError`."""
     try:
         with path.open("rb") as file:
             head = file.read(256)
     except OSError as error:
         raise ExportError(f"{path}: cannot be read: {error.strerror}") from None
-    if not head:
+    if not head and not may_be_empty:
         raise ExportError(f"{path}: the file is empty")
     for start, reason in _STAND_INS:
         if head.lstrip().lower().startswith(start):

@@ -49,8 +49,9 @@ def read_ncnn(
     """
     param = Path(param)
     weights = param.with_suffix(".bin") if weights is None else Path(weights)
-    for path in (param, weights):
-        check_is_network(path)
+    check_is_network(param)
+    # There are layers without weights.
+    check_is_network(weights, may_be_empty=True)
     layers = parse(read(param, _MAX_TEXT), param)
     data = read(weights, _MAX_WEIGHTS)
     translation = _Translation(layers, Weights(data, weights), channels)

@@ -191,6 +191,16 @@ def luma_network(
     return plain_network(seed, channels, layers, scale, dtype, 1, "luma")
 
 
+def deep_network(layers: int = 170) -> Graph:
+    """A network, ×4, whose receptive field makes its smallest tile large."""
+    build = Builder(0)
+    value = build.conv(INPUT, 3, 8)
+    for _ in range(layers):
+        value = build.conv(value, 8, 8)
+    large = build.resize(build.conv(value, 8, 64), "nearest", 4)
+    return build.graph(build.conv(build.conv(large, 64, 64), 64, 3), scale=4)
+
+
 def every_operation(seed: int, dtype: npt.DTypeLike = np.float32) -> Graph:
     """One network, ×2, with every operation, resize mode and kind of convolution.
 

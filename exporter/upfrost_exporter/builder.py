@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -161,6 +162,32 @@ class TensorTable(dict[str, Tensor]):
 def _fingerprint(tensor: Tensor) -> tuple[object, ...]:
     digest = hashlib.blake2b(np.ascontiguousarray(tensor).data, digest_size=16)
     return str(tensor.dtype), tensor.shape, digest.digest()
+
+
+# What a file begins with that only stands for a network, and what it is.
+_STAND_INS = (
+    (
+        b"version https://git-lfs.github.com/",
+        "a Git LFS pointer, not the file that it stands for: get that by 'git lfs "
+        "pull', or download it from the site that shows it",
+    ),
+    (b"<!doctype html", "a web page: download the file itself, not the page of it"),
+    (b"<html", "a web page: download the file itself, not the page of it"),
+)
+
+
+def check_is_network(path: Path, *, may_be_empty: bool = False) -> None:
+    """Refuse what downloads leave in a network's place. Raises `ExportError`."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(256)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be read: {error.strerror}") from None
+    if not head and not may_be_empty:
+        raise ExportError(f"{path}: the file is empty")
+    for start, reason in _STAND_INS:
+        if head.lstrip().lower().startswith(start):
+            raise ExportError(f"{path}: {reason}")
 
 
 def whole_scale(scale: Fraction) -> int:

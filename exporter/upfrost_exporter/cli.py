@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -230,10 +231,49 @@ def _describe(graph: Graph) -> Iterator[tuple[str, str]]:
     yield "parameters", f"{parameter_count(graph):,}"
     yield "work", f"{macs_per_output_pixel(graph):,.0f} MACs per output pixel"
     yield "receptive field", field
+    if _no_kernel(graph) is None:
+        yield from _costs(graph)
     if reason := graph.metadata.get("precision_reason"):
         yield "precision", f"fp32 on every device: {reason}"
     if reason := _no_kernel(graph):
         yield "note", f"upfrost cannot run it yet: {reason}"
+
+
+def _costs(graph: Graph) -> Iterator[tuple[str, str]]:
+    """Memory, and time by the model of docs/mali.md, on a GPU."""
+    from upfrost.gpu.budget import MOST_MEMORY
+    from upfrost_exporter import costs
+
+    precision = costs.precision_of(graph)
+    tile = costs.smallest_tile(graph, precision)
+    if tile is None:
+        needed = costs.whole_picture_bytes(graph, precision)
+        yield "memory", f"{_megabytes(needed)} for 1920×1080 pixels, without tiles"
+    else:
+        words = (
+            f"{tile.side}×{tile.side} pixels, {_megabytes(tile.bytes)} in {precision}"
+        )
+        if not tile.fits:
+            words += (
+                f", more than the {_megabytes(MOST_MEMORY)} that upfrost takes "
+                f"unasked: --memory {math.ceil(tile.bytes / 1e6)}"
+            )
+        yield "smallest tile", words
+    for board in costs.BOARDS:
+        found = costs.estimate(graph, board, precision)
+        longest = ", ".join(f"{label} {part:.0%}" for label, part in found.layers[:3])
+        words = f"{_seconds(found.seconds)} by the cost model; most of it {longest}"
+        if found.unknown:
+            words += f"; without {', '.join(found.unknown)}, which it does not know"
+        yield f"1080p on {board}", words
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"
+
+
+def _seconds(count: float) -> str:
+    return f"{1e3 * count:.0f} ms" if count < 1 else f"{count:.1f} s"
 
 
 def _no_kernel(graph: Graph) -> str | None:

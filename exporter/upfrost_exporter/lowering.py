@@ -341,6 +341,41 @@ class Moved:
     places: npt.NDArray[np.int32]
 
 
+@dataclass(frozen=True)
+class Partial:
+    """A sum or mean over rows or columns, of which the graph has that over both alone.
+
+    Contrast-aware channel attention (IMDN, arXiv:1909.11856) takes them one after the
+    other, and divides by the number of pixels.
+    """
+
+    name: str
+    axes: frozenset[int]  # 2 for rows, 3 for columns
+    is_mean: bool
+
+
+def reduced(
+    builder: GraphBuilder,
+    label: str,
+    given: str | Partial,
+    axes: Sequence[int],
+    *,
+    is_mean: bool,
+) -> str | Partial:
+    """A sum or mean over axes 2 and 3, as a value where that can be.
+
+    Raises `GraphError` for a sum of means, and the like.
+    """
+    before = given if isinstance(given, Partial) else None
+    name = given.name if isinstance(given, Partial) else given
+    found = frozenset(axes) | (before.axes if before else frozenset())
+    if before is not None and (before.is_mean != is_mean or before.axes & set(axes)):
+        raise GraphError("it mixes sums and means of rows and columns")
+    if is_mean and found == {2, 3}:
+        return builder.add(GlobalMean, label, [name])
+    return Partial(name, found, is_mean)
+
+
 def pixels(builder: GraphBuilder, moved: Moved) -> npt.NDArray[np.int32] | None:
     """Which pixel each number belongs to, where the last axis is all channels.
 

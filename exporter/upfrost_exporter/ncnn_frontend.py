@@ -14,6 +14,7 @@ from upfrost_exporter import lowering, passes
 from upfrost_exporter.builder import (
     ExportError,
     GraphBuilder,
+    check_is_network,
     unique_name,
     whole_scale,
 )
@@ -48,6 +49,9 @@ def read_ncnn(
     """
     param = Path(param)
     weights = param.with_suffix(".bin") if weights is None else Path(weights)
+    check_is_network(param)
+    # There are layers without weights.
+    check_is_network(weights, may_be_empty=True)
     layers = parse(read(param, _MAX_TEXT), param)
     data = read(weights, _MAX_WEIGHTS)
     translation = _Translation(layers, Weights(data, weights), channels)

@@ -29,11 +29,12 @@ from upfrost_exporter.builder import (
     EXAMPLE_WIDTH,
     ExportError,
     GraphBuilder,
+    check_is_network,
     unique_name,
     whole_scale,
 )
 from upfrost_exporter.check import Report, Source, fits_full_size, verify
-from upfrost_exporter.lowering import Moved
+from upfrost_exporter.lowering import Moved, Partial
 from upfrost_exporter.onnx_operations import (
     REPLACE,
     Call,
@@ -114,6 +115,7 @@ def read_onnx(
 
 
 def _load(path: Path) -> ModelProto:
+    check_is_network(path)
     try:
         model = onnx.load_model(str(path))
         _sort(model)
@@ -310,7 +312,8 @@ class _Translation:
         if kind == "Shape" and isinstance(call.inputs[0], Pooled):
             extents = np.array(call.inputs[0].shape)
             return [extents[call.get("start", 0) : call.get("end", len(extents))]]
-        if not any(isinstance(given, str | Moved | Pooled) for given in call.inputs):
+        values = str | Moved | Pooled | Partial
+        if not any(isinstance(given, values) for given in call.inputs):
             return _compute(call)
         try:
             return translate(call)

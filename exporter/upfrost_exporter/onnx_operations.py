@@ -17,7 +17,7 @@ from upfrost.network import graph as ops
 from upfrost.network.graph import MAX_EXTENT, GraphError, Shape
 from upfrost_exporter import lowering
 from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
-from upfrost_exporter.lowering import Moved
+from upfrost_exporter.lowering import Moved, Partial
 
 Constant = npt.NDArray[Any]
 _LARGEST = float(np.finfo(np.float32).max)
@@ -35,7 +35,7 @@ class Pooled:
     shape: tuple[int, ...]
 
 
-Given = str | Moved | Pooled | Constant | None
+Given = str | Moved | Pooled | Partial | Constant | None
 
 
 class Call:
@@ -74,6 +74,11 @@ class Call:
                 "(1, channels, height, width)",
                 "upfrost takes channels first (NCHW): export the model so",
             )
+        if isinstance(found, Partial):
+            raise self.refuse(
+                f"input {index + 1} is a sum of pixels, or of rows or columns alone",
+                "reduce both, or take a mean",
+            )
         if not isinstance(found, str):
             raise self.refuse(f"input {index + 1} is a constant", REPLACE)
         return found
@@ -81,7 +86,7 @@ class Call:
     def constant(self, index: int) -> Constant | None:
         """The constant that input `index` is, None where it is left out."""
         found = self.inputs[index] if index < len(self.inputs) else None
-        if isinstance(found, str | Moved | Pooled):
+        if isinstance(found, str | Moved | Pooled | Partial):
             raise self.refuse(
                 f"input {index + 1} is computed from the picture", "make it a constant"
             )
@@ -115,7 +120,7 @@ class Call:
         )
 
 
-Result = str | Moved | Pooled
+Result = str | Moved | Pooled | Partial
 Handler = Callable[[Call], Result | Sequence[Result]]
 
 
@@ -492,8 +497,20 @@ def _multiply(call: Call) -> str:
     return _affine(call, call.value(at), scale=_operand(call, 1 - at))
 
 
-def _divide(call: Call) -> str:
+def _mean_of_sum(call: Call, total: Partial, count: Constant) -> Pooled:
+    """A sum of all pixels by their number."""
+    shape = call.builder.shapes[total.name]
+    is_all = total.axes == {2, 3} and not total.is_mean and count.size == 1
+    if not is_all or float(count.reshape(-1)[0]) != shape.height * shape.width:
+        call.value()  # refuses it
+    mean = call.add(ops.GlobalMean, [total.name])
+    return Pooled(mean, (1, shape.channels, 1, 1))
+
+
+def _divide(call: Call) -> str | Pooled:
     first, second = call.inputs
+    if isinstance(first, Partial):
+        return _mean_of_sum(call, first, call.required(1))
     if not isinstance(second, str):
         with np.errstate(divide="ignore"):
             return _affine(call, call.value(), scale=1 / _operand(call, 1))
@@ -753,12 +770,24 @@ def _global(kind: type[ops.Node]) -> Handler:
 def _reduce(
     over_channels: Callable[[GraphBuilder, str, str], str] | None,
     over_pixels: type[ops.Node] | None,
+    *,
+    is_mean: bool | None = None,
 ) -> Handler:
     """A mean, sum or maximum over channels, or over the whole picture."""
 
     def handler(call: Call) -> Result:
         axes = sorted(axis % 4 for axis in _numbers(call, "axes", 1) or ())
         keeps = call.get("keepdims", 1)
+        given = call.inputs[0]
+        by_steps = isinstance(given, Partial) or axes in ([2], [3])
+        if (by_steps or axes == [2, 3]) and keeps and is_mean is not None:
+            of = given if isinstance(given, Partial) else call.value()
+            found = lowering.reduced(
+                call.builder, call.label, of, axes, is_mean=is_mean
+            )
+            if isinstance(found, Partial):
+                return found
+            return Pooled(found, (1, call.builder.shapes[found].channels, 1, 1))
         if axes == [1] and keeps and over_channels is not None:
             return over_channels(call.builder, call.label, call.value())
         if axes == [2, 3] and over_pixels is not None:
@@ -1029,9 +1058,9 @@ HANDLERS: Mapping[str, Handler] = {
     "AveragePool": _average_pool,
     "GlobalAveragePool": _global(ops.GlobalMean),
     "GlobalMaxPool": _global(ops.GlobalMax),
-    "ReduceMean": _reduce(lowering.channel_mean, ops.GlobalMean),
+    "ReduceMean": _reduce(lowering.channel_mean, ops.GlobalMean, is_mean=True),
     "ReduceMax": _reduce(lowering.channel_max, ops.GlobalMax),
-    "ReduceSum": _reduce(lowering.channel_sum, None),
+    "ReduceSum": _reduce(lowering.channel_sum, None, is_mean=False),
     "ReduceL2": _reduce(_channel_norm, None),
     "GroupNormalization": _group_norm,
     "InstanceNormalization": _instance_norm,

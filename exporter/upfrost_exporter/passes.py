@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from upfrost.network import reference
 from upfrost.network.graph import (
     INPUT,
     MAX_EXTENT,
+    Add,
     Concat,
     Conv2d,
     Graph,
+    LayerNorm,
     LeakyRelu,
+    Multiply,
     Node,
     PixelShuffle,
     Resize,
     Tensor,
+    Unary,
+    alignment,
+    infer_shapes,
     tensor_fields,
     tensor_names,
 )
@@ -32,8 +40,10 @@ _Numbers = npt.NDArray[np.float64]
 def clean(graph: Graph) -> Graph:
     """All passes that leave float32 results as they are, but for rounding."""
     for simplify in (
+        fuse_layer_norm,
         remove_dead_nodes,
         fold_affine,
+        fold_into_norm,
         fold_pointwise,
         fold_padding,
         remove_identities,
@@ -65,6 +75,170 @@ def remove_identities(graph: Graph) -> Graph:
             kept.append(node)
     output = renamed.get(graph.output, graph.output)
     return _replace(graph, kept, output=output)
+
+
+def fuse_layer_norm(graph: Graph) -> Graph:
+    """Find layer normalisation over channels, however it was spelled.
+
+    A product that is computed from one value pixel by pixel, with a root in between,
+    and gives on random numbers what the one operation gives, is that operation.
+    """
+    nodes = {node.name: node for node in graph.nodes}
+    size = 64 * alignment(graph)  # a size that every valid graph takes
+    shapes = infer_shapes(graph, size, size)
+    channels = {name: shape.channels for name, shape in shapes.items()}
+    tensors = TensorTable(graph.tensors)
+    found = [
+        (isinstance(node, Multiply) and _as_layer_norm(node, nodes, channels, tensors))
+        or node
+        for node in graph.nodes
+    ]
+    return _replace(graph, found, tensors=tensors)
+
+
+def _as_layer_norm(
+    product: Multiply,
+    nodes: Mapping[str, Node],
+    channels: Mapping[str, int],
+    tensors: TensorTable,
+) -> LayerNorm | None:
+    count = channels[product.name]
+    sources = [
+        (source, steps)
+        for source in _ancestors(product, nodes, tensors)
+        if channels[source] == count
+        and (steps := _steps_from(source, product, nodes, tensors)) is not None
+        and any(_is_root(step) for step in steps)
+    ]
+    if not sources:
+        return None
+    # Each pixel with another deviation, so that epsilon shows.
+    random = np.random.default_rng(0)
+    deviation = 10 ** random.uniform(-3.5, 1, 64)
+    sample = deviation * (random.standard_normal((count, 1, 64)) + 0.5)
+    ones, zeros = np.ones(count), np.zeros(count)
+    given = {"ones": ones.astype(np.float32), "zeros": zeros.astype(np.float32)}
+    kinds: tuple[Literal["layer", "rms"], ...] = ("layer", "rms")
+    for kind, (source, steps) in itertools.product(kinds, sources):
+        values = {source: sample.astype(np.float32)}
+        with np.errstate(all="ignore"):
+            for step in steps:
+                inputs = [values[name] for name in step.inputs]
+                values[step.name] = reference.apply(step, inputs, tensors)
+        for epsilon in _shifts(steps, tensors):
+            norm = LayerNorm(
+                name=product.name,
+                inputs=(source,),
+                kind=kind,
+                epsilon=epsilon,
+                weight="ones",
+                bias="zeros",
+            )
+            expected = reference.apply(norm, [values[source]], given)
+            off = np.abs(values[product.name] - expected).max()
+            if off <= _SAME_NORM * np.abs(expected).max():
+                return dataclasses.replace(
+                    norm,
+                    weight=tensors.store(f"{product.name}.weight", ones),
+                    bias=tensors.store(f"{product.name}.bias", zeros),
+                )
+    return None
+
+
+# Of the largest number: means in float32, where deviations are a fraction of them.
+_SAME_NORM = 1e-4
+_MOST_STEPS = 24
+
+
+def _ancestors(
+    node: Node, nodes: Mapping[str, Node], tensors: Mapping[str, Tensor]
+) -> Iterator[str]:
+    """Values that a node is computed from pixel by pixel, the nearest first."""
+    pending, seen = list(node.inputs), set[str]()
+    while pending and len(seen) < _MOST_STEPS:
+        name = pending.pop(0)
+        if name in seen:
+            continue
+        seen.add(name)
+        yield name
+        if name in nodes and _is_by_pixel(nodes[name], tensors):
+            pending.extend(nodes[name].inputs)
+
+
+def _steps_from(
+    source: str, end: Node, nodes: Mapping[str, Node], tensors: Mapping[str, Tensor]
+) -> list[Node] | None:
+    """What computes `end` from `source` alone, in order; None where more is needed."""
+    steps: dict[str, Node] = {}
+    pending = [end.name]
+    while pending:
+        name = pending.pop()
+        if name == source or name in steps:
+            continue
+        node = nodes.get(name)
+        is_fit = node is not None and _is_by_pixel(node, tensors)
+        if node is None or not is_fit or len(steps) == _MOST_STEPS:
+            return None
+        steps[name] = node
+        pending.extend(node.inputs)
+    return [node for name, node in nodes.items() if name in steps]
+
+
+def _is_by_pixel(node: Node, tensors: Mapping[str, Tensor]) -> bool:
+    match node:
+        case Conv2d():
+            return _is_pointwise(node, tensors)
+        case Unary():
+            return node.function in ("reciprocal", "rsqrt", "sqrt")
+    return isinstance(node, Add | Multiply)
+
+
+def _is_root(node: Node) -> bool:
+    return isinstance(node, Unary) and node.function in ("rsqrt", "sqrt")
+
+
+def _shifts(steps: Sequence[Node], tensors: Mapping[str, Tensor]) -> list[float]:
+    """What could be an epsilon: what is added to all channels alike, and 0."""
+    biases = [
+        np.unique(tensors[step.bias])
+        for step in steps
+        if isinstance(step, Conv2d) and step.bias is not None
+    ]
+    found = {float(bias[0]) for bias in biases if bias.size == 1 and bias[0] > 0}
+    return [*sorted(found), 0.0]
+
+
+def fold_into_norm(graph: Graph) -> Graph:
+    """Merge scale and shift per channel into the layer normalisation before it."""
+    tensors = TensorTable(graph.tensors)
+    readers = Counter(name for node in graph.nodes for name in node.inputs)
+    readers[graph.output] += 1
+    renamed: dict[str, str] = {}
+    kept: dict[str, Node] = {}
+    for original in graph.nodes:
+        node = _rename_inputs(original, renamed)
+        before = kept.get(node.inputs[0])
+        if (
+            isinstance(node, Conv2d)
+            and isinstance(before, LayerNorm)
+            and readers[before.name] == 1
+            and _is_affine(node, tensors)
+            and len(tensors[node.weight]) == len(tensors[before.weight])
+        ):
+            scale, shift = _scale_and_shift(node, tensors)
+            weight = scale * tensors[before.weight]
+            bias = scale * tensors[before.bias] + shift
+            kept[before.name] = dataclasses.replace(
+                before,
+                weight=tensors.store(f"{before.weight}.folded", weight),
+                bias=tensors.store(f"{before.bias}.folded", bias),
+            )
+            renamed[original.name] = before.name
+            readers[before.name] = readers[original.name]
+        else:
+            kept[node.name] = node
+    output = renamed.get(graph.output, graph.output)
+    return _replace(graph, list(kept.values()), tensors=tensors, output=output)
 
 
 def fold_affine(graph: Graph) -> Graph:

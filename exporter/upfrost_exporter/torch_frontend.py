@@ -33,7 +33,7 @@ from upfrost_exporter.builder import (
     GraphBuilder,
 )
 from upfrost_exporter.check import Report, verify
-from upfrost_exporter.lowering import Moved, scale_and_margin
+from upfrost_exporter.lowering import Moved, Partial, scale_and_margin
 from upfrost_exporter.torch_operations import (
     HANDLERS,
     MOVES,
@@ -253,7 +253,7 @@ class _Translation:
     def _call(self, node: fx.Node) -> Any:
         call = Call(self.builder, node, *self._resolve(node))
         operands = [self._known[other] for other in node.all_input_nodes]
-        if any(isinstance(operand, Value | Moved) for operand in operands):
+        if any(isinstance(operand, Value | Moved | Partial) for operand in operands):
             if not isinstance(node.meta.get("val"), torch.Tensor | list | tuple):
                 return node.meta.get("val")  # a size of a value
             handler = HANDLERS.get(call.operation)

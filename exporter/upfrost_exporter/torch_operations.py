@@ -20,7 +20,7 @@ from upfrost.network import graph as ops
 from upfrost.network.graph import MAX_EXTENT, GraphError
 from upfrost_exporter import lowering
 from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
-from upfrost_exporter.lowering import Moved
+from upfrost_exporter.lowering import Moved, Partial
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -85,6 +85,8 @@ class Call:
     def value(self, argument: str) -> str:
         """Name of the value given as `argument`."""
         found = self[argument]
+        if isinstance(found, Partial):
+            raise self.refuse(_PARTIAL, "reduce rows and columns, or take a mean")
         if not isinstance(found, Value):
             raise self.refuse(
                 f"{argument} is a constant, not a picture", "fold it into the weights"
@@ -171,6 +173,7 @@ REPLACE = (
     "shuffle, pooling or interpolation"
 )
 
+_PARTIAL = "it works on a sum of pixels, or of rows or columns alone"
 _NO_ATTENTION = (
     "attention and transformers are out of scope: choose a convolutional network"
 )
@@ -287,6 +290,8 @@ def _multiply(call: Call) -> Value:
 
 def _divide(call: Call) -> Value:
     first, second = call["self"], call["other"]
+    if isinstance(first, Partial):
+        return _mean_of_sum(call, first, second)
     if not isinstance(second, Value):
         with np.errstate(divide="ignore"):
             return _affine(call, first, scale=1 / _per_channel(call, second))
@@ -294,6 +299,17 @@ def _divide(call: Call) -> Value:
     if isinstance(first, Value):
         return call.add(ops.Multiply, _broadcast(call, first, inverse))
     return _affine(call, inverse, scale=_per_channel(call, first))
+
+
+def _mean_of_sum(call: Call, total: Partial, count: Any) -> Value:
+    """A sum of all pixels by their number."""
+    shape = call.builder.shapes[total.name]
+    is_all = total.axes == {2, 3} and not total.is_mean
+    if isinstance(count, Constant) and count.tensor.numel() == 1:
+        count = count.tensor.item()
+    if not is_all or int(count) != shape.height * shape.width:
+        raise call.refuse(_PARTIAL, "reduce rows and columns, or take a mean")
+    return call.add(ops.GlobalMean, [total.name])
 
 
 def _broadcast(call: Call, first: Value, second: Value) -> list[str]:
@@ -604,18 +620,34 @@ def _adaptive_average_pool2d(call: Call) -> Value:
     return call.add(ops.GlobalMean, [call.value("self")])
 
 
-def _mean(call: Call) -> Value:
+def _mean(call: Call) -> Value | Partial:
+    if (partial := _partial(call, is_mean=True)) is not None:
+        return partial
     value = call.value("self")
     if _axes(call, "a mean") == [1]:
         return Value(lowering.channel_mean(call.builder, call.label, value))
     return call.add(ops.GlobalMean, [value])
 
 
-def _sum(call: Call) -> Value:
+def _sum(call: Call) -> Value | Partial:
+    if (partial := _partial(call, is_mean=False)) is not None:
+        return partial
     value = call.value("self")
-    if _axes(call, "a sum") == [1]:
-        return Value(lowering.channel_sum(call.builder, call.label, value))
-    raise call.refuse("it adds all pixels up", "take the mean")
+    if _axes(call, "a sum") != [1]:
+        raise call.refuse("it adds all pixels up", "take the mean")
+    return Value(lowering.channel_sum(call.builder, call.label, value))
+
+
+def _partial(call: Call, *, is_mean: bool) -> Value | Partial | None:
+    """A sum or mean over rows, columns or both; None over other axes."""
+    given, listed = call["self"], call["dim"]
+    axes = [axis % 4 for axis in ([listed] if isinstance(listed, int) else listed)]
+    is_picture = len(call.shape(0)) == 4 and isinstance(given, Value | Partial)
+    if not is_picture or not call["keepdim"] or not {2, 3}.issuperset(axes):
+        return None
+    name = given.name if isinstance(given, Value) else given
+    found = lowering.reduced(call.builder, call.label, name, axes, is_mean=is_mean)
+    return Value(found) if isinstance(found, str) else found
 
 
 def _largest(call: Call) -> Value:

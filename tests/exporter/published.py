@@ -70,6 +70,23 @@ class BlockAttention(nn.Module):
         return x * torch.sigmoid(self.spatial(torch.cat(both, 1)))
 
 
+class ContrastAttention(nn.Module):
+    """CCA of IMDN (Hui et al. 2019, arXiv:1909.11856): mean and deviation, by sums."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Sequential(
+            nn.Conv2d(CHANNELS, 4, 1), nn.ReLU(), nn.Conv2d(4, CHANNELS, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = x.size(2) * x.size(3)
+        mean = x.sum(3, keepdim=True).sum(2, keepdim=True) / count
+        squares = (x - mean).pow(2).sum(3, keepdim=True).sum(2, keepdim=True)
+        contrast = (squares / count).pow(0.5) + x.mean((2, 3), keepdim=True)
+        return x * torch.sigmoid(self.mix(contrast))
+
+
 class SpatialAttention(nn.Module):
     """ESA of RFDN (Liu et al. 2020, arXiv:2009.11551)."""
 
@@ -190,7 +207,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "channel attention": lambda: Around(
         EfficientAttention(), SqueezeExcite(), PlainSqueezeExcite()
     ),
-    "block attention": lambda: Around(BlockAttention()),
+    "block attention": lambda: Around(BlockAttention(), ContrastAttention()),
     "spatial attention": lambda: Around(SpatialAttention()),
     "normalisations": lambda: Around(Normalisations()),
     "functions": lambda: Around(Functions()),

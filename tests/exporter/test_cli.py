@@ -14,7 +14,12 @@ import onnx
 import pytest
 from PIL import Image
 
-from tests.graphs import Builder, imported_operations, plain_network
+from tests.graphs import (
+    Builder,
+    deep_network,
+    imported_operations,
+    plain_network,
+)
 from upfrost.network.graph import INPUT
 from upfrost.network.modelfile import read_model, write_model
 from upfrost_exporter.cli import add_export
@@ -150,6 +155,49 @@ def test_weights_beyond_half_precision_are_refused(
     write_onnx(build.graph(output, scale=1), path)
     assert run(path, "--precision", "fp16") == 1
     assert "export with precision fp32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "param", "pth", "safetensors"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "a Git LFS pointer",
+        ),
+        ("\n<!DOCTYPE html><title>net.pth</title>", "a web page"),
+        ("", "the file is empty"),
+    ],
+    ids=["git-lfs", "page", "empty"],
+)
+def test_what_downloads_leave_in_a_network_s_place_is_named(
+    suffix: str,
+    text: str,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / f"net.{suffix}"
+    path.write_text(text)
+    assert run(path) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"upfrost: {path}: {message}")
+
+
+def test_what_the_network_will_cost_is_said(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(source) == 0
+    output = capsys.readouterr().out
+    assert "smallest tile   " in output
+    assert "--memory" not in output
+    for board in ("RK3588", "RK3568"):
+        assert f"1080p on {board} " in output
+    deep = tmp_path / "deep.upf"
+    write_model(deep, deep_network())
+    assert run("--to", "onnx", deep, "-o", tmp_path / "deep.onnx") == 0
+    output = capsys.readouterr().out
+    assert "more than the 268 MB that upfrost takes unasked: --memory " in output
 
 
 def test_a_file_that_exists_is_kept_unless_the_user_says_so(

@@ -23,32 +23,19 @@ SIZES = ((37, 21), (23, 30))
 TOLERANCE = 1e-4
 
 
-def from_onnx(name: str, folder: Path, *, dynamo: bool) -> Graph:
-    path, example = folder / "net.onnx", torch.zeros(1, 3, 48, 64)
+def from_onnx(name: str, folder: Path) -> Graph:
+    path = folder / "net.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if dynamo:
-            torch.onnx.export(
-                make(name),
-                (example,),
-                path,
-                dynamo=True,
-                verbose=False,
-                dynamic_shapes=(
-                    {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},
-                ),
-            )
-        else:
-            axes = {2: "height", 3: "width"}
-            torch.onnx.export(
-                make(name),
-                (example,),
-                path,
-                dynamo=False,
-                opset_version=17,
-                input_names=["x"],
-                dynamic_axes={"x": axes},
-            )
+        torch.onnx.export(
+            make(name),
+            (torch.zeros(1, 3, 48, 64),),
+            path,
+            dynamo=False,
+            opset_version=17,
+            input_names=["x"],
+            dynamic_axes={"x": {2: "height", 3: "width"}},
+        )
     return read_onnx(path)
 
 
@@ -75,7 +62,7 @@ def test_from_pytorch(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_from_onnx(name: str, tmp_path: Path) -> None:
-    assert_equal_to_module(from_onnx(name, tmp_path, dynamo=False), name)
+    assert_equal_to_module(from_onnx(name, tmp_path), name)
 
 
 @pytest.mark.parametrize("name", ["spatial attention", "normalisations"])

@@ -29,7 +29,7 @@ what is measured:
   border of `scale` pixels left out).
   A video is the original: its first frames are made small by bicubic and large
   again. VMAF, PSNR of luma and SSIM come from ffmpeg's libvmaf, for each frame
-  (--json, --plot) and as means.
+  (--json, --plot) and as means. HDR is refused.
 """
 
 

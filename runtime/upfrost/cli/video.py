@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from upfrost.video.upscale import VideoRecord
 
 HELP = """\
-Upscale a video: all that ffmpeg reads. Sound, subtitles, chapters and metadata
-come along."""
+Upscale a video: all that ffmpeg reads. Sound, subtitles, chapters, covers and
+metadata come along."""
 
 EPILOG = """\
 examples:
@@ -42,6 +42,7 @@ interruptions:
   Until all is done, the work is in the folder OUT.upfrost beside OUT, in
   segments of 2 seconds (--segment). Whatever ends the run, --resume goes on
   after the last finished segment, and OUT becomes what it had become at once.
+  It refuses to, where kernels, versions or settings are others than before.
 
 ffmpeg is the one that --ffmpeg or UPFROST_FFMPEG names, else that of the
 package imageio-ffmpeg (pip install imageio-ffmpeg), else the system's.

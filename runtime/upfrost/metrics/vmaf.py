@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,12 +19,13 @@ from pathlib import Path
 from upfrost.text import printable
 from upfrost.video.color import refuse_hdr
 from upfrost.video.ffmpeg import (
+    LOG,
     VideoError,
+    cannot_run,
     last_error,
     parse_frame,
     parse_time_base,
     probe,
-    run_ffmpeg,
     source_arguments,
 )
 
@@ -30,6 +33,7 @@ from upfrost.video.ffmpeg import (
 # of 24 and 25 frames a second do, at which the same frames may be shown.
 _ROUNDED = Fraction(2, 1000)  # seconds
 _SAME = Fraction(1, 10)
+_SHOWN = re.compile(r"\[showinfo@(\w+) ")
 _METRICS = {"vmaf": "vmaf", "psnr": "psnr_y", "ssim": "float_ssim"}
 
 
@@ -75,23 +79,18 @@ def measure_video(ffmpeg: str, original: Path, result: Path) -> VideoQuality:
             *source_arguments(result.resolve()),
             *source_arguments(original.resolve()),
         ]
-        found = run_ffmpeg(
-            ffmpeg, [*sources, "-lavfi", graph, "-f", "null", "-"], folder=Path(folder)
-        )
-        lines = found.stderr.decode(errors="replace").split("\n")
-        if found.returncode or not log.exists():
-            missing = any("No such filter: 'libvmaf'" in line for line in lines)
+        run = _Run(ffmpeg, [*sources, "-lavfi", graph, "-f", "null", "-"], folder)
+        if run.code or not log.exists():
+            missing = any("No such filter: 'libvmaf'" in line for line in run.log)
             raise VideoError(
                 "this ffmpeg has no libvmaf; pip install imageio-ffmpeg brings one"
                 if missing
-                else f"{printable(result)}: not measured: {last_error(lines)}"
+                else f"{printable(result)}: not measured: {last_error(run.log)}"
             )
         frames = [frame["metrics"] for frame in json.loads(log.read_bytes())["frames"]]
     if not frames:
         raise VideoError(f"{printable(result)}: no frame to measure")
-    pairs = zip(
-        _intervals(lines, "result"), _intervals(lines, "original"), strict=False
-    )
+    pairs = zip(run.intervals("result"), run.intervals("original"), strict=False)
     for number, (ours, theirs) in enumerate(pairs, start=2):
         if abs(ours - theirs) > max(_ROUNDED, max(ours, theirs) * _SAME):
             raise VideoError(
@@ -106,15 +105,49 @@ def measure_video(ffmpeg: str, original: Path, result: Path) -> VideoQuality:
     )
 
 
-def _intervals(log: Iterable[str], name: str) -> Iterator[Fraction]:
-    """Seconds between the frames that the filter `showinfo` of that name saw.
+class _Run:
+    """A run of ffmpeg: its return code, its log, and the times of frames in it.
 
-    They end at a frame that has no time, as in raw streams.
+    The frames are those that filters `showinfo` saw, by the filters' names; each has
+    lines of the log, which are not kept.
     """
-    lines = [line for line in log if line.startswith(f"[showinfo@{name} ")]
-    bases = [found[0] for line in lines if (found := parse_time_base(line))]
-    times = [frame.pts for line in lines if (frame := parse_frame(line))]
-    for before, after in itertools.pairwise(times):
-        if before is None or after is None:
-            return
-        yield (after - before) * bases[0]
+
+    def __init__(self, ffmpeg: str, arguments: Sequence[str], folder: str) -> None:
+        self.log: list[str] = []
+        self._bases: dict[str, Fraction] = {}
+        self._times: dict[str, list[int | None]] = {}
+        try:
+            process = subprocess.Popen(
+                [ffmpeg, *LOG, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                cwd=folder,
+            )
+        except OSError as error:
+            raise cannot_run(ffmpeg, error) from error
+        with process:
+            assert process.stderr is not None
+            for raw in process.stderr:
+                line = raw.decode(errors="replace").rstrip("\n")
+                if shown := _SHOWN.match(line):
+                    self._read(shown[1], line)
+                else:
+                    self.log.append(line)
+        self.code = process.returncode
+
+    def intervals(self, name: str) -> Iterator[Fraction]:
+        """Seconds between the frames that the filter of that name saw.
+
+        They end at a frame that has no time, as in raw streams.
+        """
+        for before, after in itertools.pairwise(self._times.get(name, [])):
+            if before is None or after is None:
+                return
+            yield (after - before) * self._bases[name]
+
+    def _read(self, name: str, line: str) -> None:
+        if frame := parse_frame(line):
+            self._times.setdefault(name, []).append(frame.pts)
+        elif name not in self._bases and (clock := parse_time_base(line)):
+            self._bases[name] = clock[0]

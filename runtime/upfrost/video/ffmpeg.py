@@ -150,9 +150,9 @@ def find_ffmpeg(wanted: str | None = None) -> str:
 
 
 def run_ffmpeg(
-    ffmpeg: str, arguments: Sequence[str], folder: Path | None = None
+    ffmpeg: str, arguments: Sequence[str]
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run to the end, in `folder`; the log is in `stderr`.
+    """Run to the end; the log is in `stderr`.
 
     Raises `FfmpegMissingError`.
     """
@@ -162,7 +162,6 @@ def run_ffmpeg(
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
-            cwd=folder,
         )
     except OSError as error:
         raise cannot_run(ffmpeg, error) from error

@@ -51,6 +51,7 @@ OTHERS: dict[str, tuple[int, ...]] = {
     "layer_norm": (64, 1, dispatches.float_word(1e-6)),
     "resize_to": (operations.MODES["bilinear"],),
 }
+UNROLLED = ("conv3x3_half", "conv3x3_luma")
 TRANSFORMS = ("winograd_input", "winograd_output")
 OTHER_TRIPS = 4  # of a loop in them: over pixels or lanes
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
@@ -63,6 +64,7 @@ LAYERS = {
     4: "4×4 ↑2",
     0: "3×3 of bytes",
 }
+WINOGRAD = next(kernel for kernel in MALI.conv3x3 if kernel.source == "winograd")
 RECTIFIED = Epilogue(activation="rectify")
 
 
@@ -276,6 +278,8 @@ def convolution(dispatch: Dispatch) -> Convolution | None:
     pixel_bytes = dispatch.constants[0] & 255
     known = {
         "conv3x3": (3, 3),
+        "conv3x3_half": (3, 3),
+        "conv3x3_luma": (3, 3),
         "conv3x3_cpu": (3, 3),
         "conv1x1": (1, 1),
         "deconv4x4": (2, 2),
@@ -286,6 +290,8 @@ def convolution(dispatch: Dispatch) -> Convolution | None:
     if variant.source == "conv1x1" or (is_products and "FP16" in variant.defines):
         block = 4 if in_slices % 4 == 0 else 2 if in_slices % 2 == 0 else 1
         trips = [in_slices // block]
+    elif variant.source in UNROLLED:
+        trips = []
     else:
         trips = [in_slices]
     if taps is None:
@@ -443,13 +449,23 @@ def convolution_traffic(layer: Convolution, dispatch: Dispatch) -> float:
     rows = dispatch.grid[2] * layer.group[1] * height
     halo = dispatch.grid[2] * (layer.taps[0] - 1)
     out_slices, groups = dispatch.grid[0], 1
+    if VARIANTS[dispatch.shader].source == "conv3x3_luma":
+        # Each pixel is read once more as a sample, and becomes four.
+        sample = 2 if dispatch.constants[1] & 255 == 2 else 1
+        return float(
+            columns * (layer_in_bytes(layer, 1, rows + halo) + 5 * sample * rows)
+        )
     if VARIANTS[dispatch.shader].source == "winograd_products":
         groups = dispatch.grid[0] // dispatch.constants[1]
     elif dispatch.constants[1]:  # adds or multiplies another value
         out_slices *= 2
-    in_slices = groups * -(-layer.in_channels // 4)
-    in_bytes = in_slices * layer.element_bytes * (rows + halo)
+    in_bytes = layer_in_bytes(layer, groups, rows + halo)
     return float(columns * (in_bytes + element_bytes(dispatch) * out_slices * rows))
+
+
+def layer_in_bytes(layer: Convolution, groups: int, rows: int) -> float:
+    """Bytes of a column of the input."""
+    return groups * -(-layer.in_channels // 4) * layer.element_bytes * rows
 
 
 def traffic(dispatch: Dispatch) -> float | None:
@@ -479,7 +495,7 @@ def layer_dispatches(
     by_winograd = kernel == 2
     if by_winograd:
         kernel = 3
-        family = replace(family, conv3x3=MALI.conv3x3)
+        family = replace(family, conv3x3=(WINOGRAD,))
     else:
         family = direct_family(family)
     unit = None if kernel else 1 / 255
@@ -667,7 +683,7 @@ def main() -> None:
             for kernel in LAYERS
             # In use only there.
             if kernel != 2 or gpu.family == MALI
-            for channels in (16, 32, 64)
+            for channels in (*((4, 8, 12) if kernel in (3, 0) else ()), 16, 32, 64)
             for row in layer_rows(panvk, gpu, kernel, channels, precision)
         ],
         [

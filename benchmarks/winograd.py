@@ -29,6 +29,7 @@ from benchmarks.mali_static import (
     LINE,
     PRECISIONS,
     WIDTH,
+    WINOGRAD,
     Count,
     Gpu,
     Operation,
@@ -43,7 +44,7 @@ from benchmarks.mali_static import (
 )
 from benchmarks.report import Row, publish
 from upfrost.gpu.dispatches import Dispatch, Precision
-from upfrost.gpu.families import MALI, Variant
+from upfrost.gpu.families import Variant
 from upfrost.gpu.winograd import WEIGHTS
 
 Matrix = npt.NDArray[np.float64]
@@ -249,7 +250,7 @@ def candidate_stages(
 def row(
     panvk: Path, gpu: Gpu, method: Method, channels: int, precision: Precision
 ) -> Row:
-    if method.m == MALI.conv3x3[0].tile.width:
+    if method.m == WINOGRAD.tile.width:
         dispatches = layer_dispatches(gpu.family, 2, channels, precision)
         stages = used_stages(panvk, gpu, dispatches)
     else:

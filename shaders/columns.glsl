@@ -15,11 +15,11 @@
 
 #define TAP(row, column) \
     CHANNEL(row, column, 0, x) \
-    if (SAMPLES > 1) { \
+    if (LANES > 1) { \
         CHANNEL(row, column, 1, y) \
         CHANNEL(row, column, 2, z) \
     } \
-    if (SAMPLES > 3) \
+    if (LANES > 3) \
         CHANNEL(row, column, 3, w)
 
 #ifdef BYTES

@@ -21,6 +21,7 @@ from upfrost.gpu.dispatches import (
     slices,
 )
 from upfrost.gpu.families import DISPATCH_SECONDS, ConvKernel, Family, RegisterTile
+from upfrost.gpu.frame import SampleFormat
 from upfrost.network.graph import Conv2d, Tensor
 
 _SHARED_BYTES = 32 << 20  # most of a constant that several layers share
@@ -94,7 +95,7 @@ def deconv4x4_phases(node: Conv2d, weight: Tensor) -> Tensor | None:
     columns j and j + 1 alone. (phases, C, in channels, 2, 2), or None for any other
     convolution.
     """
-    if weight.shape[2:] != (3, 3) or len(weight) % 4 or not _is_plain(node):
+    if weight.shape[2:] != (3, 3) or len(weight) % 4 or not is_plain(node):
         return None
     by_phase = weight.reshape(-1, 2, 2, *weight.shape[1:])
     phases = np.empty_like(weight, shape=(4, *weight[::4, :, :2, :2].shape))
@@ -334,6 +335,71 @@ def _conv_band(band: Convolution, rows: int) -> Dispatch:
     )
 
 
+def luma(
+    convolution: Convolution,
+    given: TensorView,
+    result_words: int,
+    samples: SampleFormat,
+    value_range: float,
+    *,
+    skip: bool,
+) -> list[Dispatch]:
+    """The dispatches of a last 3×3 convolution that writes doubled luma.
+
+    Pixel shuffle by two; with `skip` the picture itself, bilinear, is added. `given` is
+    the picture's view, `target` the samples' buffer with the layout of the value that
+    nobody writes, `result_words` the words of a row of samples.
+    """
+    whole, kernel = convolution, convolution.family.luma
+    if kernel is None:
+        raise ValueError(f"the family {whole.family.name} has no kernel for luma")
+    layout = whole.target.layout
+    parts = bands(whole.family, whole.shape, kernel.tile, layout)
+    steps = samples.full_scale / value_range
+    dispatches = []
+    for first, rows in parts:
+        source = whole.source.rows_from(first).layout
+        corner = (1 - whole.node.padding[0]) * source.stride + 1 - whole.node.padding[1]
+        dispatches.append(
+            Dispatch(
+                shader=f"{kernel.name}-{whole.precision}",
+                label=whole.node.name,
+                buffers=(
+                    whole.source.buffer,
+                    whole.target.buffer,
+                    whole.packed.weights.constant,
+                    whole.packed.parameters.constant,
+                    given.buffer,
+                ),
+                grid=(
+                    1,
+                    -(-layout.stride // kernel.tile.coverage[0]),
+                    -(-rows // kernel.tile.coverage[1]),
+                ),
+                constants=(
+                    whole.packed.in_slices,
+                    samples.pixel_format(1),
+                    float_word(steps),
+                    int(skip),
+                    float_word(samples.low),
+                    float_word(samples.high),
+                ),
+                push=(
+                    *replace(source, base=source.base + corner).words,
+                    *(first, 2 * result_words, 0, layout.width, layout.height),
+                    given.layout.base,
+                    whole.packed.weights.first,
+                    whole.packed.parameters.first,
+                    int(first == parts[-1][0]),
+                ),
+                macs=math.prod(whole.shape)
+                * layout.width
+                * min(rows, layout.height - first),
+            )
+        )
+    return dispatches
+
+
 def overread(node: Conv2d, source: Layout, target: Layout) -> int:
     """Elements that a 3×3 convolution of any padding may read after the last slice.
 
@@ -358,7 +424,7 @@ def conv_candidates(
 ) -> tuple[ConvKernel, ...]:
     """The kernels of a family that can compute it, the usual choice first."""
     rows, columns = shape[2:]
-    plain = _is_plain(node)
+    plain = is_plain(node)
     kernels = family.conv
     if plain and (rows, columns) == (3, 3):
         kernels = family.conv3x3
@@ -367,7 +433,9 @@ def conv_candidates(
     return tuple(
         kernel
         for kernel in kernels
-        if min(shape[:2]) >= kernel.least and precision in kernel.precisions
+        if min(shape[:2]) >= kernel.least
+        and shape[1] <= kernel.most
+        and precision in kernel.precisions
     )
 
 
@@ -386,7 +454,8 @@ def layer_key(node: Conv2d, shape: Sequence[int]) -> str:
     return key
 
 
-def _is_plain(node: Conv2d) -> bool:
+def is_plain(node: Conv2d) -> bool:
+    """Whether it has neither stride nor dilation nor groups."""
     return node.stride == (1, 1) and node.dilation == (1, 1) and node.groups == 1
 
 

@@ -50,6 +50,7 @@ class ConvKernel:
     source: str
     tile: RegisterTile
     least: int = 1  # channels in and out that it takes
+    most: int = 1 << 16  # channels in
     precisions: tuple[Precision, ...] = ("fp32", "fp16")
 
     @property
@@ -71,6 +72,7 @@ class Family:
     conv1x1: tuple[ConvKernel, ...]
     deconv4x4: ConvKernel  # transposed, stride 2 (`deconv4x4_phases`)
     conv: tuple[ConvKernel, ...]  # anything else
+    luma: ConvKernel | None  # a last 3×3 layer that writes samples of doubled luma
     products: ConvKernel  # of Winograd's components, by elements and output slices
     macs_per_second: float  # of convolutions, the slowest member's, to be safe
     tuned: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -82,6 +84,7 @@ class Family:
             *self.conv1x1,
             self.deconv4x4,
             *self.conv,
+            *((self.luma,) if self.luma else ()),
             self.products,
         )
 
@@ -91,17 +94,24 @@ class Family:
 # Four for the transposed convolution, which needs registers for two places; its
 # workgroups of 16 × 3 cover, in the output, as many rows as those of the others.
 # CPU: wide tiles load less, and wider ones than this take seconds to compile.
+# Layers of few channels add up in half precision alone, which leaves registers for
+# columns of twelve; the last one of luma needs some for the picture that it adds.
 # A family's tiles have small common multiples: planes are padded to the least of them.
 # Bifrost computes slowly for the memory it has: Winograd's method (`winograd`) wins
 # there from 16 channels on, by docs/mali.md's figures; its workgroups cover what those
 # of the direct kernel do.
+HALF_SUMS = 16  # input channels whose products are added up in half precision
 _DIRECT_3X3 = (
     ConvKernel("conv3x3", RegisterTile(1, 6, (16, 4))),
     ConvKernel("conv3x3", RegisterTile(1, 3, (16, 4))),
 )
+_HALF_3X3 = ConvKernel(
+    "conv3x3_half", RegisterTile(1, 12, (16, 2)), most=HALF_SUMS, precisions=("fp16",)
+)
 MALI = Family(
     "mali",
     conv3x3=(
+        _HALF_3X3,
         ConvKernel("winograd", RegisterTile(2, 2, (8, 12)), least=16),
         *_DIRECT_3X3,
     ),
@@ -113,6 +123,12 @@ MALI = Family(
     conv=(
         ConvKernel("conv", RegisterTile(1, 4, (16, 4))),
         ConvKernel("conv", RegisterTile(1, 2, (16, 4))),
+    ),
+    luma=ConvKernel(
+        "conv3x3_luma",
+        RegisterTile(1, 8, (16, 3)),
+        most=HALF_SUMS,
+        precisions=("fp16",),
     ),
     products=ConvKernel("winograd_products", RegisterTile(6, 1, (64, 1))),
     macs_per_second=4e9,  # a sixth of what Mali-G52's arithmetic could do in fp16
@@ -138,6 +154,7 @@ CPU = Family(
         ConvKernel("conv", RegisterTile(4, 2, (8, 1))),
         ConvKernel("conv", RegisterTile(1, 4, (16, 4))),
     ),
+    luma=None,
     products=ConvKernel("winograd_products", RegisterTile(8, 2, (8, 1))),
     # Two cores of a server. Nothing ends what takes a slower CPU longer, and dispatches
     # for which 2e9 is enough cost a deep network a sixth of its time in submissions.
@@ -147,7 +164,12 @@ CPU = Family(
 # more work in a dispatch. The smallest of them, Mali-G310 with one core, has about a
 # tenth of the arithmetic of the Mali-G610 that docs/mali.md estimates 160 GMAC/s and
 # more for.
-VALHALL = replace(MALI, name="valhall", conv3x3=_DIRECT_3X3, macs_per_second=16e9)
+VALHALL = replace(
+    MALI,
+    name="valhall",
+    conv3x3=(_HALF_3X3, *_DIRECT_3X3),
+    macs_per_second=16e9,
+)
 FAMILIES = (MALI, CPU)
 
 
@@ -191,7 +213,7 @@ def _variants() -> dict[str, Variant]:
                 continue
             shader = Variant(kernel.name, kernel.source, defines)
             shaders.append((shader, kernel.precisions))
-            if kernel in (family.deconv4x4, family.products):
+            if kernel in (family.deconv4x4, family.luma, family.products):
                 continue
             reader = Variant(
                 f"{kernel.name}_bytes", kernel.source, {**defines, "BYTES": 1}

@@ -109,17 +109,22 @@ class Step:
 
 @dataclass(frozen=True)
 class Tail:
-    """The last kernel's work: shuffle `source` by `factor`, add `skip`, write bytes."""
+    """The last kernel's work: shuffle `source` by `factor`, add `skip`, write bytes.
+
+    It may be the last convolution's work as well: `step`, whose output `source` is.
+    """
 
     source: str
     factor: int = 1
     skip: Resize | None = None
+    step: Step | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the values that the kernel reads; of the picture it reads bytes."""
         skip = self.skip.inputs if self.skip else ()
-        return (self.source, *(name for name in skip if name != INPUT))
+        sources = self.step.inputs if self.step else (self.source,)
+        return (*sources, *(name for name in skip if name != INPUT))
 
 
 @dataclass(frozen=True)
@@ -221,6 +226,8 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
         replace(step, winograd=_winograd_block(step, graph, family, precision))
         for step in _fuse(graph, in_tail)
     )
+    if _writes_luma(steps, tail, graph, family, precision):
+        tail = replace(tail, step=steps[-1])
     packed: dict[str, PackedConv] = {}
     slopes: dict[str, BufferSlice] = {}
     channels = infer_channels(graph)
@@ -317,9 +324,7 @@ def make_plan(
     views, front = place.views, place.front
     first = PICTURE_OUT + 1
     scratch = range(first + len(place.value_bytes), len(place.buffer_bytes))
-    result = place.layouts[graph.output]
     given = TensorView(PICTURE_IN, place.layouts[INPUT])
-    skip = program.tail.skip
     dispatches = [
         *(
             [
@@ -333,6 +338,7 @@ def make_plan(
         *(
             dispatch
             for step in program.steps
+            if step is not program.tail.step
             for dispatch in _step_dispatches(step, program, views, scratch)
         ),
         *(
@@ -351,19 +357,7 @@ def make_plan(
             else []
         ),
         # The last one, since it answers for all of them: it carries the token.
-        operations.pack(
-            views[program.tail.source],
-            (PICTURE_IN, PICTURE_OUT),
-            (result.height, result.width),
-            graph.channels,
-            samples,
-            factor=program.tail.factor,
-            skip={**views, INPUT: given}[skip.inputs[0]] if skip else None,
-            mode=skip.mode if skip else None,
-            ratio=skip.ratio if skip else (1, 1),
-            value_range=graph.value_range,
-            precision=precision,
-        ),
+        *_tail_dispatches(program, views, given, place.layouts),
     ]
     front_words = front * 4 * _value_bytes(precision) // 4
     computing = [d.macs / program.family.macs_per_second for d in dispatches]
@@ -475,6 +469,84 @@ def _arrange(
         (given_end, result_end, *value_bytes, *scratch_bytes),
         given_planes,
         result_planes,
+    )
+
+
+def _tail_dispatches(
+    program: Program,
+    views: Mapping[str, TensorView],
+    given: TensorView,
+    layouts: Mapping[str, Layout],
+) -> Sequence[Dispatch]:
+    """The dispatches that write the samples of the result."""
+    graph, tail, samples = program.graph, program.tail, program.samples
+    result = layouts[graph.output]
+    if tail.step is None:
+        skip = tail.skip
+        return [
+            operations.pack(
+                views[tail.source],
+                (PICTURE_IN, PICTURE_OUT),
+                (result.height, result.width),
+                graph.channels,
+                samples,
+                factor=tail.factor,
+                skip={**views, INPUT: given}[skip.inputs[0]] if skip else None,
+                mode=skip.mode if skip else None,
+                ratio=skip.ratio if skip else (1, 1),
+                value_range=graph.value_range,
+                precision=program.precision,
+            )
+        ]
+    node = tail.step.node
+    assert isinstance(node, Conv2d)
+    return convolutions.luma(
+        Convolution(
+            node,
+            graph.tensors[node.weight].shape,
+            program.packed[node.name],
+            views[tail.step.sources[0]],
+            TensorView(PICTURE_OUT, layouts[tail.source]),
+            Epilogue(),
+            program.family,
+            program.precision,
+        ),
+        given,
+        row_words(result.width, samples.bytes),
+        samples,
+        graph.value_range,
+        skip=tail.skip is not None,
+    )
+
+
+def _writes_luma(
+    steps: Sequence[Step],
+    tail: Tail,
+    graph: Graph,
+    family: Family,
+    precision: Precision,
+) -> bool:
+    """Whether the last convolution can write samples of doubled luma itself."""
+    kernel = family.luma
+    if kernel is None or precision not in kernel.precisions or not steps:
+        return False
+    step, skip = steps[-1], tail.skip
+    if step != _head(step.node) or not isinstance(step.node, Conv2d):
+        return False
+    shape = graph.tensors[step.node.weight].shape
+    bilinear = skip is None or (
+        skip.inputs == (INPUT,) and skip.mode == "bilinear" and skip.ratio == (2, 1)
+    )
+    return (
+        graph.channels == 1
+        and tail.factor == 2
+        and bilinear
+        and step.output == tail.source
+        and step.inputs != (INPUT,)
+        and step.node.padding == (1, 1, 1, 1)
+        and convolutions.is_plain(step.node)
+        and shape[2:] == (3, 3)
+        and shape[1] <= kernel.most
     )
 
 
@@ -748,6 +820,8 @@ def _layouts(
             if step.deconv4x4:
                 x, y = family.deconv4x4.tile.coverage
                 coverages.append((2 * x, 2 * y))
+            elif step is program.tail.step and family.luma:
+                coverages.append(family.luma.tile.coverage)
             else:
                 kernel = convolutions.conv_kernel(
                     step.node, weight.shape, family, program.precision
@@ -815,7 +889,11 @@ def _views(
     sizes: list[int] = []
     free_from: list[int] = []  # step after which each buffer is free
     writes = [(-1, INPUT)] if program.unpacks else []
-    writes += [(i, step.output) for i, step in enumerate(program.steps)]
+    writes += [
+        (i, step.output)
+        for i, step in enumerate(program.steps)
+        if step is not program.tail.step
+    ]
     for index, name in writes:
         root, _ = _root(inside, name)
         if root in buffers:

@@ -320,14 +320,16 @@ class Upscaler:
                 )
 
     def frame(self, frame: Frame, progress: Progress | None = None) -> Frame:
-        """Upscale a frame of video by a network for luma; chroma is enlarged.
+        """Upscale a frame's luma by a network of one channel; chroma is enlarged.
 
         Chroma goes by Catmull-Rom's cubic and keeps its siting, samples keep their
-        range. Raises `ValueError` for a network that is not for luma, otherwise as
-        calling.
+        range. Raises `UsageError` for a network of RGB, otherwise as calling.
         """
-        if self.graph.colour != "luma":
-            raise UsageError(f"{self.graph.name} is not for luma; give it pictures")
+        if self.graph.channels != 1:
+            raise UsageError(
+                f"{self.graph.name} takes RGB; frames of luma and chroma need a "
+                "network of one channel"
+            )
         with self._turn(), _in_flight() as work:
             deque(work.add(self._frame_tiles(frame, progress)), maxlen=0)
             result: Frame

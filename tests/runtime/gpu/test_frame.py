@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 
 from tests import graphs
 from upfrost import Upscaler
+from upfrost.gpu import upscaler
 from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.families import MALI
 from upfrost.gpu.frame import Frame, FrameFormat, Siting, Subsampling
 from upfrost.gpu.tiles import frame_tiling, smallest_side
 from upfrost.network import reference
@@ -109,6 +112,31 @@ def test_half_precision_is_50_db_from_single(name: str) -> None:
     assert 10 * np.log10(most**2 / error) >= 50
 
 
+@pytest.mark.parametrize("name", ["I420", "P010_10LE"])
+def test_a_gpus_kernels_are_50_db_from_the_reference_and_make_no_seams(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Their last convolution writes samples itself, also in bands of rows."""
+    graph = graphs.luma_network(2, layers=1)
+    frame = noise(FORMATS[name], 41, 63)
+    slow = replace(MALI, macs_per_second=20 * 63 * 8 * 36 * 10.0)
+    results = []
+    for family, tile in ((MALI, None), (slow, None), (MALI, 24)):
+        monkeypatch.setattr(upscaler, "tuned_family", lambda *_, it=family: it)
+        with Upscaler(graph, precision="fp16", tile=tile) as upscale:
+            plan = upscale.plan(upscale.tiles(41, 63, tile))
+            shaders = [dispatch.shader for dispatch in plan.dispatches]
+            assert shaders[-1] == "conv3x3_luma_1x8-fp16"
+            assert shaders.count(shaders[-1]) == (2 if family is slow else 1)
+            results.append(upscale.frame(frame))
+    for result in results[1:]:
+        for one, other in zip(results[0].planes, result.planes, strict=True):
+            np.testing.assert_array_equal(one, other)
+    luma = expected(graph, frame)[0].astype(float)
+    error = np.mean(((results[0].planes[0] >> frame.format.shift) - luma) ** 2)
+    assert 20 * np.log10((1 << frame.format.bits) - 1) - 10 * np.log10(error) >= 50
+
+
 @pytest.mark.parametrize("scale", [1, 3, 4])
 def test_any_scale(scale: int) -> None:
     graph = graphs.luma_network(3, layers=1, scale=scale)
@@ -203,6 +231,6 @@ def test_a_frame_of_another_shape_or_type_is_refused() -> None:
         FrameFormat("420", bits=12, shift=6)
     with (
         Upscaler(graphs.plain_network(0)) as upscale,
-        pytest.raises(ValueError, match="is not for luma"),
+        pytest.raises(ValueError, match="need a network of one channel"),
     ):
         upscale.frame(Frame(kind, (luma, chroma, chroma)))

@@ -14,7 +14,7 @@ from tests.graphs import Builder
 from upfrost.gpu import families
 from upfrost.gpu.device import Device, choose_device
 from upfrost.gpu.dispatches import Precision
-from upfrost.gpu.families import CPU, FAMILIES, Family
+from upfrost.gpu.families import CPU, FAMILIES, MALI, VALHALL, Family
 from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost.network import reference
 from upfrost.network.graph import (
@@ -197,6 +197,28 @@ def test_3x3_of_any_padding(
 
     graph = probe_graph(build, make, 6)
     check(device, graph, size, family, precision, seed=2)
+
+
+def test_sums_in_half_precision_are_within_twice_the_error_of_those_in_single(
+    device: Device,
+) -> None:
+    """Root mean square, of a layer of as many channels as the kernel takes: the bound
+    that Winograd's method is held to, too."""
+    build = Builder(7)
+    graph = probe_graph(build, lambda value: (build.conv(value, 16, 16), 16), 16)
+    assert MALI.conv3x3[0].most == 16
+    direct = replace(VALHALL, conv3x3=VALHALL.conv3x3[1:])
+    rng = np.random.default_rng(7)
+    picture = rng.integers(0, 256, (24, 32, graph.channels), dtype=np.uint8)
+    unit = (picture.transpose(2, 0, 1) / 255).astype(np.float32)
+    expected = reference.evaluate(graph, unit)["probe"]
+    errors = []
+    for family in (VALHALL, direct):
+        plan = make_plan(compile_graph(graph, family, "fp16"), 24, 32)
+        loaded = device.load(plan, inspect=True)
+        loaded.run(picture)
+        errors.append(np.sqrt(np.mean((loaded.value("probe") - expected) ** 2)))
+    assert errors[0] <= 2 * errors[1], errors
 
 
 @pytest.mark.parametrize(("inner", "outer"), [(1, 1), (4, 16), (7, 9), (16, 32)])

@@ -16,6 +16,7 @@ from upfrost.gpu import convolutions, dispatches
 from upfrost.gpu.device import Device, choose_device
 from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.families import CPU, DISPATCH_SECONDS, FAMILIES, MALI, VALHALL, Family
+from upfrost.gpu.frame import FrameFormat
 from upfrost.gpu.plan import PICTURE_IN, PICTURE_OUT, compile_graph, make_plan
 from upfrost.gpu.tiles import align
 from upfrost.network import reference
@@ -47,6 +48,18 @@ def test_a_plain_network_costs_a_dispatch_per_convolution_and_one(
             )
             plan = make_plan(compile_graph(graph, family, precision), 20, 30)
             assert len(plan.dispatches) <= convolutions + 1
+
+
+@pytest.mark.parametrize("channels", [4, 8, 12, 16])
+@pytest.mark.parametrize("family", [MALI, VALHALL], ids=lambda family: family.name)
+def test_a_network_for_luma_costs_a_dispatch_per_convolution_and_one_for_chroma(
+    family: Family, channels: int
+) -> None:
+    graph = graphs.luma_network(seed=0, channels=channels, layers=5)
+    plan = make_plan(
+        compile_graph(graph, family, "fp16"), 20, 30, FrameFormat("420").chroma
+    )
+    assert len(plan.dispatches) == 6 + 1
 
 
 @pytest.mark.parametrize("skip", [None, "picture", "nearest", "bilinear", "bicubic"])

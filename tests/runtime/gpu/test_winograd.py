@@ -46,7 +46,11 @@ from upfrost_training.evaluate import evaluate_folder
 FAMILIES = {
     family.name: replace(
         family,
-        conv3x3=(replace(family.conv3x3[0], least=16), *family.conv3x3[1:]),
+        conv3x3=tuple(
+            replace(kernel, least=16) if kernel.source == "winograd" else kernel
+            for kernel in family.conv3x3
+            if kernel.source != "conv3x3_half"
+        ),
     )
     for family in (MALI, CPU)
 }

@@ -29,6 +29,7 @@ from upfrost.gpu.device import (
 )
 from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.frame import Frame, FrameFormat, Samples
+from upfrost.gpu.halfprecision import faster_precision
 from upfrost.gpu.plan import Plan, Program, compile_graph, footprint, make_plan
 from upfrost.gpu.seams import Seams
 from upfrost.gpu.tiles import (
@@ -154,7 +155,7 @@ class Upscaler:
         self.device: DeviceInfo = choose_device(checks.device_name(device))
         if precision == "auto":
             asked = self.graph.metadata.get("precision")
-            precision = "fp32" if asked == "fp32" else self.device.precision
+            precision = "fp32" if asked == "fp32" else faster_precision(self.device)
         self.precision: Precision = precision
         family = tuned_family(self.device, self.precision)
         program = compile_graph(self.graph, family, self.precision)

@@ -784,7 +784,7 @@ def test_two_processes_do_not_work_on_one_file(tmp_path: Path, long_clip: Path) 
     target = tmp_path / "out.mkv"
     process = subprocess.Popen(
         command(long_clip, target, "--quiet"),
-        env=os.environ | {"FAKE_SECONDS": "0.03"},
+        env=os.environ | {"FAKE_SECONDS": "1"},
     )
     while not (job_folder(target) / "job.json").exists():
         time.sleep(0.01)
@@ -792,7 +792,8 @@ def test_two_processes_do_not_work_on_one_file(tmp_path: Path, long_clip: Path) 
     result = run(long_clip, target, "--resume")
     assert result.returncode == 1
     assert "another process is working on it" in result.stderr
-    assert process.wait() == 0
+    process.terminate()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
 
 
 def test_a_full_disk_is_said_and_the_run_goes_on_later(

@@ -14,6 +14,9 @@ rounded to samples, the lowest of the pictures of Set5, edges included. Clips ar
 scaled down to --height, then halved by bicubic, and enlarged as they are and after
 H.264 (x264, crf 23).
 
+With --keep, qualities that were measured before are taken from that file: they change
+with the shader alone. Times are always those of this run.
+
 Cost: passes; texture reads for each pixel of the small picture, as the shader is
 written; the processor's time and the clock's for a frame of 320×180 in one run on this
 Vulkan device, less those of a run without a shader.
@@ -22,6 +25,8 @@ Vulkan device, less those of a run without a shader.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import re
 import resource
 import statistics
@@ -30,8 +35,9 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +77,35 @@ class Way:
     upscaler: str = "bilinear"
     graph: Graph | None = None
 
+    @property
+    def key(self) -> str:
+        """What the way's quality depends on."""
+        text = self.shader.read_bytes() if self.shader else self.upscaler.encode()
+        return hashlib.sha256(text).hexdigest()[:16]
+
+
+class Kept:
+    """Measured qualities, in a file if one is named."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.found: dict[str, list[float]] = {}
+        if path and path.exists():
+            self.found = json.loads(path.read_text())
+
+    def get(
+        self, way: Way, what: str, measure: Callable[[], tuple[float, float]]
+    ) -> tuple[float, float]:
+        """Y-PSNR and VMAF of a way on `what`, measured unless they are kept."""
+        key = f"{way.key} {what}"
+        if key not in self.found:
+            self.found[key] = [*measure()]
+            if self.path:
+                self.path.write_text(json.dumps(self.found, indent=1))
+        psnr, vmaf = self.found[key]
+        print(f"{what}: {way.name}: {psnr:.2f} dB, {vmaf:.1f}", flush=True)
+        return psnr, vmaf
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -91,6 +126,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=24, help="of a clip (24)")
     parser.add_argument("--timed", type=int, default=20, help="frames of a run (20)")
     parser.add_argument("--runs", type=int, default=3, help="of each shader (3)")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="qualities, measured")
     chosen = parser.parse_args()
     player = find_player()
     if player is None:
@@ -101,33 +137,32 @@ def main() -> None:
         rows: dict[str, dict[str, str | int | float | None]] = {
             way.name: {"": way.name, **shape(way)} for way in ways
         }
+        shaders = [way for way in ways if way.shader]
+        costs = timed(player, shaders, chosen.timed, chosen.runs)
         for way in ways:
-            exact = chosen.data / SETS[0] / "x2"
-            rows[way.name]["as upfrost, dB"] = exactness(player, way, exact)
+            cost = costs.get(way.name)
+            for column, seconds in (
+                ("processor, ms", cost.processor if cost else None),
+                ("clock, ms", cost.clock if cost else None),
+            ):
+                rows[way.name][column] = seconds and round(1000 * seconds, 1)
+            pairs = chosen.data / SETS[0] / "x2"
+            rows[way.name]["as upfrost, dB"] = exactness(player, way, pairs)
+        kept = Kept(chosen.keep)
+        measure: Callable[[], tuple[float, float]]
         for data_set in SETS:
             for way in ways:
-                found = on_pictures(player, way, chosen.data / data_set / "x2", folder)
-                rows[way.name][f"{data_set} Y-PSNR, dB"] = f"{found[0]:.2f}"
-                rows[way.name][f"{data_set} VMAF"] = f"{found[1]:.1f}"
-                print(
-                    f"{data_set}: {way.name}: {found[0]:.2f} dB, {found[1]:.1f}",
-                    flush=True,
-                )
+                pairs = chosen.data / data_set / "x2"
+                measure = partial(on_pictures, player, way, pairs, folder)
+                put(rows[way.name], data_set, kept.get(way, data_set, measure))
         for clip in chosen.clips:
             original, small = halved(clip, chosen.height, chosen.frames, folder)
             for label, source in small.items():
+                column = f"{clip.stem}{label}"
+                what = f"{column}, {chosen.frames} frames of {chosen.height} rows"
                 for way in ways:
-                    found = on_clip(player, way, original, source, folder)
-                    column = f"{clip.stem}{label}"
-                    rows[way.name][f"{column} Y-PSNR, dB"] = f"{found[0]:.2f}"
-                    rows[way.name][f"{column} VMAF"] = f"{found[1]:.1f}"
-                    print(
-                        f"{column}: {way.name}: {found[0]:.2f} dB, {found[1]:.1f}",
-                        flush=True,
-                    )
-        for way_name, cost in timed(player, ways, chosen.timed, chosen.runs).items():
-            rows[way_name]["processor, ms"] = round(1000 * cost.processor, 1)
-            rows[way_name]["clock, ms"] = round(1000 * cost.clock, 1)
+                    measure = partial(on_clip, player, way, original, source, folder)
+                    put(rows[way.name], column, kept.get(way, what, measure))
     publish(
         "players",
         "Shaders in a player (libplacebo), ×2 on luma",
@@ -142,6 +177,14 @@ def main() -> None:
             "through x264.",
         ],
     )
+
+
+def put(
+    row: dict[str, str | int | float | None], what: str, found: tuple[float, float]
+) -> None:
+    """Enter Y-PSNR and VMAF into a table's row."""
+    row[f"{what} Y-PSNR, dB"] = f"{found[0]:.2f}"
+    row[f"{what} VMAF"] = f"{found[1]:.1f}"
 
 
 def contenders(folder: Path, models: Sequence[str]) -> Iterator[Way]:

@@ -282,6 +282,11 @@ class _Translation:
                     "takes models that give a picture"
                 )
             output = output.name
+        if isinstance(output, Pooled | Partial):
+            raise ExportError(
+                "the model's output is a number for each channel, or row, or column: "
+                "upfrost takes models that give a picture"
+            )
         if not isinstance(output, str):
             raise ExportError("the model's output does not depend on its input")
         self.output = output

@@ -393,6 +393,8 @@ _NO_ATTENTION = "attention is out of scope: choose a convolutional network"
 
 
 def _advice(kind: str) -> str:
+    if kind.startswith("QLinear") or kind.endswith("Integer"):
+        return "use the float model, or the quantised one in the form QDQ"
     if kind in ("Softmax", "Attention"):
         return _NO_ATTENTION
     return REPLACE

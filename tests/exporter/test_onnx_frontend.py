@@ -679,3 +679,56 @@ def test_a_model_that_works_at_one_large_size_alone_is_refused(tmp_path: Path) -
     path = saved(model(nodes, constants, [1, 3, 4, 65536]), tmp_path)
     with pytest.raises(ExportError, match=r"65536×4 pixels alone, which is too much"):
         read_onnx(path)
+
+
+def quantised(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """int8 numbers, and a scale for each place along `axis`."""
+    other = tuple(each for each in range(array.ndim) if each != axis)
+    scale = np.abs(array).max(axis=other) / 127
+    sides = [-1 if each == axis else 1 for each in range(array.ndim)]
+    return (array / scale.reshape(sides)).round().astype(np.int8), scale
+
+
+def test_a_quantised_model_is_read_as_the_float_one(tmp_path: Path) -> None:
+    first, second = random(8, 3, 3, 3), random(3, 8, 1, 1)
+    weights, scales = quantised(first, 0)
+    nodes = [
+        node("QuantizeLinear", "x", "step", "middle", to="xq"),
+        node("DequantizeLinear", "xq", "step", "middle", to="xd"),
+        node("DequantizeLinear", "w", "scales", "zeros", to="wd", axis=0),
+        node("Conv", "xd", "wd", to="a", pads=[1, 1, 1, 1]),
+        # ReLU is left to the least integer.
+        node("QuantizeLinear", "a", "step", "least", to="aq"),
+        node("DequantizeLinear", "aq", "step", "least", to="ad"),
+        node("Conv", "ad", "v", to="y"),
+    ]
+    constants = {
+        "step": np.float32(0.02),
+        "middle": np.int8(3),
+        "least": np.int8(-128),
+        "w": weights,
+        "scales": scales.astype(np.float32),
+        "zeros": np.zeros(8, np.int8),
+        "v": second,
+    }
+    graph = read_onnx(saved(model(nodes, constants), tmp_path))
+    assert [each.op for each in graph.nodes] == ["conv2d", "relu", "conv2d"]
+    steps = scales.reshape(-1, 1, 1, 1)
+    assert np.abs(graph.tensors["wd"] - first).max() <= steps.max() / 2 + 1e-6
+    assert "int8, read as the float network" in str(graph.metadata["quantised"])
+
+
+def test_quantised_operations_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    names = ["x", "step", "zero", "w", "step", "zero", "step", "zero"]
+    nodes = [
+        node("QuantizeLinear", "x", "step", "zero", to="xq"),
+        node("QLinearConv", "xq", *names[1:], to="q"),
+        node("DequantizeLinear", "q", "step", "zero"),
+    ]
+    constants = {
+        "step": np.float32(0.02),
+        "zero": np.uint8(0),
+        "w": np.ones((3, 3, 1, 1), np.uint8),
+    }
+    with pytest.raises(ExportError, match=r"QLinearConv .* in the form QDQ"):
+        read_onnx(saved(model(nodes, constants), tmp_path))

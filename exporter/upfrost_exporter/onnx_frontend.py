@@ -131,7 +131,12 @@ def _load(path: Path) -> ModelProto:
         raise ExportError(f"{path}: not a valid ONNX model: {reason}") from None
     if len(model.graph.node) > 16 * MAX_NODES:
         raise ExportError(f"{path}: {len(model.graph.node)} operations are too many")
-    return _in_float32(_dequantised(model))
+    try:
+        return _in_float32(_dequantised(model))
+    except ExportError:
+        raise
+    except _MALFORMED as error:
+        raise ExportError(f"{path}: it is malformed: {_line(error)}") from None
 
 
 def _dequantised(model: ModelProto) -> ModelProto:

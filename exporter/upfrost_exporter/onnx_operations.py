@@ -424,7 +424,8 @@ def _padding(
     """Top, left, bottom, right."""
     automatic = call.get("auto_pad", "NOTSET")
     if automatic == "NOTSET":
-        return tuple(call.get("pads", (0, 0, 0, 0)))
+        top, left, bottom, right = call.get("pads", (0, 0, 0, 0))
+        return (top, left, bottom, right)
     if automatic == "VALID":
         return (0, 0, 0, 0)
     if tuple(strides) != (1, 1):
@@ -740,7 +741,7 @@ def _max_pool(call: Call) -> str:
         [call.value()],
         kernel=kernel,
         stride=_pair(call.get("strides", (1, 1))),
-        padding=tuple(call.get("pads", (0, 0, 0, 0))),
+        padding=_padding(call, kernel, (1, 1), (1, 1)),
     )
 
 

@@ -660,6 +660,25 @@ def test_a_model_for_one_large_size_is_compared_at_a_small_one(
     assert max(max(shape) for shape in seen) < 100
 
 
+def test_a_model_for_a_square_picture(tmp_path: Path) -> None:
+    made = to_onnx(plain_network(0))
+    for value, scale in ((made.graph.input[0], 1), (made.graph.output[0], 2)):
+        _, _, rows, columns = value.type.tensor_type.shape.dim
+        rows.dim_value = columns.dim_value = 32 * scale
+    assert read_onnx(saved(made, tmp_path)).scale == 2
+
+
+@pytest.mark.parametrize("kind", ["Conv", "MaxPool"])
+def test_pads_of_another_number_are_refused(kind: str, tmp_path: Path) -> None:
+    inputs = ["x", "w"] if kind == "Conv" else ["x"]
+    made = model(
+        [node(kind, *inputs, kernel_shape=[3, 3], pads=[1, 1])],
+        {"w": random(3, 3, 3, 3)},
+    )
+    with pytest.raises(ExportError, match=rf"import {kind} .* it is malformed"):
+        read_onnx(saved(made, tmp_path))
+
+
 def test_a_model_that_works_at_one_large_size_alone_is_refused(tmp_path: Path) -> None:
     sizes = ints(1, 3, 8, 2 * 65536)
     nodes = [node("Resize", "x", "", "", "sizes", mode="nearest")]
@@ -703,9 +722,9 @@ def test_a_quantised_model_is_read_as_the_float_one(tmp_path: Path) -> None:
         node("Conv", "ad", "v", to="y"),
     ]
     constants = {
-        "step": np.float32(0.02),
-        "middle": np.int8(3),
-        "least": np.int8(-128),
+        "step": np.array(0.02, np.float32),
+        "middle": np.array(3, np.int8),
+        "least": np.array(-128, np.int8),
         "w": weights,
         "scales": scales.astype(np.float32),
         "zeros": np.zeros(8, np.int8),
@@ -726,8 +745,8 @@ def test_quantised_operations_are_refused_with_what_to_do(tmp_path: Path) -> Non
         node("DequantizeLinear", "q", "step", "zero"),
     ]
     constants = {
-        "step": np.float32(0.02),
-        "zero": np.uint8(0),
+        "step": np.array(0.02, np.float32),
+        "zero": np.array(0, np.uint8),
         "w": np.ones((3, 3, 1, 1), np.uint8),
     }
     with pytest.raises(ExportError, match=r"QLinearConv .* in the form QDQ"):

@@ -231,6 +231,8 @@ def _describe(graph: Graph) -> Iterator[tuple[str, str]]:
     yield "parameters", f"{parameter_count(graph):,}"
     yield "work", f"{macs_per_output_pixel(graph):,.0f} MACs per output pixel"
     yield "receptive field", field
+    if note := graph.metadata.get("quantised"):
+        yield "weights", f"{note}"
     if _no_kernel(graph) is None:
         yield from _costs(graph)
     if reason := graph.metadata.get("precision_reason"):

@@ -310,8 +310,10 @@ def scale_and_margin(picture: Shape, result: Shape) -> tuple[Fraction, int]:
     """The scale, and how many pixels on each side a network needs beyond the picture.
 
     The result of a network that pads nothing has scale · (side - 2 · margin) pixels,
-    for two sides that differ.
+    for two sides that differ. Of a square, nothing tells a margin from another scale.
     """
+    if picture.width == picture.height:
+        return Fraction(result.height, picture.height), 0
     scale = Fraction(result.width - result.height, picture.width - picture.height)
     margin = (picture.height - result.height / scale) / 2 if scale > 0 else Fraction(0)
     if scale.denominator != 1 or margin.denominator != 1 or margin <= 0:

@@ -33,7 +33,7 @@ def read_ncnn(
     weights: str | Path | None = None,
     *,
     name: str | None = None,
-    channels: int = 3,
+    channels: int | None = None,
     value_range: float = 1.0,
     metadata: Mapping[str, object] | None = None,
     report: Report | None = None,
@@ -42,10 +42,11 @@ def read_ncnn(
 
     `weights` is the `.bin` beside `param` unless it is given. The network maps
     `channels` × height × width from 0 to `value_range` to the same times an integer
-    scale. A network that pads nothing, as waifu2x's, gives less than that: it gets the
-    picture with its edges repeated by as much, as its own programs do. Raises
-    `ExportError` for a damaged file, for what cannot be carried, naming
-    the first layer in the way, and for results that differ.
+    scale; `channels` are what its first convolution takes unless they are given. A
+    network that pads nothing, as waifu2x's, gives less than that: it gets the picture
+    with its edges repeated by as much, as its own programs do. Raises `ExportError` for
+    a damaged file, for what cannot be carried, naming the first layer in the way, and
+    for results that differ.
     """
     param = Path(param)
     weights = param.with_suffix(".bin") if weights is None else Path(weights)
@@ -54,6 +55,7 @@ def read_ncnn(
     check_is_network(weights, may_be_empty=True)
     layers = parse(read(param, _MAX_TEXT), param)
     data = read(weights, _MAX_WEIGHTS)
+    channels = channels or _picture_channels(layers)
     translation = _Translation(layers, Weights(data, weights), channels)
     shapes = translation.builder.shapes
     scale, margin = lowering.scale_and_margin(shapes[INPUT], shapes[translation.output])
@@ -80,6 +82,26 @@ def read_ncnn(
         return runtime(np.pad(picture, around, "edge"))
 
     return verify(graph, source, report=report)
+
+
+def _picture_channels(layers: Sequence[Layer]) -> int:
+    """Channels of the picture: what the first convolution of it takes, otherwise 3."""
+    pictures = {
+        blob for layer in layers if layer.kind == "Input" for blob in layer.outputs
+    }
+    for layer in layers:
+        if not pictures.intersection(layer.inputs):
+            continue
+        if layer.kind in ("Split", "Padding", "Noop"):
+            pictures.update(layer.outputs)
+        elif layer.kind == "Convolution":
+            width = layer.integer(1, 0)
+            taps = width * layer.integer(11, width)
+            inputs, rest = divmod(
+                layer.integer(6, 0), max(1, taps * layer.integer(0, 0))
+            )
+            return 1 if (inputs, rest) == (1, 0) else 3
+    return 3
 
 
 class _Translation:

@@ -371,13 +371,17 @@ def _binary(call: Call) -> str:
     kind = call.layer.integer(0, 0)
     if call.layer.integer(1, 0):
         return _with_scalar(call, kind, call.layer.number(2, 0))
-    first, second = _two(call)
+    first, second = _alike(call, *_two(call))
     if kind == 1:
         second = call.affine(second, -1, 0)
     elif kind == 7:
         first = call.affine(first, -1, 0)
     elif kind == 2:
         return call.add(ops.Multiply, first, second)
+    elif kind in (3, 8):
+        upper, lower = (first, second) if kind == 3 else (second, first)
+        inverse = call.add(ops.Unary, lower, function="reciprocal")
+        return call.add(ops.Multiply, upper, inverse)
     elif kind in (4, 5):
         extreme = lowering.maximum if kind == 4 else lowering.minimum
         return extreme(call.builder, call.layer.name, first, second)
@@ -388,8 +392,25 @@ def _binary(call: Call) -> str:
     return call.add(ops.Add, first, second)
 
 
+def _alike(call: Call, first: str, second: str) -> tuple[str, str]:
+    """Both values with the channels of the larger, as one channel may stand for all."""
+    counts = [call.builder.shapes[value].channels for value in (first, second)]
+    one, other = (
+        lowering.pick_channels(call.builder, call.layer.name, value, [0] * max(counts))
+        if count == 1
+        else value
+        for value, count in zip((first, second), counts, strict=True)
+    )
+    return one, other
+
+
 def _with_scalar(call: Call, kind: int, number: float) -> str:
     value = call.values[0]
+    if kind == 6 and number == 2:
+        return call.add(ops.Multiply, value, value)
+    if kind == 6 and number in (0.5, -0.5, -1):
+        functions = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
+        return call.add(ops.Unary, value, function=functions[number])
     if kind in (0, 1):
         return call.affine(value, 1, number if kind == 0 else -number)
     if kind == 2 or (kind == 3 and number):
@@ -397,6 +418,26 @@ def _with_scalar(call: Call, kind: int, number: float) -> str:
     if kind == 7:
         return call.affine(value, -1, number)
     raise call.layer.refuse(f"operation {kind} with {number}", advice(call.layer.kind))
+
+
+def _reduction(call: Call) -> str:
+    """A mean, sum or maximum over channels, or over the whole picture."""
+    layer, builder, value = call.layer, call.builder, call.values[0]
+    axes = sorted(int(axis) % 3 for axis in layer.numbers(3))
+    kind, is_plain = layer.integer(0, 0), layer.number(2, 1.0) == 1
+    channels = {
+        0: lowering.channel_sum,
+        3: lowering.channel_mean,
+        4: lowering.channel_max,
+    }
+    if is_plain and axes == [0] and layer.integer(4, 0) and kind in channels:
+        return channels[kind](builder, layer.name, value)
+    if is_plain and axes == [1, 2] and kind in (3, 4):
+        return _mark(call, call.add(ops.GlobalMean if kind == 3 else ops.GlobalMax))
+    raise layer.refuse(
+        f"operation {kind} over axes {axes}",
+        "reduce channels, or take pixels' mean or maximum",
+    )
 
 
 def _eltwise(call: Call) -> str:
@@ -595,6 +636,7 @@ HANDLERS: Mapping[str, Handler] = {
     "Bias": _bias,
     "BinaryOp": _binary,
     "Eltwise": _eltwise,
+    "Reduction": _reduction,
     "UnaryOp": _unary,
     "Concat": _concat,
     "PixelShuffle": _pixel_shuffle,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -46,6 +47,7 @@ from upfrost_exporter.onnx_operations import (
 )
 
 _MAX_CONSTANT = 1 << 26
+_QUANTISED = "upfrost.quantised"
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
@@ -86,6 +88,7 @@ def read_onnx(
         value_range=value_range,
         metadata={
             "source": Path(path).name,
+            **({"quantised": note} if (note := properties.get(_QUANTISED)) else {}),
             **_json_object(properties.get("upfrost.metadata", "{}")),
             "generator": f"upfrost {__version__}, onnx {onnx.__version__}",
             **(metadata or {}),
@@ -128,7 +131,65 @@ def _load(path: Path) -> ModelProto:
         raise ExportError(f"{path}: not a valid ONNX model: {reason}") from None
     if len(model.graph.node) > 16 * MAX_NODES:
         raise ExportError(f"{path}: {len(model.graph.node)} operations are too many")
-    return _in_float32(model)
+    try:
+        return _in_float32(_dequantised(model))
+    except ExportError:
+        raise
+    except _MALFORMED as error:
+        raise ExportError(f"{path}: it is malformed: {_line(error)}") from None
+
+
+def _dequantised(model: ModelProto) -> ModelProto:
+    """The model with floats wherever integers stand for them, in the form QDQ.
+
+    QuantizeLinear rounds a value, DequantizeLinear scales it back: the float network
+    does neither. Where the least integer stands for 0, tools leave ReLU out.
+    """
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+            constants[node.output[0]] = node.attribute[0].t
+    kept: list[NodeProto] = []
+    for node in model.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            kept.append(node)
+            continue
+        given, result = node.input[0], node.output[0]
+        zero = constants.get(node.input[2]) if len(node.input) > 2 else None
+        if node.op_type == "DequantizeLinear" and given in constants:
+            scale = constants.get(node.input[1])
+            if scale is None:
+                raise ExportError(f"DequantizeLinear {node.name!r}: no scale")
+            axis = next((each.i for each in node.attribute if each.name == "axis"), 1)
+            numbers = _scaled_back(_array(constants[given]), scale, zero, axis)
+            model.graph.initializer.append(numpy_helper.from_array(numbers, result))
+            continue
+        kind = "Identity"
+        if node.op_type == "QuantizeLinear":
+            least = np.array(0, np.uint8) if zero is None else _array(zero)
+            if np.all(least == np.iinfo(least.dtype).min):
+                kind = "Relu"
+        kept.append(helper.make_node(kind, [given], [result], node.name))
+    if kept != list(model.graph.node):
+        del model.graph.node[:]
+        model.graph.node.extend(kept)
+        del model.graph.value_info[:]
+        note = "int8, read as the float network that it stands for"
+        model.metadata_props.add(key=_QUANTISED, value=note)
+    return model
+
+
+def _scaled_back(
+    array: Constant, scale: TensorProto, zero: TensorProto | None, axis: int
+) -> npt.NDArray[np.float32]:
+    factors = _array(scale).astype(np.float64)
+    offsets = np.zeros(1) if zero is None else _array(zero).astype(np.float64)
+    if factors.size > 1:
+        sides = [1] * array.ndim
+        sides[axis] = -1
+        factors, offsets = factors.reshape(sides), offsets.reshape(sides)
+    found: npt.NDArray[np.float32] = ((array - offsets) * factors).astype(np.float32)
+    return found
 
 
 def _sort(model: ModelProto) -> None:
@@ -282,6 +343,11 @@ class _Translation:
                     "takes models that give a picture"
                 )
             output = output.name
+        if isinstance(output, Pooled | Partial):
+            raise ExportError(
+                "the model's output is a number for each channel, or row, or column: "
+                "upfrost takes models that give a picture"
+            )
         if not isinstance(output, str):
             raise ExportError("the model's output does not depend on its input")
         self.output = output

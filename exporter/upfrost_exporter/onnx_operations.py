@@ -214,7 +214,7 @@ def _rearranged(call: Call, array: npt.NDArray[np.int32]) -> npt.NDArray[np.int3
     # What numpy says to a shape or an order of axes that cannot be.
     except (ValueError, OverflowError, IndexError, TypeError):
         pass
-    raise call.refuse(f"it changes the shape {array.shape} by {given}", REPLACE)
+    raise call.refuse(f"it changes the shape {array.shape} to {given}", REPLACE)
 
 
 def _slices(call: Call, shape: Sequence[int]) -> tuple[slice, ...]:
@@ -389,9 +389,14 @@ REPLACE = (
 )
 
 
+_NO_ATTENTION = "attention is out of scope: choose a convolutional network"
+
+
 def _advice(kind: str) -> str:
+    if kind.startswith("QLinear") or kind.endswith("Integer"):
+        return "use the float model, or the quantised one in the form QDQ"
     if kind in ("Softmax", "Attention"):
-        return "attention is out of scope: choose a convolutional network"
+        return _NO_ATTENTION
     return REPLACE
 
 
@@ -419,7 +424,8 @@ def _padding(
     """Top, left, bottom, right."""
     automatic = call.get("auto_pad", "NOTSET")
     if automatic == "NOTSET":
-        return tuple(call.get("pads", (0, 0, 0, 0)))
+        top, left, bottom, right = call.get("pads", (0, 0, 0, 0))
+        return (top, left, bottom, right)
     if automatic == "VALID":
         return (0, 0, 0, 0)
     if tuple(strides) != (1, 1):
@@ -735,7 +741,7 @@ def _max_pool(call: Call) -> str:
         [call.value()],
         kernel=kernel,
         stride=_pair(call.get("strides", (1, 1))),
-        padding=tuple(call.get("pads", (0, 0, 0, 0))),
+        padding=_padding(call, kernel, (1, 1), (1, 1)),
     )
 
 
@@ -825,7 +831,10 @@ def _layer_norm(call: Call) -> Moved:
 
 
 def _matmul(call: Call) -> Moved:
-    given, matrix = call.inputs[0], call.required(1)
+    given, second = call.inputs
+    if not isinstance(second, np.ndarray):
+        raise call.refuse("it multiplies two values, as attention does", _NO_ATTENTION)
+    matrix = call.required(1)
     of = lowering.pixels(call.builder, given) if isinstance(given, Moved) else None
     if not isinstance(given, Moved) or of is None or matrix.ndim != 2:
         raise call.refuse("it is no layer on channels", REPLACE)

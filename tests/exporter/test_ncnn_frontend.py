@@ -235,6 +235,35 @@ def norms_and_extremes(model: Model) -> None:
     model.convolution("q", "y", (4, 3, 1))
 
 
+def reductions(model: Model) -> None:
+    model.convolution("x", "a", (3, 4, 3), "4=1")
+    model.add("Split split 1 5 a b c d e f")
+    # Layer normalisation, as pnnx writes that of NAFNet.
+    model.add("Reduction mean 1 1 b g 0=3 1=0 -23303=1,0 4=1 5=1")
+    model.add("BinaryOp less 2 1 c g h 0=1")
+    model.add("Split again 1 2 h i j")
+    model.add("UnaryOp square 1 1 i k 0=4")
+    model.add("Reduction variance 1 1 k l 0=3 1=0 -23303=1,0 4=1 5=1")
+    model.add("BinaryOp shift 1 1 l m 0=0 1=1 2=1e-5")
+    model.add("UnaryOp root 1 1 m n 0=5")
+    model.add("BinaryOp normed 2 1 j n o 0=3")
+    model.add("Reduction largest 1 1 d p 0=4 1=0 -23303=1,0 4=1 5=1")
+    model.add("BinaryOp gate 2 1 o p q 0=2")
+    model.add("Reduction pooled 1 1 e r 0=3 1=0 -23303=2,1,2 4=1 5=1")
+    model.add("BinaryOp scaled 2 1 f r s 0=2")
+    model.add("BinaryOp sum 2 1 q s t 0=0")
+    model.convolution("t", "y", (4, 3, 1))
+
+
+def test_a_picture_of_one_channel(tmp_path: Path) -> None:
+    model = Model()
+    model.add("Split split 1 2 x a b")
+    model.convolution("a", "c", (1, 4, 3), "4=1")
+    model.convolution("c", "d", (4, 1, 3), "4=1")
+    model.add("BinaryOp add 2 1 b d y")
+    assert read_ncnn(model.save(tmp_path)).channels == 1
+
+
 def pieces(model: Model) -> None:
     model.convolution("x", "a", (3, 9, 3), "4=1")
     model.add("Slice parts 1 3 a b c d -23300=3,2,4,-233 1=0")
@@ -254,6 +283,7 @@ def pieces(model: Model) -> None:
         attention,
         functions,
         norms_and_extremes,
+        reductions,
         pieces,
         depthwise,
         uneven_padding,
@@ -290,7 +320,7 @@ def test_a_layer_gives_what_ncnn_gives(
         ("PixelShuffle p 1 1 x y 0=1 1=1", "another order"),
         ("PReLU p 1 1 x y 0=5", "5 slopes for 3 channels"),
         ("BatchNorm p 1 1 x y 0=9", "9 numbers for 3 channels"),
-        ("BinaryOp b 1 1 x y 0=6 1=1 2=2", "operation 6 with 2"),
+        ("BinaryOp b 1 1 x y 0=6 1=1 2=5", "operation 6 with 5"),
         ("BinaryOp b 1 1 x y 0=0", "1 inputs, not two"),
         ("BinaryOp b 2 1 x z y 0=0", "no earlier layer gives its input 'z'"),
         ("Concat c 1 1 x y 0=1", "join channels"),

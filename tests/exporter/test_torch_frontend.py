@@ -240,7 +240,7 @@ class Lambda(nn.Module):
         ),
         (
             Lambda(lambda x: functional.relu(x.permute(0, 1, 3, 2))),
-            r"conv2d.*is not \(1, channels, height, width\); replace it",
+            r"pixel_shuffle.*is not \(1, channels, height, width\); replace it",
         ),
         (
             nn.AdaptiveAvgPool2d(3),

@@ -1,0 +1,189 @@
+"""Damaged files of every kind are refused in one clear line, whatever is wrong.
+
+More of them: UPFROST_MUTATIONS=1000.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from benchmarks.ncnn_writer import write_ncnn
+from onnx import AttributeProto, ModelProto, numpy_helper
+
+from tests.graphs import every_operation, imported_operations, plain_network
+from upfrost.network.graph import Graph
+from upfrost_exporter.builder import ExportError
+from upfrost_exporter.ncnn_frontend import read_ncnn
+from upfrost_exporter.onnx_backend import to_onnx
+from upfrost_exporter.onnx_frontend import read_onnx
+from upfrost_exporter.spandrel_frontend import read_checkpoint
+
+COUNT = int(os.environ.get("UPFROST_MUTATIONS", "15"))
+INTEGERS = (0, 1, -1, 2, 3, 5, 7, 99, -99, 2**31, -(2**31), 2**62, 65536, 1 << 20)
+NUMBERS = (0.0, -1.0, float("nan"), float("inf"), 1e39, 1e-39, 0.5, 3.0)
+WORDS = ("0", "-1", "3", "99", "-233", "65536", "2147483648", "nan", "1e39", "0.5", "")
+MODELS = (every_operation, imported_operations, plain_network)
+LONGEST = 600  # characters of a line that someone can still read
+
+
+def mutate_onnx(model: ModelProto, choose: random.Random) -> bytes:
+    """The bytes of a model of which one to three things are changed."""
+    graph = model.graph
+    for _ in range(choose.choice((1, 1, 2, 3))):
+        node = choose.choice(graph.node)
+        attribute = choose.choice(node.attribute) if node.attribute else None
+        tensor = choose.choice(graph.initializer)
+        match choose.randrange(10):
+            case 0 if attribute:
+                _mutate_attribute(attribute, choose)
+            case 1 if attribute:
+                node.attribute.remove(attribute)
+            case 2 if attribute:
+                attribute.type = choose.randrange(15)
+            case 3:
+                node.op_type = choose.choice(graph.node).op_type
+            case 4 if node.input:
+                names = [*choose.choice(graph.node).output, "", tensor.name]
+                node.input[choose.randrange(len(node.input))] = choose.choice(names)
+            case 5 if node.input:
+                del node.input[choose.randrange(len(node.input))]
+            case 6:
+                array = numpy_helper.to_array(tensor)
+                kinds = (np.int64, np.float64, np.uint8, np.float16)
+                changed = choose.choice(
+                    (array.reshape(-1), array[None], array.astype(choose.choice(kinds)))
+                )
+                tensor.CopyFrom(numpy_helper.from_array(changed, tensor.name))
+            case 7 if tensor.dims:
+                at = choose.randrange(len(tensor.dims))
+                tensor.dims[at] = choose.choice(INTEGERS)
+            case 8:
+                sides = graph.input[0].type.tensor_type.shape.dim
+                side = choose.choice(sides) if sides else None
+                if side is not None:
+                    side.dim_value = choose.choice(INTEGERS)
+            case 9:
+                node.attribute.extend(
+                    copy.deepcopy(list(choose.choice(graph.node).attribute))
+                )
+    return flip_bytes(model.SerializeToString(), choose, share=0.2)
+
+
+def _mutate_attribute(attribute: AttributeProto, choose: random.Random) -> None:
+    if attribute.type == AttributeProto.INT:
+        attribute.i = choose.choice(INTEGERS)
+    elif attribute.type == AttributeProto.INTS and attribute.ints:
+        at = choose.randrange(len(attribute.ints))
+        if choose.random() < 0.3:
+            del attribute.ints[at]
+        else:
+            attribute.ints[at] = choose.choice(INTEGERS)
+    elif attribute.type == AttributeProto.FLOAT:
+        attribute.f = choose.choice(NUMBERS)
+    elif attribute.type == AttributeProto.STRING:
+        attribute.s = choose.choice((b"", b"\xff", b"edge", b"linear"))
+
+
+def mutate_param(text: str, choose: random.Random) -> str:
+    """An ncnn `.param` of which one or two words are changed."""
+    lines = [line.split() for line in text.splitlines()]
+    for _ in range(choose.choice((1, 1, 2))):
+        words = choose.choice(lines[2:])
+        keyed = [at for at, word in enumerate(words) if "=" in word]
+        match choose.randrange(5):
+            case 0 if keyed:
+                at = choose.choice(keyed)
+                words[at] = words[at].split("=")[0] + "=" + choose.choice(WORDS)
+            case 1 if keyed:
+                del words[choose.choice(keyed)]
+            case 2:
+                words.append(f"{choose.randrange(-1, 30)}={choose.choice(WORDS)}")
+            case 3:
+                words[0] = choose.choice(lines[2:])[0]
+            case 4:
+                words[choose.randrange(2, len(words))] = choose.choice(WORDS) or "x"
+    return "\n".join(map(" ".join, lines)) + "\n"
+
+
+def flip_bytes(data: bytes, choose: random.Random, share: float = 1.0) -> bytes:
+    if choose.random() >= share:
+        return data
+    damaged = bytearray(data)
+    for _ in range(choose.randrange(1, 20)):
+        damaged[choose.randrange(len(damaged))] = choose.randrange(256)
+    return bytes(damaged[: choose.choice((None, choose.randrange(len(damaged))))])
+
+
+def assert_one_line_or_right(read: Callable[[], Graph], seed: int) -> None:
+    try:
+        read()
+    except ExportError as error:
+        message = str(error).strip()
+        assert "\n" not in message, f"seed {seed}"
+        assert len(message) <= LONGEST, f"seed {seed}: {message}"
+
+
+@pytest.mark.parametrize("seed", range(COUNT))
+@pytest.mark.parametrize(
+    "make",
+    [every_operation, imported_operations, plain_network],
+    ids=lambda f: f.__name__,
+)
+def test_onnx(make: Callable[[int], Graph], seed: int, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(mutate_onnx(to_onnx(make(0)), random.Random(seed)))
+    assert_one_line_or_right(lambda: read_onnx(path), seed)
+
+
+@pytest.mark.parametrize("seed", range(COUNT))
+def test_ncnn(seed: int, tmp_path: Path) -> None:
+    choose, path = random.Random(seed), tmp_path / "net.param"
+    write_ncnn(plain_network(0, channels=4), path)
+    path.write_text(mutate_param(path.read_text(), choose))
+    weights = path.with_suffix(".bin")
+    weights.write_bytes(flip_bytes(weights.read_bytes(), choose, share=0.2))
+    assert_one_line_or_right(lambda: read_ncnn(path), seed)
+
+
+@pytest.mark.skipif(not find_spec("spandrel"), reason="spandrel is not installed")
+@pytest.mark.parametrize("seed", range(COUNT))
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_checkpoints(suffix: str, seed: int, tmp_path: Path) -> None:
+    choose, path = random.Random(seed), tmp_path / f"net.{suffix}"
+    # Real-ESRGAN's compact network, of two layers.
+    shapes = {"body.0": (4, 3, 3, 3), "body.2": (12, 4, 3, 3)}
+    state = {f"{name}.weight": torch.zeros(shape) for name, shape in shapes.items()}
+    state |= {f"{name}.bias": torch.zeros(shape[0]) for name, shape in shapes.items()}
+    state["body.1.weight"] = torch.zeros(4)
+    if choose.random() < 0.5:
+        name = choose.choice(list(state))
+        size = [choose.choice((0, 1, 2, 5, 9)) for _ in range(choose.randrange(5))]
+        state[choose.choice((name, "x"))] = torch.zeros(size)
+        share = 0.0
+    else:
+        share = 1.0
+    if suffix == "pth":
+        torch.save(state, path)
+    else:
+        safetensors = pytest.importorskip("safetensors.torch")
+        safetensors.save_file(state, path)
+    path.write_bytes(flip_bytes(path.read_bytes(), choose, share))
+    assert_one_line_or_right(lambda: read_checkpoint(path), seed)
+
+
+def test_the_models_to_change_are_right(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    for make in (every_operation, imported_operations):
+        onnx.save_model(to_onnx(make(0)), str(path))
+        assert read_onnx(path).scale == 2
+    write_ncnn(plain_network(0, channels=4), tmp_path / "net.param")
+    assert read_ncnn(tmp_path / "net.param").scale == 2

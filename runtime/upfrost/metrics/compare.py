@@ -242,7 +242,7 @@ def _divisible(pixels: Bytes, scale: int) -> Bytes:
 def _frame(ffmpeg: str, info: VideoInfo, moment: Fraction) -> Bytes:
     """The frame that is shown at or next after that time from the beginning."""
     source = ["-i", f"file:{info.path}", "-map", f"0:{info.video.index}"]
-    filters = ["-vf", conversion(info, tone_map=True).to_rgb]
+    filters = ["-vf", conversion(info, tone_map=True).to_frames]
     output = [*filters, "-frames:v", "1", "-f", "rawvideo", "-"]
     seek = ["-ss", seconds(moment)] if moment else []
     found = run_ffmpeg(ffmpeg, [*seek, *source, *output])

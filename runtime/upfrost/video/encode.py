@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,9 +21,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import IO
 
-from upfrost.arrays import Bytes
+from upfrost.gpu.frame import Samples
 from upfrost.text import printable
-from upfrost.video.ffmpeg import LOG, VideoError, cannot_run, last_error
+from upfrost.video.ffmpeg import LOG, VideoError, VideoInfo, cannot_run, last_error
 from upfrost.video.job import Job, Segment
 from upfrost.video.matroska import frame_header, raw_video_header
 
@@ -41,16 +42,25 @@ class Codec:
     crf: int | None
     options: tuple[str, ...] = ()
     lossless_rgb: bool = False
+    bits: int = 10  # of a sample, at most
+    parameters: str | None = None  # the option that takes what else it can be told
 
 
 CODECS = {
     codec.name: codec
     for codec in (
-        Codec("h264", "libx264", 18),
-        Codec("h265", "libx265", 20, ("-x265-params", "log-level=error")),
-        Codec("av1", "libsvtav1", 28),
-        Codec("vp9", "libvpx-vp9", 28, ("-b:v", "0", "-row-mt", "1")),
-        Codec("ffv1", "ffv1", None, ("-level", "3", "-g", "1"), lossless_rgb=True),
+        Codec("h264", "libx264", 18, parameters="-x264-params"),
+        Codec("h265", "libx265", 20, bits=12, parameters="-x265-params"),
+        Codec("av1", "libsvtav1", 28, parameters="-svtav1-params"),
+        Codec("vp9", "libvpx-vp9", 28, ("-b:v", "0", "-row-mt", "1"), bits=12),
+        Codec(
+            "ffv1",
+            "ffv1",
+            None,
+            ("-level", "3", "-g", "1"),
+            lossless_rgb=True,
+            bits=16,
+        ),
     )
 }
 
@@ -66,6 +76,9 @@ class Encoding:
     time_base: Fraction
     filters: str
     arguments: tuple[str, ...]
+    pixel_format: str
+    fourcc: bytes  # of raw frames
+    frame_bytes: int
 
     @property
     def command(self) -> list[str]:
@@ -81,21 +94,68 @@ class Encoding:
     @property
     def header(self) -> bytes:
         return raw_video_header(
-            self.width, self.height, self.pixel_aspect, self.frame_rate
+            self.width, self.height, self.pixel_aspect, self.frame_rate, self.fourcc
         )
 
 
 def encoder_arguments(
-    codec: Codec, crf: int | None, preset: str | None
+    codec: Codec,
+    crf: int | None,
+    preset: str | None,
+    info: VideoInfo | None = None,
 ) -> tuple[str, ...]:
-    """ffmpeg's arguments for that codec."""
+    """ffmpeg's arguments for that codec.
+
+    With `info`, frames keep its chroma siting, and the encoder is told, what no filter
+    can tell it: siting, mastering display and light levels.
+    """
+    told = ["log-level=error"] if codec.name == "h265" else []
+    if info is not None:
+        told += _told(codec, info)
     quality = codec.crf if crf is None else crf
     return (
         *("-c:v", codec.encoder),
         *(("-crf", str(quality)) if quality is not None else ()),
         *(("-preset", preset) if preset is not None else ()),
         *codec.options,
+        *((codec.parameters, ":".join(told)) if codec.parameters and told else ()),
     )
+
+
+def carries_hdr(codec: Codec) -> bool:
+    """Whether mastering display and light levels can be told the encoder."""
+    return codec.parameters is not None
+
+
+def _told(codec: Codec, info: VideoInfo) -> list[str]:
+    """Siting, mastering display and light levels, by the encoder's own names."""
+    told = []
+    sitings = {"left": "0", "center": "1", "topleft": "2"}
+    if codec.name in ("h264", "h265") and info.siting in sitings:
+        told.append(f"chromaloc={sitings[info.siting]}")
+    if codec.name == "av1" and info.siting in ("left", "topleft"):
+        told.append(f"chroma-sample-position={info.siting}")
+    if info.mastering is not None:
+        display, av1 = info.mastering, codec.name == "av1"
+
+        def point(xy: tuple[float, float]) -> str:
+            x, y = (f"{v:g}" if av1 else str(round(v * 50000)) for v in xy)
+            return f"({x},{y})"
+
+        unit = 1 if av1 else 10000
+        most, least = (
+            f"{v * unit:.4f}".rstrip("0").rstrip(".")
+            for v in (display.most, display.least)
+        )
+        name = {"h265": "master-display"}.get(codec.name, "mastering-display")
+        told.append(
+            f"{name}=G{point(display.green)}B{point(display.blue)}"
+            f"R{point(display.red)}WP{point(display.white)}L({most},{least})"
+        )
+    if info.light is not None:
+        name = {"h264": "cll", "h265": "max-cll"}.get(codec.name, "content-light")
+        told.append(f"{name}={info.light[0]},{info.light[1]}")
+    return told
 
 
 def try_encoding(ffmpeg: str, encoding: Encoding) -> None:
@@ -103,7 +163,7 @@ def try_encoding(ffmpeg: str, encoding: Encoding) -> None:
 
     Raises `VideoError`.
     """
-    size = encoding.width * encoding.height * 3
+    size = encoding.frame_bytes
     frame = encoding.header + frame_header(Fraction(0), size) + bytes(size)
     try:
         tried = subprocess.run(
@@ -140,8 +200,10 @@ class SegmentWriter:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def put(self, pts: int, duration: int | None, crc: int, picture: Bytes) -> None:
-        """Hand over the next frame. Raises what went wrong with earlier ones."""
+    def put(
+        self, pts: int, duration: int | None, crc: int, picture: Sequence[Samples]
+    ) -> None:
+        """Hand over the next frame's planes. Raises what went wrong before it."""
         if self._error is not None:
             raise self._error
         self._queue.put(_Item(pts, duration, crc, picture))
@@ -225,7 +287,7 @@ class _Item:
     pts: int
     duration: int | None
     crc: int
-    picture: Bytes | None
+    picture: Sequence[Samples] | None
 
 
 class _Encoder:
@@ -261,8 +323,8 @@ class _Encoder:
         first = self.items[0].pts if self.items else item.pts
         moment = max((item.pts - first) * self._base, self._end)
         self._end = moment + _APART
-        head = frame_header(moment, item.picture.nbytes)
-        self._write([head, item.picture.data.cast("B")])
+        head = frame_header(moment, sum(plane.nbytes for plane in item.picture))
+        self._write([head, *(plane.data.cast("B") for plane in item.picture)])
         item.picture = None
         self.items.append(item)
 

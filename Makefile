@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo gstreamer test lint shaders clean
+.PHONY: help demo gstreamer test trixie lint shaders clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON_FOLDERS := runtime exporter training benchmarks tools tests
@@ -8,6 +8,7 @@ help:
 	@echo "make demo     set up, and upscale the pictures of examples/ into demo/"
 	@echo "make gstreamer  set up the GStreamer element upfrostscale"
 	@echo "make test     set up, lint, check types, run every test"
+	@echo "make trixie   the runtime's and the element's tests on Debian 13, in a chroot"
 	@echo "make lint     ruff and mypy alone"
 	@echo "make shaders  compile shaders/ to runtime/upfrost/gpu/spirv/"
 	@echo "make clean    remove what these made, .venv and demo/ included"
@@ -21,6 +22,10 @@ gstreamer:
 
 test: lint
 	@.venv/bin/python -m pytest --numprocesses auto
+
+# TESTS=tests/runtime/gpu make trixie: others
+trixie:
+	@tools/trixie.sh $(TESTS)
 
 lint:
 	@tools/setup.sh test

@@ -46,8 +46,10 @@ OTHERS: dict[str, tuple[int, ...]] = {
     "pad": (0, 1, 1),
     "max_pool": (2, 2, 2, 2),
     "gather": (2, 16),
-    "band_sums": (),
-    "mean": (),
+    "band_sums": (0,),
+    "mean": (0,),
+    "layer_norm": (64, 1, dispatches.float_word(1e-6)),
+    "resize_to": (operations.MODES["bilinear"],),
 }
 UNROLLED = ("conv3x3_half", "conv3x3_luma")
 TRANSFORMS = ("winograd_input", "winograd_output")
@@ -90,7 +92,7 @@ GPUS = (
 _FMA_UNIT = ("FMA", "FADD", "FADD_IMM")
 _SFU_UNIT = (
     *("LSHIFT_OR", "RSHIFT_OR", "LSHIFT_AND", "RSHIFT_AND", "LSHIFT_XOR"),
-    *("ARSHIFT_OR", "IMUL", "FRCP"),
+    *("ARSHIFT_OR", "IMUL", "FRCP", "FRSQ"),
 )
 _MEMORY = ("LD_", "LOAD", "STORE", "LEA_")
 

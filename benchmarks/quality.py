@@ -21,7 +21,7 @@ from PIL import Image
 
 from benchmarks.report import RESULTS, Row, publish
 from upfrost import Upscaler
-from upfrost.metrics.evaluate import enlarged_pairs
+from upfrost.metrics.evaluate import all_ways, enlarged_pairs
 from upfrost.metrics.quality import y_psnr, y_ssim
 from upfrost.metrics.vmaf import measure_video
 from upfrost.network.graph import macs_per_output_pixel, parameter_count
@@ -40,7 +40,7 @@ def measure(folder: Path, upscaler: Upscaler, ffmpeg: str) -> Quality:
     scale = upscaler.graph.scale
     with tempfile.TemporaryDirectory() as name:
         original, result = Path(name, "original.png"), Path(name, "result.png")
-        for pair in enlarged_pairs(folder, upscaler):
+        for pair in enlarged_pairs(folder, all_ways(upscaler), scale):
             Image.fromarray(pair.original).save(original)
             for way, large in pair.enlarged.items():
                 Image.fromarray(large).save(result)

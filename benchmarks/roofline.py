@@ -24,7 +24,6 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import kp
 import numpy as np
@@ -142,35 +141,20 @@ def layer_row(
     }
 
 
-@dataclass
-class Timed:
-    """A submission that counts the seconds until it is done."""
-
-    submission: kp.Sequence
-    spent: float = 0.0
-
-    def eval(self) -> None:
-        start = time.perf_counter()
-        self.submission.eval()
-        self.spent += time.perf_counter() - start
-
-
 def outside(upscaler: Upscaler, picture: Bytes, runs: int) -> tuple[float, float]:
-    """The seconds of a call of `upscaler` outside of submissions, and their share.
+    """The seconds of a call of `upscaler` in which the device had nothing to do.
 
-    Medians of `runs`.
+    Of a picture that is one tile; and their share of the call. Medians of `runs`.
     """
     upscaler(picture)
     (loaded,) = upscaler._loaded.values()
-    timed = [Timed(submission) for submission in loaded.submissions]
-    loaded.submissions = timed
+    (slot,) = loaded._slots
     found = []
     for _ in range(runs):
-        before = sum(each.spent for each in timed)
         start = time.perf_counter()
         upscaler(picture)
         total = time.perf_counter() - start
-        rest = total - (sum(each.spent for each in timed) - before)
+        rest = total - slot.busy
         found.append((rest, rest / total))
     rests, shares = zip(*found, strict=True)
     return statistics.median(rests), statistics.median(shares)
@@ -200,7 +184,10 @@ def pipelines_row(info: DeviceInfo, graph: Graph, precision: Precision) -> Row:
         "model": graph.name,
         "precision": precision,
         "pipelines": len(
-            {dispatch.pipeline for dispatch in (*plan.setup, *plan.dispatches)}
+            {
+                (each.shader, each.constants, len(each.buffers), len(each.push))
+                for each in (*plan.setup, *plan.dispatches)
+            }
         ),
         "dispatches": len(plan.dispatches),
         "s": wall[0] + wall[1] - wall[2],
@@ -254,22 +241,15 @@ def main() -> None:
     copy_action, copy_bytes = copy_kernel(manager)
     loaded.run(np.zeros((height, width, graph.channels), np.uint8))
 
-    layers: dict[str, list[int]] = defaultdict(list)
-    for number, dispatch in enumerate(plan.dispatches):
-        layers[dispatch.label].append(number)
-
-    def layer_action(numbers: list[int]) -> Action:
-        def action() -> None:
-            for number in numbers:
-                loaded.submissions[number].eval()
-
-        return action
+    layers: dict[str, list[Dispatch]] = defaultdict(list)
+    for dispatch in plan.dispatches:
+        layers[dispatch.label].append(dispatch)
 
     taken = seconds(
         {
             "FMA": fma_action,
             "copy": copy_action,
-            **{f"layer {name}": layer_action(each) for name, each in layers.items()},
+            **{f"layer {name}": loaded.layer(name) for name in layers},
         },
         arguments.runs,
     )
@@ -277,12 +257,12 @@ def main() -> None:
     rows = [
         layer_row(
             name,
-            [plan.dispatches[number] for number in numbers],
+            dispatches,
             taken[f"layer {name}"],
             fma,
             copy,
         )
-        for name, numbers in layers.items()
+        for name, dispatches in layers.items()
     ]
     picture = np.zeros((height, width, graph.channels), np.uint8)
     with Upscaler(graph, device=info.index, precision=arguments.precision) as upscaler:

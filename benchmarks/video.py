@@ -47,8 +47,8 @@ from upfrost.network.graph import Graph
 from upfrost.network.modelfile import find_model, read_model
 from upfrost.status import Status
 from upfrost.video.color import conversion
-from upfrost.video.encode import CODECS, encoder_arguments
 from upfrost.video.ffmpeg import find_ffmpeg, last_error, probe, run_ffmpeg
+from upfrost.video.formats import CODECS, encoder_arguments
 from upfrost.video.upscale import VideoOptions, VideoRecord, upscale_video
 
 WARM_FRAMES = 500
@@ -225,6 +225,7 @@ class Pretender:
         self.graph = graph
         self.tiling = tiling(graph)
         self.precision = "fp16"
+        self.tuned_kernels: dict[str, str] = {}
         self.device = DeviceInfo(
             index=0,
             name="pretended",

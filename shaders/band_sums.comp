@@ -1,5 +1,5 @@
 #version 450
-// Sums of each slice's pixels in BANDS bands of rows; a workgroup a band of a slice.
+// Sums (or maxima) of each slice's pixels in BANDS bands of rows; a workgroup a band of a slice.
 // Neighbouring invocations read neighbouring columns.
 #include "bands.glsl"
 
@@ -12,10 +12,10 @@ void main()
     uint band = gl_WorkGroupID.x, slice = gl_WorkGroupID.z;
     uint rows = (push.source_height + BANDS - 1) / BANDS;
     uint last = min((band + 1) * rows, push.source_height);
-    vec4 sum = vec4(0.0);
+    vec4 sum = vec4(NOTHING);
     for (uint y = band * rows; y < last; y++)
         for (uint x = gl_LocalInvocationID.x; x < push.source_width; x += BANDS)
-            sum += vec4(source[ELEMENT(source, slice, x, y)]);
+            sum = joined(sum, vec4(source[ELEMENT(source, slice, x, y)]));
     sum = total(sum);
     if (gl_LocalInvocationID.x == 0)
         sums[slice * BANDS + band] = sum;

@@ -1,7 +1,8 @@
 // Pictures in host memory: words of four bytes. Word 0 is a token that the device has to
 // carry from the picture that comes in, `given` of the including file, to the one that
-// goes out. From word HEADER on a pixel's bytes follow each other, and rows begin at whole
-// words. What comes in is laid out as one plane of a value is.
+// goes out; there, word 1 is the token as well where the picture is not finite. From word
+// HEADER on a pixel's bytes follow each other, and rows begin at whole words. What comes in
+// is laid out as one plane of a value is.
 //
 // PIXEL, of the including file, says what a pixel is: its lowest eight bits how many bytes,
 // which are one sample of 8 bits, one of a 16-bit word, or three of 8; the bits above them

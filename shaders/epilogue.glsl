@@ -48,8 +48,8 @@ vec4 gelu(vec4 x)
 vec4 activate(vec4 x, vec4 slope)
 {
     vec4 result = x;
-    if (ACTIVATION == RECTIFY)
-        result = max(x, 0.0) + slope * min(x, 0.0);
+    if (ACTIVATION == RECTIFY)  // not by min and max, which make 0 of what is no number
+        result = mix(slope * x, x, greaterThan(x, vec4(0.0)));
     if (ACTIVATION == ABS)
         result = abs(x);
     if (ACTIVATION == ELU)

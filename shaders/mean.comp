@@ -1,5 +1,5 @@
 #version 450
-// Each slice's mean, from the sums of its bands, at every pixel; a workgroup BANDS columns
+// Each slice's mean (or maximum), from its bands, at every pixel; a workgroup BANDS columns
 // of ROWS rows.
 #include "bands.glsl"
 
@@ -13,7 +13,8 @@ void main()
 {
     uint x = gl_GlobalInvocationID.x, slice = gl_WorkGroupID.z;
     vec4 sum = total(sums[slice * BANDS + gl_LocalInvocationID.x]);
-    vec4 mean = sum / (float(push.target_width) * float(push.target_height));
+    float pixels = float(push.target_width) * float(push.target_height);
+    vec4 mean = sum / (MAXIMUM != 0 ? 1.0 : pixels);
     for (uint row = 0; row < ROWS; row++) {
         uint y = gl_WorkGroupID.y * ROWS + row;
         if (COVERED(target, x, y))

@@ -72,6 +72,17 @@ void main()
         for (uint i = 0; i < 4; i++)
             pixel[i] += resample(SKIP, 0, x + i, y) * steps;
     }
+    // What is not a number, infinite, or so large that sums overflowed on its way (bits of
+    // 6e29) becomes no picture: word 1 says so, by the token. By bits, since compilers may
+    // take numbers for finite ones.
+    uint largest = 0;
+    for (uint i = 0; i < 4; i++) {
+        uvec4 size = floatBitsToUint(pixel[i]) & 0x7FFFFFFF;
+        uint each = max(max(size.x, size.y), size.z);
+        largest = max(largest, x + i < push.width ? each : 0);
+    }
+    if (largest >= 0x71000000)
+        picture[1] = given[0];
     for (uint i = 0; i < 4; i++)
         pixel[i] = floor(clamp(pixel[i], LOW, HIGH) + 0.5);
     uint word = HEADER + y * push.row_words + gl_GlobalInvocationID.x * PIXEL_BYTES;

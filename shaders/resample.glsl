@@ -1,6 +1,7 @@
 // Interpolation by the ratio NUMERATOR / DENOMINATOR, edges replicated, as PyTorch's
 // interpolate (align_corners=False) does it. Positions are kept in integers, so that
-// a tile samples with the same weights as the whole picture.
+// a tile samples with the same weights as the whole picture. Where the axes differ,
+// RATIO_X and RATIO_Y have numerator and denominator of each.
 //
 // The including file provides vec4 fetch(uint slice, uint x, uint y) and the extent of
 // what it reads, FETCH_WIDTH and FETCH_HEIGHT.
@@ -9,11 +10,17 @@ const uint NEAREST = 1;
 const uint BILINEAR = 2;
 const uint BICUBIC = 3;
 
+#ifndef RATIO_X
+#define RATIO_X uvec2(NUMERATOR, DENOMINATOR)
+#define RATIO_Y RATIO_X
+#define WHOLE_LINES
+#endif
+
 // Twice the numerator's units: the place in the input that output pixel `position`
 // samples, shifted by one pixel so that it is not negative.
-uint shifted_position(uint position)
+uint shifted_position(uint position, uvec2 ratio)
 {
-    return (2 * position + 1) * DENOMINATOR + NUMERATOR;
+    return (2 * position + 1) * ratio.y + ratio.x;
 }
 
 uint clamp_index(int index, uint extent)
@@ -33,13 +40,14 @@ vec4 cubic_weights(float t)
 
 vec4 resample(uint mode, uint slice, uint x, uint y)
 {
+    uvec2 ratio_x = RATIO_X, ratio_y = RATIO_Y;
     if (mode == NEAREST)
-        return fetch(slice, min(x * DENOMINATOR / NUMERATOR, FETCH_WIDTH - 1),
-                     min(y * DENOMINATOR / NUMERATOR, FETCH_HEIGHT - 1));
-    uint px = shifted_position(x), py = shifted_position(y);
-    int left = int(px / (2 * NUMERATOR)) - 1, top = int(py / (2 * NUMERATOR)) - 1;
-    float u = float(px % (2 * NUMERATOR)) / float(2 * NUMERATOR);
-    float v = float(py % (2 * NUMERATOR)) / float(2 * NUMERATOR);
+        return fetch(slice, min(x * ratio_x.y / ratio_x.x, FETCH_WIDTH - 1),
+                     min(y * ratio_y.y / ratio_y.x, FETCH_HEIGHT - 1));
+    uint px = shifted_position(x, ratio_x), py = shifted_position(y, ratio_y);
+    int left = int(px / (2 * ratio_x.x)) - 1, top = int(py / (2 * ratio_y.x)) - 1;
+    float u = float(px % (2 * ratio_x.x)) / float(2 * ratio_x.x);
+    float v = float(py % (2 * ratio_y.x)) / float(2 * ratio_y.x);
     if (mode == BILINEAR) {
         uint x0 = clamp_index(left, FETCH_WIDTH), x1 = clamp_index(left + 1, FETCH_WIDTH);
         uint y0 = clamp_index(top, FETCH_HEIGHT), y1 = clamp_index(top + 1, FETCH_HEIGHT);
@@ -60,12 +68,13 @@ vec4 resample(uint mode, uint slice, uint x, uint y)
     return sum;
 }
 
+#ifdef WHOLE_LINES
 // Bilinear interpolation of the four pixels of a row from `x` on, a multiple of four, by a
 // whole ratio that divides four: what lies between which columns is known beforehand, and
 // each column is read once.
 vec4[4] bilinear_line(uint slice, uint x, uint y)
 {
-    uint py = shifted_position(y);
+    uint py = shifted_position(y, RATIO_Y);
     int top = int(py / (2 * NUMERATOR)) - 1;
     float v = float(py % (2 * NUMERATOR)) / float(2 * NUMERATOR);
     uint y0 = clamp_index(top, FETCH_HEIGHT), y1 = clamp_index(top + 1, FETCH_HEIGHT);
@@ -86,3 +95,4 @@ vec4[4] bilinear_line(uint slice, uint x, uint y)
     }
     return line;
 }
+#endif

@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 # What a developer's own device was tuned to must not decide what the tests find. Not
@@ -10,3 +11,12 @@ import tempfile
 _CACHE = tempfile.mkdtemp(prefix="upfrost-tests-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 os.environ["UPFROST_CACHE"] = _CACHE
+
+# Under nohup, and as a shell's background job, signals are ignored; processes that a
+# test starts, and then stops, would inherit that.
+for _number in (signal.SIGHUP, signal.SIGINT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(
+            _number,
+            signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL,
+        )

@@ -17,8 +17,10 @@ from upfrost.network.graph import (
     Concat,
     Conv2d,
     Crop,
+    GlobalMax,
     GlobalMean,
     Graph,
+    LayerNorm,
     LeakyRelu,
     MaxPool2d,
     Multiply,
@@ -28,6 +30,7 @@ from upfrost.network.graph import (
     Prelu,
     Relu,
     Resize,
+    ResizeTo,
     Tensor,
     Unary,
 )
@@ -123,6 +126,20 @@ class Builder:
         self.nodes.append(operation(name=name, inputs=inputs, **attributes))
         return name
 
+    def layer_norm(self, source: str, channels: int, kind: str = "layer") -> str:
+        name = self.next_name("layer_norm")
+        self.tensors[f"{name}.weight"] = 1 + self.noise((channels,), 0.2)
+        self.tensors[f"{name}.bias"] = self.noise((channels,), 0.2)
+        return self.add(
+            LayerNorm,
+            source,
+            name=name,
+            kind=kind,
+            epsilon=1e-6,
+            weight=f"{name}.weight",
+            bias=f"{name}.bias",
+        )
+
     def resize(self, source: str, mode: str, ratio: Fraction | int) -> str:
         exact = Fraction(ratio)
         pair = (exact.numerator, exact.denominator)
@@ -174,6 +191,16 @@ def luma_network(
     return plain_network(seed, channels, layers, scale, dtype, 1, "luma")
 
 
+def deep_network(layers: int = 170) -> Graph:
+    """A network, ×4, whose receptive field makes its smallest tile large."""
+    build = Builder(0)
+    value = build.conv(INPUT, 3, 8)
+    for _ in range(layers):
+        value = build.conv(value, 8, 8)
+    large = build.resize(build.conv(value, 8, 64), "nearest", 4)
+    return build.graph(build.conv(build.conv(large, 64, 64), 64, 3), scale=4)
+
+
 def every_operation(seed: int, dtype: npt.DTypeLike = np.float32) -> Graph:
     """One network, ×2, with every operation, resize mode and kind of convolution.
 
@@ -214,9 +241,14 @@ def imported_operations(seed: int, dtype: npt.DTypeLike = np.float32) -> Graph:
     padded = build.add(Pad, INPUT, mode="reflect", padding=(3, 2, 1, 2))
     features = build.conv(padded, 3, 6, padding=(0, 0, 0, 0))
     features = build.add(Unary, features, function="silu")
+    features = build.layer_norm(features, 6)
     whole = build.conv(build.add(GlobalMean, features), 6, 6, kernel=1)
+    whole = build.add(Add, whole, build.add(GlobalMax, features))
     gate = build.add(Unary, whole, function="sigmoid")
     features = build.add(Multiply, features, gate)
+    coarse = build.add(MaxPool2d, features, kernel=(7, 7), stride=(3, 3))
+    finer = build.add(ResizeTo, build.conv(coarse, 6, 6), features, mode="bilinear")
+    features = build.add(Add, features, build.layer_norm(finer, 6, "rms"))
     cropped = build.add(Crop, features, margins=(2, 0, 0, 2))
     pooled = build.add(
         MaxPool2d, cropped, kernel=(2, 3), stride=(2, 2), padding=(0, 1, 0, 0)

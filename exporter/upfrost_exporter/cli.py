@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,10 +28,16 @@ from upfrost.network.modelfile import (
     read_model,
     write_model,
 )
+from upfrost.text import printable
 from upfrost_exporter import passes
 from upfrost_exporter.builder import ExportError
+from upfrost_exporter.check import mark_precision
+from upfrost_exporter.mpv import FORMS, write_shader
+from upfrost_exporter.quiet import quiet
 
 _INSTALL = ".venv/bin/pip install -e '.[export]'"
+# What can be written, and how such a file's name ends.
+_SUFFIXES = {"upf": ".upf", "onnx": ".onnx", "mpv": ".glsl"}
 _CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors")
 # Bytes of a result on a device in fp32 and those of the reference: an exact tie may
 # round to the other side.
@@ -41,14 +48,16 @@ Turn a network into a weight file that upfrost runs: an ONNX model, an ncnn
 .param with its .bin, or a PyTorch checkpoint whose architecture spandrel knows.
 The result is compared with the source's own runtime before anything is written.
 
-With --to onnx, turn a weight file or a bundled model into an ONNX model."""
+With --to onnx, turn a weight file or a bundled model into an ONNX model; with
+--to mpv, into a shader for mpv and other players (docs/players.md)."""
 
 EPILOG = """\
 examples:
   upfrost export 4x_model.pth                 4x_model.upf beside it
   upfrost export realesr-animevideov3-x2.param -o anime-x2.upf
   upfrost export model.onnx --precision fp16 --check photo.jpg
-  upfrost export --to onnx realtime-x2 -o realtime-x2.onnx"""
+  upfrost export --to onnx realtime-x2 -o realtime-x2.onnx
+  upfrost export --to mpv realtime-x2          realtime-x2.glsl"""
 
 
 def add_export(commands: Any) -> None:
@@ -64,7 +73,7 @@ def add_export(commands: Any) -> None:
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help=".onnx, .param, .pth, .safetensors; with --to onnx a .upf or a model",
+        help=".onnx, .param, .pth, .safetensors; for --to onnx, mpv: .upf, a model",
     )
     parser.add_argument(
         "-o",
@@ -74,7 +83,14 @@ def add_export(commands: Any) -> None:
         help="beside the source if left out",
     )
     parser.add_argument(
-        "--to", choices=("upf", "onnx"), default="upf", help="what to write (upf)"
+        "--to", choices=tuple(_SUFFIXES), default="upf", help="what to write (upf)"
+    )
+    parser.add_argument(
+        "--form",
+        choices=FORMS,
+        default=FORMS[0],
+        help="with --to mpv: fragment shaders, for every player, or compute shaders, "
+        "for Vulkan and OpenGL 4.3 (fragment)",
     )
     parser.add_argument(
         "--scale", type=int, metavar="N", help="refuse a network of another scale"
@@ -96,6 +112,9 @@ def add_export(commands: Any) -> None:
         help="the network's number for white, for ONNX and ncnn (1)",
     )
     parser.add_argument(
+        "--overwrite", action="store_true", help="replace a file that exists"
+    )
+    parser.add_argument(
         "--check",
         type=Path,
         metavar="PICTURE",
@@ -108,17 +127,21 @@ def add_export(commands: Any) -> None:
 
 def _export(options: argparse.Namespace) -> int:
     try:
-        graph, output = _load(options)
+        with quiet():
+            graph, output = _load(options)
+        if options.check:
+            graph, equal = _check_on_device(graph, options)
+            print(f"{'device':16}{equal}")
         for label, value in _describe(graph):
             print(f"{label:16}{value}")
-        if options.check:
-            print(f"{'device':16}{_check_on_device(graph, options)}")
         if options.to == "onnx":
             from upfrost_exporter.onnx_backend import write_onnx
 
-            write_onnx(graph, output)
+            write_onnx(graph, output, overwrite=options.overwrite)
+        elif options.to == "mpv":
+            write_shader(graph, output, options.form, overwrite=options.overwrite)
         else:
-            write_model(output, graph)
+            write_model(output, graph, overwrite=options.overwrite)
     except (ExportError, GraphError, ModelFileError) as error:
         print(f"upfrost: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -131,7 +154,13 @@ def _export(options: argparse.Namespace) -> int:
 
 def _load(options: argparse.Namespace) -> tuple[Graph, Path]:
     """The graph as it is to be written, and where."""
-    graph, source = _read(options)
+    source = _source(options)
+    output: Path = options.output or source.with_suffix(_SUFFIXES[options.to])
+    if output.exists() and not options.overwrite:
+        raise ExportError(
+            f"{printable(output)}: exists already; --overwrite replaces it"
+        )
+    graph = _read(options, source)
     if options.scale is not None and options.scale != graph.scale:
         raise ExportError(
             f"{source}: the network is ×{graph.scale}, not ×{options.scale}"
@@ -144,33 +173,38 @@ def _load(options: argparse.Namespace) -> tuple[Graph, Path]:
     )
     if options.precision == "fp16":
         graph = passes.round_tensors(graph)
-    return graph, options.output or source.with_suffix(f".{options.to}")
+    return graph, output
 
 
-def _read(options: argparse.Namespace) -> tuple[Graph, Path]:
-    """The graph in the source, compared with the source's own runtime."""
+def _source(options: argparse.Namespace) -> Path:
+    """The file to read: of ncnn's two the `.param`, to convert back a weight file."""
+    if options.to != "upf":
+        return Path(find_model(options.source).name)
     source = Path(options.source)
+    # A binary .param.bin is refused by its content.
+    is_binary = source.name.endswith(".param.bin")
+    is_weights = source.suffix.lower() == ".bin" and not is_binary
+    return source.with_suffix(".param") if is_weights else source
+
+
+def _read(options: argparse.Namespace, source: Path) -> Graph:
+    """The graph in the source, compared with the source's own runtime."""
     suffix = source.suffix.lower()
 
     def report(difference: float) -> None:
         print(f"{'checked':16}differs by {difference:.1e} of the range at most")
 
-    if options.to == "onnx":
-        found = find_model(options.source)
-        return read_model(found), Path(found.name)
+    if options.to != "upf":
+        return read_model(find_model(options.source))
     value_range = options.value_range
     if suffix == ".onnx":
         from upfrost_exporter.onnx_frontend import read_onnx
 
-        return read_onnx(source, value_range=value_range, report=report), source
+        return read_onnx(source, value_range=value_range, report=report)
     if suffix in (".param", ".bin"):
         from upfrost_exporter.ncnn_frontend import read_ncnn
 
-        # A binary .param.bin is refused by its content.
-        is_binary = source.name.endswith(".param.bin")
-        param = source if is_binary else source.with_suffix(".param")
-        graph = read_ncnn(param, value_range=float(value_range or 1), report=report)
-        return graph, param
+        return read_ncnn(source, value_range=float(value_range or 1), report=report)
     if suffix in _CHECKPOINTS:
         try:
             from upfrost_exporter.spandrel_frontend import read_checkpoint
@@ -179,7 +213,7 @@ def _read(options: argparse.Namespace) -> tuple[Graph, Path]:
                 f"reading checkpoints needs PyTorch ({error}): {_INSTALL}, then "
                 ".venv/bin/pip install --no-deps spandrel"
             ) from None
-        return read_checkpoint(source, report=report), source
+        return read_checkpoint(source, report=report)
     raise ExportError(
         f"{source}: unknown kind of network: upfrost reads .onnx, ncnn's .param and "
         f"PyTorch's {', '.join(_CHECKPOINTS)}"
@@ -197,8 +231,49 @@ def _describe(graph: Graph) -> Iterator[tuple[str, str]]:
     yield "parameters", f"{parameter_count(graph):,}"
     yield "work", f"{macs_per_output_pixel(graph):,.0f} MACs per output pixel"
     yield "receptive field", field
+    if _no_kernel(graph) is None:
+        yield from _costs(graph)
+    if reason := graph.metadata.get("precision_reason"):
+        yield "precision", f"fp32 on every device: {reason}"
     if reason := _no_kernel(graph):
         yield "note", f"upfrost cannot run it yet: {reason}"
+
+
+def _costs(graph: Graph) -> Iterator[tuple[str, str]]:
+    """Memory, and time by the model of docs/mali.md, on a GPU."""
+    from upfrost.gpu.budget import MOST_MEMORY
+    from upfrost_exporter import costs
+
+    precision = costs.precision_of(graph)
+    tile = costs.smallest_tile(graph, precision)
+    if tile is None:
+        needed = costs.whole_picture_bytes(graph, precision)
+        yield "memory", f"{_megabytes(needed)} for 1920×1080 pixels, without tiles"
+    else:
+        words = (
+            f"{tile.side}×{tile.side} pixels, {_megabytes(tile.bytes)} in {precision}"
+        )
+        if not tile.fits:
+            words += (
+                f", more than the {_megabytes(MOST_MEMORY)} that upfrost takes "
+                f"unasked: --memory {math.ceil(tile.bytes / 1e6)}"
+            )
+        yield "smallest tile", words
+    for board in costs.BOARDS:
+        found = costs.estimate(graph, board, precision)
+        longest = ", ".join(f"{label} {part:.0%}" for label, part in found.layers[:3])
+        words = f"{_seconds(found.seconds)} by the cost model; most of it {longest}"
+        if found.unknown:
+            words += f"; without {', '.join(found.unknown)}, which it does not know"
+        yield f"1080p on {board}", words
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"
+
+
+def _seconds(count: float) -> str:
+    return f"{1e3 * count:.0f} ms" if count < 1 else f"{count:.1f} s"
 
 
 def _no_kernel(graph: Graph) -> str | None:
@@ -214,8 +289,11 @@ def _no_kernel(graph: Graph) -> str | None:
     return None
 
 
-def _check_on_device(graph: Graph, options: argparse.Namespace) -> str:
-    """Compare the device's bytes with the reference's. Raises `ExportError`."""
+def _check_on_device(graph: Graph, options: argparse.Namespace) -> tuple[Graph, str]:
+    """Compare the device's bytes with the reference's. Raises `ExportError`.
+
+    Returns the graph, marked as `mark_precision` does, and what was found.
+    """
     from upfrost.gpu import device
     from upfrost.gpu.upscaler import Upscaler
     from upfrost.image.images import PictureError, read_picture
@@ -232,11 +310,13 @@ def _check_on_device(graph: Graph, options: argparse.Namespace) -> str:
             found, name = upscale(picture), upscale.device.name
     except (PictureError, device.DeviceError) as error:
         raise ExportError(str(error)) from None
-    expected = reference.upscale_bytes(graph, picture)
+    values = reference.evaluate(graph, reference.from_bytes(graph, picture))
+    expected = reference.to_bytes(graph, values[graph.output])
     off = np.abs(found.astype(np.int16) - expected)
     if off.max() > _MAX_OFF:
         raise ExportError(
             f"{name} is off by {off.max()} of 255 on {path}: this is a fault of "
             "upfrost or of the driver, please report it"
         )
-    return f"{name}: equal in {(off == 0).mean():.4%} of the bytes, off by at most 1"
+    equal = f"equal in {(off == 0).mean():.4%} of the bytes, off by at most 1"
+    return mark_precision(graph, values), f"{name}: {equal}"

@@ -1,7 +1,6 @@
 """Operations that the graph does not have, as those that it has.
 
-Each function appends to a builder and returns the name of the result. All are exact:
-they only place the same numbers elsewhere.
+Each function appends to a builder and returns the name of the result.
 """
 
 from __future__ import annotations
@@ -9,12 +8,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from upfrost.network.graph import Conv2d, Crop, GraphError, PixelShuffle
+from upfrost.network.graph import (
+    INPUT,
+    Add,
+    Clamp,
+    Conv2d,
+    Crop,
+    GlobalMean,
+    GraphError,
+    LayerNorm,
+    Multiply,
+    Pad,
+    PixelShuffle,
+    Relu,
+    ResizeTo,
+    Shape,
+    Unary,
+)
 from upfrost_exporter.builder import GraphBuilder, Numbers
 
 _Pair = tuple[int, int]
@@ -116,7 +132,291 @@ def channel_mean(builder: GraphBuilder, label: str, value: str) -> str:
     return mix_channels(builder, label, value, np.full((1, count), 1 / count))
 
 
+def channel_sum(builder: GraphBuilder, label: str, value: str) -> str:
+    """Sum over the channels of each pixel: one channel."""
+    count = builder.shapes[value].channels
+    return mix_channels(builder, label, value, np.ones((1, count)))
+
+
+def channel_max(builder: GraphBuilder, label: str, value: str) -> str:
+    """The largest channel of each pixel: one channel, by halves."""
+    while (count := builder.shapes[value].channels) > 1:
+        half = -(-count // 2)
+        first = pick_channels(builder, label, value, range(half))
+        second = pick_channels(builder, label, value, range(count - half, count))
+        value = maximum(builder, label, first, second)
+    return value
+
+
+def maximum(builder: GraphBuilder, label: str, first: str, second: str) -> str:
+    """The larger of two values, number by number: a + max(b - a, 0)."""
+    more = builder.add(Relu, label, [_difference(builder, label, second, first)])
+    return builder.add(Add, label, [first, more])
+
+
+def minimum(builder: GraphBuilder, label: str, first: str, second: str) -> str:
+    """The smaller of two values, number by number: a - max(a - b, 0)."""
+    less = builder.add(Relu, label, [_difference(builder, label, first, second)])
+    return _difference(builder, label, first, less)
+
+
+def _difference(builder: GraphBuilder, label: str, first: str, second: str) -> str:
+    return builder.add(Add, label, [first, scaled(builder, label, second, -1)])
+
+
+def scaled(
+    builder: GraphBuilder, label: str, value: str, scale: float, shift: float = 0.0
+) -> str:
+    """scale · x + shift."""
+    if (scale, shift) == (1, 0):
+        return value
+    channels = builder.shapes[value].channels
+    factors, offsets = np.full(channels, scale), np.full(channels, shift)
+    return builder.affine(label, value, factors, offsets)
+
+
+def elu(
+    builder: GraphBuilder,
+    label: str,
+    value: str,
+    alpha: float,
+    *,
+    scale: float = 1.0,
+    input_scale: float = 1.0,
+) -> str:
+    """scale · x where x > 0, scale · α · (exp(input_scale · x) - 1) elsewhere.
+
+    ELU (arXiv:1511.07289), SELU (arXiv:1706.02515) and CELU (arXiv:1704.07483).
+    """
+    if math.isclose(alpha * input_scale, 1):
+        # As CELU's and ELU's with α = 1, that of a scaled value, scaled back.
+        inner = scaled(builder, label, value, input_scale)
+        bent = builder.add(Unary, label, [inner], function="elu")
+        return scaled(builder, label, bent, scale / input_scale)
+    above = builder.add(Relu, label, [value])
+    most = float(np.finfo(np.float32).max)
+    below = builder.add(Clamp, label, [value], low=-most, high=0.0)
+    inner = scaled(builder, label, below, input_scale)
+    bent = builder.add(Unary, label, [inner], function="elu")
+    parts = [
+        scaled(builder, label, above, scale),
+        scaled(builder, label, bent, scale * alpha),
+    ]
+    return builder.add(Add, label, parts)
+
+
+def softplus(builder: GraphBuilder, label: str, value: str, beta: float) -> str:
+    """log(1 + exp(β · x)) / β."""
+    inner = scaled(builder, label, value, beta)
+    result = builder.add(Unary, label, [inner], function="softplus")
+    return scaled(builder, label, result, 1 / beta)
+
+
+def layer_norm(
+    builder: GraphBuilder,
+    label: str,
+    value: str,
+    weight: Numbers | None,
+    bias: Numbers | None,
+    epsilon: float,
+    *,
+    kind: str = "layer",
+) -> str:
+    """Each pixel's channels, normalised; `weight` and `bias` are of channels."""
+    channels = builder.shapes[value].channels
+    ones, zeros = np.ones(channels), np.zeros(channels)
+    return builder.add(
+        LayerNorm,
+        label,
+        [value],
+        kind=kind,
+        epsilon=epsilon,
+        weight=builder.tensor(f"{label}.weight", ones if weight is None else weight),
+        bias=builder.tensor(f"{label}.bias", zeros if bias is None else bias),
+    )
+
+
+def group_norm(
+    builder: GraphBuilder,
+    label: str,
+    value: str,
+    groups: int,
+    weight: Numbers | None,
+    bias: Numbers | None,
+    epsilon: float,
+) -> str:
+    """Normalised by mean and variance of groups of channels over the whole picture.
+
+    Wu and He 2018, arXiv:1803.08494; with a group for each channel, instance
+    normalisation (arXiv:1607.08022).
+    """
+    channels = builder.shapes[value].channels
+    size, rest = divmod(channels, groups)
+    if rest:
+        raise GraphError(f"{channels} channels do not divide into {groups} groups")
+    mean_of_group = np.kron(np.eye(groups), np.full((size, size), 1 / size))
+
+    def group_mean(of: str) -> str:
+        whole = builder.add(GlobalMean, label, [of])
+        if size == 1:
+            return whole
+        return mix_channels(builder, label, whole, mean_of_group)
+
+    centred = _difference(builder, label, value, group_mean(value))
+    variance = group_mean(builder.add(Multiply, label, [centred, centred]))
+    shifted = scaled(builder, label, variance, 1, epsilon)
+    inverse = builder.add(Unary, label, [shifted], function="rsqrt")
+    normed = builder.add(Multiply, label, [centred, inverse])
+    scale = np.ones(channels) if weight is None else weight
+    shift = np.zeros(channels) if bias is None else bias
+    return builder.affine(label, normed, scale, shift)
+
+
+def convolved_channels(
+    builder: GraphBuilder, label: str, value: str, kernel: Numbers, padding: int
+) -> str:
+    """A 1-D convolution along the channels of what is one number for each.
+
+    As efficient channel attention does it (Wang et al. 2020, arXiv:1910.03151).
+    Raises `GraphError` where that gives another number of channels.
+    """
+    channels = builder.shapes[value].channels
+    if len(kernel) != 2 * padding + 1:
+        raise GraphError(
+            f"a kernel of {len(kernel)} with padding {padding} does not keep "
+            f"{channels} channels"
+        )
+    places = np.arange(channels)
+    taps = places - places[:, None] + padding  # of each output, by input
+    inside = (taps >= 0) & (taps < len(kernel))
+    matrix = np.where(inside, kernel[taps.clip(0, len(kernel) - 1)], 0.0)
+    return mix_channels(builder, label, value, matrix)
+
+
+def resize_to(
+    builder: GraphBuilder, label: str, value: str, mode: str, size: _Pair
+) -> str:
+    """A value interpolated to `size`, (height, width), of a value that is there.
+
+    Raises `GraphError` where there is none.
+    """
+    for other, shape in builder.shapes.items():
+        if (shape.height, shape.width) == size:
+            return builder.add(ResizeTo, label, [value, other], mode=mode)
+    raise GraphError(f"it resizes to {size[1]}×{size[0]}, the size of no other value")
+
+
+def scale_and_margin(picture: Shape, result: Shape) -> tuple[Fraction, int]:
+    """The scale, and how many pixels on each side a network needs beyond the picture.
+
+    The result of a network that pads nothing has scale · (side - 2 · margin) pixels,
+    for two sides that differ.
+    """
+    scale = Fraction(result.width - result.height, picture.width - picture.height)
+    margin = (picture.height - result.height / scale) / 2 if scale > 0 else Fraction(0)
+    if scale.denominator != 1 or margin.denominator != 1 or margin <= 0:
+        return Fraction(result.height, picture.height), 0
+    return scale, int(margin)
+
+
+def padded_input(builder: GraphBuilder, margin: int) -> str:
+    """The picture with its edges repeated by `margin`."""
+    if not margin:
+        return INPUT
+    return builder.add(Pad, "pad", [INPUT], mode="replicate", padding=(margin,) * 4)
+
+
 _MAX_PLACES = 1 << 26
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A value as its source sees it between reshaping and transposing, in any shape.
+
+    `places` has that shape, and says for each number its place in the value `name`,
+    counted through channels, rows and columns.
+    """
+
+    name: str
+    places: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A sum or mean over rows or columns, of which the graph has that over both alone.
+
+    Contrast-aware channel attention (IMDN, arXiv:1909.11856) takes them one after the
+    other, and divides by the number of pixels.
+    """
+
+    name: str
+    axes: frozenset[int]  # 2 for rows, 3 for columns
+    is_mean: bool
+
+
+def reduced(
+    builder: GraphBuilder,
+    label: str,
+    given: str | Partial,
+    axes: Sequence[int],
+    *,
+    is_mean: bool,
+) -> str | Partial:
+    """A sum or mean over axes 2 and 3, as a value where that can be.
+
+    Raises `GraphError` for a sum of means, and the like.
+    """
+    before = given if isinstance(given, Partial) else None
+    name = given.name if isinstance(given, Partial) else given
+    found = frozenset(axes) | (before.axes if before else frozenset())
+    if before is not None and (before.is_mean != is_mean or before.axes & set(axes)):
+        raise GraphError("it mixes sums and means of rows and columns")
+    if is_mean and found == {2, 3}:
+        return builder.add(GlobalMean, label, [name])
+    return Partial(name, found, is_mean)
+
+
+def pixels(builder: GraphBuilder, moved: Moved) -> npt.NDArray[np.int32] | None:
+    """Which pixel each number belongs to, where the last axis is all channels.
+
+    The result has 1 for that axis. None where it is not so.
+    """
+    shape = builder.shapes[moved.name]
+    plane = shape.height * shape.width
+    first = moved.places[..., :1]
+    if moved.places.shape[-1:] != (shape.channels,) or first.max() >= plane:
+        return None
+    steps = np.arange(shape.channels, dtype=np.int32) * plane
+    return first if np.array_equal(moved.places, first + steps) else None
+
+
+def channels_behind(
+    builder: GraphBuilder, name: str, of: npt.NDArray[np.int32]
+) -> Moved:
+    """A value with its channels as the last axis of pixels as `pixels` gives them."""
+    shape = builder.shapes[name]
+    steps = np.arange(shape.channels, dtype=np.int32) * (shape.height * shape.width)
+    return Moved(name, of + steps)
+
+
+def unmoved(
+    builder: GraphBuilder, constant: npt.NDArray[Any], other: Moved
+) -> npt.NDArray[Any]:
+    """A constant that meets `other`, as it meets that value's channels.
+
+    The shape is (1, channels, 1, 1), or (1, channels, height, width) where the constant
+    differs between pixels. Raises `GraphError` where the two do not meet.
+    """
+    shape = builder.shapes[other.name]
+    try:
+        wide = np.broadcast_to(constant, other.places.shape)
+    except ValueError:
+        raise GraphError(f"the constant has shape {constant.shape}") from None
+    flat = np.empty(wide.size, constant.dtype)
+    flat[other.places.reshape(-1)] = wide.reshape(-1)
+    planes = flat.reshape(1, shape.channels, shape.height, shape.width)
+    by_channel = planes[:, :, :1, :1]
+    return by_channel if (planes == by_channel).all() else planes
 
 
 def places(builder: GraphBuilder, value: str) -> npt.NDArray[np.int32]:

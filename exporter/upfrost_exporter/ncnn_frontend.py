@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from upfrost import __version__
-from upfrost.network.graph import INPUT, Graph, GraphError, Pad, Shape
+from upfrost.network.graph import INPUT, Graph, GraphError
 from upfrost.network.reference import Array
-from upfrost_exporter import passes
-from upfrost_exporter.builder import ExportError, GraphBuilder, unique_name
+from upfrost_exporter import lowering, passes
+from upfrost_exporter.builder import (
+    ExportError,
+    GraphBuilder,
+    check_is_network,
+    unique_name,
+    whole_scale,
+)
 from upfrost_exporter.check import Report, verify
 from upfrost_exporter.ncnn_file import Layer, Weights, parse, read
 from upfrost_exporter.ncnn_operations import HANDLERS, Call, advice
@@ -44,17 +49,21 @@ def read_ncnn(
     """
     param = Path(param)
     weights = param.with_suffix(".bin") if weights is None else Path(weights)
+    check_is_network(param)
+    # There are layers without weights.
+    check_is_network(weights, may_be_empty=True)
     layers = parse(read(param, _MAX_TEXT), param)
     data = read(weights, _MAX_WEIGHTS)
     translation = _Translation(layers, Weights(data, weights), channels)
-    scale, margin = _scale_and_margin(translation.builder.shapes, translation.output)
+    shapes = translation.builder.shapes
+    scale, margin = lowering.scale_and_margin(shapes[INPUT], shapes[translation.output])
     if margin:
         reader = Weights(data, weights)
         translation = _Translation(layers, reader, channels, margin)
     graph = translation.builder.graph(
         translation.output,
         name=name or unique_name(param.stem, ()),
-        scale=scale,
+        scale=whole_scale(scale),
         value_range=value_range,
         metadata={
             "source": param.name,
@@ -70,21 +79,7 @@ def read_ncnn(
         around = ((0, 0), (margin, margin), (margin, margin))
         return runtime(np.pad(picture, around, "edge"))
 
-    verify(graph, source, report=report)
-    return graph
-
-
-def _scale_and_margin(shapes: Mapping[str, Shape], output: str) -> tuple[int, int]:
-    """The scale, and how many pixels on each side a network needs beyond the picture.
-
-    The result has scale · (side - 2 · margin) pixels for two sides that differ.
-    """
-    picture, result = shapes[INPUT], shapes[output]
-    scale = Fraction(result.width - result.height, picture.width - picture.height)
-    margin = (picture.height - result.height / scale) / 2 if scale > 0 else Fraction(0)
-    if scale.denominator != 1 or margin.denominator != 1 or margin < 0:
-        return max(1, round(result.height / picture.height)), 0
-    return int(scale), int(margin)
+    return verify(graph, source, report=report)
 
 
 class _Translation:
@@ -111,7 +106,8 @@ class _Translation:
         self.input_blob = inputs[0].outputs[0]
         for layer in layers:
             if layer.kind == "Input":
-                self._values[self.input_blob] = _padded(self.builder, margin)
+                padded = lowering.padded_input(self.builder, margin)
+                self._values[self.input_blob] = padded
                 continue
             for blob in layer.inputs:
                 if blob not in self._values:
@@ -134,12 +130,6 @@ class _Translation:
             raise ExportError(f"the network has {len(loose)} outputs, not one")
         self.output_blob = loose[0]
         self.output = self._values[loose[0]]
-
-
-def _padded(builder: GraphBuilder, margin: int) -> str:
-    if not margin:
-        return INPUT
-    return builder.add(Pad, "pad", [INPUT], mode="replicate", padding=(margin,) * 4)
 
 
 def _runtime(

@@ -54,10 +54,8 @@ Handler = Callable[[Call], str | list[str]]
 
 
 def advice(kind: str) -> str:
-    if kind in ("Softmax", "MatMul", "Gemm", "LayerNorm", "MultiHeadAttention"):
+    if kind in ("Softmax", "MultiHeadAttention", "SDPA"):
         return "attention is out of scope: choose a convolutional network"
-    if kind in ("Reduction", "InstanceNorm", "GroupNorm"):
-        return "it looks at the whole picture, which a tile cannot: use a model without"
     return "use a model made of convolutions, interpolation and pixel shuffle"
 
 
@@ -175,14 +173,14 @@ def _inner_product(call: Call) -> str:
 def _pooling(call: Call) -> str:
     layer = call.layer
     is_mean = layer.integer(0, 0) == 1
-    if layer.integer(4, 0) and is_mean:
-        return _mark(call, call.add(ops.GlobalMean))
+    if layer.integer(4, 0):
+        return _mark(call, call.add(ops.GlobalMean if is_mean else ops.GlobalMax))
     width = layer.integer(1, 0)
     kernel = (layer.integer(11, width), width)
     stride = (layer.integer(12, layer.integer(2, 1)), layer.integer(2, 1))
     pads = [layer.integer(key, 0) for key in (3, 13, 14, 15)]
-    if layer.integer(4, 0) or any(pads) or layer.integer(7, 0):
-        raise layer.refuse("it takes a maximum of all, or pads", "pool without padding")
+    if any(pads) or layer.integer(7, 0):
+        raise layer.refuse("it pads, or makes a grid", "pool without padding")
     if layer.integer(5, 0) != 1 and kernel != stride:
         raise layer.refuse("it rounds the size up", "round it down (pad mode 1)")
     if is_mean:
@@ -263,9 +261,42 @@ def _hardsigmoid(call: Call) -> str:
 
 
 def _elu(call: Call) -> str:
-    if call.layer.number(0, 0.1) != 1:
-        raise call.layer.refuse("its alpha is not 1", "use alpha=1")
-    return call.add(ops.Unary, function="elu")
+    alpha = call.layer.number(0, 0.1)
+    return lowering.elu(call.builder, call.layer.name, call.values[0], alpha)
+
+
+def _celu(call: Call) -> str:
+    alpha = call.layer.number(0, 1.0)
+    if alpha <= 0:
+        raise call.layer.refuse(f"its alpha is {alpha}", "use one above 0")
+    return lowering.elu(
+        call.builder, call.layer.name, call.values[0], alpha, input_scale=1 / alpha
+    )
+
+
+def _selu(call: Call) -> str:
+    alpha, scale = call.layer.number(0, 1.67326324), call.layer.number(1, 1.050700987)
+    return lowering.elu(
+        call.builder, call.layer.name, call.values[0], alpha, scale=scale
+    )
+
+
+def _group_norm(call: Call) -> str:
+    """Of groups of channels; of each channel for InstanceNorm."""
+    layer, by_channel = call.layer, call.layer.kind == "InstanceNorm"
+    channels = _channels(call, layer.integer(0 if by_channel else 1, 0))
+    groups = channels if by_channel else layer.integer(0, 1)
+    if not 1 <= groups <= channels:
+        raise layer.refuse(f"{groups} groups of {channels} channels", "")
+    weight = bias = None
+    if layer.integer(2 if by_channel else 3, 1):
+        weight, bias = (
+            call.weights.plain(channels, layer).astype(np.float64) for _ in range(2)
+        )
+    epsilon = layer.number(1 if by_channel else 2, 0.001)
+    return lowering.group_norm(
+        call.builder, layer.name, call.values[0], groups, weight, bias, epsilon
+    )
 
 
 def _gelu(call: Call) -> str:
@@ -347,6 +378,9 @@ def _binary(call: Call) -> str:
         first = call.affine(first, -1, 0)
     elif kind == 2:
         return call.add(ops.Multiply, first, second)
+    elif kind in (4, 5):
+        extreme = lowering.maximum if kind == 4 else lowering.minimum
+        return extreme(call.builder, call.layer.name, first, second)
     elif kind != 0:
         raise call.layer.refuse(
             f"operation {kind} on two values", advice(call.layer.kind)
@@ -540,7 +574,9 @@ HANDLERS: Mapping[str, Handler] = {
     "Slice": _slice,
     "Reorg": _reorg,
     "AbsVal": _function("abs"),
+    "CELU": _celu,
     "ELU": _elu,
+    "SELU": _selu,
     "GELU": _gelu,
     "HardSigmoid": _hardsigmoid,
     "HardSwish": _hardswish,
@@ -553,6 +589,8 @@ HANDLERS: Mapping[str, Handler] = {
     "ReLU": _relu,
     "Clip": _clip,
     "BatchNorm": _batch_norm,
+    "GroupNorm": _group_norm,
+    "InstanceNorm": _group_norm,
     "Scale": _scale,
     "Bias": _bias,
     "BinaryOp": _binary,

@@ -17,6 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from onnx.numpy_helper import from_array
 
 from upfrost import __version__
+from upfrost.files import new_file
 from upfrost.network import graph as ops
 from upfrost.network.graph import INPUT, Graph, Node
 from upfrost_exporter.builder import ExportError, unique_name
@@ -27,9 +28,18 @@ _IR_VERSION = 8
 _OUTPUT = "output"
 
 
-def write_onnx(graph: Graph, path: str | Path) -> None:
-    """Write `graph` as the ONNX file that `to_onnx` describes."""
-    onnx.save_model(to_onnx(graph), str(path))
+def write_onnx(graph: Graph, path: str | Path, *, overwrite: bool = True) -> None:
+    """Write `graph` as the ONNX file that `to_onnx` describes, whole or not at all.
+
+    Raises `ExportError` where it cannot be written, or exists and is not to be
+    overwritten.
+    """
+    data = to_onnx(graph).SerializeToString()
+    try:
+        with new_file(Path(path), overwrite=overwrite) as file:
+            file.write(data)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def to_onnx(graph: Graph) -> ModelProto:
@@ -107,7 +117,11 @@ class _Writer:
 
     def value(self, node: Node) -> str:
         """The name of the first input of `node`."""
-        return self._values[node.inputs[0]]
+        return self.values(node)[0]
+
+    def values(self, node: Node) -> list[str]:
+        """The names of the inputs of `node`."""
+        return [self._values[value] for value in node.inputs]
 
     def constant(self, label: str, array: npt.NDArray[Any]) -> str:
         name = self.fresh(label)
@@ -198,20 +212,28 @@ def _(node: ops.PixelShuffle, writer: _Writer) -> None:
 
 @_translate.register
 def _(node: ops.Resize, writer: _Writer) -> None:
-    modes = {"nearest": "nearest", "bilinear": "linear", "bicubic": "cubic"}
     ratio = _at_least(Fraction(*node.ratio))
     scales = np.array([1, 1, ratio, ratio], np.float32)
-    coordinates = "asymmetric" if node.mode == "nearest" else "half_pixel"
     writer.add(
         node,
         "Resize",
         "",  # no region of interest
         writer.constant(f"{node.name}.scales", scales),
-        mode=modes[node.mode],
-        coordinate_transformation_mode=coordinates,
-        nearest_mode="floor",
-        cubic_coeff_a=-0.75,
+        **_sampling(node.mode),
     )
+
+
+def _sampling(mode: str) -> dict[str, Any]:
+    """The attributes of Resize that make it PyTorch's."""
+    modes = {"nearest": "nearest", "bilinear": "linear", "bicubic": "cubic"}
+    return {
+        "mode": modes[mode],
+        "coordinate_transformation_mode": (
+            "asymmetric" if mode == "nearest" else "half_pixel"
+        ),
+        "nearest_mode": "floor",
+        "cubic_coeff_a": -0.75,
+    }
 
 
 @_translate.register
@@ -282,6 +304,49 @@ def _(node: ops.GlobalMean, writer: _Writer) -> None:
     mean = writer.step(node, "GlobalAveragePool", [x])
     shape = writer.step(node, "Shape", [x])
     writer.step(node, "Expand", [mean, shape], is_end=True)
+
+
+@_translate.register
+def _(node: ops.GlobalMax, writer: _Writer) -> None:
+    x = writer.value(node)
+    largest = writer.step(node, "GlobalMaxPool", [x])
+    shape = writer.step(node, "Shape", [x])
+    writer.step(node, "Expand", [largest, shape], is_end=True)
+
+
+@_translate.register
+def _(node: ops.ResizeTo, writer: _Writer) -> None:
+    x, like = writer.values(node)
+    ends = [
+        writer.constant(f"{node.name}.{name}", np.array([place], np.int64))
+        for name, place in (("first", 0), ("middle", 2), ("last", 4))
+    ]
+    sizes = [
+        writer.step(node, "Slice", [writer.step(node, "Shape", [value]), *limits])
+        for value, limits in ((x, ends[:2]), (like, ends[1:]))
+    ]
+    size = writer.step(node, "Concat", sizes, axis=0)
+    writer.step(node, "Resize", [x, "", "", size], is_end=True, **_sampling(node.mode))
+
+
+@_translate.register
+def _(node: ops.LayerNorm, writer: _Writer) -> None:
+    x = writer.value(node)
+    if node.kind == "layer":
+        mean = writer.step(node, "ReduceMean", [x], axes=[1], keepdims=1)
+        x = writer.step(node, "Sub", [x, mean])
+    square = writer.step(node, "Mul", [x, x])
+    variance = writer.step(node, "ReduceMean", [square], axes=[1], keepdims=1)
+    epsilon = writer.constant(
+        f"{node.name}.epsilon", np.array(node.epsilon, np.float32)
+    )
+    deviation = writer.step(
+        node, "Sqrt", [writer.step(node, "Add", [variance, epsilon])]
+    )
+    normed = writer.step(node, "Div", [x, deviation])
+    scaled = writer.step(node, "Mul", [normed, writer.tensor(node.weight, (-1, 1, 1))])
+    bias = writer.tensor(node.bias, (-1, 1, 1))
+    writer.step(node, "Add", [scaled, bias], is_end=True)
 
 
 # Steps of ONNX operations. ``x`` is the function's argument, ``last`` the step before.

@@ -23,26 +23,30 @@ from onnx.reference import ReferenceEvaluator
 from upfrost import __version__
 from upfrost.network.graph import INPUT, MAX_NODES, Graph, GraphError
 from upfrost.network.reference import Array
-from upfrost_exporter import passes
+from upfrost_exporter import lowering, passes
 from upfrost_exporter.builder import (
     EXAMPLE_HEIGHT,
     EXAMPLE_WIDTH,
     ExportError,
     GraphBuilder,
+    check_is_network,
     unique_name,
+    whole_scale,
 )
-from upfrost_exporter.check import SIZES, Report, verify
+from upfrost_exporter.check import Report, Source, fits_full_size, verify
+from upfrost_exporter.lowering import Moved, Partial
 from upfrost_exporter.onnx_operations import (
     REPLACE,
     Call,
     Constant,
     Given,
-    Moved,
+    Pooled,
     channels_last,
     translate,
 )
 
 _MAX_CONSTANT = 1 << 26
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def read_onnx(
@@ -56,8 +60,10 @@ def read_onnx(
     """The network in an ONNX file, checked against ONNX Runtime.
 
     The model maps float32 (1, channels, height, width), 1 or 3 channels, fixed or free
-    height and width, to the same times an integer scale. `value_range`, 1 unless the
-    file was written by upfrost, is the network's value for a full-scale pixel.
+    height and width, to the same times an integer scale. A model that pads nothing
+    gets the picture with its edges repeated by what it takes away. `value_range`, 1
+    unless the file was written by upfrost, is the network's value for a full-scale
+    pixel.
     Raises `ExportError` for a damaged file, for what cannot be carried, naming the
     first operation in the way, and for results that differ.
     """
@@ -68,13 +74,15 @@ def read_onnx(
     # PyTorch calls every network main_graph.
     own_name = model.graph.name if model.producer_name == "upfrost" else ""
     translation = _Translation(model)
-    picture, result = (
-        translation.builder.shapes[value] for value in (INPUT, translation.output)
-    )
+    shapes = translation.builder.shapes
+    scale, margin = lowering.scale_and_margin(shapes[INPUT], shapes[translation.output])
+    if margin:
+        translation = _Translation(model, margin)
+    picture = translation.builder.shapes[INPUT]
     graph = translation.builder.graph(
         translation.output,
         name=name or unique_name(own_name or Path(path).stem, ()),
-        scale=max(1, round(result.height / picture.height)),
+        scale=whole_scale(scale),
         value_range=value_range,
         metadata={
             "source": Path(path).name,
@@ -84,13 +92,30 @@ def read_onnx(
         },
     )
     graph = passes.clean(graph)
-    # A model for one size of picture is compared at that size.
-    sizes = [(picture.height, picture.width)] if translation.is_fixed else SIZES
-    verify(graph, _runtime(model, *translation.is_last), sizes=sizes, report=report)
-    return graph
+
+    def source(of: ModelProto) -> Source:
+        runtime = _runtime(of, *translation.is_last)
+        around = ((0, 0), (margin, margin), (margin, margin))
+        return lambda given: runtime(np.pad(given, around, "edge"))
+
+    free = _with_free_sides(model) if translation.is_fixed else model
+    try:
+        return verify(graph, source(free), report=report)
+    except ExportError as error:
+        if not translation.is_fixed:
+            raise
+        size = picture.height, picture.width
+        if not fits_full_size(graph, *size):
+            raise ExportError(
+                f"the model is for {size[1]}×{size[0]} pixels alone, which is too much "
+                f"to compare, and at a smaller size: {error}; export it with free "
+                "height and width"
+            ) from None
+    return verify(graph, source(model), sizes=[size], report=report)
 
 
 def _load(path: Path) -> ModelProto:
+    check_is_network(path)
     try:
         model = onnx.load_model(str(path))
         _sort(model)
@@ -136,7 +161,7 @@ def _in_float32(model: ModelProto) -> ModelProto:
 
     def widen(tensor: TensorProto) -> None:
         if tensor.data_type == TensorProto.FLOAT16:
-            wide = numpy_helper.to_array(tensor).astype(np.float32)
+            wide = _array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
 
     for tensor in model.graph.initializer:
@@ -153,6 +178,18 @@ def _in_float32(model: ModelProto) -> ModelProto:
         if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
     return model
+
+
+def _with_free_sides(model: ModelProto) -> ModelProto:
+    """The model for pictures of any height and width, if it takes them."""
+    free = ModelProto()
+    free.CopyFrom(model)
+    del free.graph.value_info[:]
+    for value in (*free.graph.input, *free.graph.output):
+        for side in value.type.tensor_type.shape.dim[1:]:
+            if side.dim_value not in (1, 3):
+                side.Clear()
+    return free
 
 
 def _runtime(
@@ -197,7 +234,7 @@ def _runtime(
 class _Translation:
     """Walks a model and builds its graph; `output` names the result."""
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: ModelProto, margin: int = 0) -> None:
         initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         inputs = [
             given for given in model.graph.input if given.name not in initializers
@@ -210,21 +247,31 @@ class _Translation:
         channels, height, width, is_last = _picture_size(inputs[0])
         self.is_fixed = height is not None or width is not None
         self.builder = GraphBuilder(
-            channels, height or EXAMPLE_HEIGHT, width or EXAMPLE_WIDTH
+            channels,
+            height - 2 * margin if height else EXAMPLE_HEIGHT,
+            width - 2 * margin if width else EXAMPLE_WIDTH,
         )
         # By ONNX name: a value of the graph (its name there), or a constant.
         self._known: dict[str, Given] = {"": None}
         for tensor in initializers.values():
-            self._known[tensor.name] = numpy_helper.to_array(tensor)
-        picture = channels_last(self.builder, INPUT) if is_last else INPUT
-        self._known[inputs[0].name] = picture
+            self._known[tensor.name] = _array(tensor)
+        picture = lowering.padded_input(self.builder, margin)
+        self._known[inputs[0].name] = (
+            channels_last(self.builder, picture) if is_last else picture
+        )
         self._opset = next(
             (entry.version for entry in model.opset_import if not entry.domain), 1
         )
         for index, node in enumerate(_with_gelu(model)):
             place = f"operation {index + 1} of {len(model.graph.node)}"
             call = Call(self.builder, node, self._inputs(node), self._opset, place)
-            results = self._call(call)
+            try:
+                results = self._call(call)
+            except (ExportError, GraphError):
+                raise
+            # What attributes and constants that no operation has lead to.
+            except _MALFORMED as error:
+                raise call.refuse(f"it is malformed: {_line(error)}", "") from None
             self._known.update(zip(node.output, results, strict=False))
         output = self._known[model.graph.output[0].name]
         last = isinstance(output, Moved) and channels_last(self.builder, output.name)
@@ -262,7 +309,11 @@ class _Translation:
         if kind == "Shape" and isinstance(call.inputs[0], Moved):
             extents = np.array(call.inputs[0].places.shape)
             return [extents[call.get("start", 0) : call.get("end", len(extents))]]
-        if not any(isinstance(given, str | Moved) for given in call.inputs):
+        if kind == "Shape" and isinstance(call.inputs[0], Pooled):
+            extents = np.array(call.inputs[0].shape)
+            return [extents[call.get("start", 0) : call.get("end", len(extents))]]
+        values = str | Moved | Pooled | Partial
+        if not any(isinstance(given, values) for given in call.inputs):
             return _compute(call)
         try:
             return translate(call)
@@ -280,12 +331,12 @@ def _with_gelu(model: ModelProto) -> list[NodeProto]:
     scalars: dict[str, float] = {}
     for tensor in model.graph.initializer:
         if math.prod(tensor.dims) == 1:
-            scalars[tensor.name] = float(numpy_helper.to_array(tensor).reshape(()))
+            scalars[tensor.name] = float(_array(tensor).reshape(()))
     for node in nodes:
         for attribute in node.attribute:
             is_value = node.op_type == "Constant" and attribute.name == "value"
             if is_value and math.prod(attribute.t.dims) == 1:
-                value = numpy_helper.to_array(attribute.t)
+                value = _array(attribute.t)
                 scalars[node.output[0]] = float(value.reshape(()))
     readers: dict[str, list[NodeProto]] = {}
     for node in nodes:
@@ -369,6 +420,7 @@ _FOLDED = {
     *("Transpose", "Flatten", "Add", "Sub", "Mul", "Div", "Mod", "Neg", "Abs"),
     *("Floor", "Ceil", "Round", "Sqrt", "Reciprocal", "Pow", "Exp", "Min", "Max"),
     *("ReduceProd", "ReduceSum", "ReduceMean", "Equal", "Where", "Not", "And"),
+    *("Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Or", "Sign", "CastLike"),
 }
 
 
@@ -401,6 +453,16 @@ def _compute(call: Call) -> Sequence[Constant]:
     except Exception as error:
         raise call.refuse(f"it cannot be computed: {_line(error)}", "") from None
     return [np.asarray(result) for result in results]
+
+
+def _array(tensor: TensorProto) -> Constant:
+    """A tensor's numbers. Raises `ExportError` for one that is damaged."""
+    try:
+        return numpy_helper.to_array(tensor)
+    except _MALFORMED as error:
+        raise ExportError(
+            f"tensor {tensor.name[:140]!r} is damaged: {_line(error)}"
+        ) from None
 
 
 def _number(text: str) -> float:

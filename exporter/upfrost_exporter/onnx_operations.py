@@ -17,6 +17,7 @@ from upfrost.network import graph as ops
 from upfrost.network.graph import MAX_EXTENT, GraphError, Shape
 from upfrost_exporter import lowering
 from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
+from upfrost_exporter.lowering import Moved, Partial
 
 Constant = npt.NDArray[Any]
 _LARGEST = float(np.finfo(np.float32).max)
@@ -24,18 +25,17 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 
 @dataclass(frozen=True)
-class Moved:
-    """A value as the model sees it between reshaping and transposing, in any shape.
+class Pooled:
+    """A value that is one number for each channel, and the shape the model gives it.
 
-    `places` has that shape, and says for each number its place in the value `name`,
-    counted through channels, rows and columns.
+    The graph has that number at every pixel.
     """
 
     name: str
-    places: npt.NDArray[np.int32]
+    shape: tuple[int, ...]
 
 
-Given = str | Moved | Constant | None
+Given = str | Moved | Pooled | Partial | Constant | None
 
 
 class Call:
@@ -74,6 +74,11 @@ class Call:
                 "(1, channels, height, width)",
                 "upfrost takes channels first (NCHW): export the model so",
             )
+        if isinstance(found, Partial):
+            raise self.refuse(
+                f"input {index + 1} is a sum of pixels, or of rows or columns alone",
+                "reduce both, or take a mean",
+            )
         if not isinstance(found, str):
             raise self.refuse(f"input {index + 1} is a constant", REPLACE)
         return found
@@ -81,7 +86,7 @@ class Call:
     def constant(self, index: int) -> Constant | None:
         """The constant that input `index` is, None where it is left out."""
         found = self.inputs[index] if index < len(self.inputs) else None
-        if isinstance(found, str | Moved):
+        if isinstance(found, str | Moved | Pooled | Partial):
             raise self.refuse(
                 f"input {index + 1} is computed from the picture", "make it a constant"
             )
@@ -115,21 +120,28 @@ class Call:
         )
 
 
-Handler = Callable[[Call], str | list[str]]
+Result = str | Moved | Pooled | Partial
+Handler = Callable[[Call], Result | Sequence[Result]]
 
 
-def translate(call: Call) -> Sequence[str | Moved]:
+def translate(call: Call) -> Sequence[Result]:
     """What becomes of an operation on values. Raises `ExportError` or `GraphError`."""
     kind = call.node.op_type
-    if kind in ("Reshape", "Transpose"):
+    if any(isinstance(given, Pooled) for given in call.inputs):
+        return _among_pooled(call)
+    is_moved = any(isinstance(given, Moved) for given in call.inputs)
+    if kind in _MOVES or (is_moved and kind in _MOVES_OF_MOVED):
         return [_move(call)]
     handler = HANDLERS.get(kind)
     if handler is None:
         raise call.refuse("upfrost has no such operation", _advice(kind))
-    if any(isinstance(given, Moved) for given in call.inputs):
+    if is_moved and kind not in _LAST_AXIS:
         return [_among_moved(call)]
-    results = handler(call)
-    return [results] if isinstance(results, str) else results
+    return _results(handler(call))
+
+
+def _results(given: Result | Sequence[Result]) -> Sequence[Result]:
+    return [given] if isinstance(given, Result) else given
 
 
 def channels_last(builder: GraphBuilder, name: str) -> Moved:
@@ -148,33 +160,189 @@ def _move(call: Call) -> str | Moved:
         given = Moved(given, lowering.places(call.builder, given)[None])
     if not isinstance(given, Moved):
         raise call.refuse("its first input is a constant", REPLACE)
-    target = call.get("perm")
-    try:
-        if call.node.op_type == "Transpose":
-            places = given.places.transpose(target)
-        else:
-            target = [int(side) for side in call.required(1).reshape(-1)]
-            if not call.get("allowzero", 0):
-                kept = dict(enumerate(given.places.shape))
-                target = [side or kept.get(axis, 0) for axis, side in enumerate(target)]
-            places = given.places.reshape(target)
-    # What numpy says to a shape or an order of axes that cannot be.
-    except (ValueError, OverflowError):
-        raise call.refuse(
-            f"it changes the shape {given.places.shape} to {target}", REPLACE
-        ) from None
+    places = _rearranged(call, given.places)
     if places.ndim == 4 and len(places) == 1:
         with suppress(GraphError):
             return lowering.rearrange(call.builder, call.label, given.name, places[0])
     return Moved(given.name, places)
 
 
+_MOVES = {
+    *("Flatten", "Gather", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze")
+}
+_MOVES_OF_MOVED = {"Expand", "Slice"}
+_MOST_PLACES = 1 << 26
+
+
+def _rearranged(call: Call, array: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """What an operation that only moves numbers makes of an array."""
+    kind, rank = call.node.op_type, array.ndim
+    given = call.get("perm")
+    try:
+        match kind:
+            case "Transpose":
+                return array.transpose(given)
+            case "Flatten":
+                axis = call.get("axis", 1) % (rank + 1)
+                return array.reshape(math.prod(array.shape[:axis]), -1)
+            case "Squeeze" | "Unsqueeze":
+                axes = _numbers(call, "axes", 1)
+                given = tuple(axes) if axes is not None else None
+                if kind == "Squeeze":
+                    return np.squeeze(array, given)
+                return np.expand_dims(array, given or ())
+            case "Slice":
+                return array[_slices(call, array.shape)]
+        given = [int(side) for side in call.required(1).reshape(-1)]
+        if kind == "Reshape":
+            if not call.get("allowzero", 0):
+                kept = dict(enumerate(array.shape))
+                given = [side or kept.get(axis, 0) for axis, side in enumerate(given)]
+            return array.reshape(given)
+        size = array.size
+        if kind == "Gather":
+            axis = call.get("axis", 0) % rank
+            if size // array.shape[axis] * len(given) <= _MOST_PLACES:
+                return np.take(array, call.required(1).astype(np.int64), axis)
+        elif kind == "Tile":
+            if min(given) > 0 and size * math.prod(given) <= _MOST_PLACES:
+                return np.tile(array, given)
+        else:
+            shape = np.broadcast_shapes(array.shape, tuple(given))
+            if math.prod(shape) <= _MOST_PLACES:
+                return np.broadcast_to(array, shape)
+    # What numpy says to a shape or an order of axes that cannot be.
+    except (ValueError, OverflowError, IndexError, TypeError):
+        pass
+    raise call.refuse(f"it changes the shape {array.shape} by {given}", REPLACE)
+
+
+def _slices(call: Call, shape: Sequence[int]) -> tuple[slice, ...]:
+    starts, ends = (_numbers(call, name, i) for i, name in ((1, "starts"), (2, "ends")))
+    if starts is None or ends is None:
+        raise call.refuse("its limits are missing", "")
+    axes = _numbers(call, "axes", 3) or list(range(len(starts)))
+    steps = (_numbers(call, "steps", 4) if call.opset >= 10 else None) or [1] * len(
+        axes
+    )
+    kept = [slice(None)] * len(shape)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        # One to the front from the back ends before the first.
+        is_all = step < 0 and end < -shape[axis % len(shape)]
+        kept[axis % len(shape)] = slice(start, None if is_all else end, step)
+    return tuple(kept)
+
+
+def _among_pooled(call: Call) -> Sequence[Result]:
+    """An operation on what is one number for each channel, maybe with whole values."""
+    kind = call.node.op_type
+    first = next(given for given in call.inputs if isinstance(given, Pooled))
+    if kind in _MOVES and call.inputs[0] is first:
+        shape = _rearranged(call, np.zeros(first.shape, np.int32)).shape
+        if math.prod(shape) == math.prod(first.shape):
+            return [Pooled(first.name, shape)]
+        raise call.refuse(f"it changes the shape {first.shape} to {shape}", REPLACE)
+    mixed = any(isinstance(given, str | Moved) for given in call.inputs)
+    plain_shape = (1, math.prod(first.shape), 1, 1)
+    if (mixed or kind == "Expand") and first.shape != plain_shape:
+        raise call.refuse(f"an input has the shape {first.shape}", REPLACE)
+    handler = _OF_POOLED.get(kind)
+    if handler is not None and first.shape != plain_shape:
+        return [handler(call, first)]
+    inputs: list[Given] = []
+    for given in call.inputs:
+        if isinstance(given, Pooled):
+            given = given.name
+        elif isinstance(given, np.ndarray) and kind in _POINTWISE and not mixed:
+            # Of as many numbers as there are channels, wherever these stand.
+            given = given.reshape(1, -1, 1, 1) if given.size > 1 else given
+        inputs.append(given)
+    plain = Call(call.builder, call.node, inputs, call.opset, call.place)
+    results = translate(plain)
+    if mixed or kind in ("Expand", "Resize", "Upsample"):
+        return results
+    if first.shape == plain_shape:
+        return [
+            Pooled(each, (1, call.builder.shapes[each].channels, 1, 1))
+            if isinstance(each, str)
+            else each
+            for each in results
+        ]
+    if kind not in _POINTWISE:
+        raise call.refuse(f"its input has the shape {first.shape}", REPLACE)
+    return [Pooled(str(each), first.shape) for each in results]
+
+
+def _pooled_product(call: Call, given: Pooled) -> Pooled:
+    """Gemm and MatMul: a linear layer on channels."""
+    matrix = call.required(1).astype(np.float64)
+    if call.get("transB", 0):
+        matrix = matrix.T
+    bias = call.constant(2)
+    if (
+        call.inputs[0] is not given
+        or call.get("transA", 0)
+        or matrix.ndim != 2
+        or given.shape[-1] != len(matrix)
+        or math.prod(given.shape) != len(matrix)
+    ):
+        raise call.refuse("it is no layer on channels", REPLACE)
+    weight = call.get("alpha", 1.0) * matrix.T
+    name = lowering.mix_channels(call.builder, call.label, given.name, weight)
+    if bias is not None:
+        offsets = np.broadcast_to(
+            call.get("beta", 1.0) * bias.astype(np.float64).reshape(-1), len(weight)
+        )
+        name = call.builder.affine(call.label, name, np.ones(len(weight)), offsets)
+    return Pooled(name, (*given.shape[:-1], len(weight)))
+
+
+def _pooled_convolution(call: Call, given: Pooled) -> Pooled:
+    """A 1-D convolution, along channels or between them."""
+    weight = call.required(1).astype(np.float64)
+    padding = call.get("pads", (0, 0))
+    if (
+        weight.ndim != 3
+        or len(given.shape) != 3
+        or set(call.get("strides", (1,))) != {1}
+        or set(call.get("dilations", (1,))) != {1}
+        or call.get("group", 1) != 1
+        or len(set(padding)) != 1
+        or call.get("auto_pad", "NOTSET") != "NOTSET"
+    ):
+        raise call.refuse("it is no layer on pooled channels", REPLACE)
+    if weight.shape[:2] == (1, 1) and given.shape[1] == 1:
+        name = lowering.convolved_channels(
+            call.builder, call.label, given.name, weight[0, 0], int(padding[0])
+        )
+        shape = given.shape
+    elif given.shape[2] == 1 and weight.shape[2] == 2 * int(padding[0]) + 1:
+        middle = weight[:, :, int(padding[0])]
+        name = lowering.mix_channels(call.builder, call.label, given.name, middle)
+        shape = (1, len(weight), 1)
+    else:
+        raise call.refuse("it is no layer on pooled channels", REPLACE)
+    bias = call.constant(2)
+    if bias is not None:
+        channels = call.builder.shapes[name].channels
+        offsets = np.broadcast_to(bias.astype(np.float64), channels)
+        name = call.builder.affine(call.label, name, np.ones(channels), offsets)
+    return Pooled(name, shape)
+
+
+_OF_POOLED: Mapping[str, Callable[[Call, Pooled], Pooled]] = {
+    "Conv": _pooled_convolution,
+    "Gemm": _pooled_product,
+    "MatMul": _pooled_product,
+}
+# Those that work on the last axis, where that is the channels.
+_LAST_AXIS = {"InstanceNormalization", "LayerNormalization", "MatMul"}
 # Each number by itself, so that it does not matter where it stands.
 _POINTWISE = {
-    *("Abs", "Add", "Cast", "Clip", "Div", "Dropout", "Elu", "Exp", "Gelu"),
-    *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Mish", "Mul", "Neg"),
-    *("PRelu", "Pow", "Reciprocal", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub"),
-    "Tanh",
+    *("Abs", "Add", "Cast", "Celu", "Clip", "Div", "Dropout", "Elu", "Exp", "Gelu"),
+    *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Max", "Min", "Mish"),
+    *("Mul", "Neg", "PRelu", "Pow", "Reciprocal", "Relu", "Selu", "Sigmoid"),
+    *("Softplus", "Softsign", "Sqrt", "Sub", "Tanh"),
 }
 
 
@@ -200,16 +368,7 @@ def _unmoved(call: Call, given: Given, other: Moved) -> Given:
     """A constant that meets `other`, as it meets that value's channels."""
     if not isinstance(given, np.ndarray) or given.size == 1:
         return given
-    shape = call.builder.shapes[other.name]
-    try:
-        wide = np.broadcast_to(given, other.places.shape)
-    except ValueError:
-        raise call.refuse(f"the constant has shape {given.shape}", "") from None
-    flat = np.empty(wide.size, given.dtype)
-    flat[other.places.reshape(-1)] = wide.reshape(-1)
-    planes = flat.reshape(1, shape.channels, shape.height, shape.width)
-    by_channel = planes[:, :, :1, :1]
-    return by_channel if (planes == by_channel).all() else planes
+    return lowering.unmoved(call.builder, given, other)
 
 
 def _concat_moved(call: Call, parts: Sequence[Moved]) -> Moved:
@@ -231,10 +390,8 @@ REPLACE = (
 
 
 def _advice(kind: str) -> str:
-    if kind in ("Softmax", "MatMul", "Gemm", "LayerNormalization", "Einsum"):
+    if kind in ("Softmax", "Attention"):
         return "attention is out of scope: choose a convolutional network"
-    if kind.startswith(("GlobalMax", "Reduce", "Instance", "Group")):
-        return "it looks at the whole picture, which a tile cannot: train without it"
     return REPLACE
 
 
@@ -340,8 +497,20 @@ def _multiply(call: Call) -> str:
     return _affine(call, call.value(at), scale=_operand(call, 1 - at))
 
 
-def _divide(call: Call) -> str:
+def _mean_of_sum(call: Call, total: Partial, count: Constant) -> Pooled:
+    """A sum of all pixels by their number."""
+    shape = call.builder.shapes[total.name]
+    is_all = total.axes == {2, 3} and not total.is_mean and count.size == 1
+    if not is_all or float(count.reshape(-1)[0]) != shape.height * shape.width:
+        call.value()  # refuses it
+    mean = call.add(ops.GlobalMean, [total.name])
+    return Pooled(mean, (1, shape.channels, 1, 1))
+
+
+def _divide(call: Call) -> str | Pooled:
     first, second = call.inputs
+    if isinstance(first, Partial):
+        return _mean_of_sum(call, first, call.required(1))
     if not isinstance(second, str):
         with np.errstate(divide="ignore"):
             return _affine(call, call.value(), scale=1 / _operand(call, 1))
@@ -407,9 +576,45 @@ def _gelu(call: Call) -> str:
 
 
 def _elu(call: Call) -> str:
-    if call.get("alpha", 1.0) != 1:
-        raise call.refuse("its alpha is not 1", "use alpha=1")
-    return call.add(ops.Unary, [call.value()], function="elu")
+    alpha = float(call.get("alpha", 1.0))
+    return lowering.elu(call.builder, call.label, call.value(), alpha)
+
+
+def _selu(call: Call) -> str:
+    # As torch.nn.SELU has them.
+    alpha = float(call.get("alpha", 1.6732632423543772))
+    scale = float(call.get("gamma", 1.0507009873554805))
+    return lowering.elu(call.builder, call.label, call.value(), alpha, scale=scale)
+
+
+def _celu(call: Call) -> str:
+    alpha = float(call.get("alpha", 1.0))
+    return lowering.elu(
+        call.builder, call.label, call.value(), alpha, input_scale=1 / alpha
+    )
+
+
+def _softsign(call: Call) -> str:
+    value = call.value()
+    size = call.add(ops.Unary, [value], function="abs")
+    more = lowering.scaled(call.builder, call.label, size, 1, 1)
+    inverse = call.add(ops.Unary, [more], function="reciprocal")
+    return call.add(ops.Multiply, [value, inverse])
+
+
+def _extreme(function: Callable[[GraphBuilder, str, str, str], str]) -> Handler:
+    """The largest or the smallest of several values, number by number."""
+
+    def handler(call: Call) -> str:
+        result = call.value()
+        for index in range(1, len(call.inputs)):
+            if not isinstance(call.inputs[index], str):
+                raise call.refuse(f"input {index + 1} is a constant", "use Clip")
+            both = _broadcast(call, result, call.value(index))
+            result = function(call.builder, call.label, *both)
+        return result
+
+    return handler
 
 
 def _hardsigmoid(call: Call) -> str:
@@ -425,8 +630,12 @@ def _power(call: Call) -> str:
     exponents = call.required(1).reshape(-1)
     exponent = float(exponents[0]) if exponents.size == 1 else math.nan
     functions = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
-    if exponent == 2:
-        return call.add(ops.Multiply, [call.value(), call.value()])
+    if exponent in (2, 3, 4):
+        value = call.value()
+        power = call.add(ops.Multiply, [value, value])
+        if exponent == 2:
+            return power
+        return call.add(ops.Multiply, [power, value if exponent == 3 else power])
     if exponent not in functions:
         raise call.refuse(f"the exponent is {exponents}", "use a square or a root")
     return call.add(ops.Unary, [call.value()], function=functions[exponent])
@@ -474,18 +683,12 @@ def _numbers(call: Call, name: str, index: int) -> list[int] | None:
 
 
 def _slice(call: Call) -> str:
-    starts, ends = (_numbers(call, name, i) for i, name in ((1, "starts"), (2, "ends")))
-    if starts is None or ends is None:
-        raise call.refuse("its limits are missing", "")
-    axes = _numbers(call, "axes", 3) or list(range(len(starts)))
-    steps = (_numbers(call, "steps", 4) if call.opset >= 10 else None) or [1] * len(
-        axes
-    )
     shape = call.shape()
     extents = [1, shape.channels, shape.height, shape.width]
-    kept = [range(extent) for extent in extents]
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        kept[axis % 4] = kept[axis % 4][start:end:step]
+    kept = [
+        range(extent)[part]
+        for extent, part in zip(extents, _slices(call, extents), strict=True)
+    ]
     if len(kept[0]) != 1 or any(each.step != 1 for each in kept[2:]) or not all(kept):
         raise call.refuse("it leaves out rows between others", "cut fixed margins")
     value = lowering.pick_channels(call.builder, call.label, call.value(), kept[1])
@@ -556,17 +759,120 @@ def _average_pool(call: Call) -> str:
     )
 
 
-def _global_mean(call: Call) -> str:
-    return call.add(ops.GlobalMean, [call.value()])
+def _global(kind: type[ops.Node]) -> Handler:
+    def handler(call: Call) -> Pooled:
+        channels = call.shape().channels
+        return Pooled(call.add(kind, [call.value()]), (1, channels, 1, 1))
+
+    return handler
 
 
-def _reduce_mean(call: Call) -> str:
-    axes = sorted(axis % 4 for axis in _numbers(call, "axes", 1) or ())
-    if not call.get("keepdims", 1) or axes not in ([1], [2, 3]):
-        raise call.refuse(f"it is a mean over axes {axes}", "keep the dimensions")
-    if axes == [1]:
-        return lowering.channel_mean(call.builder, call.label, call.value())
-    return _global_mean(call)
+def _reduce(
+    over_channels: Callable[[GraphBuilder, str, str], str] | None,
+    over_pixels: type[ops.Node] | None,
+    *,
+    is_mean: bool | None = None,
+) -> Handler:
+    """A mean, sum or maximum over channels, or over the whole picture."""
+
+    def handler(call: Call) -> Result:
+        axes = sorted(axis % 4 for axis in _numbers(call, "axes", 1) or ())
+        keeps = call.get("keepdims", 1)
+        given = call.inputs[0]
+        by_steps = isinstance(given, Partial) or axes in ([2], [3])
+        if (by_steps or axes == [2, 3]) and keeps and is_mean is not None:
+            of = given if isinstance(given, Partial) else call.value()
+            found = lowering.reduced(
+                call.builder, call.label, of, axes, is_mean=is_mean
+            )
+            if isinstance(found, Partial):
+                return found
+            return Pooled(found, (1, call.builder.shapes[found].channels, 1, 1))
+        if axes == [1] and keeps and over_channels is not None:
+            return over_channels(call.builder, call.label, call.value())
+        if axes == [2, 3] and over_pixels is not None:
+            channels = call.shape().channels
+            shape = (1, channels, 1, 1) if keeps else (1, channels)
+            return Pooled(call.add(over_pixels, [call.value()]), shape)
+        raise call.refuse(
+            f"it is {'' if keeps else 'without keepdims '}over axes {axes}",
+            "keep the dimensions; reduce channels, or take pixels' mean or maximum",
+        )
+
+    return handler
+
+
+def _channel_norm(builder: GraphBuilder, label: str, value: str) -> str:
+    square = builder.add(ops.Multiply, label, [value, value])
+    total = lowering.channel_sum(builder, label, square)
+    return builder.add(ops.Unary, label, [total], function="sqrt")
+
+
+def _layer_norm(call: Call) -> Moved:
+    given, weight, bias = call.inputs[0], call.required(1), call.constant(2)
+    of = lowering.pixels(call.builder, given) if isinstance(given, Moved) else None
+    if not isinstance(given, Moved) or of is None or weight.ndim != 1:
+        raise call.refuse("it is not over channels", "normalise the channels alone")
+    name = lowering.layer_norm(
+        call.builder,
+        call.label,
+        given.name,
+        weight.astype(np.float64),
+        None if bias is None else bias.astype(np.float64),
+        float(call.get("epsilon", 1e-5)),
+    )
+    return lowering.channels_behind(call.builder, name, of)
+
+
+def _matmul(call: Call) -> Moved:
+    given, matrix = call.inputs[0], call.required(1)
+    of = lowering.pixels(call.builder, given) if isinstance(given, Moved) else None
+    if not isinstance(given, Moved) or of is None or matrix.ndim != 2:
+        raise call.refuse("it is no layer on channels", REPLACE)
+    weight = matrix.astype(np.float64).T
+    name = lowering.mix_channels(call.builder, call.label, given.name, weight)
+    return lowering.channels_behind(call.builder, name, of)
+
+
+def _instance_norm(call: Call) -> Result:
+    """Of each channel, or of groups of channels that stand in a row."""
+    given = call.inputs[0]
+    weight, bias = (call.required(index).astype(np.float64) for index in (1, 2))
+    epsilon, groups = float(call.get("epsilon", 1e-5)), len(weight)
+    if not isinstance(given, Moved):
+        return lowering.group_norm(
+            call.builder, call.label, call.value(), groups, weight, bias, epsilon
+        )
+    channels = call.builder.shapes[given.name].channels
+    in_order = np.arange(given.places.size, dtype=np.int32)
+    is_grouped = given.places.shape[:2] == (1, groups) and channels % groups == 0
+    if not is_grouped or not np.array_equal(given.places.reshape(-1), in_order):
+        raise call.refuse("it normalises no group of channels", REPLACE)
+    name = lowering.group_norm(
+        call.builder,
+        call.label,
+        given.name,
+        groups,
+        weight.repeat(channels // groups),
+        bias.repeat(channels // groups),
+        epsilon,
+    )
+    return Moved(name, given.places)
+
+
+def _group_norm(call: Call) -> str:
+    weight, bias = (call.required(index).astype(np.float64) for index in (1, 2))
+    groups, channels = int(call.get("num_groups", 1)), call.shape().channels
+    return lowering.group_norm(
+        call.builder,
+        call.label,
+        call.value(),
+        groups,
+        # One for each group before operation set 21.
+        weight.repeat(channels // len(weight)),
+        bias.repeat(channels // len(bias)),
+        float(call.get("epsilon", 1e-5)),
+    )
 
 
 def _expand(call: Call) -> str:
@@ -614,13 +920,15 @@ def _resize(call: Call) -> str:
     rounding = call.get(
         "nearest_mode", "floor" if is_upsample else "round_prefer_floor"
     )
-    ratio = _ratio(call)
+    ratios = list(_ratios(call))
+    ratio = ratios[0]
     half_pixel = coordinates in ("half_pixel", "pytorch_half_pixel")
     if mode == "nearest":
         as_floor = coordinates == "asymmetric" and rounding == "floor"
         # Between two pixels of a whole ratio, half pixels never round to another.
         as_round = half_pixel and rounding.startswith("round")
-        fits = as_floor or (as_round and ratio.denominator == 1)
+        is_whole = ratio.denominator == 1 and len(set(ratios)) == 1
+        fits = as_floor or (as_round and is_whole)
     elif mode == "bicubic":
         fits = (
             half_pixel
@@ -635,20 +943,14 @@ def _resize(call: Call) -> str:
             "are not PyTorch's",
             "export it with align_corners=False and without antialiasing",
         )
-    return call.add(
-        ops.Resize,
-        [call.value()],
-        mode=mode,
-        ratio=(ratio.numerator, ratio.denominator),
-    )
-
-
-def _ratio(call: Call) -> Fraction:
-    """How many times larger a resize makes height and width."""
-    found = set(_ratios(call))
-    if len(found) != 1:
+    sizes = call.constant(3) if call.node.op_type == "Resize" else None
+    if len(set(ratios)) == 1:
+        pair = (ratio.numerator, ratio.denominator)
+        return call.add(ops.Resize, [call.value()], mode=mode, ratio=pair)
+    if sizes is None:
         raise call.refuse("height and width are scaled differently", "scale both alike")
-    return found.pop()
+    size = int(sizes[2]), int(sizes[3])
+    return lowering.resize_to(call.builder, call.label, call.value(), mode, size)
 
 
 def _ratios(call: Call) -> Iterator[Fraction]:
@@ -735,22 +1037,35 @@ HANDLERS: Mapping[str, Handler] = {
     "Neg": _negate,
     "Pow": _power,
     "Abs": _unary("abs"),
+    "Celu": _celu,
     "Elu": _elu,
     "Exp": _unary("exp"),
     "Gelu": _gelu,
     "HardSigmoid": _hardsigmoid,
     "HardSwish": _unary("hardswish"),
+    "Max": _extreme(lowering.maximum),
+    "Min": _extreme(lowering.minimum),
     "Mish": _unary("mish"),
     "Reciprocal": _unary("reciprocal"),
+    "Selu": _selu,
     "Sigmoid": _unary("sigmoid"),
     "Softplus": _unary("softplus"),
+    "Softsign": _softsign,
     "Sqrt": _unary("sqrt"),
     "Tanh": _unary("tanh"),
     "ConvTranspose": _conv_transpose,
     "MaxPool": _max_pool,
     "AveragePool": _average_pool,
-    "GlobalAveragePool": _global_mean,
-    "ReduceMean": _reduce_mean,
+    "GlobalAveragePool": _global(ops.GlobalMean),
+    "GlobalMaxPool": _global(ops.GlobalMax),
+    "ReduceMean": _reduce(lowering.channel_mean, ops.GlobalMean, is_mean=True),
+    "ReduceMax": _reduce(lowering.channel_max, ops.GlobalMax),
+    "ReduceSum": _reduce(lowering.channel_sum, None, is_mean=False),
+    "ReduceL2": _reduce(_channel_norm, None),
+    "GroupNormalization": _group_norm,
+    "InstanceNormalization": _instance_norm,
+    "LayerNormalization": _layer_norm,
+    "MatMul": _matmul,
     "Expand": _expand,
     "Slice": _slice,
     "Split": _split,

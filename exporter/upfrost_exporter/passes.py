@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from upfrost.network import reference
 from upfrost.network.graph import (
     INPUT,
     MAX_EXTENT,
+    Add,
     Concat,
     Conv2d,
     Graph,
+    LayerNorm,
     LeakyRelu,
+    Multiply,
     Node,
     PixelShuffle,
     Resize,
     Tensor,
+    Unary,
+    alignment,
+    infer_shapes,
     tensor_fields,
     tensor_names,
 )
-from upfrost_exporter.builder import ExportError, store
+from upfrost_exporter.builder import ExportError, TensorTable
 
 _Numbers = npt.NDArray[np.float64]
 
@@ -32,8 +40,10 @@ _Numbers = npt.NDArray[np.float64]
 def clean(graph: Graph) -> Graph:
     """All passes that leave float32 results as they are, but for rounding."""
     for simplify in (
+        fuse_layer_norm,
         remove_dead_nodes,
         fold_affine,
+        fold_into_norm,
         fold_pointwise,
         fold_padding,
         remove_identities,
@@ -67,6 +77,170 @@ def remove_identities(graph: Graph) -> Graph:
     return _replace(graph, kept, output=output)
 
 
+def fuse_layer_norm(graph: Graph) -> Graph:
+    """Find layer normalisation over channels, however it was spelled.
+
+    A product that is computed from one value pixel by pixel, with a root in between,
+    and gives on random numbers what the one operation gives, is that operation.
+    """
+    nodes = {node.name: node for node in graph.nodes}
+    size = 64 * alignment(graph)  # a size that every valid graph takes
+    shapes = infer_shapes(graph, size, size)
+    channels = {name: shape.channels for name, shape in shapes.items()}
+    tensors = TensorTable(graph.tensors)
+    found = [
+        (isinstance(node, Multiply) and _as_layer_norm(node, nodes, channels, tensors))
+        or node
+        for node in graph.nodes
+    ]
+    return _replace(graph, found, tensors=tensors)
+
+
+def _as_layer_norm(
+    product: Multiply,
+    nodes: Mapping[str, Node],
+    channels: Mapping[str, int],
+    tensors: TensorTable,
+) -> LayerNorm | None:
+    count = channels[product.name]
+    sources = [
+        (source, steps)
+        for source in _ancestors(product, nodes, tensors)
+        if channels[source] == count
+        and (steps := _steps_from(source, product, nodes, tensors)) is not None
+        and any(_is_root(step) for step in steps)
+    ]
+    if not sources:
+        return None
+    # Each pixel with another deviation, so that epsilon shows.
+    random = np.random.default_rng(0)
+    deviation = 10 ** random.uniform(-3.5, 1, 64)
+    sample = deviation * (random.standard_normal((count, 1, 64)) + 0.5)
+    ones, zeros = np.ones(count), np.zeros(count)
+    given = {"ones": ones.astype(np.float32), "zeros": zeros.astype(np.float32)}
+    kinds: tuple[Literal["layer", "rms"], ...] = ("layer", "rms")
+    for kind, (source, steps) in itertools.product(kinds, sources):
+        values = {source: sample.astype(np.float32)}
+        with np.errstate(all="ignore"):
+            for step in steps:
+                inputs = [values[name] for name in step.inputs]
+                values[step.name] = reference.apply(step, inputs, tensors)
+        for epsilon in _shifts(steps, tensors):
+            norm = LayerNorm(
+                name=product.name,
+                inputs=(source,),
+                kind=kind,
+                epsilon=epsilon,
+                weight="ones",
+                bias="zeros",
+            )
+            expected = reference.apply(norm, [values[source]], given)
+            off = np.abs(values[product.name] - expected).max()
+            if off <= _SAME_NORM * np.abs(expected).max():
+                return dataclasses.replace(
+                    norm,
+                    weight=tensors.store(f"{product.name}.weight", ones),
+                    bias=tensors.store(f"{product.name}.bias", zeros),
+                )
+    return None
+
+
+# Of the largest number: means in float32, where deviations are a fraction of them.
+_SAME_NORM = 1e-4
+_MOST_STEPS = 24
+
+
+def _ancestors(
+    node: Node, nodes: Mapping[str, Node], tensors: Mapping[str, Tensor]
+) -> Iterator[str]:
+    """Values that a node is computed from pixel by pixel, the nearest first."""
+    pending, seen = list(node.inputs), set[str]()
+    while pending and len(seen) < _MOST_STEPS:
+        name = pending.pop(0)
+        if name in seen:
+            continue
+        seen.add(name)
+        yield name
+        if name in nodes and _is_by_pixel(nodes[name], tensors):
+            pending.extend(nodes[name].inputs)
+
+
+def _steps_from(
+    source: str, end: Node, nodes: Mapping[str, Node], tensors: Mapping[str, Tensor]
+) -> list[Node] | None:
+    """What computes `end` from `source` alone, in order; None where more is needed."""
+    steps: dict[str, Node] = {}
+    pending = [end.name]
+    while pending:
+        name = pending.pop()
+        if name == source or name in steps:
+            continue
+        node = nodes.get(name)
+        is_fit = node is not None and _is_by_pixel(node, tensors)
+        if node is None or not is_fit or len(steps) == _MOST_STEPS:
+            return None
+        steps[name] = node
+        pending.extend(node.inputs)
+    return [node for name, node in nodes.items() if name in steps]
+
+
+def _is_by_pixel(node: Node, tensors: Mapping[str, Tensor]) -> bool:
+    match node:
+        case Conv2d():
+            return _is_pointwise(node, tensors)
+        case Unary():
+            return node.function in ("reciprocal", "rsqrt", "sqrt")
+    return isinstance(node, Add | Multiply)
+
+
+def _is_root(node: Node) -> bool:
+    return isinstance(node, Unary) and node.function in ("rsqrt", "sqrt")
+
+
+def _shifts(steps: Sequence[Node], tensors: Mapping[str, Tensor]) -> list[float]:
+    """What could be an epsilon: what is added to all channels alike, and 0."""
+    biases = [
+        np.unique(tensors[step.bias])
+        for step in steps
+        if isinstance(step, Conv2d) and step.bias is not None
+    ]
+    found = {float(bias[0]) for bias in biases if bias.size == 1 and bias[0] > 0}
+    return [*sorted(found), 0.0]
+
+
+def fold_into_norm(graph: Graph) -> Graph:
+    """Merge scale and shift per channel into the layer normalisation before it."""
+    tensors = TensorTable(graph.tensors)
+    readers = Counter(name for node in graph.nodes for name in node.inputs)
+    readers[graph.output] += 1
+    renamed: dict[str, str] = {}
+    kept: dict[str, Node] = {}
+    for original in graph.nodes:
+        node = _rename_inputs(original, renamed)
+        before = kept.get(node.inputs[0])
+        if (
+            isinstance(node, Conv2d)
+            and isinstance(before, LayerNorm)
+            and readers[before.name] == 1
+            and _is_affine(node, tensors)
+            and len(tensors[node.weight]) == len(tensors[before.weight])
+        ):
+            scale, shift = _scale_and_shift(node, tensors)
+            weight = scale * tensors[before.weight]
+            bias = scale * tensors[before.bias] + shift
+            kept[before.name] = dataclasses.replace(
+                before,
+                weight=tensors.store(f"{before.weight}.folded", weight),
+                bias=tensors.store(f"{before.bias}.folded", bias),
+            )
+            renamed[original.name] = before.name
+            readers[before.name] = readers[original.name]
+        else:
+            kept[node.name] = node
+    output = renamed.get(graph.output, graph.output)
+    return _replace(graph, list(kept.values()), tensors=tensors, output=output)
+
+
 def fold_affine(graph: Graph) -> Graph:
     """Merge scale and shift per channel into the convolution before or after it.
 
@@ -76,7 +250,7 @@ def fold_affine(graph: Graph) -> Graph:
     reads merges unless it shifts and that convolution pads with zeros.
     """
 
-    def merge(before: Conv2d, conv: Conv2d, tensors: dict[str, Tensor]) -> Node | None:
+    def merge(before: Conv2d, conv: Conv2d, tensors: TensorTable) -> Node | None:
         if _is_affine(conv, tensors):
             return _merge_after(before, conv, tensors)
         if _is_affine(before, tensors) and _takes_shift(before, conv):
@@ -92,7 +266,7 @@ def fold_pointwise(graph: Graph) -> Graph:
     So do channels that a front end only picks or reorders (`lowering.pick_channels`).
     """
 
-    def merge(before: Conv2d, conv: Conv2d, tensors: dict[str, Tensor]) -> Node | None:
+    def merge(before: Conv2d, conv: Conv2d, tensors: TensorTable) -> Node | None:
         first, second = tensors[before.weight], tensors[conv.weight]
         if not _is_pointwise(conv, tensors) or before.groups > 1 or conv.groups > 1:
             return None
@@ -109,7 +283,7 @@ def fold_pointwise(graph: Graph) -> Graph:
 def fold_padding(graph: Graph) -> Graph:
     """Merge zeros around a value (`lowering.zero_pad`) into the convolution after."""
 
-    def merge(before: Conv2d, conv: Conv2d, tensors: dict[str, Tensor]) -> Node | None:
+    def merge(before: Conv2d, conv: Conv2d, tensors: TensorTable) -> Node | None:
         pairs = zip(before.padding, conv.padding, strict=True)
         top, left, bottom, right = map(sum, pairs)
         padding = (top, left, bottom, right)
@@ -120,7 +294,7 @@ def fold_padding(graph: Graph) -> Graph:
     return _fold(graph, merge)
 
 
-_Merge = Callable[[Conv2d, Conv2d, dict[str, Tensor]], Node | None]
+_Merge = Callable[[Conv2d, Conv2d, TensorTable], Node | None]
 
 
 def _fold(graph: Graph, merge: _Merge) -> Graph:
@@ -128,31 +302,31 @@ def _fold(graph: Graph, merge: _Merge) -> Graph:
 
     The second of a pair is the only one that reads the first.
     """
-    nodes, tensors, output = list(graph.nodes), dict(graph.tensors), graph.output
-    index = 0
-    while index < len(nodes):
-        node = nodes[index]
-        readers = Counter(name for other in nodes for name in other.inputs)
-        readers[output] += 1
-        before = next((other for other in nodes if other.name == node.inputs[0]), None)
-        merged = (
-            merge(before, node, tensors)
-            if isinstance(node, Conv2d)
-            and isinstance(before, Conv2d)
+    tensors = TensorTable(graph.tensors)
+    readers = Counter(name for node in graph.nodes for name in node.inputs)
+    readers[graph.output] += 1
+    renamed: dict[str, str] = {}
+    kept: dict[str, Node] = {}
+    for original in graph.nodes:
+        node = _rename_inputs(original, renamed)
+        # The merged convolution may follow another one, and so on.
+        while (
+            isinstance(node, Conv2d)
+            and isinstance(before := kept.get(node.inputs[0]), Conv2d)
             and readers[before.name] == 1
-            else None
-        )
-        if merged is None or before is None:
-            index += 1
-            continue
-        nodes[index] = merged
-        nodes.remove(before)
-        renamed = {node.name: merged.name}
-        nodes = [_rename_inputs(other, renamed) for other in nodes]
-        output = renamed.get(output, output)
-        # The merged convolution may now follow, or be followed by, another one.
-        index = max(0, index - 1)
-    return _replace(graph, nodes, tensors=tensors, output=output)
+            and (merged := merge(before, node, tensors)) is not None
+        ):
+            del kept[before.name]
+            node = merged
+            readers[node.name] = readers[original.name]
+        renamed[original.name] = node.name
+        kept[node.name] = node
+    return _replace(
+        graph,
+        list(kept.values()),
+        tensors=tensors,
+        output=renamed[graph.output],
+    )
 
 
 def round_tensors(graph: Graph) -> Graph:
@@ -170,7 +344,7 @@ def round_tensors(graph: Graph) -> Graph:
     return dataclasses.replace(graph, tensors=rounded)
 
 
-def _merge_after(conv: Conv2d, affine: Conv2d, tensors: dict[str, Tensor]) -> Conv2d:
+def _merge_after(conv: Conv2d, affine: Conv2d, tensors: TensorTable) -> Conv2d:
     """affine(conv(x)) as one convolution."""
     scale, shift = _scale_and_shift(affine, tensors)
     weight = scale[:, None, None, None] * tensors[conv.weight]
@@ -178,7 +352,7 @@ def _merge_after(conv: Conv2d, affine: Conv2d, tensors: dict[str, Tensor]) -> Co
     return _with_weights(conv, weight, bias, tensors)
 
 
-def _merge_before(affine: Conv2d, conv: Conv2d, tensors: dict[str, Tensor]) -> Conv2d:
+def _merge_before(affine: Conv2d, conv: Conv2d, tensors: TensorTable) -> Conv2d:
     """conv(affine(x)) as one convolution."""
     scale, shift = _scale_and_shift(affine, tensors)
     weight = tensors[conv.weight].astype(np.float64)
@@ -194,13 +368,13 @@ def _merge_before(affine: Conv2d, conv: Conv2d, tensors: dict[str, Tensor]) -> C
 
 
 def _with_weights(
-    conv: Conv2d, weight: _Numbers, bias: _Numbers, tensors: dict[str, Tensor]
+    conv: Conv2d, weight: _Numbers, bias: _Numbers, tensors: TensorTable
 ) -> Conv2d:
     bias_name = conv.bias or f"{conv.weight.removesuffix('.weight')}.bias"
     return dataclasses.replace(
         conv,
-        weight=store(tensors, f"{conv.weight}.folded", weight),
-        bias=store(tensors, f"{bias_name}.folded", bias) if bias.any() else None,
+        weight=tensors.store(f"{conv.weight}.folded", weight),
+        bias=tensors.store(f"{bias_name}.folded", bias) if bias.any() else None,
     )
 
 
@@ -280,10 +454,12 @@ def _replace(
     used = {name for node in nodes for name in tensor_names(node)}
     # What replaced a tensor takes its name when nothing else uses that any more.
     names = {name: name for name in tensors if name in used}
+    taken = set(used)
     for name in names:
         plain = name.split(".folded")[0]
-        if plain not in used and plain not in names.values():
+        if plain not in taken:
             names[name] = plain
+            taken.add(plain)
     renamed = [_rename_tensors(node, names) for node in nodes]
     return dataclasses.replace(
         graph,

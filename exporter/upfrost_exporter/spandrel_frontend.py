@@ -22,6 +22,7 @@ from upfrost_exporter.builder import (
     EXAMPLE_HEIGHT,
     EXAMPLE_WIDTH,
     ExportError,
+    check_is_network,
     unique_name,
 )
 from upfrost_exporter.check import Report
@@ -48,6 +49,7 @@ def read_checkpoint(
     nothing. The graph is checked against the network in PyTorch. Raises `ExportError`.
     """
     path = Path(path)
+    check_is_network(path)
     spandrel = import_spandrel()
     state = _read(path)
     try:

@@ -33,15 +33,15 @@ from upfrost_exporter.builder import (
     GraphBuilder,
 )
 from upfrost_exporter.check import Report, verify
+from upfrost_exporter.lowering import Moved, Partial, scale_and_margin
 from upfrost_exporter.torch_operations import (
     HANDLERS,
     MOVES,
-    REPLACE,
     Call,
     Constant,
-    Moved,
     Value,
     advice,
+    among_moved,
 )
 
 _GENERATOR = f"upfrost {__version__}, torch {torch.__version__}"
@@ -91,7 +91,46 @@ def trace_module(
     metadata: Mapping[str, object] | None = None,
     report: Report | None = None,
 ) -> Graph:
-    """The graph that `export_module` writes, in fp32. Raises the same errors."""
+    """The graph that `export_module` writes, in fp32. Raises the same errors.
+
+    A module that pads nothing, as waifu2x's, gives less than `scale` times the picture:
+    it gets the picture with its edges repeated by as much.
+    """
+
+    def trace(of: nn.Module) -> Graph:
+        return _trace(of, name, scale, channels, value_range, metadata, report)
+
+    try:
+        return trace(module)
+    except _WrongScaleError as error:
+        if error.scale != scale or not error.margin:
+            raise
+        return trace(_Padded(module, error.margin))
+
+
+class _Padded(nn.Module):
+    """A network on the picture with its edges repeated by `margin`."""
+
+    def __init__(self, network: nn.Module, margin: int) -> None:
+        super().__init__()
+        self.network = network
+        self.margin = margin
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        larger = nn.functional.pad(x, (self.margin,) * 4, mode="replicate")
+        result: torch.Tensor = self.network(larger)
+        return result
+
+
+def _trace(
+    module: nn.Module,
+    name: str,
+    scale: int,
+    channels: int,
+    value_range: float,
+    metadata: Mapping[str, object] | None,
+    report: Report | None,
+) -> Graph:
     with _in_evaluation(module) as prepared:
 
         def source(picture: Array) -> Array:
@@ -111,9 +150,7 @@ def trace_module(
                 value_range=value_range,
                 metadata={"generator": _GENERATOR, **(metadata or {})},
             )
-            graph = passes.clean(graph)
-            verify(graph, source, report=report)
-            return graph
+            return verify(passes.clean(graph), source, report=report)
 
         try:
             return traced({2: Dim.AUTO, 3: Dim.AUTO})
@@ -131,16 +168,24 @@ def trace_module(
 
 
 class _WrongScaleError(ExportError):
-    """The network is as it should be, its caller is not."""
+    """The network is as it should be, its caller is not, or it pads nothing."""
+
+    def __init__(self, message: str, scale: Fraction, margin: int) -> None:
+        super().__init__(message)
+        self.scale = scale
+        self.margin = margin
 
 
 def _check_scale(translation: _Translation, scale: int) -> None:
     shapes = translation.builder.shapes
-    found = Fraction(shapes[translation.output].height, shapes[INPUT].height)
-    if found != scale:
+    picture, result = shapes[INPUT], shapes[translation.output]
+    found, margin = scale_and_margin(picture, result)
+    if found != scale or margin:
         raise _WrongScaleError(
             f"the network's result is {found} times as large as the picture, "
-            f"not {scale}"
+            f"not {scale}",
+            found,
+            margin,
         )
 
 
@@ -208,18 +253,16 @@ class _Translation:
     def _call(self, node: fx.Node) -> Any:
         call = Call(self.builder, node, *self._resolve(node))
         operands = [self._known[other] for other in node.all_input_nodes]
-        if any(isinstance(operand, Value | Moved) for operand in operands):
+        if any(isinstance(operand, Value | Moved | Partial) for operand in operands):
             if not isinstance(node.meta.get("val"), torch.Tensor | list | tuple):
                 return node.meta.get("val")  # a size of a value
             handler = HANDLERS.get(call.operation)
             if handler is None:
                 raise call.refuse("upfrost has no such operation", advice(call))
             is_moved = any(isinstance(operand, Moved) for operand in operands)
-            if is_moved and call.operation not in MOVES:
-                raise call.refuse(
-                    "what it works on is not (1, channels, height, width)", REPLACE
-                )
             try:
+                if is_moved and call.operation not in MOVES:
+                    return among_moved(call, handler)
                 return handler(call)
             except GraphError as error:
                 raise call.refuse(str(error), "") from error

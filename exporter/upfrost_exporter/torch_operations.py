@@ -20,6 +20,7 @@ from upfrost.network import graph as ops
 from upfrost.network.graph import MAX_EXTENT, GraphError
 from upfrost_exporter import lowering
 from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
+from upfrost_exporter.lowering import Moved, Partial
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -29,17 +30,6 @@ class Value:
     """A value of the graph being built."""
 
     name: str
-
-
-@dataclass(frozen=True)
-class Moved:
-    """A value as the module sees it between reshaping and transposing, in any shape.
-
-    `places` has that shape; see `lowering.rearrange`.
-    """
-
-    name: str
-    places: npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -72,6 +62,7 @@ class Call:
         kind = self.operation.removeprefix("aten.").split(".")[0].strip("_")
         self.label = self.module if is_layer else f"{self.module}.{kind}"
         self.arguments: dict[str, Any] = {}
+        self.operands: dict[str, Any] = dict(node.kwargs)
         if isinstance(node.target, torch._ops.OpOverload):
             schema = node.target._schema.arguments
             self.arguments = {
@@ -81,9 +72,12 @@ class Call:
             }
             positional = [a.name for a in schema if not a.kwarg_only]
             self.arguments |= dict(zip(positional, args, strict=False))
+            self.operands |= dict(zip(positional, node.args, strict=False))
         else:
             self.arguments = {str(index): value for index, value in enumerate(args)}
         self.arguments |= kwargs
+        # Channels of the result, where its shape does not say so.
+        self.channels: int | None = None
 
     def __getitem__(self, argument: str) -> Any:
         return self.arguments[argument]
@@ -91,6 +85,8 @@ class Call:
     def value(self, argument: str) -> str:
         """Name of the value given as `argument`."""
         found = self[argument]
+        if isinstance(found, Partial):
+            raise self.refuse(_PARTIAL, "reduce rows and columns, or take a mean")
         if not isinstance(found, Value):
             raise self.refuse(
                 f"{argument} is a constant, not a picture", "fold it into the weights"
@@ -159,15 +155,16 @@ def _source_line(node: fx.Node) -> str:
 
 
 def advice(call: Call) -> str:
-    for pattern, advice in _ADVICE:
-        if re.search(pattern, call.operation):
-            return advice
+    if re.search(_ATTENTION, call.operation):
+        return _NO_ATTENTION
+    if re.search(r"_aa\.|antialias", call.operation):
+        return "antialiased resizing: set antialias=False"
     return REPLACE
 
 
 def _has_attention(graph: fx.Graph) -> bool:
     targets = (str(node.target) for node in graph.nodes)
-    return any(re.search(r"softmax|dot_product_attention", name) for name in targets)
+    return any(re.search(_ATTENTION, name) for name in targets)
 
 
 Handler = Callable[[Call], Any]
@@ -176,21 +173,12 @@ REPLACE = (
     "shuffle, pooling or interpolation"
 )
 
+_PARTIAL = "it works on a sum of pixels, or of rows or columns alone"
 _NO_ATTENTION = (
     "attention and transformers are out of scope: choose a convolutional network"
 )
 
-_ADVICE = (
-    (
-        r"softmax|matmul|bmm|attention|linear|layer_norm|addmm|einsum",
-        _NO_ATTENTION,
-    ),
-    (
-        r"instance_norm|var|mean",
-        "it looks at the whole picture, which a tile cannot: train without it",
-    ),
-    (r"_aa\.|antialias", "antialiased resizing: set antialias=False"),
-)
+_ATTENTION = r"softmax|dot_product_attention"
 
 
 def _conv2d(call: Call) -> Value:
@@ -302,6 +290,8 @@ def _multiply(call: Call) -> Value:
 
 def _divide(call: Call) -> Value:
     first, second = call["self"], call["other"]
+    if isinstance(first, Partial):
+        return _mean_of_sum(call, first, second)
     if not isinstance(second, Value):
         with np.errstate(divide="ignore"):
             return _affine(call, first, scale=1 / _per_channel(call, second))
@@ -309,6 +299,17 @@ def _divide(call: Call) -> Value:
     if isinstance(first, Value):
         return call.add(ops.Multiply, _broadcast(call, first, inverse))
     return _affine(call, inverse, scale=_per_channel(call, first))
+
+
+def _mean_of_sum(call: Call, total: Partial, count: Any) -> Value:
+    """A sum of all pixels by their number."""
+    shape = call.builder.shapes[total.name]
+    is_all = total.axes == {2, 3} and not total.is_mean
+    if isinstance(count, Constant) and count.tensor.numel() == 1:
+        count = count.tensor.item()
+    if not is_all or int(count) != shape.height * shape.width:
+        raise call.refuse(_PARTIAL, "reduce rows and columns, or take a mean")
+    return call.add(ops.GlobalMean, [total.name])
 
 
 def _broadcast(call: Call, first: Value, second: Value) -> list[str]:
@@ -360,9 +361,15 @@ def _per_channel(call: Call, constant: Any) -> Numbers:
     """A constant operand as one number, or as one for each channel."""
     if isinstance(constant, int | float):
         return np.array(float(constant))
+    if isinstance(constant, Constant) and constant.tensor.numel() == 1:
+        return constant.array.reshape(-1)
     if isinstance(constant, Constant):
         shape = (1,) * (4 - constant.tensor.ndim) + tuple(constant.tensor.shape)
-        channels = int(call.shape()[1])
+        channels = call.channels or int(call.shape()[1])
+        is_pooled = _is_pooled(call, "self") or _is_pooled(call, "other")
+        if len(call.shape()) != 4 and is_pooled:
+            # One number for each channel, in some shape, as after pooling.
+            shape = (1, constant.tensor.numel(), 1, 1)
         if shape[1] in (1, channels) and (shape[0], *shape[2:]) == (1, 1, 1):
             return constant.array.reshape(-1)
     raise call.refuse(
@@ -383,21 +390,68 @@ def _gelu(call: Call) -> Value:
 
 
 def _elu(call: Call) -> Value:
-    if (call["alpha"], call["scale"], call["input_scale"]) != (1, 1, 1):
-        raise call.refuse("its alpha is not 1", "use alpha=1")
-    return _unary("elu")(call)
+    numbers = {name: float(call[name]) for name in ("scale", "input_scale")}
+    alpha, value = float(call["alpha"]), call.value("self")
+    return Value(lowering.elu(call.builder, call.label, value, alpha, **numbers))
+
+
+def _selu(call: Call) -> Value:
+    # As torch.nn.SELU has them.
+    alpha, scale = 1.6732632423543772, 1.0507009873554805
+    return Value(
+        lowering.elu(call.builder, call.label, call.value("self"), alpha, scale=scale)
+    )
+
+
+def _celu(call: Call) -> Value:
+    alpha, value = float(call["alpha"]), call.value("self")
+    return Value(
+        lowering.elu(call.builder, call.label, value, alpha, input_scale=1 / alpha)
+    )
 
 
 def _softplus(call: Call) -> Value:
-    if call["beta"] != 1:
-        raise call.refuse("its beta is not 1", "use beta=1")
-    return _unary("softplus")(call)
+    beta, value = float(call["beta"]), call.value("self")
+    return Value(lowering.softplus(call.builder, call.label, value, beta))
+
+
+def _log_sigmoid(call: Call) -> Value:
+    value = call.value("self")
+    return Value(lowering.softplus(call.builder, call.label, value, -1.0))
+
+
+def _softsign(call: Call) -> Value:
+    value = call.value("self")
+    size = call.builder.add(ops.Unary, call.label, [value], function="abs")
+    more = lowering.scaled(call.builder, call.label, size, 1, 1)
+    inverse = call.builder.add(ops.Unary, call.label, [more], function="reciprocal")
+    return call.add(ops.Multiply, [value, inverse])
+
+
+def _extreme(
+    function: Callable[[GraphBuilder, str, str, str], str],
+) -> Callable[[Call], Value]:
+    """The larger or the smaller of two values."""
+
+    def handler(call: Call) -> Value:
+        first, second = call["self"], call["other"]
+        if not isinstance(first, Value) or not isinstance(second, Value):
+            raise call.refuse("one of the two is a constant", "use clamp")
+        names = _broadcast(call, first, second)
+        return Value(function(call.builder, call.label, *names))
+
+    return handler
 
 
 def _power(call: Call) -> Value:
     value, exponent = call.value("self"), call["exponent"]
-    if exponent == 2:
-        return call.add(ops.Multiply, [value, value])
+    if exponent in (2, 3, 4):
+        power = call.add(ops.Multiply, [value, value])
+        if exponent == 2:
+            return power
+        return call.add(
+            ops.Multiply, [power.name, value if exponent == 3 else power.name]
+        )
     functions = {0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
     if exponent not in functions:
         raise call.refuse(f"the exponent is {exponent}", "use a square or a root")
@@ -457,17 +511,22 @@ def _slice(call: Call) -> Value:
     return call.add(ops.Crop, [value], margins=tuple(margins))
 
 
-def _split(call: Call) -> list[Value]:
-    value, axis = call.value("self"), call["dim"] % 4
-    if axis != 1:
+def _split(call: Call) -> list[Value] | list[Moved]:
+    given, rank = call["self"], len(call.shape(0))
+    axis = call["dim"] % rank
+    of = lowering.pixels(call.builder, given) if isinstance(given, Moved) else None
+    if axis != 1 if isinstance(given, Value) else (of is None or axis != rank - 1):
         raise call.refuse("it splits rows or columns", "split channels")
     parts = call.node.meta["val"]
-    ends = np.cumsum([int(part.shape[1]) for part in parts])
+    ends = np.cumsum([int(part.shape[axis]) for part in parts])
     starts = [0, *ends[:-1]]
-    return [
-        _pick(call, value, range(start, end))
+    picked = [
+        _pick(call, given.name, range(start, end))
         for start, end in zip(starts, ends, strict=True)
     ]
+    if of is None:
+        return picked
+    return [lowering.channels_behind(call.builder, each.name, of) for each in picked]
 
 
 def _slice_scatter(call: Call) -> Value:
@@ -541,6 +600,8 @@ def _average_pool2d(call: Call) -> Value:
 
 def _adaptive_max_pool2d(call: Call) -> list[Value]:
     """The largest of each block, where blocks divide the picture evenly."""
+    if set(call["output_size"]) == {1}:
+        return [call.add(ops.GlobalMax, [call.value("self")])]
     before, after = call.shape(0)[2:], call.node.meta["val"][0].shape[2:]
     factors = []
     for whole, parts in zip(before, after, strict=True):
@@ -559,43 +620,140 @@ def _adaptive_average_pool2d(call: Call) -> Value:
     return call.add(ops.GlobalMean, [call.value("self")])
 
 
-def _mean(call: Call) -> Value:
+def _mean(call: Call) -> Value | Partial:
+    if (partial := _partial(call, is_mean=True)) is not None:
+        return partial
     value = call.value("self")
-    axes = sorted(axis % 4 for axis in call["dim"])
-    if not call["keepdim"] or axes not in ([1], [2, 3]):
-        raise call.refuse(f"it is a mean over axes {axes}", "keep the dimensions")
-    if axes == [1]:
+    if _axes(call, "a mean") == [1]:
         return Value(lowering.channel_mean(call.builder, call.label, value))
     return call.add(ops.GlobalMean, [value])
 
 
-def _group_norm(call: Call) -> Value:
-    """Normalised by mean and variance of groups of channels over the whole picture."""
-    builder, label, value = call.builder, call.label, call.value("input")
-    channels, groups = builder.shapes[value].channels, int(call["num_groups"])
-    size = channels // groups
-    mean_of_group = np.kron(np.eye(groups), np.full((size, size), 1 / size))
+def _sum(call: Call) -> Value | Partial:
+    if (partial := _partial(call, is_mean=False)) is not None:
+        return partial
+    value = call.value("self")
+    if _axes(call, "a sum") != [1]:
+        raise call.refuse("it adds all pixels up", "take the mean")
+    return Value(lowering.channel_sum(call.builder, call.label, value))
 
-    def group_mean(of: str) -> str:
-        whole = builder.add(ops.GlobalMean, label, [of])
-        return lowering.mix_channels(builder, label, whole, mean_of_group)
 
-    less = builder.affine(
-        label, group_mean(value), -np.ones(channels), np.zeros(channels)
-    )
+def _partial(call: Call, *, is_mean: bool) -> Value | Partial | None:
+    """A sum or mean over rows, columns or both; None over other axes."""
+    given, listed = call["self"], call["dim"]
+    axes = [axis % 4 for axis in ([listed] if isinstance(listed, int) else listed)]
+    is_picture = len(call.shape(0)) == 4 and isinstance(given, Value | Partial)
+    if not is_picture or not call["keepdim"] or not {2, 3}.issuperset(axes):
+        return None
+    name = given.name if isinstance(given, Value) else given
+    found = lowering.reduced(call.builder, call.label, name, axes, is_mean=is_mean)
+    return Value(found) if isinstance(found, str) else found
+
+
+def _largest(call: Call) -> Value:
+    value = call.value("self")
+    if _axes(call, "a maximum") == [1]:
+        return Value(lowering.channel_max(call.builder, call.label, value))
+    return call.add(ops.GlobalMax, [value])
+
+
+def _largest_and_place(call: Call) -> list[Value]:
+    return [_largest(call)]
+
+
+def _smallest(call: Call) -> Value:
+    if _axes(call, "a minimum") != [1]:
+        raise call.refuse("it is the whole picture's minimum", REPLACE)
+    less = lowering.scaled(call.builder, call.label, call.value("self"), -1)
+    largest = lowering.channel_max(call.builder, call.label, less)
+    return Value(lowering.scaled(call.builder, call.label, largest, -1))
+
+
+def _variance(call: Call) -> Value:
+    """The mean square of what is left when the mean is taken away."""
+    builder, label, value = call.builder, call.label, call.value("self")
+    axes, count = _axes(call, "a variance"), builder.shapes[value].channels
+    correction = call.arguments.get("correction", call.arguments.get("unbiased", 1))
+    less_one = 1 if correction is None else int(correction)
+    if less_one and axes != [1]:
+        raise call.refuse("it is unbiased over the picture", "set unbiased=False")
+
+    def mean(of: str) -> str:
+        if axes == [1]:
+            one = lowering.channel_mean(builder, label, of)
+            return lowering.pick_channels(
+                builder, label, one, [0] * builder.shapes[of].channels
+            )
+        return builder.add(ops.GlobalMean, label, [of])
+
+    less = lowering.scaled(builder, label, mean(value), -1)
     centred = builder.add(ops.Add, label, [value, less])
-    variance = group_mean(builder.add(ops.Multiply, label, [centred, centred]))
-    ones, epsilon = np.ones(channels), np.full(channels, float(call["eps"]))
-    shifted = builder.affine(label, variance, ones, epsilon)
-    inverse = builder.add(ops.Unary, label, [shifted], function="rsqrt")
-    normed = builder.add(ops.Multiply, label, [centred, inverse])
-    weight, bias = call.array("weight"), call.array("bias")
-    return _affine(
-        call,
-        Value(normed),
-        scale=1 if weight is None else weight,
-        shift=0 if bias is None else bias,
+    squares = builder.add(ops.Multiply, label, [centred, centred])
+    if axes == [1]:
+        found = lowering.channel_mean(builder, label, squares)
+        return Value(lowering.scaled(builder, label, found, count / (count - less_one)))
+    return Value(mean(squares))
+
+
+def _deviation(call: Call) -> Value:
+    return call.add(ops.Unary, [_variance(call).name], function="sqrt")
+
+
+def _axes(call: Call, what: str) -> list[int]:
+    """The axes of a reduction: [1], or [2, 3]. Raises `ExportError` for others."""
+    given = call["dim"]
+    rank = len(call.shape(0))
+    axes = sorted(
+        axis % rank for axis in ([given] if isinstance(given, int) else given)
     )
+    keeps = call["keepdim"]
+    if rank != 4 or axes not in ([1], [2, 3]) or (axes == [1] and not keeps):
+        raise call.refuse(f"it is {what} over axes {axes}", "keep the dimensions")
+    return axes
+
+
+def _group_norm(call: Call) -> Value:
+    return _normed(call, int(call["num_groups"]))
+
+
+def _instance_norm(call: Call) -> Value:
+    if not call["use_input_stats"]:
+        raise call.refuse("it has running statistics", "use BatchNorm2d")
+    return _normed(call, call.builder.shapes[call.value("input")].channels)
+
+
+def _normed(call: Call, groups: int) -> Value:
+    return Value(
+        lowering.group_norm(
+            call.builder,
+            call.label,
+            call.value("input"),
+            groups,
+            call.array("weight"),
+            call.array("bias"),
+            float(call["eps"]),
+        )
+    )
+
+
+def _layer_norm(call: Call) -> Moved:
+    """Over the last axis, where that is the channels."""
+    given, last = call["input"], list(call["normalized_shape"])
+    of = lowering.pixels(call.builder, given) if isinstance(given, Moved) else None
+    if of is None or len(last) != 1:
+        raise call.refuse(f"it normalises {last} numbers at a time", "of channels")
+    kind = "rms" if "rms" in call.operation else "layer"
+    epsilon = call["eps"]
+    value = lowering.layer_norm(
+        call.builder,
+        call.label,
+        given.name,
+        call.array("weight"),
+        call.array("bias") if kind == "layer" else None,
+        float(np.finfo(np.float32).eps if epsilon is None else epsilon),
+        kind=kind,
+    )
+    return lowering.channels_behind(call.builder, value, of)
 
 
 def _repeat_interleave(call: Call) -> Value:
@@ -615,12 +773,76 @@ def _repeat(call: Call) -> Value:
     return _pick(call, value, channels * repeats[1])
 
 
+def _tile(call: Call) -> Value:
+    call.arguments["repeats"] = [1] * (4 - len(call["dims"])) + list(call["dims"])
+    return _repeat(call)
+
+
 def _expand(call: Call) -> Value:
     value = call.value("self")
     shape, channels = call.builder.shapes[value], int(call.shape()[1])
     if shape.channels == 1 < channels:
         return _pick(call, value, [0] * channels)
+    # What is the same at every pixel is so here already.
+    if _is_pooled(call, "self") and shape.channels == channels:
+        return _keep(call)
     return _keep_shape(call)
+
+
+def _flip(call: Call) -> Value:
+    if [axis % 4 for axis in call["dims"]] != [1]:
+        raise call.refuse("it mirrors rows or columns", "flip channels")
+    value = call.value("self")
+    return _pick(call, value, range(call.builder.shapes[value].channels)[::-1])
+
+
+def _index(call: Call) -> Value:
+    indices, value = call["indices"], call.value("self")
+    picked = indices[1] if len(indices) > 1 else None
+    if len(indices) != 2 or indices[0] is not None or not isinstance(picked, Constant):
+        raise call.refuse("it picks rows or columns", "pick channels")
+    channels = range(call.builder.shapes[value].channels)
+    return _pick(call, value, [channels[int(place)] for place in picked.tensor])
+
+
+def _index_select(call: Call) -> Value:
+    picked, value = call["index"], call.value("self")
+    if call["dim"] % 4 != 1 or not isinstance(picked, Constant):
+        raise call.refuse("it picks rows or columns", "pick channels")
+    channels = range(call.builder.shapes[value].channels)
+    return _pick(call, value, [channels[int(place)] for place in picked.tensor])
+
+
+def _conv1d(call: Call) -> Value:
+    """Of what is one number for each channel, along them or between them."""
+    value, weight = call.value("input"), call.array("weight")
+    length = _probe(call.shape(0)[2])
+    if (
+        weight is None
+        or not _is_pooled(call, "input")
+        or set(call["stride"]) != {1}
+        or set(call["dilation"]) != {1}
+        or call["groups"] != 1
+    ):
+        raise call.refuse("it is no layer on pooled channels", REPLACE)
+    padding = call["padding"]
+    if isinstance(padding, str):
+        around = weight.shape[2] // 2 if padding == "same" else 0
+    else:
+        around = int(padding[0])
+    if weight.shape[:2] == (1, 1):
+        mixed = lowering.convolved_channels(
+            call.builder, call.label, value, weight[0, 0], around
+        )
+        bias = call.array("bias")
+    elif set(length) == {1} and weight.shape[2] == 2 * around + 1:
+        mixed = lowering.mix_channels(
+            call.builder, call.label, value, weight[:, :, around]
+        )
+        bias = call.array("bias")
+    else:
+        raise call.refuse("it is no layer on pooled channels", REPLACE)
+    return Value(mixed) if bias is None else _affine(call, Value(mixed), shift=bias)
 
 
 def _concat(call: Call) -> Value:
@@ -655,8 +877,16 @@ def _resize(mode: str) -> Handler:
             raise call.refuse("align_corners is set", "use align_corners=False")
         ratios = set(_ratios(call))
         if len(ratios) != 1:
-            raise call.refuse(
-                "height and width are scaled differently", "scale both alike"
+            if call["scale_factors"] is not None:
+                raise call.refuse(
+                    "height and width are scaled differently", "scale both alike"
+                )
+            rows, columns = map(int, call.shape()[2:])
+            value = call.value("input")
+            return Value(
+                lowering.resize_to(
+                    call.builder, call.label, value, mode, (rows, columns)
+                )
             )
         ratio = ratios.pop()
         return call.add(
@@ -676,12 +906,8 @@ def _ratios(call: Call) -> Iterator[Fraction]:
         return
     for after, before in zip(call.shape()[2:], call.shape(0)[2:], strict=True):
         pairs = zip(_probe(after), _probe(before), strict=True)
-        ratio, *others = {Fraction(*pair) for pair in pairs}
-        if others:
-            raise call.refuse(
-                f"it resizes {before} pixels to {after}", "resize by a constant factor"
-            )
-        yield ratio
+        # More than one where the ratio depends on the picture's size.
+        yield from {Fraction(*pair) for pair in pairs}
 
 
 def _keep(call: Call) -> Value:
@@ -697,9 +923,20 @@ def _keep_shape(call: Call) -> Value:
 
 def _is_one_each(call: Call) -> bool:
     """Whether what it gives another shape has one number for each channel."""
-    before, after = call.shape(0), call.shape()
-    channels = before[1] if len(before) > 1 else None
-    return _count(before) == channels and _count(after) == channels
+    before, after = _count(call.shape(0)), _count(call.shape())
+    return _is_pooled(call, "self") and before == after
+
+
+def _is_pooled(call: Call, argument: str) -> bool:
+    """Whether it is one number for each channel, in whatever shape the module has it.
+
+    The graph has such a number at every pixel.
+    """
+    given, node = call.arguments.get(argument), call.operands.get(argument)
+    if not isinstance(given, Value) or not isinstance(node, fx.Node):
+        return False
+    channels = call.builder.shapes[given.name].channels
+    return _count(node.meta["val"].shape) == channels
 
 
 def _reshape(call: Call) -> Value | Moved:
@@ -725,6 +962,8 @@ def _move(
     So modules shuffle channels, and pixels without pixel_shuffle.
     """
     given = call["self"]
+    if isinstance(given, Value) and _is_one_each(call):
+        return given
     if isinstance(given, Value):
         given = Moved(given.name, lowering.places(call.builder, given.name)[None])
     # Sizes that depend on the picture's, and numbers that stand for all pixels.
@@ -739,13 +978,43 @@ def _move(
     return Moved(given.name, places)
 
 
-def _linear(call: Call) -> Value:
-    weight, value = call.array("weight"), call.value("input")
-    if weight is None or len(call.shape()) != 2:
-        raise call.refuse("it is no layer on pooled channels", REPLACE)
-    mixed = lowering.mix_channels(call.builder, call.label, value, weight)
-    bias = call.array("bias")
-    return Value(mixed) if bias is None else _affine(call, Value(mixed), shift=bias)
+def _linear(call: Call) -> Value | Moved:
+    """Of what is one number for each channel, or with channels as the last axis."""
+    weight, bias, given = call.array("weight"), call.array("bias"), call["input"]
+    of = lowering.pixels(call.builder, given) if isinstance(given, Moved) else None
+    if weight is None or (of is None and not _is_pooled(call, "input")):
+        raise call.refuse("it is no layer on channels", REPLACE)
+    name = lowering.mix_channels(call.builder, call.label, given.name, weight)
+    if bias is not None:
+        name = call.builder.affine(call.label, name, np.ones(len(weight)), bias)
+    if of is None:
+        return Value(name)
+    return lowering.channels_behind(call.builder, name, of)
+
+
+def among_moved(call: Call, handler: Handler) -> Any:
+    """An operation on values whose axes stand in another order.
+
+    Pointwise ones do not mind; linear layers and layer normalisation work on the last.
+    """
+    if call.operation in LAST_AXIS:
+        return handler(call)
+    found = [each for each in call.arguments.values() if isinstance(each, Moved)]
+    first, *others = found
+    is_plain = not any(isinstance(each, Value) for each in call.arguments.values())
+    same = all(np.array_equal(other.places, first.places) for other in others)
+    if call.operation not in POINTWISE or not same or not is_plain:
+        raise call.refuse(
+            "what it works on is not (1, channels, height, width)", REPLACE
+        )
+    call.channels = call.builder.shapes[first.name].channels
+    for name, given in call.arguments.items():
+        if isinstance(given, Moved):
+            call.arguments[name] = Value(given.name)
+        elif isinstance(given, Constant) and given.tensor.numel() > 1:
+            numbers = lowering.unmoved(call.builder, given.array, first)
+            call.arguments[name] = Constant(given.name, torch.from_numpy(numbers))
+    return Moved(handler(call).name, first.places)
 
 
 def _convert(call: Call) -> Value:
@@ -809,6 +1078,29 @@ MOVES: Mapping[str, Handler] = {
     "aten.clone.default": lambda call: call["self"],
     "aten.contiguous.default": lambda call: call["self"],
 }
+# Those that work on the last axis, where that is the channels.
+LAST_AXIS = (
+    "aten.chunk.default",
+    "aten.split.Tensor",
+    "aten.split_with_sizes.default",
+    "aten.layer_norm.default",
+    "aten.linear.default",
+    "aten.rms_norm.default",
+)
+# Each number by itself, so that it does not matter where it stands.
+POINTWISE = {
+    f"aten.{name}"
+    for name in (
+        *("abs.default", "add.Tensor", "alias.default", "celu.default"),
+        *("clamp.default", "clamp_max.default", "clamp_min.default", "div.Tensor"),
+        *("elu.default", "exp.default", "gelu.default", "hardsigmoid.default"),
+        *("hardswish.default", "hardtanh.default", "leaky_relu.default"),
+        *("mish.default", "mul.Tensor", "neg.default", "pow.Tensor_Scalar"),
+        *("reciprocal.default", "relu.default", "relu6.default", "rsqrt.default"),
+        *("rsub.Scalar", "selu.default", "sigmoid.default", "silu.default"),
+        *("softplus.default", "sqrt.default", "sub.Tensor", "tanh.default"),
+    )
+}
 # ATen operation → what it becomes.
 HANDLERS: Mapping[str, Handler] = {
     "aten.conv2d.default": _conv2d,
@@ -831,6 +1123,15 @@ HANDLERS: Mapping[str, Handler] = {
     ),
     "aten.abs.default": _unary("abs"),
     "aten.elu.default": _elu,
+    "aten.selu.default": _selu,
+    "aten.celu.default": _celu,
+    "aten.log_sigmoid.default": _log_sigmoid,
+    "aten.maximum.default": _extreme(lowering.maximum),
+    "aten.max.other": _extreme(lowering.maximum),
+    "aten.minimum.default": _extreme(lowering.minimum),
+    "aten.min.other": _extreme(lowering.minimum),
+    "aten.conv1d.default": _conv1d,
+    "aten.conv1d.padding": _conv1d,
     "aten.exp.default": _unary("exp"),
     "aten.gelu.default": _gelu,
     "aten.hardsigmoid.default": _unary("hardsigmoid"),
@@ -860,7 +1161,22 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.adaptive_max_pool2d.default": _adaptive_max_pool2d,
     "aten.adaptive_avg_pool2d.default": _adaptive_average_pool2d,
     "aten.mean.dim": _mean,
+    "aten.sum.dim_IntList": _sum,
+    "aten.amax.default": _largest,
+    "aten.amin.default": _smallest,
+    "aten.max.dim": _largest_and_place,
+    "aten.var.correction": _variance,
+    "aten.var.dim": _variance,
+    "aten.std.dim": _deviation,
+    "aten.std.correction": _deviation,
     "aten.group_norm.default": _group_norm,
+    "aten.instance_norm.default": _instance_norm,
+    "aten.layer_norm.default": _layer_norm,
+    "aten.rms_norm.default": _layer_norm,
+    "aten.flip.default": _flip,
+    "aten.index.Tensor": _index,
+    "aten.index_select.default": _index_select,
+    "aten.tile.default": _tile,
     "aten.upsample_nearest2d.vec": _resize("nearest"),
     "aten.upsample_bilinear2d.vec": _resize("bilinear"),
     "aten.upsample_bicubic2d.vec": _resize("bicubic"),

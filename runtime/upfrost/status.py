@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from typing import TextIO
 
 PLAIN_INTERVAL = 10.0  # seconds between two lines about one picture or video
 LIVE_INTERVAL = 0.1
+SILENCE = 5.0  # seconds without a first result, after which it is said why
+COMPILING = "the driver may be compiling kernels, which it then keeps"
 
 
 class Status:
     """Progress of one run on a stream.
 
-    Errors and warnings are always shown; progress is not when `quiet`.
+    Errors and warnings are always shown; progress is not when `quiet`. When nothing is
+    done `silence` seconds after the first thing was begun, a line says why: a driver
+    can take a minute to compile the kernels, and the program sees none of it.
     """
 
     def __init__(
@@ -25,6 +30,7 @@ class Status:
         *,
         quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        silence: float = SILENCE,
     ) -> None:
         self._stream = stream
         self._quiet = quiet
@@ -36,12 +42,21 @@ class Status:
         self._pixels = 0
         self._began = self._shown = 0.0
         self._drawn = False
+        self._silence = silence
+        self._explanation: threading.Timer | None = None
+        self._anything_done = False
 
     def begin(self, label: str) -> None:
         """Start on something with that name."""
         self._label = label
         self.expect(0)
         self._draw(label)
+        self._end_explanation()
+        if not (self._quiet or self._anything_done):
+            timer = threading.Timer(self._silence, self.show, [COMPILING])
+            timer.daemon = True
+            timer.start()
+            self._explanation = timer
 
     def expect(self, pixels: int) -> None:
         """Start counting tiles of a result that has that many pixels."""
@@ -62,7 +77,9 @@ class Status:
         self.show(text)
 
     def is_due(self) -> bool:
-        """Whether it is time for another line of progress."""
+        """Whether it is time for another line of progress. Asked when there is some."""
+        self._anything_done = True
+        self._end_explanation()
         interval = LIVE_INTERVAL if self._live else PLAIN_INTERVAL
         return self._clock() - self._shown >= interval
 
@@ -86,9 +103,18 @@ class Status:
 
     def clear(self) -> None:
         """Take the living line away."""
+        self._end_explanation()
         if self._drawn:
             self._write("\r\x1b[K")
             self._drawn = False
+
+    def _end_explanation(self) -> None:
+        """Not said any more from here on, nor being said."""
+        timer = self._explanation
+        if timer is not None and timer is not threading.current_thread():
+            self._explanation = None
+            timer.cancel()
+            timer.join()
 
     def _draw(self, label: str, text: str = "") -> None:
         if not self._live:

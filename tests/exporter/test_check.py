@@ -7,8 +7,17 @@ import pytest
 
 from tests.graphs import every_operation, plain_network
 from upfrost.network import reference
+from upfrost.network.graph import (
+    INPUT,
+    Conv2d,
+    Graph,
+    MaxPool2d,
+    Multiply,
+    Node,
+    Resize,
+)
 from upfrost.network.reference import Array
-from upfrost_exporter.builder import ExportError
+from upfrost_exporter.builder import ExportError, GraphBuilder
 from upfrost_exporter.check import TOLERANCE, verify
 
 
@@ -37,6 +46,69 @@ def test_another_shape_is_refused() -> None:
     graph = plain_network(0)
     with pytest.raises(ExportError, match=r"source gives an array of shape \(1, 2\)"):
         verify(graph, lambda _: np.zeros((1, 2), np.float32))
+
+
+def test_sizes_are_odd_multiples_too() -> None:
+    """A network that rounds up to 4 and halves once is right at each multiple of 4."""
+    build = GraphBuilder(3)
+    halved = build.add(MaxPool2d, "pool", [INPUT], kernel=(2, 2), stride=(2, 2))
+    output = build.add(Resize, "up", [halved], mode="nearest", ratio=(2, 1))
+    graph = build.graph(output, name="n", scale=1, value_range=1.0, metadata={})
+    seen: list[tuple[int, ...]] = []
+
+    def source(picture: Array) -> Array:
+        seen.append(picture.shape[1:])
+        result = reference.run(graph, picture)
+        return result + np.float32(any(side % 4 for side in picture.shape[1:]))
+
+    with pytest.raises(ExportError, match="does the network depend on the picture's"):
+        verify(graph, source)
+    assert not any(side % 4 for side in seen[0])
+    assert all(side % 4 == 2 for side in seen[1])
+
+
+def affine_then(factor: float, *kinds: tuple[type[Node], dict[str, object]]) -> Graph:
+    """The picture times `factor`, and operations on that one after the other."""
+    build = GraphBuilder(3)
+    value = build.affine("scaled", INPUT, np.full(3, factor), np.zeros(3))
+    for kind, attributes in kinds:
+        inputs = [value] * kind.min_inputs
+        value = build.add(kind, kind.op, inputs, **attributes)
+    return build.graph(value, name="n", scale=1, value_range=1.0, metadata={})
+
+
+@pytest.mark.parametrize(
+    ("graph", "reason"),
+    [
+        (affine_then(180), None),
+        (affine_then(180, (Multiply, {})), None),
+        (
+            affine_then(300, (Multiply, {})),
+            "'multiply' reaches 90000, fp16 holds 65504 there",
+        ),
+        (affine_then(4e4), "'scaled' reaches 40000, fp16 holds 65504 there"),
+        (affine_then(7e4), "tensor 'scaled.scale' holds 70000, fp16 ends at 65504"),
+    ],
+    ids=["small", "squared", "squared-large", "near", "weight"],
+)
+def test_values_that_half_precision_cannot_hold_are_marked(
+    graph: Graph, reason: str | None
+) -> None:
+    marked = verify(graph, lambda picture: reference.run(graph, picture))
+    assert marked.metadata.get("precision_reason") == reason
+    assert marked.metadata.get("precision") == (reason and "fp32")
+
+
+def test_what_winograd_s_method_reads_must_be_smaller_by_four() -> None:
+    build = GraphBuilder(3)
+    value = build.affine("scaled", INPUT, np.full(3, 9e3), np.zeros(3))
+    weight = build.tensor("w", np.full((3, 3, 3, 3), 1e-4))
+    value = build.add(Conv2d, "conv", [value], weight=weight, padding=(1, 1, 1, 1))
+    graph = build.graph(value, name="n", scale=1, value_range=1.0, metadata={})
+    marked = verify(graph, lambda picture: reference.run(graph, picture))
+    assert marked.metadata["precision_reason"] == (
+        "'scaled' reaches 9000, fp16 holds 16376 there"
+    )
 
 
 def test_results_that_are_not_numbers_are_refused() -> None:

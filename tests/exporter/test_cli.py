@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import warnings
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -12,7 +14,12 @@ import onnx
 import pytest
 from PIL import Image
 
-from tests.graphs import Builder, imported_operations, plain_network
+from tests.graphs import (
+    Builder,
+    deep_network,
+    imported_operations,
+    plain_network,
+)
 from upfrost.network.graph import INPUT
 from upfrost.network.modelfile import read_model, write_model
 from upfrost_exporter.cli import add_export
@@ -94,7 +101,7 @@ def test_the_device_is_checked_within_the_memory_that_it_may_take(
     photo = write_photo(tmp_path, 20, 30)
     assert run(path, "--check", photo, "--memory", "20") == 0
     assert "of the bytes, off by at most 1" in capsys.readouterr().out
-    assert run(path, "--check", photo, "--memory", "1") == 1
+    assert run(path, "--overwrite", "--check", photo, "--memory", "1") == 1
     assert "the budget is 1.0 MiB" in capsys.readouterr().err
 
 
@@ -148,6 +155,96 @@ def test_weights_beyond_half_precision_are_refused(
     write_onnx(build.graph(output, scale=1), path)
     assert run(path, "--precision", "fp16") == 1
     assert "export with precision fp32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "param", "pth", "safetensors"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "a Git LFS pointer",
+        ),
+        ("\n<!DOCTYPE html><title>net.pth</title>", "a web page"),
+        ("", "the file is empty"),
+    ],
+    ids=["git-lfs", "page", "empty"],
+)
+def test_what_downloads_leave_in_a_network_s_place_is_named(
+    suffix: str,
+    text: str,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / f"net.{suffix}"
+    path.write_text(text)
+    assert run(path) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"upfrost: {path}: {message}")
+
+
+def test_what_the_network_will_cost_is_said(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(source) == 0
+    output = capsys.readouterr().out
+    assert "smallest tile   " in output
+    assert "--memory" not in output
+    for board in ("RK3588", "RK3568"):
+        assert f"1080p on {board} " in output
+    deep = tmp_path / "deep.upf"
+    write_model(deep, deep_network())
+    assert run("--to", "onnx", deep, "-o", tmp_path / "deep.onnx") == 0
+    output = capsys.readouterr().out
+    assert "more than the 268 MB that upfrost takes unasked: --memory " in output
+
+
+def test_a_file_that_exists_is_kept_unless_the_user_says_so(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = source.with_suffix(".upf")
+    output.write_text("mine")
+    assert run(source) == 1
+    assert f"{output}: exists already; --overwrite" in capsys.readouterr().err
+    assert output.read_text() == "mine"
+    assert run(source, "--overwrite") == 0
+    assert read_model(output).name == "plain"
+    assert run("--to", "onnx", output, "-o", source) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert run("--to", "onnx", output, "-o", source, "--overwrite") == 0
+
+
+def test_what_libraries_say_stays_off_the_terminal(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from upfrost_exporter import onnx_frontend
+
+    read = onnx_frontend.read_onnx
+
+    def noisy(path: Path, **options: object) -> object:
+        os.write(2, b"layer Foo not exists or registered\n")
+        warnings.warn("overflow encountered", RuntimeWarning, stacklevel=1)
+        return read(path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(onnx_frontend, "read_onnx", noisy)
+    assert run(source, "--scale", "3") == 1
+    assert capfd.readouterr().err == "upfrost: " + (
+        f"{source}: the network is ×2, not ×3\n"
+    )
+
+
+def test_a_network_too_large_for_half_precision_asks_for_single(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build = Builder(0)
+    output = build.conv(INPUT, 3, 3)
+    build.tensors[f"{output}.bias"] = np.array([0, 6e4, 0], np.float32)
+    path = tmp_path / "net.onnx"
+    write_onnx(build.graph(output, scale=1), path)
+    assert run(path) == 0
+    assert "precision       fp32 on every device: " in capsys.readouterr().out
+    assert read_model(path.with_suffix(".upf")).metadata["precision"] == "fp32"
 
 
 def test_the_package_offers_the_command() -> None:

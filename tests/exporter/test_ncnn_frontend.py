@@ -217,6 +217,24 @@ def functions(model: Model) -> None:
         value = f"v{place}"
 
 
+def norms_and_extremes(model: Model) -> None:
+    model.convolution("x", "a", (3, 4, 3), "4=1")
+    model.add("GroupNorm group 1 1 a b 0=2 1=4 2=1e-5 3=1")
+    model.plain(8)
+    model.add("InstanceNorm instance 1 1 b c 0=4 1=1e-5 2=1")
+    model.plain(8)
+    model.add("Split split 1 6 c d e f g h i")
+    model.add("ELU elu 1 1 d j 0=0.3")
+    model.add("SELU selu 1 1 e k")
+    model.add("CELU celu 1 1 f l 0=0.7")
+    model.add("BinaryOp larger 2 1 j k m 0=4")
+    model.add("BinaryOp smaller 2 1 m l n 0=5")
+    model.add("Pooling largest 1 1 g o 0=0 4=1")
+    model.add("BinaryOp gate 2 1 n o p 0=2")
+    model.add("Eltwise sum 3 1 p h i q 0=1")
+    model.convolution("q", "y", (4, 3, 1))
+
+
 def pieces(model: Model) -> None:
     model.convolution("x", "a", (3, 9, 3), "4=1")
     model.add("Slice parts 1 3 a b c d -23300=3,2,4,-233 1=0")
@@ -235,6 +253,7 @@ def pieces(model: Model) -> None:
         deconvolution,
         attention,
         functions,
+        norms_and_extremes,
         pieces,
         depthwise,
         uneven_padding,
@@ -258,8 +277,9 @@ def test_a_layer_gives_what_ncnn_gives(
     ("line", "message"),
     [
         ("Softmax s 1 1 x y 0=0", r"Softmax 's' \(line 4\): .*attention is out of"),
-        ("InstanceNorm n 1 1 x y 0=3", "looks at the whole picture"),
-        ("Pooling p 1 1 x y 0=0 4=1", "a maximum of all"),
+        ("LayerNorm n 1 1 x y 0=3", "no such operation; use a model made of"),
+        ("GroupNorm n 1 1 x y 0=9 1=3 3=0", "9 groups of 3 channels"),
+        ("CELU c 1 1 x y 0=0", "its alpha is 0"),
         ("InnerProduct p 1 1 x y 0=3 1=0 2=9", "multiplies a whole picture"),
         ("Crop c 1 1 x y 0=1 1=1 3=9 4=9", "crops to a fixed size"),
         ("Slice s 1 2 x y z -23300=2,2,5", "sizes .* of 3 channels"),
@@ -296,7 +316,8 @@ def test_what_cannot_be_carried_is_refused(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "first line must be 7767517"),
+        ("", "the file is empty"),
+        ("7767518", "first line must be 7767517"),
         ("\x85\x84", "first line must be 7767517"),
         ("7767517\n", "line 2 must be two counts"),
         ("7767517\n1 one\nInput in 0 1 x\n", "line 2 must be two counts"),

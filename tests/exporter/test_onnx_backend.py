@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -160,3 +161,19 @@ def test_an_unknown_operation_is_refused() -> None:
     writer = onnx_backend._Writer(plain_network(0))
     with pytest.raises(ExportError, match="'x' of 'plain': no ONNX form of unk"):
         onnx_backend._translate(Unknown(name="x", inputs=()), writer)
+
+
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_text("mine")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(ExportError, match=r"net\.onnx: cannot be written: No space"):
+        write_onnx(plain_network(0), path)
+    assert path.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [path]

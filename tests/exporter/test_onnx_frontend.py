@@ -25,6 +25,7 @@ from tests.graphs import (
 )
 from upfrost.network import reference
 from upfrost.network.graph import Graph
+from upfrost.network.reference import Array
 from upfrost_exporter import ExportError, passes
 from upfrost_exporter.onnx_backend import to_onnx, write_onnx
 from upfrost_exporter.onnx_frontend import read_onnx
@@ -633,3 +634,43 @@ def test_reading_twice_gives_the_same_graph(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     write_onnx(every_operation(2), path)
     assert_same_graph(read_onnx(path), read_onnx(path))
+
+
+def test_a_model_for_one_large_size_is_compared_at_a_small_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = to_onnx(plain_network(0))
+    for value, scale in ((made.graph.input[0], 1), (made.graph.output[0], 2)):
+        _, _, rows, columns = value.type.tensor_type.shape.dim
+        rows.dim_value, columns.dim_value = 720 * scale, 1280 * scale
+    seen: list[tuple[int, ...]] = []
+    evaluate = reference.evaluate
+
+    def spy(graph: Graph, picture: Array) -> dict[str, Array]:
+        seen.append(picture.shape)
+        return evaluate(graph, picture)
+
+    monkeypatch.setattr(reference, "evaluate", spy)
+    assert read_onnx(saved(made, tmp_path)).scale == 2
+    assert max(max(shape) for shape in seen) < 100
+
+
+def test_a_model_that_works_at_one_large_size_alone_is_refused(tmp_path: Path) -> None:
+    sizes = ints(1, 3, 8, 2 * 65536)
+    nodes = [node("Resize", "x", "", "", "sizes", mode="nearest")]
+    nodes[0].attribute.extend(
+        [
+            helper.make_attribute("coordinate_transformation_mode", "asymmetric"),
+            helper.make_attribute("nearest_mode", "floor"),
+        ]
+    )
+    nodes += [node("Conv", "y", "w", to="wide", pads=[1, 1, 1, 1])]
+    nodes += [node("Relu", "wide", to="bent"), node("Conv", "bent", "v", to="z")]
+    constants = {
+        "sizes": sizes,
+        "w": random(256, 3, 3, 3),
+        "v": random(3, 256, 1, 1),
+    }
+    path = saved(model(nodes, constants, [1, 3, 4, 65536]), tmp_path)
+    with pytest.raises(ExportError, match=r"65536×4 pixels alone, which is too much"):
+        read_onnx(path)

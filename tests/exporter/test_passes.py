@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
@@ -15,17 +17,22 @@ from tests.graphs import (
 from upfrost.network import reference
 from upfrost.network.graph import (
     INPUT,
+    Add,
     Clamp,
     Concat,
     Conv2d,
     Graph,
+    LayerNorm,
     LeakyRelu,
+    Multiply,
+    Node,
     PixelShuffle,
     Relu,
+    Unary,
     alignment,
 )
-from upfrost_exporter import passes
-from upfrost_exporter.builder import ExportError
+from upfrost_exporter import lowering, passes
+from upfrost_exporter.builder import ExportError, GraphBuilder
 
 # Folding changes the order of a few roundings of float32.
 TOLERANCE = 1e-5
@@ -55,6 +62,77 @@ def test_dead_nodes_and_their_tensors_go() -> None:
     assert operations(after) == ["conv2d"]
     assert len(after.tensors) == 2
     assert_same_result(before, after)
+
+
+def test_each_node_is_looked_at_once_however_many_fold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = Builder(0)
+    last = build.conv(INPUT, 3, 3)
+    for _ in range(40):
+        last = affine(build, last, 3)
+    before = build.graph(last, scale=1)
+    renamed: list[str] = []
+    rename = passes._rename_inputs
+
+    def counting(node: Node, names: Mapping[str, str]) -> Node:
+        renamed.append(node.name)
+        return rename(node, names)
+
+    monkeypatch.setattr(passes, "_rename_inputs", counting)
+    after = passes.fold_affine(before)
+    assert operations(after) == ["conv2d"]
+    assert len(renamed) == len(before.nodes)
+    assert_same_result(before, after, TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+@pytest.mark.parametrize("epsilon", [1e-6, 1e-5])
+@pytest.mark.parametrize("root", ["rsqrt", "sqrt"])
+def test_layer_normalisation_is_found_however_it_is_spelled(
+    kind: str, epsilon: float, root: str
+) -> None:
+    build, channels = GraphBuilder(3), 6
+    weight = build.tensor("w", np.random.default_rng(0).random((channels, 3, 1, 1)))
+    x = value = build.add(Conv2d, "first", [INPUT], weight=weight)
+
+    def for_all(one: str) -> str:
+        return lowering.pick_channels(build, "all", one, [0] * channels)
+
+    if kind == "layer":
+        mean = lowering.channel_mean(build, "mean", x)
+        less = lowering.scaled(build, "less", mean, -1)
+        value = build.add(Add, "centred", [x, for_all(less)])
+    square = build.add(Multiply, "square", [value, value])
+    variance = lowering.channel_mean(build, "variance", square)
+    shifted = lowering.scaled(build, "shifted", variance, 1, epsilon)
+    inverse = build.add(Unary, "root", [shifted], function=root)
+    if root == "sqrt":
+        inverse = build.add(Unary, "inverse", [inverse], function="reciprocal")
+    value = build.add(Multiply, "normed", [value, for_all(inverse)])
+    value = build.affine("gain", value, np.arange(channels) / 4, np.zeros(channels))
+    value = build.affine("offset", value, np.ones(channels), np.arange(channels) - 2.0)
+    last = build.tensor("last", np.random.default_rng(1).random((3, channels, 3, 3)))
+    value = build.add(Conv2d, "end", [value], weight=last, padding=(1, 1, 1, 1))
+    before = build.graph(value, name="n", scale=1, value_range=1.0, metadata={})
+    after = passes.clean(before)
+    assert operations(after) == ["conv2d", "layer_norm", "conv2d"]
+    norm = after.nodes[1]
+    assert isinstance(norm, LayerNorm)
+    assert norm.kind == kind
+    assert norm.epsilon == float(np.float32(epsilon))
+    # Sums over channels in another order, amplified by small deviations.
+    assert_same_result(before, after, 1e-4)
+
+
+def test_other_products_are_no_normalisation() -> None:
+    build = GraphBuilder(3)
+    square = build.add(Multiply, "square", [INPUT, INPUT])
+    shifted = lowering.scaled(build, "shifted", square, 1, 1e-6)
+    root = build.add(Unary, "root", [shifted], function="rsqrt")
+    product = build.add(Multiply, "product", [INPUT, root])
+    before = build.graph(product, name="n", scale=1, value_range=1.0, metadata={})
+    assert operations(passes.fuse_layer_norm(before)) == operations(before)
 
 
 def test_identities_go() -> None:

@@ -21,6 +21,10 @@ from upfrost.video.upscale import VideoOptions, VideoRecord, upscale_video
 # The one that is tested, and the one that makes clips and looks at results.
 FFMPEG = find_ffmpeg()
 MAKER = imageio_ffmpeg.get_ffmpeg_exe()
+# Tags that make any clip HDR.
+HDR = (
+    "setparams=range=tv:colorspace=bt2020nc:color_primaries=bt2020:color_trc=smpte2084"
+)
 GRAPH = graphs.plain_network(seed=5, channels=4, layers=1)
 LUMA = graphs.luma_network(seed=5, channels=4, layers=1)
 

@@ -62,6 +62,9 @@ class FakePlan:
 class FakeUpscaler:
     """Repeats every pixel."""
 
+    overhead = 1.25
+    seam: int | None = None
+
     def __init__(
         self,
         graph: Graph,
@@ -72,6 +75,7 @@ class FakeUpscaler:
         self.precision = "fp16"
         self.device = device_info(kind)
         self.tiling = tiling(graph)
+        self.tuned_kernels: dict[str, str] = {}
         self._output = output
         self.loaded_plan = FakePlan(64, 48, 12345)
 

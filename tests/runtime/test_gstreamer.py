@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.graphs import plain_network
 from tests.runtime.clips import GRAPH, make_clip
 from upfrost import Upscaler
 from upfrost.arrays import Bytes
@@ -29,6 +30,13 @@ pytestmark = pytest.mark.skipif(
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny.upf"
     write_model(path, GRAPH)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tripling(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tripling.upf"
+    write_model(path, plain_network(seed=6, channels=4, layers=1, scale=3))
     return path
 
 
@@ -155,8 +163,7 @@ def test_a_change_of_size_in_the_middle(tmp_path: Path, model: Path) -> None:
         p.set_state(Gst.State.PLAYING)
         sizes = []
         while (sample := p.get_by_name("sink").emit("pull-sample")):
-            s = sample.get_caps().get_structure(0)
-            sizes.append(s.get_value("width"))
+            sizes.append(sample.get_buffer().get_size() // (3 * 32))
             if len(sizes) == 3:
                 p.get_by_name("caps").set_property(
                     "caps", Gst.Caps("video/x-raw,format=RGB,width=24,height=16"))
@@ -235,6 +242,197 @@ def test_a_file_is_decoded_upscaled_and_ends(tmp_path: Path, model: Path) -> Non
         expected = [upscaler(frame) for frame in raw_frames(given, 64, 36)]
     assert len(expected) == 24
     np.testing.assert_array_equal(raw_frames(result, 128, 72), expected)
+
+
+def test_a_transform_made_before_does_not_let_frames_pass_by(
+    tmp_path: Path, model: Path
+) -> None:
+    script = """
+        import sys, gi
+        gi.require_version("Gst", "1.0")
+        from gi.repository import Gst
+        Gst.init(None)
+        before = Gst.ElementFactory.make("videoconvert")
+        p = Gst.parse_launch(
+            "videotestsrc num-buffers=2 ! video/x-raw,width=16,height=16 ! "
+            f"videoconvert ! upfrostscale model={sys.argv[1]} ! appsink name=sink")
+        p.set_state(Gst.State.PLAYING)
+        caps = p.get_by_name("sink").emit("pull-sample").get_caps().to_string()
+        p.set_state(Gst.State.NULL)
+        print("width=(int)32" in caps, caps)
+    """
+    assert python(tmp_path, script, model).stdout.startswith("True")
+
+
+# Properties that change. PULL gives the size and the bytes of the next frame.
+
+PLAYER = """
+        import sys, gi
+        gi.require_version("Gst", "1.0")
+        from gi.repository import Gst
+        Gst.init(None)
+        model, other = sys.argv[1:3]
+        p = Gst.parse_launch(
+            "videotestsrc num-buffers=200 pattern=smpte75 ! "
+            "video/x-raw,format=RGB,width=16,height=16 ! upfrostscale name=up "
+            f"model={model} ! capsfilter name=filter ! "
+            "appsink name=sink sync=false max-buffers=1")
+        up, sink, bus = p.get_by_name("up"), p.get_by_name("sink"), p.get_bus()
+        kinds = Gst.MessageType.ERROR | Gst.MessageType.WARNING | Gst.MessageType.EOS
+        def pull():
+            sample = sink.emit("pull-sample")
+            buffer = sample.get_buffer()
+            return int((buffer.get_size() / 3) ** 0.5), buffer.extract_dup(0, 9999)
+        def said():
+            message = bus.timed_pop_filtered(20 * Gst.SECOND, kinds)
+            if message.type == Gst.MessageType.WARNING:
+                return message.parse_warning()[0].message
+            if message.type == Gst.MessageType.ERROR:
+                return message.parse_error()[0].message
+            return "the end"
+"""
+
+
+def test_a_model_set_after_linking_is_the_one_that_runs(
+    tmp_path: Path, model: Path, tripling: Path
+) -> None:
+    script = """
+        up.set_property("model", other)
+        p.set_state(Gst.State.PLAYING)
+        print(pull()[0])
+        p.set_state(Gst.State.NULL)
+        up.set_property("model", model)
+        p.set_state(Gst.State.PLAYING)
+        print(pull()[0])
+        p.set_state(Gst.State.NULL)
+    """
+    done = python(tmp_path, PLAYER + script, model, tripling)
+    assert done.stdout.split() == ["48", "32"], done.stderr
+
+
+def test_after_a_wrong_model_a_right_one_works(tmp_path: Path, model: Path) -> None:
+    script = """
+        up.set_property("model", "nonsense")
+        p.set_state(Gst.State.PLAYING)
+        print(said())
+        p.set_state(Gst.State.NULL)
+        up.set_property("model", model)
+        p.set_state(Gst.State.PLAYING)
+        print(pull()[0])
+        p.set_state(Gst.State.NULL)
+    """
+    done = python(tmp_path, PLAYER + script, model, "")
+    first, second = done.stdout.splitlines()
+    assert "nonsense" in first
+    assert second == "32", done.stderr
+
+
+def test_a_model_set_while_frames_pass_takes_over_between_two(
+    tmp_path: Path, model: Path, tripling: Path
+) -> None:
+    """One of the same factor, then one whose frames have another size."""
+    other = tmp_path / "other.upf"
+    graph = plain_network(seed=7, channels=4, layers=1)
+    write_model(other, graph)
+    script = """
+        p.set_state(Gst.State.PLAYING)
+        first = [pull()]
+        up.set_property("model", other)
+        second = [pull() for _ in range(8)]
+        up.set_property("model", sys.argv[3])
+        third = [pull() for _ in range(8)]
+        p.set_state(Gst.State.NULL)
+        print([size for size, _ in first + second + third])
+        for name, frames in (("first", first), ("second", second)):
+            with open(f"{sys.argv[4]}/{name}", "wb") as file:
+                file.write(frames[-1][1])
+    """
+    done = python(tmp_path, PLAYER + script, model, other, tripling, tmp_path)
+    sizes = [int(size) for size in done.stdout.strip("[]\n").split(",")]
+    assert sizes[:9] == [32] * 9, done.stderr
+    # Frames that waited between the elements have the old size still.
+    assert sorted(sizes[9:]) == sizes[9:]
+    assert sizes[-1] == 48
+    given = tmp_path / "given"
+    launch(
+        *("videotestsrc", "num-buffers=1", "pattern=smpte75", "!"),
+        *("video/x-raw,format=RGB,width=16,height=16", "!"),
+        *("filesink", f"location={given}"),
+    )
+    for name, network in (("first", GRAPH), ("second", graph)):
+        with Upscaler(network) as upscaler:
+            expected = upscaler(raw_frames(given, 16, 16)[0])
+        np.testing.assert_array_equal(raw_frames(tmp_path / name, 32, 32)[0], expected)
+
+
+def test_settings_that_cannot_be_had_are_refused_and_frames_go_on(
+    tmp_path: Path, model: Path, tripling: Path
+) -> None:
+    script = """
+        fixed = Gst.Caps("video/x-raw,width=32,height=32")
+        p.get_by_name("filter").set_property("caps", fixed)
+        p.set_state(Gst.State.PLAYING)
+        pull()
+        for name, value in (("model", "nonsense"), ("model", other),
+                            ("device", "no such device"), ("precision", "fp8")):
+            before = up.get_property(name)
+            up.set_property(name, value)
+            print(up.get_property(name) == before, said())
+        frames = [pull()[0] for _ in range(5)]
+        p.set_state(Gst.State.NULL)
+        print(frames)
+    """
+    done = python(tmp_path, PLAYER + script, model, tripling)
+    *refused, frames = done.stdout.splitlines()
+    assert frames == str([32] * 5), done.stderr
+    assert len(refused) == 4
+    for line, name, word in zip(
+        refused,
+        ("model", "model", "device", "precision"),
+        ("nonsense", "48×48 of 16×16", "no such device", "fp8"),
+        strict=True,
+    ):
+        assert line.startswith(f"True {name} stays "), line
+        assert word in line
+
+
+# Frames that are not what they should be
+
+
+def test_a_frame_shorter_than_its_caps_say_is_refused(
+    tmp_path: Path, model: Path
+) -> None:
+    script = """
+        import sys, gi
+        gi.require_version("Gst", "1.0")
+        from gi.repository import Gst
+        Gst.init(None)
+        p = Gst.parse_launch(
+            "appsrc name=source caps=video/x-raw,format=RGB,width=16,height=16,"
+            "framerate=25/1 ! upfrostscale "
+            f"model={sys.argv[1]} ! fakesink")
+        p.set_state(Gst.State.PLAYING)
+        p.get_by_name("source").emit("push-buffer", Gst.Buffer.new_wrapped(bytes(100)))
+        message = p.get_bus().timed_pop_filtered(
+            20 * Gst.SECOND, Gst.MessageType.EOS | Gst.MessageType.ERROR)
+        print(message.parse_error()[0].message)
+        p.set_state(Gst.State.NULL)
+    """
+    done = python(tmp_path, script, model)
+    assert "100 bytes" in done.stdout, done.stderr
+    assert "16×16, it has 768" in done.stdout
+
+
+@pytest.mark.parametrize("mode", ["interleaved", "mixed"])
+def test_interlaced_video_is_refused_by_name(model: Path, mode: str) -> None:
+    done = launch(
+        *("videotestsrc", "num-buffers=3", "!", "capssetter"),
+        f"caps=video/x-raw,interlace-mode={mode}",
+        *("!", "upfrostscale", f"model={model}", "!", "fakesink"),
+    )
+    assert done.returncode != 0
+    assert f"interlace-mode={mode}" in done.stderr
+    assert "put 'deinterlace' before it" in done.stderr
 
 
 def test_without_upfrost_the_error_says_what_to_do(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import threading
+from collections.abc import Callable
 
 import pytest
 
-from upfrost.status import PLAIN_INTERVAL, Status, duration
+from upfrost.status import COMPILING, PLAIN_INTERVAL, Status, duration
 
 
 class Terminal(io.StringIO):
@@ -106,6 +108,56 @@ def test_quiet_shows_only_warnings() -> None:
     status.warn("upfrost: something is wrong")
     status.clear()
     assert stream.getvalue() == "upfrost: something is wrong\n"
+
+
+class Heard(io.StringIO):
+    """Notes that something was written, by whatever thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = threading.Event()
+
+    def write(self, text: str, /) -> int:
+        count = super().write(text)
+        self.written.set()
+        return count
+
+
+def test_who_waits_for_the_first_tile_is_told_what_for() -> None:
+    stream = Heard()
+    status = Status(stream, silence=0)
+    status.begin("a.png")
+    assert stream.written.wait(30)
+    status.clear()
+    assert stream.getvalue() == f"a.png: {COMPILING}\n"
+
+
+def test_that_is_not_said_once_a_tile_is_done() -> None:
+    stream = io.StringIO()
+    status = Status(stream, silence=1e6)
+    before = threading.active_count()
+    status.begin("a.png")
+    assert threading.active_count() == before + 1
+    status.advance(1, 100)
+    assert threading.active_count() == before
+    status.begin("b.png")
+    assert threading.active_count() == before
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("end", [Status.clear, lambda status: status.warn("wrong")])
+def test_nor_after_the_end(end: Callable[[Status], None]) -> None:
+    before = threading.active_count()
+    status = Status(io.StringIO(), silence=1e6)
+    status.begin("a.png")
+    end(status)
+    assert threading.active_count() == before
+
+
+def test_nor_when_quiet() -> None:
+    before = threading.active_count()
+    Status(io.StringIO(), quiet=True, silence=0).begin("a.png")
+    assert threading.active_count() == before
 
 
 def test_a_closed_terminal_does_not_stop_the_work() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from upfrost.video.ffmpeg import VideoError
 from upfrost_training.clips import choose_runs, read_runs, scene_starts
 from upfrost_training.data import DataError
 
@@ -16,6 +17,15 @@ def test_cuts_are_found_and_motion_is_not() -> None:
     slow = scenes.repeat(10, axis=0).astype(int)
     slow += np.tile(np.arange(10), 3)[:, None, None]
     assert scene_starts(slow.clip(0, 255).astype(np.uint8)) == [0, 10, 20]
+
+
+def test_the_ffmpeg_that_the_user_names_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPFROST_FFMPEG", str(tmp_path / "mine"))
+    (tmp_path / "clip.mkv").touch()
+    with pytest.raises(VideoError, match="mine: no such program"):
+        read_runs(tmp_path / "clip.mkv", length=2, count=1)
 
 
 def test_runs_stay_in_their_scene() -> None:

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from upfrost_training.data import DataError
+from upfrost.image.images import PictureError
+from upfrost_training.data import frame_luma
 from upfrost_training.evaluate import (
     bicubic,
     evaluate_folder,
     luma,
-    pair_files,
     y_psnr,
     y_ssim,
 )
+from upfrost_training.resize import Picture
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,23 @@ def test_bicubic_has_the_published_quality(
 def test_luma_spans_the_video_range() -> None:
     picture = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0]]], np.uint8)
     np.testing.assert_allclose(luma(picture), [[16.0, 235.0, 81.481]], atol=1e-9)
+
+
+def test_a_y_plane_is_compared_as_it_is(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    hr = rng.integers(256, size=(32, 32, 3), dtype=np.uint8)
+    Image.fromarray(hr).save(tmp_path / "1_HR.png")
+    Image.fromarray(hr[::2, ::2]).save(tmp_path / "1_LR.png")
+
+    def two_too_bright(plane: Picture) -> Picture:
+        np.testing.assert_array_equal(plane, frame_luma(hr[::2, ::2]))
+        return frame_luma(hr) + np.uint8(2)
+
+    quality = evaluate_folder(tmp_path, two_too_bright, 2, "luma")
+    # The plane is rounded, its partner is not: at most 0.5 more or less.
+    assert 20 * np.log10(255 / 2.5) < quality.psnr < 20 * np.log10(255 / 1.5)
+    mean_square = 4.0 + 1.0 / 12.0  # of a uniform rounding error
+    assert quality.psnr == pytest.approx(10 * np.log10(255**2 / mean_square), abs=0.1)
 
 
 def test_psnr_of_a_known_difference() -> None:
@@ -81,11 +99,11 @@ def test_noise_lowers_both() -> None:
 
 
 def test_folders_that_are_not_pairs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no pairs"):
-        pair_files(tmp_path)
+    with pytest.raises(PictureError, match="no pairs"):
+        evaluate_folder(tmp_path, bicubic(2), 2)
     Image.new("RGB", (32, 32)).save(tmp_path / "1_HR.png")
-    with pytest.raises(DataError, match="missing partner"):
-        pair_files(tmp_path)
+    with pytest.raises(PictureError, match=r"1_LR\.png: No such file"):
+        evaluate_folder(tmp_path, bicubic(2), 2)
     Image.new("RGB", (16, 16)).save(tmp_path / "1_LR.png")
-    with pytest.raises(DataError, match="wrong scale"):
+    with pytest.raises(PictureError, match="scale is another one"):
         evaluate_folder(tmp_path, bicubic(4), 4)

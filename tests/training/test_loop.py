@@ -128,25 +128,43 @@ def test_degradations_of_the_configuration_are_applied(folder: Path) -> None:
 
 def test_a_cut_off_checkpoint_is_refused_by_name(folder: Path) -> None:
     path = folder / loop.CHECKPOINT
-    loop.write_atomically(path, {"step": 1})
+    loop.write_atomically(path, {"config": {}, "ema": {}})
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ConfigError, match=r"checkpoint\.pt: not a readable checkpoint"):
         loop.load_checkpoint(path)
+
+
+class Unsafe:
+    """What only a checkpoint of someone else's making holds."""
+
+
+@pytest.mark.parametrize("content", [Unsafe(), {"config": Unsafe(), "ema": {}}, [1]])
+def test_a_checkpoint_of_something_else_is_one_clear_line(
+    folder: Path, content: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "run").mkdir()
+    torch.save(content, folder / "run" / loop.CHECKPOINT)
+    words = ["train", str(folder / "tiny.toml"), "--data", str(folder)]
+    assert main([*words, "--run", str(folder / "run")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "checkpoint.pt: " in line
+    assert "weights_only" not in line
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / loop.CHECKPOINT
-    loop.write_atomically(path, {"step": 1})
+    content = {"step": 1, "config": {}, "ema": {}}
+    loop.write_atomically(path, content)
 
     def fail(*_: object) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="no space"):
-        loop.write_atomically(path, {"step": 2})
-    assert loop.load_checkpoint(path) == {"step": 1}
+        loop.write_atomically(path, {**content, "step": 2})
+    assert loop.load_checkpoint(path) == content
 
 
 def test_another_run_s_weights_are_taken_where_they_fit(folder: Path) -> None:
@@ -177,6 +195,16 @@ def test_a_run_folder_of_another_network_is_refused(folder: Path) -> None:
     other = replace(config, network={"channels": 8})
     with pytest.raises(ConfigError, match="of another network"):
         loop.start(other, folder / "tiny", torch.device("cpu"))
+
+
+def test_a_run_folder_of_another_kind_of_network_is_refused(folder: Path) -> None:
+    # Two kinds may have settings of the same names.
+    network = {"scale": 2}
+    saved = {"config": {"kind": "plain", "network": network}, "ema": {}}
+    loop.write_atomically(folder / loop.CHECKPOINT, saved)
+    other = replace(read_config(folder / "tiny.toml"), kind="cascade", network=network)
+    with pytest.raises(ConfigError, match=r"plain .* instead of cascade"):
+        loop.start(other, folder, torch.device("cpu"))
 
 
 def test_one_piece_of_so_many_is_held_out() -> None:

@@ -15,6 +15,17 @@ def test_a_grey_error_has_the_formula_s_value(kind: str) -> None:
     assert loss.item() == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["l1", "rmse"])
+def test_luma_alone_has_the_loss_of_a_grey_picture(kind: str) -> None:
+    torch.manual_seed(0)
+    output, target = torch.rand(2, 2, 1, 8, 8)
+    grey = pixel_loss(output.expand(2, 3, 8, 8), target.expand(2, 3, 8, 8), kind)
+    # Chroma's rows of the matrix sum to zero up to fp32 rounding.
+    assert pixel_loss(output, target, kind).item() == pytest.approx(
+        grey.item(), abs=1e-5
+    )
+
+
 def test_chroma_counts_by_its_weight() -> None:
     target = torch.zeros(1, 3, 4, 4)
     tinted = target.clone()

@@ -9,14 +9,22 @@ from torch import nn
 from upfrost_exporter import trace_module
 from upfrost_training.networks import make_network
 from upfrost_training.networks.folding import BranchedConv3x3
+from upfrost_training.networks.plain import PLANES
 
 NETWORKS: list[tuple[str, dict[str, Any]]] = [
     ("plain", {"depth": 3}),
     ("plain", {"depth": 2, "scale": 4, "activation": "relu", "channels": 7}),
     ("plain", {"depth": 2, "expand": 0, "identity": False, "edges": False}),
+    ("plain", {"depth": 2, "colour": "luma", "channels": 8}),
+    ("plain", {"depth": 1, "colour": "luma", "channels": 8, "scale": 3}),
     ("cascade", {"channels": 8, "blocks": 2, "units": 2}),
     ("cascade", {"channels": 12, "groups": 3, "shared": True, "scale": 4, "units": 2}),
 ]
+
+
+def planes_of(settings: dict[str, Any]) -> int:
+    """Channels of the input and the output."""
+    return PLANES[settings.get("colour", "rgb")]
 
 
 def randomised(network: nn.Module, seed: int) -> nn.Module:
@@ -36,13 +44,14 @@ def test_folded_outputs_are_the_training_outputs(
     torch.manual_seed(seed)
     network = make_network(kind, settings)
     randomised(network, seed)
-    x = torch.rand(2, 3, 9, 11)
+    planes = planes_of(settings)
+    x = torch.rand(2, planes, 9, 11)
     with torch.no_grad():
         expected = network.double()(x.double())
         result = network.folded()(x.double())
     assert result.shape == (
         2,
-        3,
+        planes,
         9 * network.settings.scale,
         11 * network.settings.scale,
     )
@@ -76,7 +85,7 @@ def test_an_untrained_network_is_nearly_the_bilinear_skip(
 ) -> None:
     torch.manual_seed(0)
     network = make_network(kind, settings)
-    x = torch.rand(1, 3, 16, 16)
+    x = torch.rand(1, planes_of(settings), 16, 16)
     skip = nn.functional.interpolate(
         x, scale_factor=float(network.settings.scale), mode="bilinear"
     )
@@ -90,7 +99,12 @@ def test_the_exporter_takes_every_folded_network(
     kind: str, settings: dict[str, Any]
 ) -> None:
     network = make_network(kind, settings).folded()
-    graph = trace_module(network, name="test", scale=network.settings.scale)
+    graph = trace_module(
+        network,
+        name="test",
+        scale=network.settings.scale,
+        channels=planes_of(settings),
+    )
     convolutions = sum(isinstance(m, nn.Conv2d) for m in network.modules())
     assert sum(type(n).__name__ == "Conv2d" for n in graph.nodes) >= convolutions
 
@@ -115,6 +129,7 @@ def test_shared_units_are_one_set_of_weights_after_folding() -> None:
         ("plain", {"depht": 3}, "depht"),
         ("plain", {"scale": 5}, "scale must be"),
         ("plain", {"activation": "gelu"}, "relu or prelu"),
+        ("plain", {"colour": "grey"}, "colour must be rgb or luma, not 'grey'"),
         ("cascade", {"channels": 10, "groups": 3}, "multiple of groups"),
     ],
 )

@@ -33,11 +33,12 @@ def test_a_bundled_model_can_be_trained_again_and_names_its_sources(name: str) -
     assert all(f"## {folder}" in credits_file for folder in config.data.folders)
 
 
-def test_a_run_becomes_a_file_of_measured_quality(tmp_path: Path) -> None:
+@pytest.mark.parametrize("colour", ["rgb", "luma"])
+def test_a_run_becomes_a_file_of_measured_quality(tmp_path: Path, colour: str) -> None:
     config = Config(
         name="tiny",
         kind="plain",
-        network={"channels": 4, "depth": 1},
+        network={"channels": 4, "depth": 1, "colour": colour},
         train=TrainSettings(steps=1, compile=False),
         report=("pairs/x2", "missing/x2"),
         description="a test",
@@ -60,7 +61,8 @@ def test_a_run_becomes_a_file_of_measured_quality(tmp_path: Path) -> None:
     assert isinstance(quality, dict)
     assert set(quality) == {"pairs"}
     assert any("missing/x2 is not under --data" in line for line in lines)
-    x = torch.rand(1, 3, 6, 5)
+    assert graph.colour == ("luma" if colour == "luma" else None)
+    x = torch.rand(1, graph.channels, 6, 5)
     with torch.no_grad():
         expected = state.ema.folded()(x)[0].numpy()
     # Two fp32 convolutions in another order of summation.

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from upfrost.video.ffmpeg import find_ffmpeg
 from upfrost_training.data import DataError
-from upfrost_training.degradations import Frames, ffmpeg_path
+from upfrost_training.degradations import Frames
 
 # Scene changes are looked for in thumbnails of this size.
 THUMB_WIDTH, THUMB_HEIGHT = 32, 18
@@ -17,7 +18,7 @@ CUT = 18.0
 
 def _decode(path: Path, filters: str, pixels: str) -> list[NDArray[np.uint8]]:
     """All frames, (H, W) with `pixels` "gray" or (H, W, 3) with "rgb24"."""
-    command = [ffmpeg_path(), "-v", "error", "-nostdin", "-threads", "1"]
+    command = [find_ffmpeg(), "-v", "error", "-nostdin", "-threads", "1"]
     command += ["-i", str(path), "-map", "0:v:0", "-vf", filters, "-fps_mode"]
     # Portable pixmaps say their own size, so ffmpeg need not be asked for it.
     command += ["passthrough", "-pix_fmt", pixels, "-f", "image2pipe", "-c:v"]

@@ -67,6 +67,9 @@ class TrainSettings:
     bf16: bool = True
     # torch.compile fuses PReLU's gradient; needs a C++ compiler.
     compile: bool = True
+    # Gradients by native.cpp, in fp32, instead of torch: for plain luma networks. Needs
+    # a C++ compiler.
+    native: bool = False
     seed: int = 1
     threads: int = 1
     # Steps between checkpoints, and between validations.
@@ -97,6 +100,16 @@ class Config:
     licence: str = "MIT"
     training_data: tuple[str, ...] = ()
     attribution: str = ""
+
+    @property
+    def scale(self) -> int:
+        """Of the network."""
+        return int(self.network.get("scale", 2))
+
+    @property
+    def colour(self) -> str:
+        """Of the network: "rgb", or "luma" where it sees Y alone."""
+        return str(self.network.get("colour", "rgb"))
 
 
 def _section(cls: type[T], table: dict[str, Any], where: str) -> T:

@@ -1,6 +1,7 @@
 """Training pictures in memory: sharp places, random crops, held-out crops.
 
-A piece is what is degraded together: frames (N, H, W, 3), one for a photograph.
+A piece is what is degraded together: frames (N, H, W, 3), one for a photograph. What
+comes out has C channels: three, or luma's one.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from upfrost.errors import UpfrostError
+from upfrost.image.images import PictureError, read_picture
+from upfrost.metrics.quality import luma
 from upfrost_training.degradations import (
     Degradation,
     Frames,
@@ -37,7 +39,7 @@ class DataError(UpfrostError, ValueError):
 class Pairs:
     """High- and low-resolution pictures, and where crops may start.
 
-    `hr` and `lr` hold (sH, sW, 3) and (H, W, 3) uint8 arrays. `origins` is (n, 3):
+    `hr` and `lr` hold (sH, sW, C) and (H, W, C) uint8 arrays. `origins` is (n, 3):
     picture number, top and left of an LR crop of `patch` pixels, on a grid of `stride`.
     """
 
@@ -51,7 +53,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Crop:
-    """One validation pair, uint8 (H, W, 3) and (sH, sW, 3)."""
+    """One validation pair, uint8 (H, W, C) and (sH, sW, C)."""
 
     lr: Picture
     hr: Picture
@@ -82,18 +84,32 @@ def find_folder(roots: list[Path], name: str) -> Path | None:
 
 
 def read_rgb(path: Path) -> Picture:
-    """A picture file as uint8 (H, W, 3); grey is repeated."""
+    """A picture file as uint8 (H, W, 3), upright; grey is repeated."""
     try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read as a picture ({error})") from error
+        return read_picture(path).rgb
+    except PictureError as error:
+        raise DataError(str(error)) from error
 
 
 def crop_to_multiple(image: Frames, multiple: int) -> Frames:
     """Cut right and bottom of (…, H, W, 3) so that both sides are multiples."""
     height, width = (n - n % multiple for n in image.shape[-3:-1])
     return np.ascontiguousarray(image[..., :height, :width, :])
+
+
+def frame_luma(picture: Picture) -> Picture:
+    """The Y plane, uint8 (H, W, 1), that a video's frame has for an RGB (H, W, 3).
+
+    BT.601 in the video range, 16 to 235, rounded: what a luma network sees of a
+    frame, which it is given as it is, whatever its range and matrix.
+    """
+    rounded: Picture = np.floor(luma(picture) + 0.5).astype(np.uint8)[:, :, None]
+    return rounded
+
+
+def in_colour(picture: Picture, colour: str) -> Picture:
+    """An RGB picture (H, W, 3) as it is, or as (H, W, 1) where `colour` is luma."""
+    return frame_luma(picture) if colour == "luma" else picture
 
 
 def laplacian_sums(image: Picture) -> NDArray[np.float64]:
@@ -151,6 +167,7 @@ def load_pairs(
     degradations: tuple[Degradation, ...] = BICUBIC,
     variants: int = 1,
     seed: int = 0,
+    colour: str = "rgb",
 ) -> Pairs:
     """Make LR partners of pictures or runs of frames, and find where crops may start.
 
@@ -173,8 +190,8 @@ def load_pairs(
             ):
                 number = np.full((len(found), 1), len(hrs), dtype=np.int32)
                 origins.append(np.concatenate([number, found], axis=1))
-                hrs.append(frame)
-                lrs.append(low)
+                hrs.append(in_colour(frame, colour))
+                lrs.append(in_colour(low, colour))
     if not hrs:
         raise DataError(
             f"no picture has a {patch * scale}-pixel crop sharper than {threshold}: "
@@ -189,6 +206,7 @@ def validation_crops(
     side: int = 256,
     per_piece: int = 4,
     degradations: tuple[Degradation, ...] = BICUBIC,
+    colour: str = "rgb",
 ) -> list[Crop]:
     """The sharpest squares of `side` HR pixels of each piece's middle frame."""
     crops: list[Crop] = []
@@ -201,6 +219,7 @@ def validation_crops(
         lefts = np.arange(0, hr.shape[1] - side + 1, side)
         top, left = (a.ravel() for a in np.meshgrid(tops, lefts, indexing="ij"))
         measured = sharpness(laplacian_sums(hr), top, left, side)
+        low, hr = in_colour(low, colour), in_colour(hr, colour)
         for i in np.argsort(-measured, kind="stable")[:per_piece]:
             crops.append(_crop_pair(low, hr, int(top[i]), int(left[i]), side))
     return crops
@@ -218,7 +237,7 @@ def _crop_pair(low: Picture, hr: Picture, top: int, left: int, side: int) -> Cro
 def sample(
     pairs: Pairs, batch: int, seed: int, step: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """One batch: LR (B, P, P, 3) and HR (B, sP, sP, 3), flipped and turned at random.
+    """One batch: LR (B, P, P, C) and HR (B, sP, sP, C), flipped and turned at random.
 
     It depends on seed and step alone, so a run that was killed and resumed sees the
     data that an unbroken run sees.
@@ -228,8 +247,9 @@ def sample(
     chosen = pairs.origins[rng.integers(len(pairs.origins), size=batch)]
     jitter = rng.integers(pairs.stride, size=(batch, 2))
     symmetry = rng.integers(8, size=batch)
-    lr = np.empty((batch, patch, patch, 3), np.uint8)
-    hr = np.empty((batch, patch * scale, patch * scale, 3), np.uint8)
+    channels = pairs.hr[0].shape[2]
+    lr = np.empty((batch, patch, patch, channels), np.uint8)
+    hr = np.empty((batch, patch * scale, patch * scale, channels), np.uint8)
     for i, (number, top, left) in enumerate(chosen):
         low, high = pairs.lr[number], pairs.hr[number]
         y = min(int(top + jitter[i, 0]), low.shape[0] - patch)

@@ -23,13 +23,13 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from upfrost.video.ffmpeg import find_ffmpeg
 from upfrost_training.resize import KERNELS, Picture, shrink
 
 Rng = np.random.Generator
@@ -147,15 +147,6 @@ STEPS: dict[str, Callable[[Picture, float, Rng], Picture]] = {
 CODECS = {"h264": "libx264", "h265": "libx265"}
 
 
-def ffmpeg_path() -> str:
-    """The ffmpeg that the package imageio-ffmpeg bundles."""
-    try:
-        path: str = import_module("imageio_ffmpeg").get_ffmpeg_exe()
-    except ImportError as error:
-        raise ValueError("video needs ffmpeg: pip install imageio-ffmpeg") from error
-    return path
-
-
 def compress_frames(frames: Frames, codec: str, rate: float) -> Frames:
     """Frames (N, H, W, 3) after the video codec at a constant rate factor.
 
@@ -168,7 +159,7 @@ def compress_frames(frames: Frames, codec: str, rate: float) -> Frames:
     )
     size = f"{padded.shape[2]}x{padded.shape[1]}"
     raw = ("-f", "rawvideo", "-pix_fmt", "rgb24")
-    quiet = (ffmpeg_path(), "-v", "error", "-nostdin", "-y", "-threads", "1")
+    quiet = (find_ffmpeg(), "-v", "error", "-nostdin", "-y", "-threads", "1")
     with tempfile.TemporaryDirectory() as folder:
         source, video = Path(folder, "frames.rgb"), Path(folder, "frames.mkv")
         source.write_bytes(padded.tobytes())

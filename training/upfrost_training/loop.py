@@ -33,13 +33,20 @@ from upfrost_training.data import (
 from upfrost_training.degradations import Frames
 from upfrost_training.evaluate import evaluate_folder, y_psnr
 from upfrost_training.losses import pixel_loss
+from upfrost_training.native import NativeGradients, unsuitable
 from upfrost_training.networks import Network, make_network
+from upfrost_training.networks.plain import Plain
 from upfrost_training.plot import draw_log
 from upfrost_training.resize import Picture
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
 PLOT = "log.svg"
+
+# uint8 (B, H, W, C)
+Pictures = NDArray[np.uint8]
+# LR and HR pictures and the kind of loss → the loss; sets every parameter's gradient.
+Gradients = Callable[[Pictures, Pictures, str], float]
 
 
 @dataclass
@@ -69,12 +76,12 @@ def finish_step(s: TrainSettings) -> int:
 
 
 def to_tensor(pictures: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """(B, H, W, 3) uint8 → (B, 3, H, W) in [0, 1], channels last in memory."""
+    """(B, H, W, C) uint8 → (B, C, H, W) in [0, 1], channels last in memory."""
     return torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 255.0
 
 
 def to_picture(tensor: Tensor) -> Picture:
-    """(1, 3, H, W) in [0, 1] → uint8 (H, W, 3)."""
+    """(1, C, H, W) in [0, 1] → uint8 (H, W, C)."""
     rounded = (tensor[0].clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
     picture: Picture = rounded.permute(1, 2, 0).contiguous().cpu().numpy()
     return picture
@@ -91,27 +98,55 @@ def upscaler(network: nn.Module, device: torch.device) -> Callable[[Picture], Pi
     return upscale
 
 
+def torch_gradients(state: State, s: TrainSettings, device: torch.device) -> Gradients:
+    """Gradients by torch, for any network."""
+    model = state.model
+    forward = torch.compile(model) if s.compile else model
+
+    def gradients(low: Pictures, high: Pictures, kind: str) -> float:
+        lr, hr = (to_tensor(pictures, device) for pictures in (low, high))
+        with torch.autocast(device.type, torch.bfloat16, enabled=s.bf16):
+            output = forward(lr)
+        loss = pixel_loss(output, hr, kind, s.chroma)
+        if state.adversary is not None:
+            with torch.autocast(device.type, torch.bfloat16, enabled=s.bf16):
+                state.adversary.step(output, hr)
+                loss = loss + state.adversary.loss(output, hr)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    return gradients
+
+
+def native_gradients(state: State, s: TrainSettings, patch: int) -> Gradients:
+    """Gradients by native.cpp. Raises ConfigError where it has none for the network."""
+    model = state.model
+    why = unsuitable(model, patch, (s.loss, s.finish_loss))
+    if state.adversary is not None:
+        why = "there is an adversary"
+    if why or not isinstance(model, Plain):
+        raise ConfigError(f"native = true cannot be: {why}; set native = false")
+    native = NativeGradients(model, s.threads)
+
+    def gradients(low: Pictures, high: Pictures, kind: str) -> float:
+        state.optimizer.zero_grad(set_to_none=True)
+        return native.backward(low, high, kind)
+
+    return gradients
+
+
 def train_step(
     state: State,
-    forward: Callable[[Tensor], Tensor],
-    batch: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    gradients: Gradients,
+    batch: tuple[Pictures, Pictures],
     s: TrainSettings,
-    device: torch.device,
 ) -> float:
     """One step of the optimizer and of the EMA. Returns the loss."""
     finish = state.step >= finish_step(s)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(state.step, s)
-    lr, hr = (to_tensor(pictures, device) for pictures in batch)
-    with torch.autocast(device.type, torch.bfloat16, enabled=s.bf16):
-        output = forward(lr)
-    loss = pixel_loss(output, hr, s.finish_loss if finish else s.loss, s.chroma)
-    if state.adversary is not None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=s.bf16):
-            state.adversary.step(output, hr)
-            loss = loss + state.adversary.loss(output, hr)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss = gradients(*batch, s.finish_loss if finish else s.loss)
     nn.utils.clip_grad_norm_(state.model.parameters(), s.clip)
     state.optimizer.step()
     state.step += 1
@@ -121,7 +156,7 @@ def train_step(
         ema: list[Tensor] = list(state.ema.parameters())
         now: list[Tensor] = list(state.model.parameters())
         torch._foreach_lerp_(ema, now, 1.0 - decay)
-    return float(loss.detach())
+    return loss
 
 
 def write_atomically(path: Path, content: Any) -> None:
@@ -148,11 +183,16 @@ def save(state: State, config: Config, folder: Path) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content; nothing but tensors and plain data is unpickled."""
     try:
-        content: dict[str, Any] = torch.load(
-            path, map_location="cpu", weights_only=True
-        )
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
-        raise ConfigError(f"{path}: not a readable checkpoint ({error})") from error
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    # torch raises whatever a damaged or unsafe file leads to.
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        # torch's own advice is to run what such a file holds.
+        if "weights_only" in str(error):
+            reason = "it holds more than tensors and plain data, and none of it was run"
+        raise ConfigError(f"{path}: not a readable checkpoint ({reason})") from error
+    if not isinstance(content, dict) or not content.keys() >= {"config", "ema"}:
+        raise ConfigError(f"{path}: holds no training run; remove it, or name another")
     return content
 
 
@@ -192,22 +232,26 @@ def start(config: Config, folder: Path, device: torch.device) -> State:
         first = folder.parent / config.train.start_from / CHECKPOINT
         take_weights(model, load_checkpoint(first)["ema"])
     ema = deepcopy(model)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, foreach=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, fused=True)
     adversary = None
     if config.adversary.weight > 0.0:
         adversary = Adversary(config.adversary, device)
     state = State(0, model, ema, optimizer, 0.0, adversary)
     if (folder / CHECKPOINT).exists():
         content = load_checkpoint(folder / CHECKPOINT)
-        if content["config"]["network"] != config.network:
+        saved = content["config"]["kind"], content["config"]["network"]
+        if saved != (config.kind, config.network):
             raise ConfigError(
-                f"{folder / CHECKPOINT} is of another network: "
-                f"{content['config']['network']} instead of {config.network}; "
+                f"{folder / CHECKPOINT} is of another network: {saved[0]} {saved[1]} "
+                f"instead of {config.kind} {config.network}; "
                 "choose another run folder or remove this one"
             )
         model.load_state_dict(content["model"])
         ema.load_state_dict(content["ema"])
         optimizer.load_state_dict(content["optimizer"])
+        # A checkpoint may be older than this way of computing.
+        for group in optimizer.param_groups:
+            group.update(fused=True, foreach=None)
         if adversary is not None and "adversary" in content:
             adversary.load_state_dict(content["adversary"])
         state.step, state.seconds = content["step"], content["seconds"]
@@ -250,7 +294,6 @@ def held_out(number: int, settings: DataSettings) -> bool:
 
 def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
     """Training pairs and validation crops of the configured folders and videos."""
-    scale = int(config.network.get("scale", 2))
     d = config.data
     files: list[Path] = []
     for name in d.folders:
@@ -270,20 +313,22 @@ def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
             photographs([f for i, f in enumerate(files) if not held_out(i, d)]),
             (run for i, run in enumerate(runs) if not held_out(i, d)),
         ),
-        scale,
+        config.scale,
         d.patch,
         d.sharpness,
         config.degrade,
         d.variants,
         config.train.seed,
+        config.colour,
     )
     crops = validation_crops(
         chain(
             photographs([f for i, f in enumerate(files) if held_out(i, d)]),
             (run for i, run in enumerate(runs) if held_out(i, d)),
         ),
-        scale,
+        config.scale,
         degradations=config.degrade,
+        colour=config.colour,
     )
     if not crops:
         raise DataError(
@@ -319,8 +364,9 @@ def measured(
     for name in config.report:
         pairs_folder = find_folder(data, name)
         if pairs_folder is not None:
-            scale = int(config.network.get("scale", 2))
-            quality = evaluate_folder(pairs_folder, upscaler(folded, device), scale)
+            quality = evaluate_folder(
+                pairs_folder, upscaler(folded, device), config.scale, config.colour
+            )
             row[name] = f"{quality.psnr:.3f}"
     return row
 
@@ -336,7 +382,8 @@ def train(
     """
     s = config.train
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(s.threads)
+    # Beside native.cpp's threads, those of torch would only wait, and wait by spinning.
+    torch.set_num_threads(1 if s.native else s.threads)
     folder.mkdir(parents=True, exist_ok=True)
     pairs, crops = load_data(config, data)
     state = start(config, folder, device)
@@ -347,13 +394,16 @@ def train(
         f"{len(pairs.origins)} sharp places, {len(crops)} validation crops; "
         f"step {state.step} of {s.steps}"
     )
-    model = state.model.train()
-    forward = torch.compile(model) if s.compile else model
+    state.model.train()
+    if s.native:
+        gradients = native_gradients(state, s, config.data.patch)
+    else:
+        gradients = torch_gradients(state, s, device)
     mean_loss, begun, begun_step = 0.0, time.monotonic(), state.step
     last = time.monotonic()
     while state.step < s.steps:
         batch = sample(pairs, s.batch, s.seed, state.step)
-        loss = train_step(state, forward, batch, s, device)
+        loss = train_step(state, gradients, batch, s)
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss} at step {state.step}: lower lr or clip"

@@ -14,7 +14,7 @@ RGB_TO_YCC = (
 def pixel_loss(
     output: Tensor, target: Tensor, kind: str = "l1", chroma: float = 0.1
 ) -> Tensor:
-    """Mean loss between (B, 3, H, W) pictures in [0, 1].
+    """Mean loss between (B, 3, H, W) pictures in [0, 1], or (B, 1, H, W) of luma.
 
     `kind` is "l1", "l2", "charbonnier" (sqrt(d² + 1e-6)), or "rmse": the root of each
     crop's mean square, averaged over crops. That follows the mean PSNR of pictures,
@@ -22,8 +22,12 @@ def pixel_loss(
     from one to the other. The difference is taken in YCbCr; `chroma` is the weight of
     each chroma plane, luma's being 1.
     """
-    matrix = torch.tensor(RGB_TO_YCC, dtype=output.dtype, device=output.device)
-    difference = torch.einsum("kc,bchw->bkhw", matrix, output - target)
+    difference = output - target
+    weights = torch.ones(1, dtype=output.dtype)
+    if output.shape[1] == 3:
+        matrix = torch.tensor(RGB_TO_YCC, dtype=output.dtype, device=output.device)
+        difference = torch.einsum("kc,bchw->bkhw", matrix, difference)
+        weights = torch.tensor((1.0, chroma, chroma), dtype=output.dtype)
     if kind == "l1":
         planes = difference.abs().mean(dim=(2, 3))
     elif kind == "l2":
@@ -34,5 +38,4 @@ def pixel_loss(
         planes = (difference.square().mean(dim=(2, 3)) + 1e-10).sqrt()
     else:
         raise ValueError(f"unknown loss {kind!r}: use l1, l2, charbonnier or rmse")
-    weights = torch.tensor((1.0, chroma, chroma), dtype=output.dtype)
     return (planes.mean(dim=0) * weights.to(output.device)).sum()

@@ -1,18 +1,21 @@
 """Turn a run into the weight file that ships, with what was measured in it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from upfrost import Upscaler
+from upfrost.network.modelfile import write_model
 from upfrost.network.modelinfo import rounded
-from upfrost_exporter import export_module
+from upfrost_exporter import trace_module
 from upfrost_training.config import Config
 from upfrost_training.data import find_folder
 from upfrost_training.evaluate import Upscale, evaluate_folder
 from upfrost_training.loop import folded_network, upscaler
+from upfrost_training.networks.plain import PLANES
 
 
 def release(
@@ -30,7 +33,6 @@ def release(
     the network, for machines without any Vulkan driver.
     """
     network = folded_network(folder)
-    scale = int(config.network.get("scale", 2))
     metadata: dict[str, Any] = {
         "description": config.description,
         "licence": config.licence,
@@ -41,7 +43,16 @@ def release(
     metadata = {key: value for key, value in metadata.items() if value}
 
     def write() -> None:
-        export_module(network, output, name=config.name, scale=scale, metadata=metadata)
+        graph = trace_module(
+            network,
+            name=config.name,
+            scale=config.scale,
+            channels=PLANES[config.colour],
+            metadata=metadata,
+        )
+        if config.colour == "luma":
+            graph = replace(graph, colour="luma")
+        write_model(output, graph)
 
     write()
     if measure == "torch":
@@ -65,9 +76,7 @@ def _measure(
         if pairs_folder is None:
             say(f"{name} is not under --data: its quality is not measured")
             continue
-        measured = evaluate_folder(
-            pairs_folder, upscale, int(config.network.get("scale", 2))
-        )
+        measured = evaluate_folder(pairs_folder, upscale, config.scale, config.colour)
         quality[name.split("/")[0]] = rounded(
             {"psnr_y": measured.psnr, "ssim": measured.ssim}
         )

@@ -7,13 +7,10 @@ failed would stay in GStreamer's registry.
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import gc
-import logging
+import dataclasses
 import math
 import sys
-import types
+import threading
 from typing import Any
 
 import gi
@@ -21,7 +18,28 @@ import gi
 gi.require_version("Gst", "1.0")
 gi.require_version("GstBase", "1.0")
 gi.require_version("GstVideo", "1.0")
-from gi.repository import GLib, GObject, Gst, GstBase, GstVideo  # noqa: E402
+from gi.repository import GLib, GObject, Gst, GstVideo  # noqa: E402
+
+
+def _base_transform() -> Any:
+    """GstBase.BaseTransform, with its virtual methods.
+
+    PyGObject makes a class without them when a program holds an element of that kind
+    before GstBase is imported, and would give it to the import, too: frames would then
+    pass a subclass by.
+    """
+    try:
+        known = GObject.type_from_name("GstBaseTransform")
+    except RuntimeError:
+        pass  # there was no such element yet
+    else:
+        # The module that PyGObject names where it had no namespace.
+        if getattr(known.pytype, "__module__", None) == "__gi__":
+            known.pytype = None
+    from gi.repository import GstBase
+
+    return GstBase.BaseTransform
+
 
 _LARGEST = 32767
 _CAPS = Gst.Caps.from_string(
@@ -36,12 +54,41 @@ _ADVICE = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """The element's properties."""
+
+    model: str = "video-x2"
+    device: str | None = None
+    precision: Any = "auto"
+
+    def read_model(self) -> Any:
+        """The model's graph; it raises what says why there is none."""
+        from upfrost.network.modelfile import find_model, read_model
+
+        graph = read_model(find_model(self.model))
+        if graph.channels != 3:
+            raise ValueError(f"{self.model} is not a network for colour")
+        return graph
+
+    def open_upscaler(self, graph: Any) -> Any:
+        """An upscaler of that graph, which the caller closes."""
+        from upfrost import Upscaler
+
+        return Upscaler(graph, device=self.device or None, precision=self.precision)
+
+
 def _pad(name: str, direction: Gst.PadDirection) -> Gst.PadTemplate:
     return Gst.PadTemplate.new(name, direction, Gst.PadPresence.ALWAYS, _CAPS)
 
 
-class UpfrostScale(GstBase.BaseTransform):  # type: ignore[misc]
-    """Upscales RGB frames; late ones are dropped when the property `qos` is set."""
+class UpfrostScale(_base_transform()):  # type: ignore[misc]
+    """Upscales RGB frames; late ones are dropped when the property `qos` is set.
+
+    Properties can be set at any time. While frames pass, the new upscaler is made by
+    who sets them, then takes the place of the old one between two frames; settings that
+    cannot be had are refused by a warning on the bus, and the old ones stay.
+    """
 
     __gstmetadata__ = (
         "upfrost super-resolution",
@@ -53,80 +100,135 @@ class UpfrostScale(GstBase.BaseTransform):  # type: ignore[misc]
         _pad("sink", Gst.PadDirection.SINK),
         _pad("src", Gst.PadDirection.SRC),
     )
-    model = GObject.Property(
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Properties are set by any thread. Who sets one may take seconds, which no
+        # frame shall wait for: the second lock is held while fields are replaced.
+        self._changing = threading.RLock()
+        self._lock = threading.RLock()
+        self._settings = _Settings()
+        self._graph: Any = None  # of the settings' model
+        self._error: Exception | None = None  # why there is none
+        self._upscaler: Any = None
+        self._next: Any = None  # an upscaler of newer settings
+        self._in: Any = None
+        self._out: Any = None
+
+    @GObject.Property(
         type=str,
-        default="video-x2",
+        default=_Settings.model,
         nick="Model",
         blurb="A name from 'upfrost models' or a .upf file",
     )
-    device = GObject.Property(
+    def model(self) -> str:
+        return self._settings.model
+
+    @model.setter  # type: ignore[no-redef]
+    def model(self, value: str) -> None:
+        self._change(model=value)
+
+    @GObject.Property(
         type=str,
         default=None,
         nick="Device",
         blurb="A number or part of a name from 'upfrost devices' (the best if not set)",
     )
-    precision = GObject.Property(
+    def device(self) -> str | None:
+        return self._settings.device
+
+    @device.setter  # type: ignore[no-redef]
+    def device(self, value: str | None) -> None:
+        self._change(device=value)
+
+    @GObject.Property(
         type=str,
-        default="auto",
+        default=_Settings.precision,
         nick="Precision",
         blurb="auto, fp16 or fp32, of values on the device",
     )
+    def precision(self) -> str:
+        return self._settings.precision
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._graph: Any = None
-        self._upscaler: Any = None
-        self._error: Exception | None = None  # why there is no model
-        self._in: Any = None
-        self._out: Any = None
+    @precision.setter  # type: ignore[no-redef]
+    def precision(self, value: str) -> None:
+        self._change(precision=value)
 
-    # The model decides the factor, so it is read before there are caps.
+    def _change(self, **values: Any) -> None:
+        """Take new settings, or refuse them when frames pass and they cannot be had."""
+        with self._changing:
+            settings = dataclasses.replace(self._settings, **values)
+            if settings == self._settings:
+                return
+            graph = upscaler = None
+            if self._upscaler is not None:
+                try:
+                    graph = settings.read_model()
+                    self._check_neighbour(graph)
+                    upscaler = settings.open_upscaler(graph)
+                except Exception as error:
+                    self._warn(_refusal(values, self._settings, error))
+                    return
+            with self._lock:
+                if self._upscaler is None:  # stopped, perhaps meanwhile
+                    _close(upscaler)
+                else:
+                    _close(self._next)
+                    self._next = upscaler
+                self._settings, self._graph, self._error = settings, graph, None
+        self.reconfigure_src()
+
+    def _check_neighbour(self, graph: Any) -> None:
+        """Refuse a model whose size of frames the next element does not take."""
+        if self._in is None or graph.scale == self._upscaler.graph.scale:
+            return
+        pad = self.get_static_pad("src")
+        caps = _scaled_caps(self.get_static_pad("sink").get_current_caps(), graph.scale)
+        if not pad.peer_query_caps(None).can_intersect(caps):
+            width, height = self._in.width, self._in.height
+            raise ValueError(
+                f"it makes {width * graph.scale}×{height * graph.scale} of "
+                f"{width}×{height}, and the next element does not take that"
+            )
 
     def _scale(self) -> int:
-        """The model's factor; 0 when there is no model."""
-        if self._graph is None and self._error is None:
-            try:
-                from upfrost.network.modelfile import find_model, read_model
-
-                self._graph = read_model(find_model(self.model))
-                if self._graph.channels != 3:
-                    raise ValueError(f"{self.model} is not a network for colour")
-            except Exception as error:
-                self._graph = None
-                self._error = error
-        return int(self._graph.scale) if self._graph is not None else 0
+        """The model's factor, known before there are caps; 0 when there is no model."""
+        with self._lock:
+            if self._graph is None and self._error is None:
+                try:
+                    self._graph = self._settings.read_model()
+                except Exception as error:
+                    self._error = error
+            return int(self._graph.scale) if self._graph is not None else 0
 
     def _fail(self, error: Exception) -> None:
-        text = _ADVICE.format(error) if isinstance(error, ImportError) else str(error)
-        problem = GLib.Error.new_literal(
-            Gst.resource_error_quark(), text, Gst.ResourceError.SETTINGS
+        self.post_message(
+            Gst.Message.new_error(self, _problem(error), type(error).__name__)
         )
-        self.post_message(Gst.Message.new_error(self, problem, type(error).__name__))
+
+    def _warn(self, error: Exception) -> None:
+        self.post_message(
+            Gst.Message.new_warning(self, _problem(error), type(error).__name__)
+        )
 
     def do_start(self) -> bool:
-        if not self._scale():
-            assert self._error is not None
-            self._fail(self._error)
-            return False
-        try:
-            from upfrost import Upscaler
-
-            _keep_for_ever()
-            self._upscaler = Upscaler(
-                self._graph,
-                device=self.device or None,
-                precision=self.precision,
-            )
-        except Exception as error:
-            self._fail(error)
-            return False
+        with self._changing, self._lock:
+            try:
+                # Read anew: what was wrong with the file may have been mended.
+                self._graph = self._settings.read_model()
+                self._upscaler = self._settings.open_upscaler(self._graph)
+            except Exception as error:
+                self._fail(error)
+                return False
         return True
 
     def do_stop(self) -> bool:
-        if self._upscaler is not None:
-            self._upscaler.close()
-        self._upscaler = self._graph = None
-        self._error = None
+        with self._lock:
+            _close(self._upscaler)
+            _close(self._next)
+            self._upscaler = self._next = None
+            self._graph = self._error = None
+            self._in = self._out = None
         return True
 
     def do_transform_caps(
@@ -135,32 +237,45 @@ class UpfrostScale(GstBase.BaseTransform):  # type: ignore[misc]
         """Sizes on the other side of the element; all else is the same."""
         scale = self._scale()
         # Without a model all can be linked, and the reason is said when it starts.
-        result = Gst.Caps.new_empty() if scale else _CAPS.copy()
-        for index in range(caps.get_size() if scale else 0):
-            structure = caps.get_structure(index).copy()
-            for name in filter(structure.has_field, ("width", "height")):
-                size = _scaled(
-                    structure.get_value(name), scale, direction == Gst.PadDirection.SINK
-                )
-                if size is None:
-                    break
-                structure.set_value(name, size)
-            else:
-                result.append_structure(structure)
+        larger = direction == Gst.PadDirection.SINK
+        result = _scaled_caps(caps, scale, larger) if scale else _CAPS.copy()
         if allowed is None:
             return result
         return allowed.intersect_full(result, Gst.CapsIntersectMode.FIRST)
 
     def do_set_caps(self, given: Gst.Caps, wanted: Gst.Caps) -> bool:
-        self._in = _video_info(given)
-        self._out = _video_info(wanted)
-        scale = self._scale()
-        return bool(
-            self._in is not None
-            and self._out is not None
-            and (self._in.width * scale, self._in.height * scale)
-            == (self._out.width, self._out.height)
-        )
+        frame, large = _video_info(given), _video_info(wanted)
+        if frame is None or large is None:
+            return False
+        if frame.interlace_mode != GstVideo.VideoInterlaceMode.PROGRESSIVE:
+            mode = GstVideo.VideoInterlaceMode.to_string(frame.interlace_mode)
+            self._fail(
+                ValueError(
+                    f"the video is interlaced (interlace-mode={mode}) and upfrostscale "
+                    "takes progressive frames: put 'deinterlace' before it"
+                )
+            )
+            return False
+        with self._lock:
+            scale = self._scale()
+            if (frame.width * scale, frame.height * scale) != (
+                large.width,
+                large.height,
+            ):
+                return False
+            self._in, self._out = frame, large
+            self._adopt()
+        return True
+
+    def _adopt(self) -> None:
+        """Let the newer upscaler take over, once frames have the size that it makes."""
+        with self._lock:
+            upscaler = self._next
+            if upscaler is not None and (
+                self._in.width * upscaler.graph.scale == self._out.width
+            ):
+                _close(self._upscaler)
+                self._upscaler, self._next = upscaler, None
 
     def do_transform_size(
         self,
@@ -175,6 +290,7 @@ class UpfrostScale(GstBase.BaseTransform):  # type: ignore[misc]
     def do_transform(self, given: Gst.Buffer, result: Gst.Buffer) -> Gst.FlowReturn:
         import numpy as np
 
+        self._adopt()
         if self._upscaler is None:
             return Gst.FlowReturn.ERROR
         try:
@@ -189,18 +305,26 @@ class UpfrostScale(GstBase.BaseTransform):  # type: ignore[misc]
         return Gst.FlowReturn.OK
 
 
-@functools.cache
-def _keep_for_ever() -> None:
-    """Keep what Kompute's binding frees at the process's end, without Python's lock.
+def _close(upscaler: Any) -> None:
+    if upscaler is not None:
+        upscaler.close()
 
-    It has the methods of a logger in static variables. A program that only embeds
-    Python, such as gst-launch-1.0, would crash after its last frame.
-    """
-    import kp  # noqa: F401
 
-    for found in gc.get_referrers(logging.getLogger("kp")):
-        if isinstance(found, types.MethodType):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(found))
+def _problem(error: Exception) -> GLib.Error:
+    """What a message on the bus carries."""
+    text = _ADVICE.format(error) if isinstance(error, ImportError) else str(error)
+    return GLib.Error.new_literal(
+        Gst.resource_error_quark(), text, Gst.ResourceError.SETTINGS
+    )
+
+
+def _refusal(
+    values: dict[str, Any], settings: _Settings, error: Exception
+) -> Exception:
+    """Why a property keeps its value while frames pass."""
+    name, value = next(iter(values.items()))
+    kept = getattr(settings, name)
+    return ValueError(f"{name} stays {kept}, since {value} cannot be had: {error}")
 
 
 def _video_info(caps: Gst.Caps) -> Any:
@@ -213,12 +337,34 @@ def _rows(data: Any, info: Any) -> Any:
     """A view of a frame's bytes as (H, W, 3): rows are padded to four bytes."""
     import numpy as np
 
+    if len(data) < info.size:
+        raise ValueError(
+            f"a frame of {len(data)} bytes came, and by its caps, RGB of "
+            f"{info.width}×{info.height}, it has {info.size}: the element before sends "
+            "frames that are not what it announced"
+        )
     return np.lib.stride_tricks.as_strided(
         data[info.offset[0] :],
         (info.height, info.width, 3),
         (info.stride[0], 3, 1),
         writeable=data.flags.writeable,
     )
+
+
+def _scaled_caps(caps: Gst.Caps, scale: int, larger: bool = True) -> Gst.Caps:
+    """The caps with sizes of the other side; what has none there is left out."""
+
+    def change(_: Gst.CapsFeatures, structure: Gst.Structure, __: None) -> bool:
+        for name in filter(structure.has_field, ("width", "height")):
+            size = _scaled(structure.get_value(name), scale, larger)
+            if size is None:
+                return False
+            structure.set_value(name, size)
+        return True
+
+    result = caps.copy()
+    result.filter_and_map_in_place(change, None)
+    return result
 
 
 def _scaled(value: Any, scale: int, larger: bool) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 if TYPE_CHECKING:
     from upfrost.gpu.upscaler import Upscaler
-    from upfrost.gpu.watchdog import Watchdog
     from upfrost.network.graph import Graph
     from upfrost.status import Status
 
@@ -72,6 +72,17 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     add_memory_argument(parser)
 
 
+def add_halo_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--halo",
+        type=_halo,
+        default=None,
+        metavar="N|full",
+        help="pixels around a tile that its results look at (default: full, all that "
+        "the network looks at; fewer show seams, whose size is then said)",
+    )
+
+
 def add_device_choice(parser: argparse.ArgumentParser) -> None:
     """Device and precision."""
     add_device_argument(parser)
@@ -120,16 +131,20 @@ def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
     Raises `UsageError` for a tile that the network cannot work with.
     """
     from upfrost.errors import UsageError
+    from upfrost.gpu.advice import address_space_advice
     from upfrost.gpu.tiles import smallest_side
     from upfrost.gpu.upscaler import Upscaler
 
+    if advice := address_space_advice():
+        # Before the driver is loaded, since nothing can be said after it.
+        print(f"upfrost: {advice}", file=sys.stderr, flush=True)
     upscaler = Upscaler(
         graph,
         device=options.device,
         precision=options.precision,
         tile=options.tile,
         memory=options.memory,
-        watch=watchdog(),
+        halo=getattr(options, "halo", None),
     )
     smallest = smallest_side(upscaler.tiling)
     if options.tile is not None and options.tile < smallest:
@@ -141,16 +156,6 @@ def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
             f"{smallest} pixels are needed"
         )
     return upscaler
-
-
-def watchdog() -> Watchdog:
-    """Ends the command, with one line, when the device never answers."""
-    from upfrost.gpu.watchdog import Watchdog
-
-    return Watchdog(
-        "upfrost: the device does not answer; nothing more was written. "
-        "The kernel's log (dmesg) may say why"
-    )
 
 
 def warn_of_cpu(
@@ -189,6 +194,10 @@ def time(text: str) -> Fraction:
 
 def _megabytes(text: str) -> int:
     return positive(text) * 1_000_000
+
+
+def _halo(text: str) -> int | None:
+    return None if text == "full" else positive(text)
 
 
 def _tile(text: str) -> int | None:

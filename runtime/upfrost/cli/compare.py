@@ -28,7 +28,9 @@ what is compared:
   The first of the largest files is the original. Files of its size are shown as
   they are, smaller ones enlarged by nearest, bilinear, Lanczos and the model.
   Metrics are against the original: Y-PSNR and SSIM of what is shown, for whole
-  videos of one size VMAF, PSNR and SSIM of each frame as charts.
+  videos of one size VMAF, PSNR and SSIM of each frame as charts. These pair
+  frames by their number, as far as the shorter video goes; where frames come
+  at other distances, that is said. HDR is refused.
 
 --json prints an object on stdout: page, shots with the metrics of each version,
 and for each video its means and the values of each frame.

@@ -29,7 +29,7 @@ what is measured:
   border of `scale` pixels left out).
   A video is the original: its first frames are made small by bicubic and large
   again. VMAF, PSNR of luma and SSIM come from ffmpeg's libvmaf, for each frame
-  (--json, --plot) and as means.
+  (--json, --plot) and as means. HDR is refused.
 """
 
 
@@ -88,7 +88,9 @@ def _run(options: argparse.Namespace) -> int:
         arguments.warn_of_cpu(upscaler, options, Status(sys.stderr))
         for path in paths:
             if path.is_dir():
-                pairs = evaluate.evaluate_pairs(path, upscaler)
+                pairs = evaluate.evaluate_pairs(
+                    path, evaluate.all_ways(upscaler), upscaler.graph.scale
+                )
                 means: Mapping[str, Mapping[str, float]] = {
                     way: {"psnr": found.psnr, "ssim": found.ssim}
                     for way, found in pairs.items()

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import sys
 import textwrap
 import traceback
@@ -69,11 +70,13 @@ what becomes of a picture:
   Palettes become RGB. 16 bits a channel are reduced to 8, CMYK becomes RGB,
   of several pictures in a file the first is used: each is said on stderr.
   In a folder, hidden files and earlier results (photo-x2.jpg beside
-  photo.jpg) are left out.
+  photo.jpg, or with -r below any folder in it) are left out.
 
 --json prints an object for each picture on a line of stdout: input, output,
 status (done, skipped, failed), error, sizes, model, device, precision, tiles,
-seconds for each phase, notes. All else goes to stderr.
+their overhead (pixels computed for each of the picture), seam (with --halo,
+the largest difference at one, of 255), seconds for each phase, notes. All
+else goes to stderr.
 
 """
     + EXIT_CODES
@@ -94,22 +97,25 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    _open_streams()
     # A file name need not be valid in the terminal's encoding.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        parser = _parser(words)
-        options = parser.parse_args(words)
-        if options.run is None:
-            parser.print_help(sys.stderr)
-            return 2
         with prompt_stop(_clean_up):
+            parser = _parser(words)
+            options = parser.parse_args(words)
+            if options.run is None:
+                parser.print_help(sys.stderr)
+                return 2
             code: int = options.run(options)
             sys.stdout.flush()
             return code
     except Stopped as stop:
         return _fail(stop.code, f"stopped by {stop}")
+    except KeyboardInterrupt:  # before signals were ours
+        return _fail(128 + signal.SIGINT, "stopped by SIGINT")
     except BrokenPipeError:
         # Whoever read our output has enough. Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -123,13 +129,43 @@ def _report(error: Exception) -> int:
     if os.environ.get("UPFROST_TRACEBACK"):
         traceback.print_exception(error)
     if isinstance(error, ImportError):
-        # Kompute's binding without libvulkan fails like this, too.
-        return _fail(1, f"{error}; tools/setup.sh run installs what upfrost needs")
-
+        return _fail(1, f"{error}; {_missing(error)}")
     if isinstance(error, UpfrostError):
         return _fail(2 if isinstance(error, UsageError) else 1, str(error))
+    if isinstance(error, OSError) and error.strerror:
+        where = "" if error.filename is None else f"{_plain(error.filename)}: "
+        return _fail(1, where + error.strerror)
     name = type(error).__name__
     return _fail(1, f"{name}: {error} (UPFROST_TRACEBACK=1 shows where)")
+
+
+def _missing(error: ImportError) -> str:
+    """What to do about a module that is not there, or does not load."""
+    if error.name == "kp":
+        return (
+            "it is Kompute's binding, which pip does not install with upfrost, since "
+            "its metadata ask for another NumPy: pip install --no-deps kp==0.9.0 "
+            "compiles it (Debian: apt install cmake g++ libvulkan-dev)"
+        )
+    if "libvulkan" in str(error):
+        return "it is Vulkan's loader (Debian: apt install libvulkan1)"
+    return "pip install upfrost brings what upfrost itself needs"
+
+
+def _open_streams() -> None:
+    """Make what the caller closed of the standard streams lead nowhere.
+
+    Otherwise the next file that is opened would be taken for one of them.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _fail(code: int, reason: str) -> int:
@@ -220,6 +256,7 @@ def _add_upscale(commands: Commands) -> None:
     )
     arguments.add_model_argument(parser, arguments.PICTURE_MODEL)
     arguments.add_device_arguments(parser)
+    arguments.add_halo_argument(parser)
     parser.add_argument(
         "--max-megapixels",
         type=arguments.positive,

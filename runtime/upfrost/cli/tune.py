@@ -68,6 +68,7 @@ def _run(options: argparse.Namespace) -> int:
         return 0
 
     from upfrost.gpu.device import Device, DeviceLostError, choose_device
+    from upfrost.gpu.halfprecision import faster_precision
     from upfrost.network.modelfile import bundled_models, find_model, read_model
     from upfrost.status import Status
 
@@ -75,11 +76,12 @@ def _run(options: argparse.Namespace) -> int:
         read_model(find_model(name)) for name in options.model or bundled_models()
     ]
     info = choose_device(options.device)
-    precision = info.precision if options.precision == "auto" else options.precision
+    precision = options.precision
+    if precision == "auto":
+        precision = faster_precision(info)
     status = Status(sys.stderr, quiet=options.quiet)
     measured: dict[str, Measured] = {}
     path = None
-    watch = arguments.watchdog()
     device = Device(info)
     try:
         for graph in graphs:
@@ -90,7 +92,6 @@ def _run(options: argparse.Namespace) -> int:
                 precision,
                 progress=status.show,
                 skip=measured,
-                watch=watch,
             ):
                 measured[each.layer] = each
                 path = _keep(each, info, precision)

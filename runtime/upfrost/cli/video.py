@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upfrost.cli import arguments
+from upfrost.video.formats import CODECS
 
 if TYPE_CHECKING:
     from upfrost.cli.arguments import Commands
     from upfrost.video.upscale import VideoRecord
 
-# Not taken from `upfrost.video.encode`, which --help has no need to load.
-CODEC_NAMES = ("h264", "h265", "av1", "vp9", "ffv1")
-
 HELP = """\
-Upscale a video: all that ffmpeg reads. Sound, subtitles, chapters and metadata
-come along."""
+Upscale a video: all that ffmpeg reads. Sound, subtitles, chapters, covers and
+metadata come along."""
 
 EPILOG = """\
 examples:
@@ -44,6 +42,7 @@ interruptions:
   Until all is done, the work is in the folder OUT.upfrost beside OUT, in
   segments of 2 seconds (--segment). Whatever ends the run, --resume goes on
   after the last finished segment, and OUT becomes what it had become at once.
+  It refuses to, where kernels, versions or settings are others than before.
 
 ffmpeg is the one that --ffmpeg or UPFROST_FFMPEG names, else that of the
 package imageio-ffmpeg (pip install imageio-ffmpeg), else the system's.
@@ -62,7 +61,7 @@ def add_video(commands: Commands) -> None:
     parser.add_argument("output", metavar="OUT", help="the upscaled video")
     parser.add_argument(
         "--codec",
-        choices=CODEC_NAMES,
+        choices=tuple(CODECS),
         help="of OUT (default: h264; vp9 in .webm; ffv1 is lossless)",
     )
     parser.add_argument(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import getpass
 import grp
 import os
+import resource
 from pathlib import Path
 
+ADDRESS_SPACE = 1_000_000_000  # lavapipe was seen to crash with 650 to 900 MB
 _BOOKWORM = "sudo apt install -t bookworm-backports mesa-vulkan-drivers"
 _NEWER = "sudo apt install mesa-vulkan-drivers"
 
@@ -36,7 +38,7 @@ def gpu_advice(root: Path = Path("/")) -> list[str]:
             )
     drivers = sorted({_kernel_driver(root, node.name) for node in nodes} - {""})
     known = f"The kernel drives it by {', '.join(drivers)}; " if drivers else ""
-    lines.append(f"{known}Mesa's Vulkan driver for it: {_install(root)}")
+    lines.append(known + _vulkan_driver(root))
     if "panfrost" in drivers or not nodes:
         wanted = "PAN_I_WANT_A_BROKEN_VULKAN_DRIVER"
         if os.environ.get(wanted, "1") != "1":
@@ -52,20 +54,50 @@ def gpu_advice(root: Path = Path("/")) -> list[str]:
     return lines
 
 
-def _install(root: Path) -> str:
-    release = {}
+def address_space_advice() -> str | None:
+    """A line for whoever limits a process's memory below what a CPU driver wants."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY or limit >= ADDRESS_SPACE:
+        return None
+    return (
+        f"address space is limited to {limit // 1_000_000} MB (ulimit -v); where there "
+        f"is no GPU, Vulkan's driver needs {ADDRESS_SPACE // 1_000_000} and crashes "
+        "without a word when it gets less"
+    )
+
+
+def _vulkan_driver(root: Path) -> str:
+    """Whether Mesa's Vulkan driver for Mali is there, or how to get it."""
+    release = _release(root)
+    bookworm = release.get("VERSION_CODENAME") == "bookworm"
+    if files := sorted(root.glob("usr/share/vulkan/icd.d/panfrost_icd*.json")):
+        name = files[0].relative_to(root)
+        return f"Mesa's Vulkan driver for Mali is installed (/{name})."
+    # Debian's builds for x86-64 have none for Mali, and neither has 22.3 for boards.
+    if not bookworm and any(root.glob("var/lib/dpkg/info/mesa-vulkan-drivers*.list")):
+        return (
+            "mesa-vulkan-drivers is installed, and its build for this machine has no "
+            "driver for Mali."
+        )
+    package = "Mesa's Vulkan driver for it:"
+    if bookworm:
+        return f"{package} {_BOOKWORM} (its own 22.3 has none for Mali)."
+    if release.get("ID") == "debian":
+        return f"{package} {_NEWER}."
+    return (
+        f"{package} {_NEWER} on Debian 13, {_BOOKWORM} on Debian 12, 25.0 or newer "
+        "elsewhere."
+    )
+
+
+def _release(root: Path) -> dict[str, str]:
+    """What os-release says, empty where there is none."""
     try:
         text = (root / "etc/os-release").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        text = ""
-    for line in text.splitlines():
-        key, _, value = line.partition("=")
-        release[key] = value.strip("\"'")
-    if release.get("VERSION_CODENAME") == "bookworm":
-        return f"{_BOOKWORM} (its own 22.3 has none for Mali)."
-    if release.get("ID") == "debian":
-        return f"{_NEWER}."
-    return f"{_NEWER} on Debian 13, {_BOOKWORM} on Debian 12, 25.0 or newer elsewhere."
+        return {}
+    entries = (line.partition("=") for line in text.splitlines())
+    return {key: value.strip("\"'") for key, _, value in entries}
 
 
 def _group(node: Path) -> str:

@@ -256,6 +256,37 @@ def bands(
     ]
 
 
+def largest_band(
+    family: Family, shape: Sequence[int], tile: RegisterTile, layout: Layout
+) -> int:
+    """Rows of the largest of those bands."""
+    step = _band_rows(family, math.prod(shape) * layout.width, tile.coverage[1])
+    last = (layout.height - 1) // step * step
+    return max(step if last else 0, layout.rows - last)
+
+
+def shortest_band_macs(
+    node: Conv2d,
+    shape: Sequence[int],
+    source: Layout,
+    target: Layout,
+    family: Family,
+    precision: Precision,
+    *,
+    deconv4x4: bool = False,
+) -> int:
+    """Products of the shortest band of a convolution: one row of workgroups."""
+    if deconv4x4:
+        rows = min(family.deconv4x4.tile.coverage[1], source.height)
+        return rows * _deconv4x4_row_macs(slices(shape[1]), source, target)
+    tile = conv_kernel(node, shape, family, precision).tile
+    return math.prod(shape) * target.width * min(tile.coverage[1], target.height)
+
+
+def _deconv4x4_row_macs(in_slices: int, source: Layout, target: Layout) -> int:
+    return 64 * in_slices * target.channels * source.width
+
+
 def _band_rows(family: Family, macs_per_row: int, height: int) -> int:
     """Rows of a dispatch, a multiple of a workgroup's `height`."""
     most = family.macs_per_second * DISPATCH_SECONDS / macs_per_row
@@ -436,7 +467,7 @@ def deconv4x4(convolution: Convolution) -> list[Dispatch]:
     whole = convolution
     layout, source = whole.target.layout, whole.source.layout
     tile = whole.family.deconv4x4.tile
-    macs_per_row = 64 * whole.packed.in_slices * layout.channels * source.width
+    macs_per_row = _deconv4x4_row_macs(whole.packed.in_slices, source, layout)
     step = _band_rows(whole.family, macs_per_row, tile.coverage[1])
     # The place in the input that the first pixel's first tap reads.
     corner = source.base

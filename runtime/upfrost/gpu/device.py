@@ -1,64 +1,58 @@
-"""Everything Kompute: choosing a device, its limits, tensors, submission, and the proof
-that the device really ran.
-
-What the runtime relies on for the order of two dependent dispatches stands in
-docs/vulkan.md: each dispatch is a submission of its own that has been waited for.
-"""
+"""Devices: what there is, which one to take, and one that is open."""
 
 from __future__ import annotations
 
 import functools
+import math
+import mmap
 import os
 import re
-import secrets
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-import kp
-import numpy as np
-import numpy.typing as npt
-import vulkan
-
-from upfrost.arrays import Bytes
-from upfrost.errors import UpfrostError
-from upfrost.gpu.dispatches import (
-    Constant,
-    Dispatch,
-    Precision,
-    Words,
+from upfrost.gpu.binding import (
+    DeviceError,
+    DeviceLostError,
+    NotFiniteError,
+    OutOfDeviceMemoryError,
+    device_errors,
+    kp,
 )
-from upfrost.gpu.families import CPU, MALI, VALHALL, VARIANTS, Family
-from upfrost.gpu.frame import Samples
-from upfrost.gpu.plan import PICTURE_IN, PICTURE_OUT, Plan
+from upfrost.gpu.cache import PipelineFile
+from upfrost.gpu.dispatches import Constant, Precision
+from upfrost.gpu.execution import Endurance, LoadedPlan
+from upfrost.gpu.families import CPU, MALI, VALHALL, Family
+from upfrost.gpu.plan import Plan
+
+__all__ = [
+    "Device",
+    "DeviceError",
+    "DeviceInfo",
+    "DeviceLostError",
+    "Kind",
+    "LoadedPlan",
+    "NotFiniteError",
+    "OutOfDeviceMemoryError",
+    "choose_device",
+    "list_devices",
+]
 
 Kind = Literal["discrete", "integrated", "virtual", "cpu", "other"]
 
-_KINDS: dict[int, Kind] = {
-    vulkan.VK_PHYSICAL_DEVICE_TYPE_OTHER: "other",
-    vulkan.VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU: "integrated",
-    vulkan.VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU: "discrete",
-    vulkan.VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU: "virtual",
-    vulkan.VK_PHYSICAL_DEVICE_TYPE_CPU: "cpu",
-}
 # Names of Mali GPUs of the Valhall architecture and what followed it; those before are
 # Mali-G31, G51, G52, G71, G72 and G76.
 _VALHALL = re.compile(r"Mali-G(57|68|77|78|[3-9][1-9]\d)\b|Immortalis")
+# Those of them that the kernel's panthor drives; the others are panfrost's. Both end a
+# job that takes longer than this many seconds.
+_CSF = re.compile(r"Mali-G([3-6]10|615|7[12]\d|[69]2[05])\b|Immortalis")
+_PANFROST, _PANTHOR = 0.5, 5.0
+_GOODBYE = 500_000_000  # nanoseconds that a device that was lost is waited for
 # What lavapipe took for the pipelines of the bundled models was less than this.
 COMPILER_BYTES = 128 << 20
 _PREFERENCE: tuple[Kind, ...] = ("discrete", "integrated", "virtual", "other", "cpu")
-
-
-class DeviceError(UpfrostError, RuntimeError):
-    """No device, or one that cannot do what is asked."""
-
-
-class DeviceLostError(DeviceError):
-    """The device reported success and did not compute."""
-
-
-class OutOfDeviceMemoryError(DeviceError):
-    """A plan needs more than the device has."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +70,9 @@ class DeviceInfo:
     max_workgroup: int  # invocations
     max_grid: tuple[int, int, int]  # workgroups
     max_shared_bytes: int
+    has_float16: bool = False  # and 16-bit storage, as Vulkan's features say
+    has_cached_memory: bool = False  # the device's own, that the host's cache holds
+    pipeline_cache: str = ""  # Vulkan's name for what its driver has compiled
 
     @property
     def is_gpu(self) -> bool:
@@ -94,44 +91,28 @@ class DeviceInfo:
         fast = self.kind == "discrete" or _VALHALL.search(self.name)
         return VALHALL if fast else MALI
 
+    @property
+    def endurance(self) -> Endurance:
+        """How long it may work on what it is given at once."""
+        if self.kind == "cpu":
+            return Endurance(submission=math.inf, job=None, answers=False)
+        if not self.name.startswith("Mali"):
+            return Endurance(submission=_PANFROST / 3, job=None, answers=True)
+        job = _PANTHOR if _CSF.search(self.name) else _PANFROST
+        return Endurance(submission=job / 3, job=job, answers=True)
+
 
 @functools.cache
 def list_devices() -> tuple[DeviceInfo, ...]:
     """Every Vulkan device, in Vulkan's order. Raises `DeviceError` without Vulkan."""
-    try:
-        instance = _instance()
-        devices = vulkan.vkEnumeratePhysicalDevices(instance)
-        return tuple(_info(i, device, instance) for i, device in enumerate(devices))
-    except vulkan.VkError as error:
-        raise DeviceError(f"Vulkan lists no device ({type(error).__name__})") from error
-
-
-@functools.cache
-def _instance() -> object:
-    """Vulkan, to be asked. It stays: drivers unload with the last instance, and
-    loading them again takes time."""
     # Mesa 25.0 hides Mali-G52 and its like without this; it is set for this process
     # alone, before the driver is loaded.
     os.environ.setdefault("PAN_I_WANT_A_BROKEN_VULKAN_DRIVER", "1")
-    extension = "VK_KHR_get_physical_device_properties2"
-    application = vulkan.VkApplicationInfo(
-        pApplicationName="upfrost", apiVersion=vulkan.VK_MAKE_VERSION(1, 0, 0)
-    )
     try:
-        available = {
-            properties.extensionName
-            for properties in vulkan.vkEnumerateInstanceExtensionProperties(None)
-        }
-        return vulkan.vkCreateInstance(
-            vulkan.VkInstanceCreateInfo(
-                pApplicationInfo=application,
-                ppEnabledExtensionNames=[extension] if extension in available else [],
-            ),
-            None,
-        )
-    except vulkan.VkError as error:
+        return tuple(_info(i, told) for i, told in enumerate(kp.list_devices()))
+    except kp.VulkanError as error:
         raise DeviceError(
-            f"Vulkan cannot be started ({type(error).__name__}); "
+            f"Vulkan cannot be started ({error}); "
             "install a driver, e.g. Debian's mesa-vulkan-drivers"
         ) from error
 
@@ -166,35 +147,57 @@ class Device:
 
     def __init__(self, info: DeviceInfo) -> None:
         self.info = info
-        self._manager = kp.Manager(info.index)
+        self._process = os.getpid()
+        # Drivers have forgotten to put their version into Vulkan's name for it.
+        build = f"{info.driver} {info.driver_version} {info.api_version}"
+        self._pipelines = PipelineFile(info.name, f"{build} {info.pipeline_cache}")
+        with device_errors(info.name):
+            self._manager = kp.Manager(
+                info.index, pipeline_cache=self._pipelines.read()
+            )
         self._constants: dict[int, tuple[Constant, kp.Tensor]] = {}
+        self._loaded: list[weakref.ref[LoadedPlan]] = []
 
     def load(self, plan: Plan, *, inspect: bool = False) -> LoadedPlan:
         """Make a plan's buffers and pipelines; with `inspect`, values can be read.
 
         Raises `OutOfDeviceMemoryError` where it needs more than the device has, and
-        `DeviceError` where it asks for more than the device's limits.
+        `DeviceError` where it asks for more than the device's limits, and for other
+        errors of Vulkan's.
         """
         _check_limits(plan, self.info)
-        sizes = plan.buffer_bytes
-        if plan.constant_bytes and not self._constants:
-            sizes = (*sizes, plan.constant_bytes)
         if self.info.kind == "cpu":
-            # Of the same memory are the zeros that Kompute copies into a buffer, and
-            # what the driver takes to compile: it aborts where it gets none.
-            sizes = (*sizes, max(sizes) + COMPILER_BYTES)
-        try_allocation(self.info, sizes)
-        try:
-            return LoadedPlan(self._manager, plan, self._constant, inspect=inspect)
-        except MemoryError as error:
-            raise OutOfDeviceMemoryError(
-                f"{plan.bytes / 2**20:.0f} MiB are needed, the system gives no more"
-            ) from error
+            sizes = plan.buffer_bytes
+            if not self._constants:
+                sizes = (*sizes, plan.constant_bytes)
+            _check_system_memory(sizes)
+        with device_errors(self.info.name):
+            loaded = LoadedPlan(
+                self._manager,
+                plan,
+                self._constant,
+                self.info.name,
+                self.info.endurance,
+                inspect=inspect,
+            )
+        self._loaded = [each for each in self._loaded if each() is not None]
+        self._loaded.append(weakref.ref(loaded))
+        return loaded
 
     def close(self) -> None:
-        """Free everything. The device cannot be used after it."""
+        """Free everything. The device cannot be used after it.
+
+        A device that did not answer is not waited for.
+        """
         self._constants.clear()
-        self._manager.destroy()
+        plans = [plan for each in self._loaded if (plan := each()) is not None]
+        self._loaded.clear()
+        if os.getpid() == self._process and not any(plan.lost for plan in plans):
+            with suppress(kp.VulkanError, RuntimeError):
+                self._pipelines.write(self._manager.pipeline_cache())
+            self._manager.destroy()
+        else:
+            self._manager.destroy(_GOODBYE)
 
     def _constant(self, constant: Constant) -> kp.Tensor:
         """The tensor of a constant, uploaded when it is first asked for."""
@@ -212,169 +215,20 @@ class Device:
         return known[1]
 
 
-class LoadedPlan:
-    """A plan with its buffers and pipelines on a device."""
+def _check_system_memory(sizes: Sequence[int]) -> None:
+    """Whether the system gives a driver on the CPU buffers of these sizes in bytes.
 
-    def __init__(
-        self,
-        manager: kp.Manager,
-        plan: Plan,
-        constant: Callable[[Constant], kp.Tensor],
-        *,
-        inspect: bool = False,
-    ) -> None:
-        self.plan = plan
-        self._inspect = inspect
-        self._buffers = [
-            _tensor(manager, size, host=inspect or number in (PICTURE_IN, PICTURE_OUT))
-            for number, size in enumerate(plan.buffer_bytes)
-        ]
-        constants = {
-            id(item): constant(item)
-            for dispatch in plan.dispatches
-            for item in dispatch.buffers
-            if isinstance(item, Constant)
-        }
-        self.allocated_bytes = sum(
-            4 * tensor.size() for tensor in (*self._buffers, *constants.values())
-        )
-        algorithms: dict[Dispatch, kp.Algorithm] = {}
-
-        def submission(dispatch: Dispatch) -> kp.Sequence:
-            push = np.array(dispatch.push, np.uint32)
-            alike = dispatch.pipeline
-            if alike not in algorithms:
-                tensors = [
-                    constants[id(item)]
-                    if isinstance(item, Constant)
-                    else self._buffers[item]
-                    for item in dispatch.buffers
-                ]
-                algorithms[alike] = manager.algorithm(
-                    tensors,
-                    _spirv(dispatch.shader),
-                    list(dispatch.grid),
-                    np.array(dispatch.constants, np.uint32),
-                    push,
-                )
-            return manager.sequence().record(kp.OpAlgoDispatch(algorithms[alike], push))
-
-        self.submissions = [submission(dispatch) for dispatch in plan.dispatches]
-        for dispatch in plan.setup:
-            submission(dispatch).eval()
-        self._given: Words = self._buffers[PICTURE_IN].data()
-        self._given_planes = [plane.rows(self._given) for plane in plan.given]
-        self._result: Words = self._buffers[PICTURE_OUT].data()
-        self._result_planes = [plane.rows(self._result) for plane in plan.result]
-
-    def run(self, picture: Bytes) -> Bytes:
-        """The network's result for a tile: uint8 (H, W, C) → a view of (sH, sW, C).
-
-        Otherwise as `run_planes`.
-        """
-        height, width, channels = picture.shape
-        (rows,) = self.run_planes([picture.reshape(height, -1)])
-        return rows.reshape(-1, width * self.plan.scale, channels).view(np.uint8)
-
-    def run_planes(self, planes: Sequence[Samples]) -> list[Samples]:
-        """The result for a tile of so many planes: (H, samples of a row) each.
-
-        It is views of device memory: copy what is needed before the next call. Raises
-        `DeviceLostError` when the device did not compute.
-        """
-        token = secrets.randbits(32)
-        self._given[0] = self._result[0] = token
-        for target, plane in zip(self._given_planes, planes, strict=True):
-            target[...] = plane
-        for submission in self.submissions:
-            submission.eval()
-        if self._result[0] != token ^ 0xFFFFFFFF:
-            raise DeviceLostError(
-                "the device reported success but did not compute (it was lost, or its "
-                "driver does nothing); no result was kept"
-            )
-        return self._result_planes
-
-    def value(self, name: str) -> npt.NDArray[np.float32]:
-        """A value of the last run as (C, H, W), if its buffer is still its own.
-
-        For tests and for people who look for an error. Raises `ValueError` unless the
-        plan was loaded with `inspect`, and for what is no value in a buffer.
-        """
-        place = self.plan.views.get(name)
-        if place is None or place.buffer == PICTURE_IN:
-            raise ValueError(
-                f"{name!r} is no value in a buffer: there is none of that name, or a "
-                "kernel computes it on its way, or it is the picture, read as bytes"
-            )
-        layout = place.layout
-        dtype = np.float16 if self.plan.precision == "fp16" else np.float32
-        elements = self.words(place.buffer).view(dtype).reshape(-1, 4)
-        planes = elements[layout.base :][: layout.slices * layout.plane]
-        planes = planes.reshape(layout.slices, layout.rows, layout.stride, 4)
-        channels = planes.transpose(0, 3, 1, 2).reshape(
-            4 * layout.slices, layout.rows, layout.stride
-        )
-        pixels = channels[: layout.channels, : layout.height, : layout.width]
-        found: npt.NDArray[np.float32] = pixels.astype(np.float32)
-        return found
-
-    def words(self, number: int) -> Words:
-        """Buffer `number` as 32-bit words. Raises `ValueError` as `value` does."""
-        if not self._inspect:
-            raise ValueError("values can be read from a plan loaded with inspect=True")
-        words: Words = self._buffers[number].data()
-        return words
-
-
-def try_allocation(info: DeviceInfo, sizes: Sequence[int]) -> None:
-    """Allocate and free memory of these sizes in bytes, all at once.
-
-    Kompute does not look whether its allocations succeeded, so this asks before it.
-    Raises `OutOfDeviceMemoryError`.
+    Besides, it takes the zeros that Kompute copies into a buffer, and what the driver
+    takes to compile: some drivers abort where they get none, and some are given what
+    they cannot touch. Raises `OutOfDeviceMemoryError`.
     """
-    device = None
-    held = []
+    needed = sum(sizes) + max(sizes) + COMPILER_BYTES
     try:
-        physical = vulkan.vkEnumeratePhysicalDevices(_instance())[info.index]
-        queue = vulkan.VkDeviceQueueCreateInfo(
-            queueFamilyIndex=0, queueCount=1, pQueuePriorities=[1.0]
-        )
-        device = vulkan.vkCreateDevice(
-            physical, vulkan.VkDeviceCreateInfo(pQueueCreateInfos=[queue]), None
-        )
-        # Kompute, too, takes the first type that is local to the device.
-        memory = vulkan.vkGetPhysicalDeviceMemoryProperties(physical)
-        local = next(
-            i
-            for i in range(memory.memoryTypeCount)
-            if memory.memoryTypes[i].propertyFlags
-            & vulkan.VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT
-        )
-        for size in sizes:
-            wanted = vulkan.VkMemoryAllocateInfo(
-                allocationSize=size, memoryTypeIndex=local
-            )
-            held.append(vulkan.vkAllocateMemory(device, wanted, None))
-    except (vulkan.VkErrorOutOfDeviceMemory, vulkan.VkErrorOutOfHostMemory) as error:
+        mmap.mmap(-1, needed, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except (OSError, OverflowError, ValueError) as error:
         raise OutOfDeviceMemoryError(
-            f"{info.name} does not give {sum(sizes) / 2**20:.0f} MiB"
+            f"the system does not give {needed / 2**20:.0f} MiB"
         ) from error
-    finally:
-        for allocation in held:
-            vulkan.vkFreeMemory(device, allocation, None)
-        if device is not None:
-            vulkan.vkDestroyDevice(device, None)
-
-
-def _tensor(manager: kp.Manager, size: int, *, host: bool) -> kp.Tensor:
-    kind = kp.TensorTypes.host if host else kp.TensorTypes.storage
-    return manager.tensor_t(np.zeros(-(-size // 4), np.uint32), kind)
-
-
-@functools.cache
-def _spirv(shader: str) -> bytes:
-    return VARIANTS[shader].path.read_bytes()
 
 
 def _check_limits(plan: Plan, info: DeviceInfo) -> None:
@@ -406,41 +260,26 @@ def _check_limits(plan: Plan, info: DeviceInfo) -> None:
             )
 
 
-def _info(index: int, device: object, instance: object) -> DeviceInfo:
-    properties = vulkan.vkGetPhysicalDeviceProperties(device)
-    memory = vulkan.vkGetPhysicalDeviceMemoryProperties(device)
-    heaps = [memory.memoryHeaps[i] for i in range(memory.memoryHeapCount)]
-    own = [h for h in heaps if h.flags & vulkan.VK_MEMORY_HEAP_DEVICE_LOCAL_BIT]
-    limits = properties.limits
+def _info(index: int, told: dict[str, Any]) -> DeviceInfo:
+    heaps = told["heaps"]
+    own = [heap for heap in heaps if heap["device_local"]]
+    packed = told["driver_version"]
     return DeviceInfo(
         index=index,
-        name=properties.deviceName,
-        driver=_driver_name(device, instance, properties.deviceName),
-        driver_version=_version(properties.driverVersion),
-        api_version=_version(properties.apiVersion),
-        kind=_KINDS.get(properties.deviceType, "other"),
-        heap_bytes=max(heap.size for heap in own or heaps),
-        max_buffer_bytes=limits.maxStorageBufferRange,
-        max_workgroup=limits.maxComputeWorkGroupInvocations,
-        max_grid=tuple(limits.maxComputeWorkGroupCount),
-        max_shared_bytes=limits.maxComputeSharedMemorySize,
+        name=told["device_name"],
+        driver=told["driver_name"] or told["device_name"],
+        driver_version=f"{packed >> 22}.{packed >> 12 & 0x3FF}.{packed & 0xFFF}",
+        api_version=".".join(map(str, told["api_version"])),
+        kind=told["device_type"],
+        heap_bytes=max(heap["size"] for heap in own or heaps),
+        max_buffer_bytes=told["max_storage_buffer_range"],
+        max_workgroup=told["max_work_group_invocations"],
+        max_grid=told["max_work_group_count"],
+        max_shared_bytes=told["max_compute_shared_memory_size"],
+        has_float16=told["shader_float16"] and told["storage_buffer_16bit_access"],
+        has_cached_memory=any(
+            kind["device_local"] and kind["host_visible"] and kind["host_cached"]
+            for kind in told["memory_types"]
+        ),
+        pipeline_cache=told["pipeline_cache_uuid"].hex(),
     )
-
-
-def _driver_name(device: object, instance: object, device_name: str) -> str:
-    """The driver's own name where it has VK_KHR_driver_properties."""
-    try:
-        query = vulkan.vkGetInstanceProcAddr(
-            instance, "vkGetPhysicalDeviceProperties2KHR"
-        )
-        driver = vulkan.VkPhysicalDeviceDriverProperties()
-        query(device, vulkan.VkPhysicalDeviceProperties2(pNext=driver))
-        name = driver.driverName
-        text = name if isinstance(name, str) else vulkan.ffi.string(name).decode()
-        return text or device_name
-    except (vulkan.ProcedureNotFoundError, vulkan.ExtensionNotSupportedError):
-        return device_name
-
-
-def _version(packed: int) -> str:
-    return f"{packed >> 22}.{packed >> 12 & 0x3FF}.{packed & 0xFFF}"

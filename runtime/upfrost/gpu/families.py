@@ -198,6 +198,8 @@ def _variants() -> dict[str, Variant]:
         "max_pool",
         "band_sums",
         "mean",
+        "layer_norm",
+        "resize_to",
     )
     both: tuple[Precision, ...] = ("fp32", "fp16")
     shaders = [(Variant(name, name), both) for name in plain]

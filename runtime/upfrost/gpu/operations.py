@@ -14,7 +14,16 @@ from upfrost.gpu.dispatches import (
     slices,
 )
 from upfrost.gpu.frame import ChromaFormat, HostPlane, SampleFormat
-from upfrost.network.graph import Crop, MaxPool2d, Pad, Resize
+from upfrost.network.graph import (
+    Crop,
+    GlobalMax,
+    GlobalMean,
+    LayerNorm,
+    MaxPool2d,
+    Pad,
+    Resize,
+    ResizeTo,
+)
 
 MODES = {"nearest": 1, "bilinear": 2, "bicubic": 3}
 _BANDS = 64  # of rows, whose sums make a mean; BANDS of shaders/bands.glsl
@@ -245,33 +254,75 @@ def max_pool(
 
 
 def sums_bytes(channels: int) -> int:
-    """Bytes of the buffer for the sums of a mean over the whole picture."""
+    """Bytes of the buffer for what bands of rows of the whole picture come to."""
     return slices(channels) * _BANDS * 16
 
 
-def global_mean(
-    label: str, source: TensorView, target: TensorView, sums: int, precision: Precision
+def over_picture(
+    node: GlobalMean | GlobalMax,
+    source: TensorView,
+    target: TensorView,
+    sums: int,
+    precision: Precision,
 ) -> list[Dispatch]:
-    """Each channel's mean, by way of sums of bands of rows in the buffer `sums`."""
+    """Each channel's mean or maximum, by way of bands of rows in the buffer `sums`."""
     layout = target.layout
+    constants = (int(isinstance(node, GlobalMax)),)
     return [
         Dispatch(
             shader=f"band_sums-{precision}",
-            label=label,
+            label=node.name,
             buffers=(source.buffer, sums),
             grid=(_BANDS, 1, layout.slices),
-            constants=(),
+            constants=constants,
             push=source.layout.words,
         ),
         Dispatch(
             shader=f"mean-{precision}",
-            label=label,
+            label=node.name,
             buffers=(sums, target.buffer),
             grid=(-(-layout.stride // _BANDS), -(-layout.rows // 16), layout.slices),
-            constants=(),
+            constants=constants,
             push=layout.words,
         ),
     ]
+
+
+def layer_norm(
+    node: LayerNorm,
+    parameters: BufferSlice,
+    source: TensorView,
+    target: TensorView,
+    precision: Precision,
+) -> Dispatch:
+    """Each pixel's channels, normalised. `parameters` holds bias and weight."""
+    layout = target.layout
+    return Dispatch(
+        shader=f"layer_norm-{precision}",
+        label=node.name,
+        buffers=(source.buffer, target.buffer, parameters.constant),
+        grid=grid_of(layout.stride, layout.rows, 1),
+        constants=(
+            layout.channels,
+            int(node.kind == "layer"),
+            float_word(node.epsilon),
+        ),
+        push=(*source.layout.words, *layout.words, parameters.first),
+    )
+
+
+def resize_to(
+    node: ResizeTo, source: TensorView, target: TensorView, precision: Precision
+) -> Dispatch:
+    """Interpolation of a value to the size of the target."""
+    return Dispatch(
+        shader=f"resize_to-{precision}",
+        label=node.name,
+        buffers=(source.buffer, target.buffer),
+        grid=grid_of(target.layout.stride, target.layout.rows, target.layout.slices),
+        constants=(MODES[node.mode],),
+        push=(*source.layout.words, *target.layout.words),
+    )
 
 
 def clear(buffer: int, words: int) -> Dispatch:

@@ -49,8 +49,10 @@ from upfrost.network.graph import (
     Concat,
     Conv2d,
     Crop,
+    GlobalMax,
     GlobalMean,
     Graph,
+    LayerNorm,
     LeakyRelu,
     MaxPool2d,
     Multiply,
@@ -60,6 +62,7 @@ from upfrost.network.graph import (
     Prelu,
     Relu,
     Resize,
+    ResizeTo,
     Shape,
     Tensor,
     Unary,
@@ -68,6 +71,7 @@ from upfrost.network.graph import (
 )
 
 PICTURE_IN, PICTURE_OUT = 0, 1
+BYTES_PER_SECOND = 2e9  # of memory, the slowest board's, to be safe
 PICTURE_SAMPLES = SampleFormat()  # of grey and RGB
 Rectifier = Relu | LeakyRelu | Prelu
 # Functions that are not finite at 0, where the lanes beyond the last channel are: only
@@ -135,7 +139,7 @@ class Program:
     reading_sum: float  # of absolute weights; infinite where a step reads no samples
     tiling: Tiling  # of pictures, so that a tile's bits are those of the whole
     packed: Mapping[str, PackedConv]  # by node name
-    slopes: Mapping[str, BufferSlice]  # of elementwise steps, by node name
+    slopes: Mapping[str, BufferSlice]  # of steps without products, by node name
     samples: SampleFormat = PICTURE_SAMPLES
 
     @property
@@ -166,6 +170,7 @@ class Plan:
     dispatched once, when the buffers have been made, `dispatches` once a tile.
     """
 
+    network: str  # its name
     height: int
     width: int
     scale: int
@@ -176,13 +181,38 @@ class Plan:
     result: tuple[HostPlane, ...]  # of the one in buffer 1
     constant_bytes: int
     longest_dispatch: float  # seconds, by the family's estimate
+    dispatch_seconds: tuple[float, ...]  # of each, memory's included
     precision: Precision
     views: Mapping[str, TensorView]  # of values, while their buffer is theirs
 
     @property
     def bytes(self) -> int:
-        """Device bytes in all: pictures, values and weights."""
-        return sum(self.buffer_bytes) + self.constant_bytes
+        """Device bytes in all, weights included."""
+        return self.own_bytes + self.constant_bytes
+
+    @property
+    def own_bytes(self) -> int:
+        """Device bytes of values, and of pictures of two tiles in flight."""
+        return own_bytes(self.buffer_bytes)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a plan asks of a device. It is found without writing the dispatches down."""
+
+    buffer_bytes: tuple[int, ...]
+    constant_bytes: int
+    longest_dispatch: float  # seconds at the least, however small its band of rows
+
+    @property
+    def bytes(self) -> int:
+        """Device bytes in all, as `Plan` has them."""
+        return own_bytes(self.buffer_bytes) + self.constant_bytes
+
+
+def own_bytes(buffer_bytes: Sequence[int]) -> int:
+    """Bytes of a plan's buffers, those of pictures twice: two tiles are in flight."""
+    return sum(buffer_bytes) + sum(buffer_bytes[: PICTURE_OUT + 1])
 
 
 def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program:
@@ -218,6 +248,12 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
             slopes[step.node.name] = convolutions.pack_parameters(
                 channels[step.output], None, values
             )
+        elif isinstance(step.node, LayerNorm):
+            slopes[step.node.name] = convolutions.pack_parameters(
+                channels[step.output],
+                graph.tensors[step.node.bias],
+                graph.tensors[step.node.weight],
+            )
     weights = convolutions.share_constants(
         {name: each.weights for name, each in packed.items()},
         4 * _value_bytes(precision),
@@ -243,6 +279,37 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
     )
 
 
+def footprint(
+    program: Program, height: int, width: int, chroma: ChromaFormat | None = None
+) -> Footprint:
+    """What tiles of `height` × `width` pixels ask of a device; of frames with `chroma`.
+
+    Raises `GraphError` as `make_plan` does.
+    """
+    place = _arrange(program, height, width, chroma)
+    return Footprint(
+        place.buffer_bytes,
+        program.constant_bytes,
+        max(
+            (
+                convolutions.shortest_band_macs(
+                    step.node,
+                    program.graph.tensors[step.node.weight].shape,
+                    place.layouts[step.sources[0]],
+                    place.layouts[step.output],
+                    program.family,
+                    program.precision,
+                    deconv4x4=step.deconv4x4,
+                )
+                for step in program.steps
+                if isinstance(step.node, Conv2d)
+            ),
+            default=0,
+        )
+        / program.family.macs_per_second,
+    )
+
+
 def make_plan(
     program: Program, height: int, width: int, chroma: ChromaFormat | None = None
 ) -> Plan:
@@ -253,45 +320,11 @@ def make_plan(
     a picture of that size.
     """
     graph, precision, samples = program.graph, program.precision, program.samples
-    pixel_bytes = graph.channels * samples.bytes
-    shapes = infer_shapes(graph, height, width)
-    layouts, front, overread = _layouts(program, shapes)
-    views, value_bytes = _views(program, layouts, front + overread)
+    place = _arrange(program, height, width, chroma)
+    views, front = place.views, place.front
     first = PICTURE_OUT + 1
-    # Steps follow each other, so that all can use the same.
-    scratch_bytes = [
-        max(sizes)
-        for sizes in zip_longest(
-            *(_scratch_bytes(step, program, layouts) for step in program.steps),
-            fillvalue=0,
-        )
-    ]
-    scratch = range(first + len(value_bytes), first + len(value_bytes + scratch_bytes))
-    result = shapes[graph.output]
-    given = TensorView(PICTURE_IN, layouts[INPUT])
-    given_planes, given_end = _host_planes(
-        HostPlane(
-            HEADER_BYTES + pixel_bytes * given.layout.base,
-            pixel_bytes * given.layout.stride,
-            height,
-            width * graph.channels,
-            samples.bytes,
-        ),
-        given_bytes(given.layout, pixel_bytes, overread),
-        chroma,
-    )
-    result_planes, result_end = _host_planes(
-        HostPlane(
-            HEADER_BYTES,
-            4 * row_words(result.width, pixel_bytes),
-            result.height,
-            result.width * graph.channels,
-            samples.bytes,
-        ),
-        result_bytes(result.width, result.height, pixel_bytes),
-        chroma,
-        graph.scale,
-    )
+    scratch = range(first + len(place.value_bytes), len(place.buffer_bytes))
+    given = TensorView(PICTURE_IN, place.layouts[INPUT])
     dispatches = [
         *(
             [
@@ -311,45 +344,131 @@ def make_plan(
         *(
             [
                 operations.chroma(
-                    given_planes[1],
-                    result_planes[1],
+                    place.given[1],
+                    place.result[1],
                     (PICTURE_IN, PICTURE_OUT),
                     chroma,
                     samples,
                     graph.scale,
-                    len(given_planes) - 1,
+                    len(place.given) - 1,
                 )
             ]
             if chroma
             else []
         ),
         # The last one, since it answers for all of them: it carries the token.
-        *_tail_dispatches(program, views, given, layouts, result),
+        *_tail_dispatches(program, views, given, place.layouts),
     ]
     front_words = front * 4 * _value_bytes(precision) // 4
+    computing = [d.macs / program.family.macs_per_second for d in dispatches]
     return Plan(
+        network=graph.name,
         height=height,
         width=width,
         scale=graph.scale,
         setup=tuple(
             operations.clear(first + number, front_words)
-            for number in range(len(value_bytes))
+            for number in range(len(place.value_bytes))
             if front_words
         ),
         dispatches=tuple(dispatches),
-        buffer_bytes=(
-            given_end,
-            result_end,
-            *value_bytes,
-            *scratch_bytes,
-        ),
-        given=given_planes,
-        result=result_planes,
+        buffer_bytes=place.buffer_bytes,
+        given=place.given,
+        result=place.result,
         constant_bytes=program.constant_bytes,
-        longest_dispatch=max(c.macs for c in dispatches)
-        / program.family.macs_per_second,
+        longest_dispatch=max(computing),
+        dispatch_seconds=tuple(
+            seconds or _moving_seconds(dispatch, place.buffer_bytes)
+            for seconds, dispatch in zip(computing, dispatches, strict=True)
+        ),
         precision=precision,
         views=views,
+    )
+
+
+def _moving_seconds(dispatch: Dispatch, buffer_bytes: Sequence[int]) -> float:
+    """What a dispatch takes that only moves values, if it moves all of its buffers."""
+    moved = (buffer_bytes[item] for item in dispatch.buffers if isinstance(item, int))
+    return sum(moved) / BYTES_PER_SECOND
+
+
+def submissions(seconds: Sequence[float], most: float) -> list[range]:
+    """Numbers of the dispatches that one command buffer each holds, in their order.
+
+    As few as take `most` seconds at the most, by the estimate of each dispatch in
+    `seconds`; a dispatch that takes longer is alone.
+    """
+    parts = []
+    first, total = 0, 0.0
+    for number, each in enumerate(seconds):
+        if number > first and total + each > most:
+            parts.append(range(first, number))
+            first, total = number, 0.0
+        total += each
+    return [*parts, range(first, len(seconds))] if seconds else []
+
+
+@dataclass(frozen=True)
+class _Arrangement:
+    """Where a plan's values lie, and the bytes of its buffers."""
+
+    layouts: Mapping[str, Layout]
+    front: int  # elements of zeros before the first slice of each
+    views: Mapping[str, TensorView]
+    value_bytes: Sequence[int]
+    buffer_bytes: tuple[int, ...]  # of all: pictures, values, scratch
+    given: tuple[HostPlane, ...]
+    result: tuple[HostPlane, ...]
+
+
+def _arrange(
+    program: Program, height: int, width: int, chroma: ChromaFormat | None
+) -> _Arrangement:
+    graph, samples = program.graph, program.samples
+    pixel_bytes = graph.channels * samples.bytes
+    shapes = infer_shapes(graph, height, width)
+    layouts, front, overread = _layouts(program, shapes)
+    views, value_bytes = _views(program, layouts, front + overread)
+    # Steps follow each other, so that all can use the same.
+    scratch_bytes = [
+        max(sizes)
+        for sizes in zip_longest(
+            *(_scratch_bytes(step, program, layouts) for step in program.steps),
+            fillvalue=0,
+        )
+    ]
+    result, given = shapes[graph.output], layouts[INPUT]
+    given_planes, given_end = _host_planes(
+        HostPlane(
+            HEADER_BYTES + pixel_bytes * given.base,
+            pixel_bytes * given.stride,
+            height,
+            width * graph.channels,
+            samples.bytes,
+        ),
+        given_bytes(given, pixel_bytes, overread),
+        chroma,
+    )
+    result_planes, result_end = _host_planes(
+        HostPlane(
+            HEADER_BYTES,
+            4 * row_words(result.width, pixel_bytes),
+            result.height,
+            result.width * graph.channels,
+            samples.bytes,
+        ),
+        result_bytes(result.width, result.height, pixel_bytes),
+        chroma,
+        graph.scale,
+    )
+    return _Arrangement(
+        layouts,
+        front,
+        views,
+        value_bytes,
+        (given_end, result_end, *value_bytes, *scratch_bytes),
+        given_planes,
+        result_planes,
     )
 
 
@@ -358,10 +477,10 @@ def _tail_dispatches(
     views: Mapping[str, TensorView],
     given: TensorView,
     layouts: Mapping[str, Layout],
-    result: Shape,
 ) -> Sequence[Dispatch]:
     """The dispatches that write the samples of the result."""
     graph, tail, samples = program.graph, program.tail, program.samples
+    result = layouts[graph.output]
     if tail.step is None:
         skip = tail.skip
         return [
@@ -595,7 +714,9 @@ def _head(node: Node) -> Step:
             return Step(node, node.name, clamp=node)
         case Conv2d() | Concat() | PixelShuffle() | Resize():
             return Step(node, node.name)
-        case Pad() | Crop() | MaxPool2d() | GlobalMean():
+        case Pad() | Crop() | MaxPool2d() | GlobalMean() | GlobalMax():
+            return Step(node, node.name)
+        case ResizeTo() | LayerNorm():
             return Step(node, node.name)
     raise node.fail("there is no kernel for this operation")
 
@@ -684,6 +805,7 @@ def _layouts(
     """
     graph = program.graph
     margins: dict[tuple[int, int], int] = {}
+    extents: dict[tuple[int, int], tuple[int, int]] = {}
     coverages = []
     for step in program.steps:
         for name in step.inputs:
@@ -705,14 +827,23 @@ def _layouts(
                     step.node, weight.shape, family, program.precision
                 )
                 coverages.append(kernel.tile.coverage)
+            if step.winograd:
+                source, result = shapes[step.sources[0]], shapes[step.output]
+                size = source.height, source.width
+                wanted = winograd.extent(
+                    step.node, step.winograd, result.height, result.width
+                )
+                known = extents.get(size, wanted)
+                extents[size] = max(known[0], wanted[0]), max(known[1], wanted[1])
     align_x, align_y = grid_alignment(coverages)
     strides = {}
     rows = {}
     for shape in shapes.values():
         size = shape.height, shape.width
         margin = margins.get(size, 0)
-        rows[size] = _round_up(shape.height + margin, align_y)
-        strides[size] = _round_up(shape.width + margin, align_x)
+        height, width = extents.get(size, size)
+        rows[size] = _round_up(max(shape.height + margin, height), align_y)
+        strides[size] = _round_up(max(shape.width + margin, width), align_x)
     front = max(
         (margin * (strides[size] + 1) for size, margin in margins.items()), default=0
     )
@@ -848,7 +979,7 @@ def _scratch_bytes(
     """Bytes of the buffers that a step needs for itself."""
     node, layout = step.node, layouts[step.output]
     match node:
-        case GlobalMean():
+        case GlobalMean() | GlobalMax():
             return (operations.sums_bytes(layout.channels),)
         case Conv2d() if step.winograd:
             return winograd.scratch_bytes(
@@ -918,10 +1049,17 @@ def _step_dispatches(
             return [operations.pad(node, sources[0], target, precision)]
         case MaxPool2d():
             return [operations.max_pool(node, sources[0], target, precision)]
-        case GlobalMean():
-            return operations.global_mean(
-                node.name, sources[0], target, scratch[0], precision
+        case GlobalMean() | GlobalMax():
+            return operations.over_picture(
+                node, sources[0], target, scratch[0], precision
             )
+        case LayerNorm():
+            parameters = program.slopes[node.name]
+            return [
+                operations.layer_norm(node, parameters, sources[0], target, precision)
+            ]
+        case ResizeTo():
+            return [operations.resize_to(node, sources[0], target, precision)]
         case _:
             return [
                 operations.elementwise(

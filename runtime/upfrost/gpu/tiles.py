@@ -6,6 +6,9 @@ picture's wherever it touches them: the network pads there as it does for the wh
 picture. Results nearer than the halo to any other edge of a tile are not used. So the
 result is bit for bit that of the whole picture in one tile.
 
+Of the sizes that fit the device and host memory, the one is chosen for which the fewest
+pixels are computed.
+
 Kernels that work in blocks of pixels round by a pixel's place in its block, some by all
 that the block reads: then tiles begin at whole blocks, and have a wider halo.
 """
@@ -13,8 +16,9 @@ that the block reads: then tiles begin at whole blocks, and have a wider halo.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +35,14 @@ from upfrost.network.graph import (
 )
 
 CHROMA_HALO = 2  # rows and columns of chroma around those that a result lies on
+# Of a row of tiles' results, which a streamed picture holds in host memory;
+BAND_BYTES = 96 << 20
+# and of a picture so wide that it would take more than this times its pixels of work.
+WIDE_BAND_BYTES = 384 << 20
+MOST_OVERHEAD = 1.15
+
+# Windows of one axis, and what is kept of each.
+_Windows = tuple[tuple[Window, Window], ...]
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,13 @@ class TileGrid:
 
     height: int  # of a tile
     width: int
-    windows: tuple[tuple[tuple[Window, Window], ...], tuple[tuple[Window, Window], ...]]
+    windows: tuple[_Windows, _Windows]
+
+    @property
+    def overhead(self) -> float:
+        """Pixels that are computed for each pixel of the picture, at least 1."""
+        height, width = (windows[-1][0].stop for windows in self.windows)
+        return len(self) * self.height * self.width / (height * width)
 
     def __len__(self) -> int:
         return len(self.windows[0]) * len(self.windows[1])
@@ -113,6 +131,14 @@ def frame_tiling(tiling: Tiling, chroma: ChromaFormat | None) -> Tiling:
     )
 
 
+def with_halo(tiling: Tiling, pixels: int | None) -> Tiling:
+    """A tiling whose halo has so many pixels at most, though tiles then have seams."""
+    if pixels is None:
+        return tiling
+    rows, columns = (min(reach, pixels) for reach in tiling.halo)
+    return replace(tiling, halo=(rows, columns))
+
+
 def tile_grid(tiling: Tiling, height: int, width: int, side: int) -> TileGrid:
     """Tiles of at most `side` × `side` pixels for a picture of `height` × `width`.
 
@@ -124,9 +150,10 @@ def tile_grid(tiling: Tiling, height: int, width: int, side: int) -> TileGrid:
             f"this network looks at the whole picture: {width}×{height} pixels cannot "
             f"be cut into tiles of {side}"
         )
-    rows = _windows(height, side, tiling.halo[0], tiling.step)
-    columns = _windows(width, side, tiling.halo[1], tiling.step)
-    return TileGrid(_length(rows), _length(columns), (rows, columns))
+    return _grid(
+        _cut(height, side, tiling.halo[0], tiling.step),
+        _cut(width, side, tiling.halo[1], tiling.step),
+    )
 
 
 def align(picture: Bytes, graph: Graph) -> Bytes:
@@ -148,38 +175,88 @@ def smallest_side(tiling: Tiling) -> int:
     return max(2 * _round_up(reach, step) + step + rest for reach in tiling.halo)
 
 
-def largest_side(
-    fits: Callable[[int, int], bool], height: int, width: int, smallest: int
-) -> int:
-    """The largest side whose tiles, cut to the picture, `fits` (H, W) accepts.
+def cheapest_grid(
+    tiling: Tiling,
+    height: int,
+    width: int,
+    fits: Callable[[int, int], bool],
+    row_bytes: int = 0,
+) -> TileGrid:
+    """The tiles with the least overhead of those whose size `fits` (H, W) accepts.
 
-    `smallest` is tried last and returned even where it does not fit.
+    A smaller tile than one that fits must fit as well. `row_bytes` are those of a
+    picture row's results in host memory, of which a row of tiles takes `BAND_BYTES` at
+    most, or what the smallest does. Where nothing fits, the smallest tiles come back.
     """
-    low, high = smallest, max(height, width, smallest)
-    if fits(min(high, height), min(high, width)):
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if fits(min(middle, height), min(middle, width)):
-            low = middle
-        else:
-            high = middle
-    return low
+    rows, columns = (
+        _cuts(extent, reach, tiling.step)
+        for extent, reach in zip((height, width), tiling.halo, strict=True)
+    )
+    best = rows[-1], columns[-1]
+    for band_bytes in (BAND_BYTES, WIDE_BAND_BYTES):
+        low = [cut for cut in rows if cut.length * row_bytes <= band_bytes]
+        best = _cheapest(low or rows[-1:], columns, fits) or best
+        if _work(*best) <= MOST_OVERHEAD * height * width:
+            break
+    return _grid(*best)
 
 
-def _windows(
-    extent: int, side: int, reach: int, step: int
-) -> tuple[tuple[Window, Window], ...]:
-    """Windows of one axis and what is kept of each.
+def _cheapest(
+    rows: Sequence[_Cut],
+    columns: Sequence[_Cut],
+    fits: Callable[[int, int], bool],
+) -> tuple[_Cut, _Cut] | None:
+    """The cheapest tiles that fit, of ever shorter cuts; None if none do."""
+    best: tuple[_Cut, _Cut] | None = None
+    width = columns[0].extent
+    widest = len(columns)  # of the cuts that fit; of lower tiles no shorter one
+    for row in rows:
+        if best is not None and row.length * row.count * width >= _work(*best):
+            break  # and so are all that follow
 
-    Windows begin at multiples of `step`, where strides, interpolation phases and blocks
+        def accepted(column: _Cut, height: int = row.length) -> bool:
+            return fits(height, column.length)
+
+        widest = bisect_left(columns, True, hi=widest, key=accepted)
+        if widest < len(columns):
+            found = row, columns[widest]
+            if best is None or _work(*found) < _work(*best):
+                best = found
+    return best
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """How one axis is cut: `count` windows of `length`, `advance` apart."""
+
+    extent: int
+    reach: int  # of the halo, in whole steps
+    length: int
+    advance: int
+    count: int
+
+    @property
+    def windows(self) -> _Windows:
+        starts = [
+            min(i * self.advance, self.extent - self.length) for i in range(self.count)
+        ]
+        edges = [0, *(start + self.reach for start in starts[1:]), self.extent]
+        return tuple(
+            (Window(start, start + self.length), Window(edges[i], edges[i + 1]))
+            for i, start in enumerate(starts)
+        )
+
+
+def _cut(extent: int, side: int, reach: int, step: int) -> _Cut:
+    """Windows of at most `side`.
+
+    They begin at multiples of `step`, where strides, interpolation phases and blocks
     are those of the whole picture, and have one length, which is shortened to what
     their number needs.
     """
-    if side >= extent:
-        whole = Window(0, extent)
-        return ((whole, whole),)
     reach = _round_up(reach, step)
+    if side >= extent:
+        return _Cut(extent, reach, extent, extent, 1)
     # By which each window is longer, so that the last one begins at a multiple as well.
     rest = extent % step
     usable = (side - rest) // step * step - 2 * reach
@@ -191,18 +268,29 @@ def _windows(
     inner = extent - rest - 2 * reach
     count = max(2, -(-inner // usable))
     advance = min(usable, _round_up(-(-inner // count), step))
-    length = advance + 2 * reach + rest
-    starts = [min(i * advance, extent - length) for i in range(count)]
-    edges = [0, *(start + reach for start in starts[1:]), extent]
-    return tuple(
-        (Window(start, start + length), Window(edges[i], edges[i + 1]))
-        for i, start in enumerate(starts)
-    )
+    return _Cut(extent, reach, advance + 2 * reach + rest, advance, count)
 
 
-def _length(windows: tuple[tuple[Window, Window], ...]) -> int:
-    first = windows[0][0]
-    return first.stop - first.start
+def _cuts(extent: int, reach: int, step: int) -> list[_Cut]:
+    """From one window for all of an axis to the shortest, a tenth shorter each."""
+    cuts = [_cut(extent, extent, reach, step)]
+    smallest = 2 * _round_up(reach, step) + step + extent % step
+    side = extent
+    while side > smallest:
+        side = smallest + (side - smallest) * 9 // 10
+        cut = _cut(extent, side, reach, step)
+        if cut.length < cuts[-1].length:
+            cuts.append(cut)
+    return cuts
+
+
+def _grid(rows: _Cut, columns: _Cut) -> TileGrid:
+    return TileGrid(rows.length, columns.length, (rows.windows, columns.windows))
+
+
+def _work(rows: _Cut, columns: _Cut) -> int:
+    """Pixels that are computed."""
+    return rows.count * rows.length * columns.count * columns.length
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import logging
 import os
-import re
+import stat
 import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,12 +23,12 @@ import numpy as np
 
 from upfrost import __version__
 from upfrost.files import new_file
+from upfrost.gpu.cache import cache_folder, file_name
 from upfrost.gpu.convolutions import conv_candidates, layer_key
 from upfrost.gpu.device import Device, DeviceInfo, LoadedPlan
 from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.families import DISPATCH_SECONDS, Family
 from upfrost.gpu.plan import Plan, Program, compile_graph, make_plan
-from upfrost.gpu.watchdog import SECONDS_A_CALL, Watch
 from upfrost.network import strictjson
 from upfrost.network.graph import Conv2d, Graph, alignment
 
@@ -39,6 +38,8 @@ ROUNDS, MOST_SECONDS = 9, 4.0  # of a layer: at most so many rounds, or so long
 WINS_BY = 0.03
 # Of the slowest layer's measured speed: larger pictures miss caches, heat slows a chip.
 SAFETY = 0.5
+# MACs per second: less is no device's, and would ask for dispatches of next to nothing.
+SLOWEST = 1e6
 _MOST_BYTES = 1 << 20
 
 Clock = Callable[[], float]
@@ -96,7 +97,6 @@ def measure(
     clock: Clock = time.perf_counter,
     progress: Callable[[str], None] = lambda _: None,
     skip: Collection[str] = (),
-    watch: Watch = nullcontext,
 ) -> Iterator[Measured]:
     """Time the candidates for each shape of convolution in `graph`, in turns.
 
@@ -104,9 +104,8 @@ def measure(
     `HEIGHT` pixels, or less where the device could not bind its buffers or a dispatch
     could take too long. It is given out once the device has proved that it still
     computes. `progress` is told the layer that comes next; layers in `skip` are left
-    out; `watch` is as `Upscaler`'s. Raises what `Device.load` and `LoadedPlan.run` do.
+    out. Raises what `Device.load` and `LoadedPlan.run` do.
     """
-    watch = watch if device.info.is_gpu else nullcontext
     family = device.info.family
     layers: dict[str, Conv2d] = {}
     for step in compile_graph(graph, family, precision).steps:
@@ -135,17 +134,13 @@ def measure(
     size = plans[0].plan.height, plans[0].plan.width
     picture = np.zeros((*size, graph.channels), np.uint8)
 
-    def run(plan: LoadedPlan) -> None:
-        with watch(SECONDS_A_CALL * len(plan.plan.dispatches)):
-            plan.run(picture)
-
     for plan in plans:
-        run(plan)  # so that pipelines and caches are warm
+        plan.run(picture)  # so that pipelines and caches are warm
     for key, node in layers.items():
         dispatches = [c for c in plans[0].plan.dispatches if c.label == node.name]
         progress(key)
-        times = _times(plans[: len(names[key])], node.name, clock, watch)
-        run(plans[0])  # a device that was lost meanwhile took no time at all
+        times = _times(plans[: len(names[key])], node.name, clock)
+        plans[0].run(picture)  # a device that was lost meanwhile took no time at all
         seconds = dict(zip(names[key], times, strict=True))
         yield Measured(key, sum(dispatch.macs for dispatch in dispatches), seconds)
 
@@ -168,29 +163,16 @@ def _plans(programs: Sequence[Program], info: DeviceInfo) -> list[Plan]:
     return plans
 
 
-def _times(
-    plans: Sequence[LoadedPlan], label: str, clock: Clock, watch: Watch = nullcontext
-) -> list[float]:
+def _times(plans: Sequence[LoadedPlan], label: str, clock: Clock) -> list[float]:
     """The median seconds of the dispatches of that name in each plan."""
     times: list[list[float]] = [[] for _ in plans]
-    mine = [
-        [
-            submission
-            for dispatch, submission in zip(
-                plan.plan.dispatches, plan.submissions, strict=True
-            )
-            if dispatch.label == label
-        ]
-        for plan in plans
-    ]
+    layers = [plan.layer(label) for plan in plans]
     began = clock()
     for _ in range(ROUNDS):
-        for submissions, seconds in zip(mine, times, strict=True):
-            with watch(SECONDS_A_CALL * len(submissions)):
-                start = clock()
-                for submission in submissions:
-                    submission.eval()
-                seconds.append(clock() - start)
+        for layer, seconds in zip(layers, times, strict=True):
+            start = clock()
+            layer()
+            seconds.append(clock() - start)
         if clock() - began > MOST_SECONDS:
             break
     return [statistics.median(each) for each in times]
@@ -220,7 +202,11 @@ def save(tuning: Tuning) -> Path:
 
 def forget() -> int:
     """Remove what is kept, for all devices; how many files there were."""
-    files = sorted(_folder().glob("*.json")) if _folder().is_dir() else []
+    try:
+        folder = _folder()
+    except RuntimeError:  # a user without a home has kept nothing
+        return 0
+    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
     for file in files:
         file.unlink(missing_ok=True)
     return len(files)
@@ -260,7 +246,10 @@ def _read(info: DeviceInfo, precision: Precision) -> Tuning | None:
     except RuntimeError:  # a user without a home has kept nothing
         return None
     try:
-        with path.open("rb") as file:
+        # A pipe of that name would keep us waiting for whoever writes.
+        with open(path, "rb", opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise _UnusableError("is not a regular file")
             return _parse(file.read(_MOST_BYTES + 1), info, precision)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -268,6 +257,10 @@ def _read(info: DeviceInfo, precision: Precision) -> Tuning | None:
         raise _UnusableError(f"{path} cannot be read ({error.strerror})") from None
     except _UnusableError as error:
         raise _UnusableError(f"{path} {error}") from None
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _parse(data: bytes, info: DeviceInfo, precision: Precision) -> Tuning:
@@ -288,8 +281,10 @@ def _parse(data: bytes, info: DeviceInfo, precision: Precision) -> Tuning:
         raise _UnusableError(f"names a kernel that is not there ({unknown[0]})")
     if not tuning.kernels:
         raise _UnusableError("is damaged (no kernels)")
-    if not tuning.macs_per_second > 0:
-        raise _UnusableError("is damaged (a speed that is not positive)")
+    if not tuning.macs_per_second >= SLOWEST:
+        raise _UnusableError(
+            f"is damaged (a speed of {tuning.macs_per_second:g} products a second)"
+        )
     return tuning
 
 
@@ -306,16 +301,8 @@ def _key(info: DeviceInfo, precision: Precision) -> dict[str, str]:
 
 
 def _folder() -> Path:
-    """UPFROST_CACHE, or `upfrost` where the XDG base directory specification says."""
-    own = os.environ.get("UPFROST_CACHE")
-    if own:
-        return Path(own) / "tuning"
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not base.is_absolute():  # as the specification wants it
-        base = Path.home() / ".cache"
-    return base / "upfrost" / "tuning"
+    return cache_folder() / "tuning"
 
 
 def _path(device: str, precision: str) -> Path:
-    name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")[:80]
-    return _folder() / f"{name or 'device'}-{precision}.json"
+    return _folder() / f"{file_name(device)}-{precision}.json"

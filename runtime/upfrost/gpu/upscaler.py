@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import replace
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Generic, Literal, Self, TypeVar
 
 import numpy as np
 
 from upfrost.arrays import Bytes
+from upfrost.errors import UsageError
+from upfrost.gpu import checks
+from upfrost.gpu.budget import HEAP_SHARE, MOST_MEMORY, Budget, choose_grid
+from upfrost.gpu.convolutions import layer_key
 from upfrost.gpu.device import (
     Device,
     DeviceInfo,
@@ -21,21 +28,22 @@ from upfrost.gpu.device import (
     choose_device,
 )
 from upfrost.gpu.dispatches import Precision
-from upfrost.gpu.families import DISPATCH_SECONDS
-from upfrost.gpu.frame import Frame, FrameFormat
-from upfrost.gpu.plan import Plan, compile_graph, make_plan
+from upfrost.gpu.frame import Frame, FrameFormat, Samples
+from upfrost.gpu.halfprecision import faster_precision
+from upfrost.gpu.plan import Plan, Program, compile_graph, footprint, make_plan
+from upfrost.gpu.seams import Seams
 from upfrost.gpu.tiles import (
+    Tile,
     TileGrid,
     Tiling,
     align,
     frame_tiling,
-    largest_side,
     smallest_side,
     tile_grid,
+    with_halo,
 )
 from upfrost.gpu.tuning import tuned_family
-from upfrost.gpu.watchdog import SECONDS_A_CALL, Watch
-from upfrost.network.graph import Graph, Window, alignment
+from upfrost.network.graph import Conv2d, Graph, Window, alignment
 from upfrost.network.modelfile import find_model, read_model
 
 Progress = Callable[[int, int], None]
@@ -45,10 +53,62 @@ _Asked = tuple[int, int, int | None, FrameFormat | None]
 _log = logging.getLogger("upfrost")
 
 PLANS_KEPT = 4
-HEAP_SHARE = 4  # the budget is a fourth of the heap, if none is given,
-MOST_MEMORY = 256 << 20  # and no more than this, with which tiles cost next to nothing
-# Of the rows of tiles that a streamed picture holds in host memory.
-BAND_BYTES = 96 << 20
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class _Tile(Generic[_Result]):
+    """A tile to compute, and what takes its planes and may give a complete result."""
+
+    loaded: LoadedPlan
+    planes: Sequence[Samples]
+    keep: Callable[[Sequence[Samples]], _Result | None]
+
+
+class _InFlight(Generic[_Result]):
+    """Tiles that the device has and that nobody has kept yet."""
+
+    def __init__(self) -> None:
+        self._tiles: deque[_Tile[_Result]] = deque()
+
+    def add(self, tiles: Iterable[_Tile[_Result]]) -> Iterator[_Result]:
+        """Start tiles; the results that are complete meanwhile."""
+        for tile in tiles:
+            loaded = tile.loaded
+            # Plans share the device's queue and keep no order among their results.
+            while self._tiles and not (
+                self._tiles[0].loaded is loaded and loaded.can_start()
+            ):
+                yield from self._next()
+            loaded.start(tile.planes)
+            self._tiles.append(tile)
+
+    def finish(self) -> Iterator[_Result]:
+        """Wait for what was started; the results that it completes."""
+        while self._tiles:
+            yield from self._next()
+
+    def forget(self) -> None:
+        """Nobody wants what is in flight any more."""
+        for tile in self._tiles:
+            tile.loaded.forget()
+        self._tiles.clear()
+
+    def _next(self) -> Iterator[_Result]:
+        tile = self._tiles.popleft()
+        complete = tile.keep(tile.loaded.finish())
+        if complete is not None:
+            yield complete
+
+
+@contextmanager
+def _in_flight() -> Iterator[_InFlight[Any]]:
+    """Tiles in flight, which are forgotten when the block ends early."""
+    work: _InFlight[Any] = _InFlight()
+    try:
+        yield work
+    finally:
+        work.forget()
 
 
 class Upscaler:
@@ -60,13 +120,19 @@ class Upscaler:
     `model` is a bundled model's name, a ``.upf`` file or a `Graph`. `device` is a
     number or part of a name as `upfrost devices` lists them; without it the best one is
     taken. `precision` is that of values and weights on the device: ``auto`` takes fp16
-    on a GPU and fp32 on a CPU. `tile` bounds the side of a tile in pixels, `memory` the
-    device's bytes; without them a share of the device's memory is used.
+    on a GPU, and fp32 on a CPU and for a model whose metadata ask for it. `tile` bounds
+    the side of a tile in pixels, `memory` the device's bytes; without them a share of
+    the device's memory is used.
 
-    `watch` is called with the seconds that a GPU's work on a tile may take at the very
-    most; the work is done in the context that it gives (see `watchdog`).
+    `halo` bounds the pixels that a tile has around those it gives results for. Without
+    it a tile's bits are those of the whole picture; with fewer than the network looks
+    at, `seam` says how much of the last picture's seams can be seen.
 
-    Raises `ModelFileError`, `GraphError` or `DeviceError`.
+    Threads may share one: their calls take turns. A process that was forked after it
+    was made cannot use it, and gets a `DeviceError`.
+
+    Raises `ModelFileError`, `GraphError`, `DeviceError`, and `UsageError` for arguments
+    that cannot be.
     """
 
     def __init__(
@@ -77,68 +143,105 @@ class Upscaler:
         precision: Literal["auto", "fp16", "fp32"] = "auto",
         tile: int | None = None,
         memory: int | None = None,
-        watch: Watch = nullcontext,
+        halo: int | None = None,
     ) -> None:
+        checks.check_precision(precision)
+        self._tile = checks.positive("tile", tile)
+        memory = checks.positive("memory", memory)
+        halo = checks.positive("halo", halo)
         self.graph = (
             model if isinstance(model, Graph) else read_model(find_model(model))
         )
-        self.device: DeviceInfo = choose_device(device)
-        self.precision: Precision = (
-            self.device.precision if precision == "auto" else precision
-        )
+        self.device: DeviceInfo = choose_device(checks.device_name(device))
+        if precision == "auto":
+            asked = self.graph.metadata.get("precision")
+            precision = "fp32" if asked == "fp32" else faster_precision(self.device)
+        self.precision: Precision = precision
         family = tuned_family(self.device, self.precision)
-        self._program = compile_graph(self.graph, family, self.precision)
-        self._tile = tile
-        # A CPU may be as slow as it is; it does not hang.
-        self._watch: Watch = watch if self.device.is_gpu else nullcontext
-        self._memory = (
-            memory
-            if memory is not None
-            else min(self.device.heap_bytes // HEAP_SHARE, MOST_MEMORY)
-        )
+        program = compile_graph(self.graph, family, self.precision)
+        self._seamless = program.tiling
+        self._program = replace(program, tiling=with_halo(program.tiling, halo))
+        if memory is None:
+            memory = min(self.device.heap_bytes // HEAP_SHARE, MOST_MEMORY)
+        self._budget = Budget(memory, self.device.max_buffer_bytes)
         self._device = Device(self.device)
         self._loaded: dict[tuple[int, int, FrameFormat | None], LoadedPlan] = {}
         # Of the last picture: a video's frames are all alike, and finding out which
         # tiles fit takes milliseconds.
-        self.grid_of: tuple[_Asked, TileGrid] | None = None
+        self._grid: tuple[_Asked, TileGrid] | None = None
+        self._lock = threading.Lock()
+        self._holder: int | None = None  # the thread that has the lock
+        # The largest difference at a seam of the last picture, in levels of 255; None
+        # where tiles are exact, or there was one alone.
+        self.seam: int | None = None
+        self._closed = False
 
     def __call__(self, picture: Bytes, progress: Progress | None = None) -> Bytes:
         """Upscale uint8 (H, W, C), C the model's channels, to uint8 (sH, sW, C).
 
-        `progress` is called with the tiles done and the tiles in all. Raises
-        `ValueError` for another type or shape, `DeviceLostError` when the device did
-        not compute, and `OutOfDeviceMemoryError` when no tile fits.
+        `picture` may be whatever NumPy reads as such an array. `progress` is called
+        with the tiles done and the tiles in all. Raises `UsageError` for another type
+        or shape and after `close`, `DeviceLostError` when the device did not compute,
+        and `OutOfDeviceMemoryError` when no tile fits.
         """
+        (result,) = self.pictures([picture], progress)
+        return result
+
+    def pictures(
+        self, pictures: Iterable[Bytes], progress: Progress | None = None
+    ) -> Iterator[Bytes]:
+        """Upscale pictures as `__call__` does, one after the other.
+
+        While the device works on one, the next is asked for and the last is handed out:
+        quicker than a call for each. Other threads' calls wait until the iterator ends.
+        Errors are those of calling.
+        """
+        with self._turn(), _in_flight() as work:
+            for picture in pictures:
+                yield from work.add(self._picture_tiles(picture, progress))
+            yield from work.finish()
+
+    def _picture_tiles(
+        self, picture: Bytes, progress: Progress | None
+    ) -> Iterator[_Tile[Bytes]]:
+        """The tiles of a picture, of which the last one gives the result."""
+        picture = checks.picture_of(picture, self.graph)
         channels = self.graph.channels
-        if picture.dtype != np.uint8 or picture.ndim != 3 or not picture.size:
-            raise ValueError(
-                f"a picture is uint8 with shape (H, W, {channels}), "
-                f"found {picture.dtype} {picture.shape}"
-            )
-        if picture.shape[2] != channels:
-            raise ValueError(
-                f"{self.graph.name} takes {channels} channels, found {picture.shape[2]}"
-            )
         height, width, _ = picture.shape
         aligned = align(picture, self.graph)
         scale = self.graph.scale
         result = np.empty((height * scale, width * scale, channels), np.uint8)
         filled = 0
 
-        def write(rows: Bytes) -> None:
+        def write(rows: Bytes) -> Bytes | None:
             nonlocal filled
             part = result[filled : filled + len(rows)]
             part[...] = rows[: len(part), : width * scale]
-            filled += len(part)
+            filled += len(rows)
+            return result if filled == aligned.shape[0] * scale else None
 
-        self.stream(
+        return self._tiles(
             aligned.shape[0],
             aligned.shape[1],
             lambda start, stop: aligned[start:stop],
             write,
             progress,
         )
-        return result
+
+    @property
+    def tuned_kernels(self) -> dict[str, str]:
+        """What `upfrost tune` chose for this network, by the shape of convolution.
+
+        Some of the kernels that it may choose round otherwise than others.
+        """
+        program = self._program
+        shapes = {
+            layer_key(node, program.graph.tensors[node.weight].shape)
+            for node in (step.node for step in program.steps)
+            if isinstance(node, Conv2d)
+        }
+        tuned = program.family.tuned
+        return {shape: tuned[shape] for shape in sorted(shapes & tuned.keys())}
 
     def stream(
         self,
@@ -156,12 +259,51 @@ class Upscaler:
         the next rows of the result, uint8 (n, s · width, C), valid until it returns.
         Errors are those of calling.
         """
+        checks.check_size(height, width, self.graph)
+        with self._turn(), _in_flight() as work:
+            tiles: Iterator[_Tile[None]] = self._tiles(
+                height, width, read, write, progress
+            )
+            deque(work.add(tiles), maxlen=0)
+            deque(work.finish(), maxlen=0)
+
+    def _tiles(
+        self,
+        height: int,
+        width: int,
+        read: Callable[[int, int], Bytes],
+        write: Callable[[Bytes], _Result | None],
+        progress: Progress | None,
+    ) -> Iterator[_Tile[_Result]]:
+        """The tiles of `stream`, to be started in their order and kept likewise."""
         scale, channels = self.graph.scale, self.graph.channels
+        seams = None if self.tiling == self._seamless else Seams(scale)
+        self.seam = None
         loaded, grid = self._load(height, width)
         columns = grid.windows[1]
         done = 0
+
+        def keep(
+            result: Bytes, kept_rows: slice, tile: Tile, planes: Sequence[Samples]
+        ) -> _Result | None:
+            nonlocal done
+            output = planes[0].reshape(len(planes[0]), -1, channels)
+            kept, left = tile.kept_columns, tile.columns.start
+            if seams is not None:
+                seams.add(tile, output.view(np.uint8))
+                self.seam = seams.largest
+            result[:, kept.start * scale : kept.stop * scale] = output[
+                kept_rows, (kept.start - left) * scale : (kept.stop - left) * scale
+            ]
+            done += 1
+            if progress is not None:
+                progress(done, len(grid))
+            return write(result) if done % len(columns) == 0 else None
+
         for rows, kept_rows in grid.windows[0]:
-            band = read(rows.start, rows.stop)
+            band = checks.check_rows(
+                read(rows.start, rows.stop), (rows.stop - rows.start, width, channels)
+            )
             kept = slice(
                 (kept_rows.start - rows.start) * scale,
                 (kept_rows.stop - rows.start) * scale,
@@ -170,42 +312,41 @@ class Upscaler:
                 (kept.stop - kept.start, width * scale, channels), np.uint8
             )
             for window, kept_columns in columns:
-                with self._watch(SECONDS_A_CALL * len(loaded.plan.dispatches)):
-                    output = loaded.run(band[:, window.start : window.stop])
-                first = (kept_columns.start - window.start) * scale
-                last = (kept_columns.stop - window.start) * scale
-                result[:, kept_columns.start * scale : kept_columns.stop * scale] = (
-                    output[kept, first:last]
+                part = band[:, window.start : window.stop]
+                tile = Tile(rows, window, kept_rows, kept_columns)
+                yield _Tile(
+                    loaded,
+                    [part.reshape(len(part), -1)],
+                    partial(keep, result, kept, tile),
                 )
-                done += 1
-                if progress is not None:
-                    progress(done, len(grid))
-            write(result)
 
     def frame(self, frame: Frame, progress: Progress | None = None) -> Frame:
         """Upscale a frame's luma by a network of one channel; chroma is enlarged.
 
         Chroma goes by Catmull-Rom's cubic and keeps its siting, samples keep their
-        range. Raises `ValueError` for a network of RGB, otherwise as calling.
+        range. Raises `UsageError` for a network of RGB, otherwise as calling.
         """
         if self.graph.channels != 1:
-            raise ValueError(
+            raise UsageError(
                 f"{self.graph.name} takes RGB; frames of luma and chroma need a "
                 "network of one channel"
             )
+        with self._turn(), _in_flight() as work:
+            deque(work.add(self._frame_tiles(frame, progress)), maxlen=0)
+            result: Frame
+            (result,) = work.finish()
+        return result
+
+    def _frame_tiles(
+        self, frame: Frame, progress: Progress | None
+    ) -> Iterator[_Tile[Frame]]:
+        """The tiles of a frame, of which the last one gives the result."""
         kind, scale = frame.format, self.graph.scale
         result = Frame.empty(kind, frame.height * scale, frame.width * scale)
         aligned = _align_frame(frame, self.graph)
         loaded, grid = self._load(aligned.height, aligned.width, kind)
-        for done, tile in enumerate(grid, 1):
-            parts = [
-                plane[_part(tile.rows, y), _part(tile.columns, x)]
-                for plane, (y, x) in zip(aligned.planes, kind.ratios, strict=True)
-            ]
-            with self._watch(SECONDS_A_CALL * len(loaded.plan.dispatches)):
-                outputs = loaded.run_planes(
-                    [part.reshape(len(part), -1) for part in parts]
-                )
+
+        def keep(done: int, tile: Tile, outputs: Sequence[Samples]) -> Frame | None:
             for plane, output, (y, x) in zip(
                 result.planes, outputs, kind.ratios, strict=True
             ):
@@ -219,7 +360,18 @@ class Upscaler:
                 target[...] = pixels[top : top + height, left : left + width]
             if progress is not None:
                 progress(done, len(grid))
-        return result
+            return result if done == len(grid) else None
+
+        for done, tile in enumerate(grid, 1):
+            parts = [
+                plane[_part(tile.rows, y), _part(tile.columns, x)]
+                for plane, (y, x) in zip(aligned.planes, kind.ratios, strict=True)
+            ]
+            yield _Tile(
+                loaded,
+                [part.reshape(len(part), -1) for part in parts],
+                partial(keep, done, tile),
+            )
 
     def tiles(
         self,
@@ -230,39 +382,30 @@ class Upscaler:
     ) -> TileGrid:
         """The tiles of a picture of that size, their sides at most `side`.
 
-        Without a side, the largest that the budget allows; of a frame with its format
-        `kind`. Raises `OutOfDeviceMemoryError` when not even the smallest tile fits.
+        Without a side, those that the budget allows and that cost the least work; of a
+        frame with its format `kind`. Raises `OutOfDeviceMemoryError` when not even the
+        smallest tile fits.
         """
-        tiling = frame_tiling(self.tiling, kind.chroma if kind else None)
-
-        def fits(tile_height: int, tile_width: int) -> bool:
-            plan = self._plan(tile_height, tile_width, kind)
-            return (
-                plan.bytes <= self._memory
-                and plan.longest_dispatch <= DISPATCH_SECONDS
-                and max(plan.buffer_bytes) <= self.device.max_buffer_bytes
-            )
-
-        smallest = smallest_side(tiling)
-        row_bytes = width * self.graph.scale**2 * self.graph.channels
-        chosen = side or min(
-            largest_side(fits, height, width, smallest),
-            max(smallest, BAND_BYTES // row_bytes),
-        )
-        grid = tile_grid(tiling, height, width, chosen)
-        needed = self._plan(grid.height, grid.width, kind).bytes
-        if tiling.needs_whole_picture and needed > self._memory:
+        program, chroma = self._program_of(kind), kind.chroma if kind else None
+        tiling = frame_tiling(self.tiling, chroma)
+        if side is not None:
+            grid = tile_grid(tiling, height, width, side)
+        else:
+            grid = choose_grid(program, height, width, self._budget, chroma)
+        needed = footprint(program, grid.height, grid.width, chroma).bytes
+        budget = self._budget.memory
+        said = f"{needed / 2**20:.1f} MiB, the budget is {budget / 2**20:.1f} MiB"
+        if tiling.needs_whole_picture and needed > budget:
             raise OutOfDeviceMemoryError(
                 f"{self.graph.name} looks at the whole picture, so it works without "
-                f"tiles: {width}×{height} pixels need {needed / 2**20:.1f} MiB, the "
-                f"budget is {self._memory / 2**20:.1f} MiB; use a smaller picture or "
+                f"tiles: {width}×{height} pixels need {said}; use a smaller picture or "
                 "another model"
             )
-        if side is None and needed > self._memory:
+        if side is None and needed > budget:
             raise OutOfDeviceMemoryError(
-                f"the smallest tile of {self.graph.name} needs "
-                f"{needed / 2**20:.1f} MiB, the budget is "
-                f"{self._memory / 2**20:.1f} MiB"
+                f"the smallest tile of {self.graph.name}, with a halo of "
+                f"{max(self.tiling.halo)} pixels, needs {said}; allow more (--memory "
+                f"{-(-needed // 1_000_000)}), or seams by a smaller halo (--halo 32)"
             )
         return grid
 
@@ -280,10 +423,19 @@ class Upscaler:
         """The plan of the last picture's tiles, None before the first picture."""
         return next((kept.plan for kept in reversed(self._loaded.values())), None)
 
+    @property
+    def overhead(self) -> float:
+        """Pixels computed for each of the last picture's, 1 before the first one."""
+        return 1.0 if self._grid is None else self._grid[1].overhead
+
     def close(self) -> None:
-        """Give the device's memory back."""
-        self._loaded.clear()
-        self._device.close()
+        """Give the device's memory back. Nothing can be upscaled after it."""
+        if self._closed:
+            return
+        with self._turn():
+            self._closed = True
+            self._loaded.clear()
+            self._device.close()
 
     def __enter__(self) -> Self:
         return self
@@ -296,12 +448,34 @@ class Upscaler:
     ) -> None:
         self.close()
 
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """A block for one thread at a time. Raises `UsageError` after `close`."""
+        mine = threading.get_ident()
+        if self._holder == mine:
+            raise RuntimeError(
+                "an Upscaler was called while it worked for the same thread: finish "
+                "its pictures() first, or make another one"
+            )
+        with self._lock:
+            if self._closed:
+                raise UsageError("this Upscaler is closed; make another one")
+            self._holder = mine
+            try:
+                yield
+            finally:
+                self._holder = None
+
     def _plan(self, height: int, width: int, kind: FrameFormat | None) -> Plan:
         """The plan for tiles of that size, of a picture or of a frame."""
+        chroma = kind.chroma if kind else None
+        return make_plan(self._program_of(kind), height, width, chroma)
+
+    def _program_of(self, kind: FrameFormat | None) -> Program:
+        """The program for pictures, or for a frame's samples."""
         if kind is None:
-            return make_plan(self._program, height, width)
-        program = replace(self._program, samples=kind.samples)
-        return make_plan(program, height, width, kind.chroma)
+            return self._program
+        return replace(self._program, samples=kind.samples)
 
     def _load(
         self, height: int, width: int, kind: FrameFormat | None = None
@@ -313,9 +487,9 @@ class Upscaler:
         side = self._tile
         while True:
             asked = height, width, side, kind
-            if self.grid_of is None or self.grid_of[0] != asked:
-                self.grid_of = asked, self.tiles(height, width, side, kind)
-            grid = self.grid_of[1]
+            if self._grid is None or self._grid[0] != asked:
+                self._grid = asked, self.tiles(height, width, side, kind)
+            grid = self._grid[1]
             try:
                 return self._loaded_plan(grid, kind), grid
             except OutOfDeviceMemoryError as error:
@@ -343,8 +517,8 @@ class Upscaler:
                 len(self._loaded) >= PLANS_KEPT
                 # The weights are the same for all of them.
                 or plan.bytes
-                + sum(sum(kept.plan.buffer_bytes) for kept in self._loaded.values())
-                > self._memory
+                + sum(kept.plan.own_bytes for kept in self._loaded.values())
+                > self._budget.memory
             ):
                 del self._loaded[next(iter(self._loaded))]
             loaded = self._device.load(plan)

@@ -10,8 +10,8 @@ Gray, "Fast algorithms for convolutional neural networks", 2016, arXiv:1509.0930
 A pixel's rounding depends on its place in its block. With blocks of 2×2 it depends on
 no pixels but those that the convolution reads; with blocks of 4×4 on all that the block
 reads, since what cancels leaves its rounding behind. So tiles begin at whole blocks and
-have a halo of whole blocks (`tiles.tiling`), and a pixel's bits do not depend on its
-tile.
+have a halo of whole blocks (`tiles.tiling`), what a block reads beyond the picture is
+zero (`extent`), and a pixel's bits do not depend on its tile.
 """
 
 from __future__ import annotations
@@ -52,6 +52,20 @@ def elements(block: int) -> int:
 def mixes(block: int) -> bool:
     """Whether a pixel's rounding depends on all that its block reads."""
     return block > 2
+
+
+def extent(node: Conv2d, block: int, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of a source's plane that a result of `height` × `width` is from.
+
+    With those zeros beyond the picture that a block reads together with its pixels. The
+    block's last row and column count for its last pixels alone: those are either
+    the result's, whose taps are the padding's affair, or nobody's.
+    """
+    if not mixes(block):
+        return 0, 0
+    top, left, _, _ = node.padding
+    rows, columns = (-(-extent // block) * block + 1 for extent in (height, width))
+    return rows - top, columns - left
 
 
 def pack(
@@ -99,7 +113,7 @@ def scratch_bytes(
 ) -> tuple[int, int]:
     """Bytes of the buffers for the transformed input and for the products."""
     tile = _tile(node, shape, family, precision)
-    rows = max(rows for _, rows in convolutions.bands(family, shape, tile, layout))
+    rows = convolutions.largest_band(family, shape, tile, layout)
     element = 8 if precision == "fp16" else 16
     plane = elements(tile.width) * _plane(rows, layout, tile, family) * element
     return slices(shape[1]) * plane, _out_slices(shape[0], family) * plane

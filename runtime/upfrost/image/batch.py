@@ -9,13 +9,13 @@ import os
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from upfrost.arrays import Bytes
-from upfrost.errors import UsageError
+from upfrost.errors import UpfrostError, UsageError
 from upfrost.gpu.channels import upscale_channels
 from upfrost.image import streams
 from upfrost.image.images import (
@@ -34,13 +34,13 @@ from upfrost.image.images import (
     write_picture,
 )
 from upfrost.image.record import Record
-from upfrost.network.graph import GraphError
 from upfrost.status import Status
 from upfrost.text import printable
 
 if TYPE_CHECKING:
     from upfrost.gpu.upscaler import Upscaler
 
+MUCH_OVERHEAD = 4.0  # pixels computed for each of the picture
 _RESULT = re.compile(r"(.+)-x\d+")
 
 
@@ -85,6 +85,8 @@ class PictureRecord(Record):
     format: str | None = None
     tile_size: tuple[int, int] | None = None
     tiles: int | None = None
+    overhead: float | None = None  # pixels computed for each of the picture
+    seam: int | None = None  # the largest difference at one, if tiles are not exact
     device_bytes: int | None = None
     streamed: bool | None = None  # row by row, since it is too large for memory
 
@@ -213,11 +215,9 @@ def _run(
     status: Status,
     record: PictureRecord,
 ) -> None:
-    graph = upscaler.graph
-    scale = graph.scale
+    scale = upscaler.graph.scale
     record.describe(upscaler)
-    overwrite = options.existing == "replace"
-    _check_target(job.target, overwrite)
+    _check_target(job.target, options.existing == "replace")
 
     def advance(done: int, tiles: int) -> None:
         plan = upscaler.loaded_plan
@@ -225,6 +225,13 @@ def _run(
             record.tiles = tiles
             record.tile_size = (plan.width, plan.height)
             record.device_bytes = plan.bytes
+            record.overhead = round(upscaler.overhead, 4)
+            if upscaler.overhead > MUCH_OVERHEAD:
+                status.warn(
+                    f"upfrost: {printable(job.source)}: tiles overlap so far that "
+                    f"{upscaler.overhead:.1f} times the picture is computed; a larger "
+                    "--memory or --tile, or a smaller --halo, takes less time"
+                )
         status.advance(done, tiles)
 
     def expect(size: tuple[int, int]) -> int:
@@ -235,6 +242,24 @@ def _run(
         status.expect(pixels)
         return pixels
 
+    _upscale(job, upscaler, options, record, expect, advance)
+    record.seam = upscaler.seam
+    if record.seam is not None:
+        record.notes.append(
+            f"tiles with a halo of {max(upscaler.tiling.halo)} pixels: at their seams "
+            f"results differ by up to {record.seam} of 255 levels"
+        )
+
+
+def _upscale(
+    job: Job,
+    upscaler: Upscaler,
+    options: Options,
+    record: PictureRecord,
+    expect: Callable[[tuple[int, int]], int],
+    advance: Callable[[int, int], None],
+) -> None:
+    graph, overwrite = upscaler.graph, options.existing == "replace"
     header = read_header(job.source, max_pixels=options.max_pixels)
     record.format = output_format(job.target).name
     record.streamed = streams.should_stream(
@@ -264,7 +289,7 @@ def _run(
         return upscale_channels(upscaler, pixels, advance)
 
     with _timed(record, "upscale"), _heard(record.notes):
-        result = upscale_picture(picture, through_network, scale)
+        result = upscale_picture(picture, through_network, graph.scale)
     with _timed(record, "write"):
         record.notes += write_picture(
             job.target, result, quality=options.quality, overwrite=overwrite
@@ -274,10 +299,17 @@ def _run(
 def _check_target(target: Path, overwrite: bool) -> None:
     """Find out before the work what would go wrong after it."""
     folder = target.parent
-    if not overwrite and os.path.lexists(target):
-        raise PictureExistsError(
-            f"{printable(target)}: exists already; --overwrite replaces it"
-        )
+    try:
+        os.lstat(target)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise PictureError(f"{printable(target)}: {reason_of(error)}") from error
+    else:
+        if not overwrite:
+            raise PictureExistsError(
+                f"{printable(target)}: exists already; --overwrite replaces it"
+            )
     if not folder.is_dir():
         raise PictureError(f"{printable(folder)}: no such folder")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -286,15 +318,15 @@ def _check_target(target: Path, overwrite: bool) -> None:
 
 def _reason(job: Job, error: Exception) -> str:
     """One line for whatever went wrong."""
-    from upfrost.gpu.device import DeviceError
-
     if os.environ.get("UPFROST_TRACEBACK"):
         traceback.print_exception(error)
     if isinstance(error, PictureError):
         return str(error)
     source = printable(job.source)
-    if isinstance(error, DeviceError | GraphError):
+    if isinstance(error, UpfrostError):
         return f"{source}: {printable(str(error))}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{source}: {error.strerror}"
     if isinstance(error, MemoryError):
         return f"{source}: not enough memory for a picture of this size"
     return (
@@ -399,6 +431,7 @@ def _walk(folder: Path, recursive: bool, output: Path | None) -> Iterator[Path]:
         raise error
 
     skipped = None if output is None else _real(output)
+    found: list[Path] = []  # below the folder
     for root, folders, files in os.walk(folder, onerror=complain):
         here = Path(root)
         folders[:] = sorted(
@@ -407,12 +440,27 @@ def _walk(folder: Path, recursive: bool, output: Path | None) -> Iterator[Path]:
             if recursive and not name.startswith(".") and _real(here / name) != skipped
         )
         paths = (Path(name) for name in sorted(files) if not name.startswith("."))
-        pictures = [path for path in paths if path.suffix.lower() in FORMAT_OF_SUFFIX]
-        stems = {picture.stem for picture in pictures}
-        for picture in pictures:
-            earlier = _RESULT.fullmatch(picture.stem)
-            if earlier is None or earlier[1] not in stems:
-                yield here / picture
+        found += (
+            here.relative_to(folder) / path
+            for path in paths
+            if path.suffix.lower() in FORMAT_OF_SUFFIX
+        )
+    known = {(path.parent.parts, path.stem) for path in found}
+    return (folder / path for path in found if not _is_result(path, known))
+
+
+def _is_result(path: Path, known: Set[tuple[tuple[str, ...], str]]) -> bool:
+    """Whether a picture is what another one became, beside it or below an OUT folder.
+
+    `known` are the folders and stems of all.
+    """
+    earlier = _RESULT.fullmatch(path.stem)
+    if earlier is None:
+        return False
+    folders = path.parent.parts
+    return any(
+        (folders[depth:], earlier[1]) in known for depth in range(len(folders) + 1)
+    )
 
 
 def _suffix(source: Path, wanted: Format | None) -> str:

@@ -71,3 +71,19 @@ def line_chart(
         )
         offset -= 12 + 7 * len(name)
     return "".join([*parts, "</svg>"])
+
+
+def above_one_another(charts: Sequence[str]) -> str:
+    """Charts of `line_chart` in one SVG, the first at the top."""
+    height = HEIGHT * max(1, len(charts))
+    placed = [
+        chart.replace("<svg ", f'<svg y="{HEIGHT * i}" height="{HEIGHT}" ', 1)
+        for i, chart in enumerate(charts)
+    ]
+    return "".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}">',
+            *placed,
+            "</svg>",
+        ]
+    )

@@ -22,27 +22,15 @@ from upfrost.errors import UsageError
 from upfrost.files import new_file
 from upfrost.image.images import read_picture, sniff_format
 from upfrost.metrics.chart import line_chart
+from upfrost.metrics.filters import SHOWN
 from upfrost.metrics.quality import y_psnr, y_ssim
 from upfrost.metrics.vmaf import VideoQuality, measure_video
 from upfrost.text import printable
-from upfrost.video.color import conversion
-from upfrost.video.ffmpeg import (
-    VideoError,
-    VideoInfo,
-    find_ffmpeg,
-    has_errors,
-    last_error,
-    probe,
-    run_ffmpeg,
-    seconds,
-)
+from upfrost.video.color import conversion, refuse_hdr
+from upfrost.video.decode import Decoder, Frame
+from upfrost.video.ffmpeg import VideoError, VideoInfo, find_ffmpeg, probe
 
 PAGE = "index.html"
-_FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "Lanczos": Image.Resampling.LANCZOS,
-}
 _METRICS = (
     {"key": "psnr", "label": "Y-PSNR, dB", "digits": 2},
     {"key": "ssim", "label": "SSIM", "digits": 4},
@@ -106,12 +94,20 @@ def compare(
         raise CompareError("compare pictures with pictures, and videos with videos")
     program = find_ffmpeg(ffmpeg)
     infos = [probe(program, path) for path in inputs]
+    for info in infos:
+        refuse_hdr(info)
     lengths = [info.duration for info in infos if info.duration is not None]
     length = min(lengths, default=Fraction(0))
     shots = []
+    shown: list[int] = []
     for number in range(moments if length else 1):
         moment = length * (2 * number + 1) / (2 * moments)
-        named = [(info.path.name, _frame(program, info, moment)) for info in infos]
+        frames = [_frame(program, info, moment) for info in infos]
+        if shown == [frame.pts for frame in frames]:
+            continue  # a short video has fewer frames than moments
+        shown = [frame.pts for frame in frames]
+        names = [info.path.name for info in infos]
+        named = [(n, f.pixels) for n, f in zip(names, frames, strict=True)]
         shots.append(_shot(f"{float(moment):.2f} s", named, network, shrink))
     quality: dict[str, VideoQuality] = {}
     original = max(infos, key=lambda info: info.width * info.height)
@@ -146,7 +142,9 @@ def write_page(
         "charts": charts,
         "shots": [_shot_data(shot) for shot in shots],
     }
-    template = resources.files("upfrost").joinpath("compare.html").read_text("utf-8")
+    template = (
+        resources.files("upfrost.metrics").joinpath("compare.html").read_text("utf-8")
+    )
     # A name with "</script>" or "<!--" would change what the page's script is.
     text = json.dumps(data).replace("<", "\\u003c")
     folder.mkdir(parents=True, exist_ok=True)
@@ -211,8 +209,8 @@ def _enlarged(
     prefix = f"{label}: " if several else ""
     image = Image.fromarray(pixels)
     layers = [
-        Layer(prefix + name, np.asarray(image.resize((size[1], size[0]), resampling)))
-        for name, resampling in _FILTERS.items()
+        Layer(prefix + name, np.asarray(image.resize((size[1], size[0]), by.pillow)))
+        for name, by in SHOWN.items()
     ]
     if rows == columns == network.scale:
         layers.append(Layer(prefix + network.name, network.upscale(pixels)))
@@ -239,24 +237,27 @@ def _divisible(pixels: Bytes, scale: int) -> Bytes:
     return pixels[:height, :width]
 
 
-def _frame(ffmpeg: str, info: VideoInfo, moment: Fraction) -> Bytes:
-    """The frame that is shown at or next after that time from the beginning."""
-    source = ["-i", f"file:{info.path}", "-map", f"0:{info.video.index}"]
-    filters = ["-vf", conversion(info, tone_map=True).to_frames]
-    output = [*filters, "-frames:v", "1", "-f", "rawvideo", "-"]
-    seek = ["-ss", seconds(moment)] if moment else []
-    found = run_ffmpeg(ffmpeg, [*seek, *source, *output])
-    log = found.stderr.decode(errors="replace").splitlines()
-    if seek and has_errors(log):
+def _frame(ffmpeg: str, info: VideoInfo, moment: Fraction) -> Frame:
+    """The frame that is shown at that time from the beginning; the first, before it."""
+    filters, moment = conversion(info).to_frames, info.start + moment
+    for position in (moment, None):
+        decoder = Decoder(ffmpeg, info, filters, position)
+        shown: Frame | None = None
+        try:
+            for frame in decoder:
+                if shown is not None and frame.pts * info.time_base > moment:
+                    break
+                shown = frame
+        finally:
+            decoder.close()
+        is_late = shown is None or shown.pts * info.time_base > moment
         # Not every file can be decoded from its middle.
-        found = run_ffmpeg(ffmpeg, [*source, *seek, *output])
-    if len(found.stdout) != info.height * info.width * 3:
-        raise VideoError(
-            f"{printable(info.path)}: no frame at {float(moment):.2f} s "
-            f"({last_error(log)})"
-        )
-    pixels = np.frombuffer(found.stdout, np.uint8)
-    return pixels.reshape(info.height, info.width, 3)
+        if shown is not None and (position is None or not (is_late or decoder.errors)):
+            return shown
+    raise VideoError(
+        f"{printable(info.path)}: no frame at {float(moment):.2f} s "
+        f"({decoder.errors[0] if decoder.errors else 'it ends before'})"
+    )
 
 
 def _shot_data(shot: Shot) -> dict[str, object]:

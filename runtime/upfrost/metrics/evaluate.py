@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,24 +20,28 @@ from PIL import Image
 from upfrost.arrays import Bytes
 from upfrost.gpu.channels import upscale_channels
 from upfrost.image.images import PictureError, read_picture
+from upfrost.metrics.filters import FILTERS
 from upfrost.metrics.quality import y_psnr, y_ssim
 from upfrost.metrics.vmaf import VideoQuality, measure_video
 from upfrost.status import Status
 from upfrost.text import printable
-from upfrost.video.ffmpeg import VideoError, last_error, run_ffmpeg, seconds
+from upfrost.video.color import refuse_hdr
+from upfrost.video.ffmpeg import (
+    VideoError,
+    last_error,
+    probe,
+    run_ffmpeg,
+    seconds,
+    source_arguments,
+)
 from upfrost.video.upscale import VideoOptions, VideoRecord, upscale_video
 
 if TYPE_CHECKING:
     from upfrost.gpu.upscaler import Upscaler
 
 
-# By Pillow's and by ffmpeg's names.
-FILTERS = {
-    "nearest": (Image.Resampling.NEAREST, "neighbor"),
-    "bilinear": (Image.Resampling.BILINEAR, "bilinear"),
-    "bicubic": (Image.Resampling.BICUBIC, "bicubic"),
-    "Lanczos": (Image.Resampling.LANCZOS, "lanczos"),
-}
+# uint8 (H, W, 3) → uint8 (scale · H, scale · W, 3)
+Enlarge = Callable[[Bytes], Bytes]
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,15 @@ class PairQuality:
     ssim: float
 
 
-def evaluate_pairs(folder: Path, upscaler: Upscaler) -> dict[str, PairQuality]:
+def evaluate_pairs(
+    folder: Path, ways: Mapping[str, Enlarge], scale: int
+) -> dict[str, PairQuality]:
     """Quality of each way to enlarge `*_LR.png` to its `*_HR.png`, by the way's name.
 
     Raises `PictureError` for a folder without pairs and for sizes that do not fit.
     """
-    scale = upscaler.graph.scale
     found: dict[str, list[tuple[float, float]]] = {}
-    for pair in enlarged_pairs(folder, upscaler):
+    for pair in enlarged_pairs(folder, ways, scale):
         for name, large in pair.enlarged.items():
             values = (
                 y_psnr(large, pair.original, scale),
@@ -78,9 +83,10 @@ class EnlargedPair:
     enlarged: dict[str, Bytes]
 
 
-def enlarged_pairs(folder: Path, upscaler: Upscaler) -> Iterator[EnlargedPair]:
+def enlarged_pairs(
+    folder: Path, ways: Mapping[str, Enlarge], scale: int
+) -> Iterator[EnlargedPair]:
     """The pairs of a folder, one after the other. Raises as `evaluate_pairs` does."""
-    scale = upscaler.graph.scale
     originals = sorted(folder.glob("*_HR.*"))
     if not originals:
         raise PictureError(
@@ -95,7 +101,6 @@ def enlarged_pairs(folder: Path, upscaler: Upscaler) -> Iterator[EnlargedPair]:
                 f"{printable(partner)}: ×{scale} does not give the {width}×{height} "
                 f"pixels of {printable(path.name)}; the model's scale is another one"
             )
-        ways = _ways(upscaler, (width, height))
         yield EnlargedPair(
             path, original, {name: enlarge(small) for name, enlarge in ways.items()}
         )
@@ -111,9 +116,11 @@ def evaluate_video(
 ) -> dict[str, VideoQuality]:
     """Quality of each way to enlarge a video that was made small by bicubic.
 
-    Raises `VideoError`.
+    Raises `VideoError`, also for HDR.
     """
     scale = upscaler.graph.scale
+    info = probe(ffmpeg, path, start)
+    refuse_hdr(info)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         original, small, large = (
@@ -123,14 +130,13 @@ def evaluate_video(
         cut = ["-ss", seconds(start)] if start else []
         whole = f"crop=iw-mod(iw\\,{2 * scale}):ih-mod(ih\\,{2 * scale}),format=yuv420p"
         count = ["-frames:v", str(frames)]
-        _convert(ffmpeg, ["-i", f"file:{path}"], whole, original, *cut, *count)
-        source = ["-i", str(original)]
-        _convert(ffmpeg, source, f"scale=iw/{scale}:ih/{scale}:flags=bicubic", small)
+        first = f"0:{info.video.index}"
+        _convert(ffmpeg, path, whole, original, *cut, *count, stream=first)
+        _convert(ffmpeg, original, f"scale=iw/{scale}:ih/{scale}:flags=bicubic", small)
         found = {}
-        source = ["-i", str(small)]
-        for way, (_, flags) in FILTERS.items():
-            size = f"scale=iw*{scale}:ih*{scale}:flags={flags}+accurate_rnd"
-            _convert(ffmpeg, source, size, large)
+        for way, by in FILTERS.items():
+            size = f"scale=iw*{scale}:ih*{scale}:flags={by.ffmpeg}+accurate_rnd"
+            _convert(ffmpeg, small, size, large)
             found[way] = measure_video(ffmpeg, original, large)
         upscale_lossless(ffmpeg, small, large, upscaler)
         found[upscaler.graph.name] = measure_video(ffmpeg, original, large)
@@ -154,23 +160,34 @@ def upscale_lossless(
     )
 
 
-def _ways(
-    upscaler: Upscaler, size: tuple[int, int]
-) -> dict[str, Callable[[Bytes], Bytes]]:
-    def by_filter(resampling: Image.Resampling) -> Callable[[Bytes], Bytes]:
-        return lambda small: np.asarray(Image.fromarray(small).resize(size, resampling))
+def all_ways(upscaler: Upscaler) -> dict[str, Enlarge]:
+    """The filters and the model by their names, the model last."""
+    scale = upscaler.graph.scale
 
-    ways = {name: by_filter(pillow) for name, (pillow, _) in FILTERS.items()}
+    def by_filter(resampling: Image.Resampling) -> Enlarge:
+        def enlarge(small: Bytes) -> Bytes:
+            size = small.shape[1] * scale, small.shape[0] * scale
+            return np.asarray(Image.fromarray(small).resize(size, resampling))
+
+        return enlarge
+
+    ways = {name: by_filter(by.pillow) for name, by in FILTERS.items()}
     ways[upscaler.graph.name] = lambda small: upscale_channels(upscaler, small)
     return ways
 
 
 def _convert(
-    ffmpeg: str, source: list[str], filters: str, target: Path, *output: str
+    ffmpeg: str,
+    source: Path,
+    filters: str,
+    target: Path,
+    *output: str,
+    stream: str = "0:v:0",
 ) -> None:
-    lossless = ["-map", "0:v:0", "-vf", filters, *output, "-c:v", "ffv1"]
-    found = run_ffmpeg(ffmpeg, [*source, *lossless, "-y", str(target)])
+    lossless = ["-map", stream, "-vf", filters, *output, "-c:v", "ffv1"]
+    arguments = [*source_arguments(source), *lossless, "-y", f"file:{target}"]
+    found = run_ffmpeg(ffmpeg, arguments)
     if found.returncode:
-        log = found.stderr.decode(errors="replace").splitlines()
-        name = printable(source[-1].removeprefix("file:"))
+        log = found.stderr.decode(errors="replace").split("\n")
+        name = printable(source)
         raise VideoError(f"{name}: {last_error(log).removeprefix(f'file:{name}: ')}")

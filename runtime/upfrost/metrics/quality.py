@@ -18,7 +18,12 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def luma(image: Bytes) -> FloatArray:
-    """BT.601 Y in [16, 235] of uint8 (H, W, 3) or grey (H, W)."""
+    """BT.601 Y in [16, 235] of uint8 (H, W, 3) or grey (H, W).
+
+    A Y plane as a video's frame has it, (H, W, 1), is Y already.
+    """
+    if image.ndim == 3 and image.shape[2] == 1:
+        return image[:, :, 0].astype(np.float64)
     if image.ndim == 2:
         image = np.repeat(image[:, :, None], 3, axis=2)
     weights = np.array((65.481, 128.553, 24.966)) / 255.0
@@ -31,7 +36,7 @@ def _cut(y: FloatArray, border: int) -> FloatArray:
 
 
 def _check(a: Bytes, b: Bytes) -> None:
-    if a.shape != b.shape:
+    if a.shape[:2] != b.shape[:2]:
         raise ValueError(f"pictures of different shapes: {a.shape} and {b.shape}")
 
 

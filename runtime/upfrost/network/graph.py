@@ -34,6 +34,7 @@ Tensors = Mapping[str, Tensor]
 TensorName = Annotated[str, "tensor"]
 
 INPUT = "input"
+MAX_SCALE = 16
 MAX_NODES = 4096
 MAX_CHANNELS = 4096
 MAX_EXTENT = 64  # kernel size, stride, dilation, padding, scale factors
@@ -42,6 +43,7 @@ MAX_SIZE = 1 << 20  # rows or columns of a value
 Colour = Literal["luma"]
 NO_BLOCKS: Mapping[str, int] = MappingProxyType({})
 WHOLE = 1 << 30  # beyond every edge: what looks at the whole picture needs so much
+_LARGEST = float(np.finfo(np.float32).max)
 _PIECE = 1 << 18  # weights looked at in one go
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?!\.)){0,127}")
 
@@ -91,6 +93,13 @@ class Node:
     def scale(self, axis: int) -> Fraction:
         """Output rows per input row (axis 0) or columns per column (axis 1)."""
         return Fraction(1)
+
+    def output_scale(self, inputs: Sequence[Fraction], axis: int) -> Fraction:
+        """Output rows (or columns) per one of the picture's, of which each input has so
+        many. Raises `GraphError` where these do not fit."""
+        if len(set(inputs)) != 1:
+            raise self.fail("inputs differ in scale")
+        return inputs[0] * self.scale(axis)
 
     def input_window(self, window: Window, axis: int, tensors: Tensors) -> Window:
         """Rows (axis 0) or columns (axis 1) of each input that `window` needs."""
@@ -441,17 +450,82 @@ class MaxPool2d(Node):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlobalMean(Node):
+class _Global(Node):
+    """What looks at the whole picture.
+
+    A tile cannot compute it: the window it needs has no end.
+    """
+
+    def input_window(self, window: Window, axis: int, tensors: Tensors) -> Window:
+        return Window(-WHOLE, WHOLE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalMean(_Global):
     """Each channel's mean over the whole picture, at every pixel.
 
-    It has the input's shape, so that what follows is an ordinary operation. A tile
-    cannot compute it: the window it needs has no end.
+    It has the input's shape, so that what follows is an ordinary operation.
     """
 
     op = "global_mean"
 
-    def input_window(self, window: Window, axis: int, tensors: Tensors) -> Window:
-        return Window(-WHOLE, WHOLE)
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalMax(_Global):
+    """Each channel's largest number, at every pixel of a value of the input's shape."""
+
+    op = "global_max"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResizeTo(_Global):
+    """The first input interpolated to the height and width of the second.
+
+    As `Resize` does it, by the ratio of the two sizes. That depends on the picture's
+    size where pooling without padding came before, as in enhanced spatial attention
+    (Liu et al. 2020, arXiv:2009.11551): where a row lies then does too.
+    """
+
+    mode: Literal["nearest", "bilinear", "bicubic"]
+
+    op = "resize_to"
+    min_inputs = 2
+    max_inputs = 2
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Tensors) -> Shape:
+        return dataclasses.replace(inputs[1], channels=inputs[0].channels)
+
+    def output_scale(self, inputs: Sequence[Fraction], axis: int) -> Fraction:
+        return inputs[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerNorm(Node):
+    """Each pixel's channels, normalised: weight · (x - mean) / √(variance + ε) + bias.
+
+    ``layer`` is Ba et al. 2016, arXiv:1607.06450, over the channels of a pixel;
+    ``rms`` (Zhang and Sennrich 2019, arXiv:1910.07467) takes the mean for 0.
+    """
+
+    kind: Literal["layer", "rms"]
+    epsilon: float
+    weight: TensorName  # (channels,)
+    bias: TensorName  # (channels,)
+
+    op = "layer_norm"
+
+    def check(self, tensors: Tensors) -> None:
+        if self.epsilon < 0:
+            raise self.fail(f"epsilon {self.epsilon} is below 0")
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Tensors) -> Shape:
+        for name in (self.weight, self.bias):
+            if tensors[name].shape != (inputs[0].channels,):
+                raise self.fail(
+                    f"weight and bias must have shape ({inputs[0].channels},), "
+                    f"found {tensors[name].shape}"
+                )
+        return inputs[0]
 
 
 OPERATIONS: Mapping[str, type[Node]] = MappingProxyType(
@@ -473,6 +547,9 @@ OPERATIONS: Mapping[str, type[Node]] = MappingProxyType(
             Crop,
             MaxPool2d,
             GlobalMean,
+            GlobalMax,
+            ResizeTo,
+            LayerNorm,
         )
     }
 )
@@ -538,10 +615,7 @@ def scales(graph: Graph, axis: int) -> dict[str, Fraction]:
     """Rows (axis 0) or columns (axis 1) of every value per one of the picture's."""
     result = {INPUT: Fraction(1)}
     for node in graph.nodes:
-        found = {result[name] for name in node.inputs}
-        if len(found) != 1:
-            raise node.fail("inputs differ in scale")
-        scale = found.pop() * node.scale(axis)
+        scale = node.output_scale([result[name] for name in node.inputs], axis)
         if max(scale.numerator, scale.denominator) > MAX_EXTENT:
             raise node.fail(f"a scale of {scale} is out of bounds")
         result[node.name] = scale
@@ -552,13 +626,19 @@ def alignment(graph: Graph) -> int:
     """Pixels between places at which a tile may begin.
 
     A tile that begins at a multiple of this finds every value's grid, strides and
-    interpolation phases where the whole picture has them.
+    interpolation phases where the whole picture has them. What is only interpolated to
+    another value's size has no grid of its own.
     """
+    on_grid = {graph.output}
+    for node in reversed(graph.nodes):
+        if node.name in on_grid:
+            on_grid.update(node.inputs[isinstance(node, ResizeTo) :])
     return math.lcm(
         *(
             scale.denominator
             for axis in (0, 1)
-            for scale in scales(graph, axis).values()
+            for name, scale in scales(graph, axis).items()
+            if name in on_grid
         )
     )
 
@@ -663,8 +743,8 @@ def check_name(kind: str, name: str) -> None:
 
 def _validate(graph: Graph) -> None:
     check_name("graph", graph.name)
-    if not 1 <= graph.scale <= 16:
-        raise GraphError(f"scale must be 1 to 16, found {graph.scale}")
+    if not 1 <= graph.scale <= MAX_SCALE:
+        raise GraphError(f"scale must be 1 to {MAX_SCALE}, found {graph.scale}")
     if graph.channels not in (1, 3):
         raise GraphError(f"channels must be 1 or 3, found {graph.channels}")
     if graph.colour not in (None, *get_args(Colour)):
@@ -700,8 +780,12 @@ def _validate(graph: Graph) -> None:
             used.add(name)
         for attribute in dataclasses.fields(node):
             value = getattr(node, attribute.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise node.fail(f"{attribute.name} is {value}")
+            # Kernels take them in single precision, whatever that of the weights.
+            if isinstance(value, float) and not abs(value) <= _LARGEST:
+                raise node.fail(
+                    f"{attribute.name} is {value}; single precision holds up to "
+                    f"{_LARGEST:.4g}"
+                )
         node.check(graph.tensors)
         known.add(node.name)
     if graph.output not in known - {INPUT}:

@@ -111,11 +111,11 @@ def read_model(path: StrPath) -> Graph:
         raise _file_error(path, error, "cannot be read") from None
 
 
-def write_model(path: StrPath, graph: Graph) -> None:
+def write_model(path: StrPath, graph: Graph, *, overwrite: bool = True) -> None:
     """Write `graph` to the weight file `path`, whole or not at all.
 
     The same graph gives the same bytes. The file appears under its name when it is
-    complete and on the disk; a file of that name is replaced.
+    complete and on the disk; a file of that name is replaced if `overwrite` says so.
 
     Raises `ModelFileError` for a graph that `read_model` would refuse, naming the
     field, and when the file cannot be written.
@@ -123,7 +123,7 @@ def write_model(path: StrPath, graph: Graph) -> None:
     try:
         data = _encode(graph)
         _read(io.BytesIO(data), len(data))
-        with new_file(Path(path), overwrite=True) as file:
+        with new_file(Path(path), overwrite=overwrite) as file:
             file.write(data)
     except (FieldError, OSError, ValueError) as error:
         raise _file_error(path, error, "cannot be written") from None

@@ -24,9 +24,11 @@ from upfrost.network.graph import (
     Concat,
     Conv2d,
     Crop,
+    GlobalMax,
     GlobalMean,
     Graph,
     GraphError,
+    LayerNorm,
     LeakyRelu,
     MaxPool2d,
     Multiply,
@@ -36,6 +38,7 @@ from upfrost.network.graph import (
     Prelu,
     Relu,
     Resize,
+    ResizeTo,
     Tensors,
     Unary,
     infer_shapes,
@@ -85,9 +88,18 @@ def upscale_bytes(
             "the picture must be uint8 of shape (height, width, channels), "
             f"found {picture.dtype} of shape {picture.shape}"
         )
+    return to_bytes(graph, run(graph, from_bytes(graph, picture)))
+
+
+def from_bytes(graph: Graph, picture: npt.NDArray[np.uint8]) -> Array:
+    """The value ``input`` for a picture, uint8 (height, width, channels)."""
     planes = picture.transpose(2, 0, 1) * (graph.value_range / 255)
-    result = run(graph, planes.astype(np.float32)).astype(np.float64)
-    full_scale = np.clip(result / graph.value_range, 0, 1) * 255
+    return planes.astype(np.float32)
+
+
+def to_bytes(graph: Graph, result: Array) -> npt.NDArray[np.uint8]:
+    """The network's output as a picture, uint8 (height, width, channels)."""
+    full_scale = np.clip(result.astype(np.float64) / graph.value_range, 0, 1) * 255
     return np.floor(full_scale + 0.5).astype(np.uint8).transpose(1, 2, 0)
 
 
@@ -224,8 +236,23 @@ def _(node: PixelShuffle, inputs: Sequence[Array], tensors: Tensors) -> Array:
 
 @apply.register
 def _(node: Resize, inputs: Sequence[Array], tensors: Tensors) -> Array:
-    tall = _resample(inputs[0].astype(np.float64), node)
-    return _resample(tall.swapaxes(1, 2), node).swapaxes(1, 2).astype(np.float32)
+    numerator, denominator = node.ratio
+    _, rows, columns = inputs[0].shape
+    return _resample(
+        inputs[0],
+        node.mode,
+        (node.ratio, rows * numerator // denominator),
+        (node.ratio, columns * numerator // denominator),
+    )
+
+
+@apply.register
+def _(node: ResizeTo, inputs: Sequence[Array], tensors: Tensors) -> Array:
+    _, rows, columns = inputs[0].shape
+    _, height, width = inputs[1].shape
+    return _resample(
+        inputs[0], node.mode, ((height, rows), height), ((width, columns), width)
+    )
 
 
 @apply.register
@@ -270,22 +297,54 @@ def _(node: GlobalMean, inputs: Sequence[Array], tensors: Tensors) -> Array:
     return np.broadcast_to(means, inputs[0].shape).astype(np.float32)
 
 
+@apply.register
+def _(node: GlobalMax, inputs: Sequence[Array], tensors: Tensors) -> Array:
+    largest = inputs[0].max(axis=(1, 2), keepdims=True)
+    return np.broadcast_to(largest, inputs[0].shape).astype(np.float32)
+
+
+@apply.register
+def _(node: LayerNorm, inputs: Sequence[Array], tensors: Tensors) -> Array:
+    value = inputs[0].astype(np.float64)
+    if node.kind == "layer":
+        value = value - value.mean(axis=0)
+    normed = value / np.sqrt((value * value).mean(axis=0) + node.epsilon)
+    weight, bias = (
+        tensors[name].astype(np.float64)[:, None, None]
+        for name in (node.weight, node.bias)
+    )
+    result: Array = (weight * normed + bias).astype(np.float32)
+    return result
+
+
 def _leak(value: Array, slope: _Sums | np.float64) -> Array:
     return np.where(value > 0, value, value * slope).astype(np.float32)
 
 
-def _resample(value: _Sums, node: Resize) -> _Sums:
-    """Resize the rows of `value`, (channels, rows, columns)."""
-    numerator, denominator = node.ratio
+_Sampling = tuple[tuple[int, int], int]  # ratio, rows (or columns) of the result
+
+
+def _resample(value: Array, mode: str, down: _Sampling, across: _Sampling) -> Array:
+    tall = _resample_rows(value.astype(np.float64), mode, *down)
+    wide = _resample_rows(tall.swapaxes(1, 2), mode, *across)
+    result: Array = wide.swapaxes(1, 2).astype(np.float32)
+    return result
+
+
+def _resample_rows(
+    value: _Sums, mode: str, ratio: tuple[int, int], count: int
+) -> _Sums:
+    """Resize the rows of `value`, (channels, rows, columns), to `count`."""
+    numerator, denominator = ratio
     rows = value.shape[1]
-    positions = np.arange(rows * numerator // denominator)
-    sources = np.array([node.source(int(position)) for position in positions])
-    if node.mode == "nearest":
-        return value[:, sources]
-    # The exact rest of the division in `Resize.source`: how far the sampled point lies
-    # behind the row `source`, in rows.
-    rest = (2 * positions + 1) * denominator - numerator - 2 * numerator * sources
-    weigh, first = (_linear, 0) if node.mode == "bilinear" else (_cubic, -1)
+    positions = np.arange(count)
+    if mode == "nearest":
+        return value[:, positions * denominator // numerator]
+    # Twice the numerator's units: a point, the row before it, and the rest.
+    points = (2 * positions + 1) * denominator - numerator
+    sources = points // (2 * numerator)
+    rest = points - 2 * numerator * sources
+    weigh, first = (_linear, 0) if mode == "bilinear" else (_cubic, -1)
     total = np.zeros((value.shape[0], len(positions), value.shape[2]))
     for tap, weights in enumerate(weigh(rest / (2 * numerator)), first):
         nearby = np.clip(sources + tap, 0, rows - 1)

@@ -32,11 +32,21 @@ _TONE_MAP = (
     "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,"
     "tonemap=tonemap=hable:desat=0,zscale=t=bt709:m=bt709:r=limited,format=yuv444p"
 )
-_RGB = re.compile(r"gbr|rgb|bgr|pal8|monow|monob|0rgb")
-_DEEP = re.compile(r"(9|10|12|14|16|f16|f32|48|64)(le|be)?$|^p[024]1[026]|^x2|^v30")
+_RGB = re.compile(r"gbr|rgb|bgr|pal8|monow|monob|0rgb|0bgr|argb|abgr|x2rgb|x2bgr|bayer")
+# Planar formats end in their depth, packed ones of RGB in their bits for a pixel.
+_DEEP = re.compile(
+    r"(gray|ya|(yuva?|gbra?)\w*p|gbra?pf|rgba?f|grayf|yaf|xyz|bayer_\w+)"
+    r"(9|10|12|14|16|32)(msb)?(le|be)?$"
+    r"|(48|64|96|128)(le|be)?$|^(p[024]1|y2|xv|v30|x2|nv20)"
+)
+_ALPHA = re.compile(r"yuva|rgba|bgra|argb|abgr|gbrap|vuya|ayuv|uyva|^ya")
+# By chroma's resolution, what is not called by it; 4:4:0 and 4:1:1 have no encoders.
+_CHROMA = {
+    "yuv444p": re.compile(r"44[40]|nv24|nv42|p41|xv|v30|vuy|ayuv|uyva|^vyu"),
+    "yuv422p": re.compile(r"422|411|nv16|nv20|p21|y21"),
+}
 
 
-_TRANSPARENT = re.compile(r"yuva|rgba|bgra|argb|abgr|gbrap|^ya")
 _HDR = {"smpte2084": "PQ", "arib-std-b67": "HLG"}
 _SITINGS: dict[str, Siting] = {
     "left": "left",
@@ -137,7 +147,7 @@ def luma_conversion(
         filters.append(_TONE_MAP)
         notes.append("HDR mapped to BT.709")
         colors, bits = Colors("tv", "bt709", "bt709", "bt709"), 8
-    if re.search(_TRANSPARENT, source):
+    if _ALPHA.search(source) or info.video.tags.get("alpha_mode") == "1":
         notes.append("transparency is left out")
     if bits > 12:
         notes.append(f"{source}: reduced to 12 bits a sample")
@@ -219,16 +229,14 @@ def conversion(
     filters = _deinterlace(info, deinterlace, notes)
     if info.is_hdr:
         if not tone_map:
-            raise VideoError(
-                f"{name}: HDR ({colors.transfer}), and the networks know 8-bit "
-                "pictures only; --tone-map makes it an ordinary (BT.709) picture"
-            )
+            refuse_hdr(info)
         filters.append(_TONE_MAP)
         notes.append("HDR mapped to BT.709")
         colors = Colors("tv", "bt709", "bt709", "bt709")
     elif _DEEP.search(info.pixel_format):
         notes.append(f"{info.pixel_format}: more than 8 bits a channel reduced to 8")
-    if re.search(_TRANSPARENT, info.pixel_format):
+    # VP8 and VP9 carry it beside their frames, where decoders do not look.
+    if _ALPHA.search(info.pixel_format) or info.video.tags.get("alpha_mode") == "1":
         notes.append("transparency is left out")
     is_rgb = bool(_RGB.match(info.pixel_format)) or colors.matrix == "gbr"
     scale = f"scale=w={info.width}:h={info.height}:out_range=pc:{_EXACT_FLAGS}"
@@ -254,6 +262,15 @@ def conversion(
     )
 
 
+def refuse_hdr(info: VideoInfo, advice: str = "map it to BT.709 first") -> None:
+    """Raise `VideoError` for HDR, with the advice that whoever asks can give."""
+    if info.is_hdr:
+        raise VideoError(
+            f"{printable(info.path)}: HDR ({info.colors.transfer}), and the networks "
+            f"know 8-bit pictures only; {advice}"
+        )
+
+
 def _complete(info: VideoInfo, colors: Colors, notes: list[str]) -> Colors:
     """Tags with what players assume where there are none.
 
@@ -276,8 +293,9 @@ def _complete(info: VideoInfo, colors: Colors, notes: list[str]) -> Colors:
 
 
 def _pixel_format(source: str) -> str:
-    """The 8-bit format with the source's chroma resolution; 4:2:0 for RGB."""
-    for subsampling in ("444", "422"):
-        if re.match(rf"yuv[aj]?{subsampling}", source):
-            return f"yuv{subsampling}p"
+    """The 8-bit format with no less chroma than the source; 4:2:0 for RGB."""
+    if not _RGB.match(source):
+        for name, of_source in _CHROMA.items():
+            if of_source.search(source):
+                return name
     return "yuv420p"

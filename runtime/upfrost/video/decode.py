@@ -20,10 +20,13 @@ from upfrost.text import printable
 from upfrost.video.ffmpeg import (
     LOG,
     FrameLine,
+    VideoError,
     VideoInfo,
     cannot_run,
+    ended_by,
     parse_frame,
     seconds,
+    source_arguments,
     split_level,
 )
 
@@ -47,7 +50,9 @@ class Decoder:
 
     Frames are what `filters` make of them: RGB (H, W, 3), or `frame_bytes` of planes.
 
-    Iterate over it once. `errors` holds what ffmpeg complained about, up to then.
+    Iterate over it once. `errors` holds what ffmpeg complained about, up to then. A
+    decoder that does not come to the file's end raises `VideoError`: its frames are
+    not all that could be decoded.
     """
 
     def __init__(
@@ -67,13 +72,19 @@ class Decoder:
         self._lines: queue.SimpleQueue[FrameLine | None] = queue.SimpleQueue()
         self._frames: queue.Queue[Frame | BaseException | None] = queue.Queue(AHEAD)
         self._closed = False
+        self._interrupted = False  # by a signal that ffmpeg ended of its own accord for
         # -ss counts from the beginning of the file, -copyts leaves times alone.
         begin = Fraction(0) if position is None else position - info.start - MARGIN
         seek = ["-ss", seconds(begin)] if begin > 0 else []
-        source = [*seek, "-i", f"file:{info.path}", "-map", f"0:{info.video.index}"]
+        source = [*seek, *source_arguments(info.path)]
+        base = info.time_base
         output = [
-            *("-vf", f"showinfo@given=checksum=0,{filters},showinfo@made=checksum=0"),
-            *("-fps_mode", "passthrough", "-f", "rawvideo", "pipe:1"),
+            *("-map", f"0:{info.video.index}", "-vf"),
+            f"showinfo@given=checksum=0,{filters},showinfo@made=checksum=0",
+            # An output that counted frames at an even rate would complain of others.
+            *("-fps_mode", "passthrough"),
+            *("-enc_time_base", f"{base.numerator}:{base.denominator}"),
+            *("-f", "rawvideo", "pipe:1"),
         ]
         # A socket, since recv can wait for a whole frame in one call. Each return from
         # a call needs Python's lock, which Kompute holds while the device works.
@@ -137,6 +148,8 @@ class Decoder:
                         self.sizes.add((frame.width, frame.height))
                     continue
                 level, text = split_level(line)
+                if text.startswith("Exiting normally, received signal"):
+                    self._interrupted = True
                 if level in ("error", "fatal", "panic"):
                     self.error_count += 1
                     if len(self.errors) < _KEPT_ERRORS:
@@ -161,12 +174,26 @@ class Decoder:
                     pts = last + 1  # damaged files go back; nothing can encode that
                 last = pts
                 self._frames.put(Frame(pts, line.duration, pixels))
-            self._process.wait()
+            code = self._process.wait()
             self._threads[0].join()
+            if not self._closed:
+                self._check_end(code)
         except BaseException as error:
             self._frames.put(error)
         else:
             self._frames.put(_END)
+
+    def _check_end(self, code: int) -> None:
+        """Raise `VideoError` unless the process came to the end of what there is."""
+        name = printable(self._info.path)
+        if ended_by(code) or self._interrupted:
+            by = ended_by(code) or "a signal"
+            why = " (is there enough memory?)" if by == "SIGKILL" else ""
+            raise VideoError(f"{name}: the decoder was ended by {by}{why}")
+        if any("Cannot allocate memory" in error for error in self.errors):
+            raise VideoError(f"{name}: the decoder ran out of memory")
+        if code and not self.errors:
+            raise VideoError(f"{name}: the decoder failed with code {code}")
 
     def _next_pixels(self) -> Bytes | None:
         if self._closed:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
+import stat
 import subprocess
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
 from upfrost.errors import UpfrostError
+from upfrost.image.images import sniff_format
 from upfrost.text import printable
+from upfrost.video.metadata import Chapter, Metadata, parse_metadata
 
 PROBE_FRAMES = 16
 # Each line of the log says how bad it is: "[mp4 @ 0x55…] [error] moov atom not found".
 LOG = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info")
+_SHOWINFO = re.compile(r"\[(Parsed_)?showinfo[@_]")
 _FRAME = re.compile(
     r"n: *\d+ pts: *(?P<pts>\S+) pts_time:\S+ (?:.*?duration: *(?P<duration>\d+) )?"
     r".*?fmt:(?P<format>\S+) (?:cl:(?P<siting>\S+) )?.*?sar:(?P<sar>\d+/\d+)"
@@ -33,8 +39,20 @@ _MASTERING = re.compile(
     r".*?min_luminance=([\d.]+), max_luminance=([\d.]+)"
 )
 _LIGHT = re.compile(r"MaxCLL=(\d+), MaxFALL=(\d+)")
-_STREAM = re.compile(r"\s*Stream #0:(\d+)\S*: (\w+): (\w+)(.*)")
-_DURATION = re.compile(r"\s*Duration: (\S+), (?:start: (\S+),)?")
+# As ffmpeg's muxer `framecrc` describes streams.
+_STREAM = re.compile(rb"#(media_type|codec_id) (\d+): (\w+)$")
+# Its complaints of a stream that is there: "sample rate not set".
+_UNKNOWN_STREAM = re.compile("not set|incorrect codec parameters")
+_MOST_STREAMS = 1000
+# Tags are indented further than these lines.
+_INPUT = re.compile(r"Input #0, (\S+), from ")
+_DURATION = re.compile(r"  Duration: (\S+), (?:start: (\S+),)?")
+# Files that name others, by what they begin with.
+_PLAYLIST = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(#EXTM3U|ffconcat version|v=0\r?\n|RTSPtext|"
+    rb"(<\?xml.*)?<(MPD|CompositionPlaylist|SmoothStreamingMedia)[\s>])",
+    re.DOTALL,
+)
 _LEVEL = re.compile(r"^(?:\[[^\]]* @ 0x[0-9a-f]+\] )*\[(\w+)\] ?")
 
 StreamKind = Literal["video", "audio", "subtitle", "attachment", "data"]
@@ -56,6 +74,7 @@ class Stream:
     kind: StreamKind
     codec: str
     attached_picture: bool = False
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,6 +121,8 @@ class VideoInfo:
     start: Fraction
     duration: Fraction | None  # of the whole file
     seekable: bool  # False where decoding failed when it began at `probe`'s `start`
+    tags: dict[str, str] = field(default_factory=dict)
+    chapters: tuple[Chapter, ...] = ()
     siting: str | None = None  # of chroma, by ffmpeg's names
     mastering: Mastering | None = None
     light: tuple[int, int] | None = None  # MaxCLL and MaxFALL, cd/m²
@@ -152,9 +173,9 @@ def find_ffmpeg(wanted: str | None = None) -> str:
 
 
 def run_ffmpeg(
-    ffmpeg: str, arguments: Sequence[str], folder: Path | None = None
+    ffmpeg: str, arguments: Sequence[str]
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run to the end, in `folder`; the log is in `stderr`.
+    """Run to the end; the log is in `stderr`.
 
     Raises `FfmpegMissingError`.
     """
@@ -164,7 +185,6 @@ def run_ffmpeg(
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
-            cwd=folder,
         )
     except OSError as error:
         raise cannot_run(ffmpeg, error) from error
@@ -173,6 +193,25 @@ def run_ffmpeg(
 def cannot_run(ffmpeg: str, error: OSError) -> FfmpegMissingError:
     """The error for a program that does not start."""
     return FfmpegMissingError(f"{printable(ffmpeg)} does not run: {error.strerror}")
+
+
+def source_arguments(path: Path) -> list[str]:
+    """The arguments that make a file, and no other file or address, an input."""
+    arguments = ["-protocol_whitelist", "file"]
+    if "%" in str(path) and sniff_format(path) is not None:
+        # Otherwise the name would be a pattern for a sequence of pictures.
+        arguments += ["-f", "image2", "-pattern_type", "none"]
+    return [*arguments, "-i", f"file:{path}"]
+
+
+def ended_by(code: int) -> str | None:
+    """The signal that ended a process with that return code, if one did."""
+    if code >= 0:
+        return None
+    try:
+        return signal.Signals(-code).name
+    except ValueError:  # a real-time signal, which has no name
+        return f"signal {-code}"
 
 
 def split_level(line: str) -> tuple[str, str]:
@@ -203,7 +242,7 @@ def last_error(log: Iterable[str]) -> str:
 
 def parse_frame(text: str) -> FrameLine | None:
     """A line of the filter `showinfo` about a frame; None for any other line."""
-    found = _FRAME.search(text)
+    found = _FRAME.search(text) if _SHOWINFO.match(text) else None
     if found is None:
         return None
     return FrameLine(
@@ -220,7 +259,7 @@ def parse_frame(text: str) -> FrameLine | None:
 
 def parse_time_base(text: str) -> tuple[Fraction, Fraction | None] | None:
     """`showinfo`'s line about its input: time base and frame rate."""
-    found = _CONFIG.search(text)
+    found = _CONFIG.search(text) if _SHOWINFO.match(text) else None
     if found is None:
         return None
     base = _ratio(found[1], found[2])
@@ -233,18 +272,15 @@ def probe(ffmpeg: str, path: Path, start: Fraction = Fraction(0)) -> VideoInfo:
     Raises `VideoError` for what is no video, holds none, or cannot be decoded.
     """
     name = printable(path)
-    try:
-        if path.is_dir():
-            raise VideoError(f"{name}: is a folder, not a video")
-        if not path.stat().st_size:
-            raise VideoError(f"{name}: the file is empty")
-    except OSError as error:
-        raise VideoError(f"{name}: {error.strerror}") from error
+    _check_file(path)
     seek = ["-ss", seconds(start)] if start else []
-    filters = ["-vf", "showinfo=checksum=0", "-frames:v", str(PROBE_FRAMES)]
-    # Without an output, ffmpeg says what the input is, and that it wants an output.
-    header = _log(ffmpeg, ["-i", f"file:{path}"])
-    streams = tuple(_streams(header))
+    # Times of the output in microseconds: by its own clock, which counts frames at an
+    # even rate, those of a variable rate could coincide, and ffmpeg would complain.
+    filters = [
+        *("-vf", "showinfo@first=checksum=0", "-frames:v", str(PROBE_FRAMES)),
+        *("-fps_mode", "passthrough", "-enc_time_base", "1:1000000"),
+    ]
+    header, streams, metadata = _describe(ffmpeg, path)
     pictures = [s for s in streams if s.kind == "video" and not s.attached_picture]
     if not streams:
         raise VideoError(f"{name}: not a video, or damaged ({last_error(header)})")
@@ -254,7 +290,10 @@ def probe(ffmpeg: str, path: Path, start: Fraction = Fraction(0)) -> VideoInfo:
     total, begin = _times(header)
     if total is not None and start >= total:
         raise VideoError(f"{name}: ends before {float(start):g} s")
-    source = ["-i", f"file:{path}", "-map", f"0:{video.index}", *filters]
+    if total is not None and total > begin > 0 and _is_matroska(header):
+        # What writers of Matroska call the duration is the time at which it ends.
+        total -= begin
+    source = [*source_arguments(path), "-map", f"0:{video.index}", *filters]
     log = _log(ffmpeg, [*seek, *source, "-f", "null", "-"])
     seekable = not seek or (any(map(parse_frame, log)) and not has_errors(log))
     if not seekable:
@@ -280,6 +319,8 @@ def probe(ffmpeg: str, path: Path, start: Fraction = Fraction(0)) -> VideoInfo:
         start=begin,
         duration=total,
         seekable=seekable,
+        tags=metadata.tags,
+        chapters=metadata.chapters,
         siting=first.siting,
         mastering=_mastering(log),
         light=_light(log),
@@ -293,30 +334,158 @@ def seconds(time: Fraction) -> str:
     return f"{sign}{micros // 1_000_000}.{micros % 1_000_000:06d}"
 
 
+def _check_file(path: Path) -> None:
+    """Raises `VideoError` for what cannot be a video, said better than ffmpeg would."""
+    name = printable(path)
+    try:
+        about = path.stat()
+        if stat.S_ISDIR(about.st_mode):
+            raise VideoError(f"{name}: is a folder, not a video")
+        if not stat.S_ISREG(about.st_mode) and not stat.S_ISBLK(about.st_mode):
+            raise VideoError(
+                f"{name}: is not a file; a video is read more than once, so save it as "
+                "one first"
+            )
+        if stat.S_ISREG(about.st_mode) and not about.st_size:
+            raise VideoError(f"{name}: the file is empty")
+        with path.open("rb") as file:
+            beginning = file.read(4096)
+    except OSError as error:
+        raise VideoError(f"{name}: {error.strerror}") from error
+    if _PLAYLIST.match(beginning):
+        raise VideoError(f"{name}: is a playlist; name the videos that it names")
+
+
 def _log(ffmpeg: str, arguments: Sequence[str]) -> list[str]:
     found = run_ffmpeg(ffmpeg, arguments)
-    return found.stderr.decode(errors="replace").splitlines()
+    # Not splitlines, which takes some characters of tags for ends of lines.
+    return found.stderr.decode(errors="replace").split("\n")
 
 
-def _streams(header: Iterable[str]) -> Iterable[Stream]:
-    kinds: dict[str, StreamKind] = {
-        "Video": "video",
-        "Audio": "audio",
-        "Subtitle": "subtitle",
-        "Attachment": "attachment",
-    }
-    for line in header:
-        _, text = split_level(line)
-        if text.startswith("Output #"):
-            return
-        found = _STREAM.match(text)
-        if found:
-            yield Stream(
-                index=int(found[1]),
-                kind=kinds.get(found[2], "data"),
-                codec=found[3],
-                attached_picture="(attached pic)" in found[4],
+def read_metadata(ffmpeg: str, path: Path) -> Metadata:
+    """A file's own tags and its chapters, by its own clock; none of what is no file."""
+    return _metadata(ffmpeg, path, 0)[0]
+
+
+def _describe(
+    ffmpeg: str, path: Path
+) -> tuple[list[str], tuple[Stream, ...], Metadata]:
+    """The log of opening a file, its streams, none where it has none, and its tags.
+
+    What the log says of streams is for people; what muxers write about them is not.
+    """
+    log, found = _streams(ffmpeg, path, "0")
+    if not found:
+        found = list(_streams_one_by_one(ffmpeg, path))
+    if not found:
+        return log, (), Metadata()
+    of_file, *of_streams = _metadata(ffmpeg, path, len(found))
+    described = tuple(
+        Stream(
+            index,
+            kind,
+            codec,
+            kind == "video" and _is_attached(ffmpeg, path, index),
+            of_streams[index].tags,
+        )
+        for index, (kind, codec) in enumerate(found)
+    )
+    return log, described, of_file
+
+
+def _metadata(ffmpeg: str, path: Path, streams: int) -> list[Metadata]:
+    """What the file says of itself, then what it says of each stream.
+
+    A stream's tags are written as if they were the file's, since for its own place a
+    muxer would want the stream, and read the whole file for it.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        texts = [Path(name) / f"{number}" for number in range(streams + 1)]
+        arguments = ["-copyts", *source_arguments(path)]
+        arguments += ["-f", "ffmetadata", f"file:{texts[0]}"]
+        for index, text in enumerate(texts[1:]):
+            tags = ["-map_metadata", f"0:s:{index}", "-map_chapters", "-1"]
+            arguments += [*tags, "-f", "ffmetadata", f"file:{text}"]
+        run_ffmpeg(ffmpeg, arguments)
+        return [
+            parse_metadata(text.read_bytes().decode("utf-8", "surrogateescape"))
+            if text.exists()
+            else Metadata()
+            for text in texts
+        ]
+
+
+def _streams(
+    ffmpeg: str, path: Path, wanted: str
+) -> tuple[list[str], list[tuple[StreamKind, str]]]:
+    """The log, and kind and codec of the streams that `-map wanted` gives.
+
+    The process is ended at the first packet: for those of subtitles, which are rare, it
+    would read the whole file.
+    """
+    arguments = [
+        *(*source_arguments(path), "-map", wanted, "-copy_unknown", "-c", "copy"),
+        *("-max_interleave_delta", "1", "-flush_packets", "1"),
+        *("-f", "framecrc", "pipe:1"),
+    ]
+    with tempfile.TemporaryFile() as log:
+        try:
+            process = subprocess.Popen(
+                [ffmpeg, *LOG, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
             )
+        except OSError as error:
+            raise cannot_run(ffmpeg, error) from error
+        with process:
+            assert process.stdout is not None
+            about: dict[int, dict[bytes, str]] = {}
+            for line in process.stdout:
+                if not line.startswith(b"#"):
+                    break
+                if found := _STREAM.match(line):
+                    said = about.setdefault(int(found[2]), {})
+                    said[found[1]] = found[3].decode()
+            process.kill()
+        log.seek(0)
+        lines = log.read().decode(errors="replace").split("\n")
+    kinds: dict[str, StreamKind] = {
+        kind: kind for kind in ("video", "audio", "subtitle", "attachment")
+    }
+    return lines, [
+        (kinds.get(said[b"media_type"], "data"), said.get(b"codec_id", "none"))
+        for _, said in sorted(about.items())
+    ]
+
+
+def _streams_one_by_one(ffmpeg: str, path: Path) -> Iterator[tuple[StreamKind, str]]:
+    """Kinds and codecs where ffmpeg cannot make out all streams.
+
+    Those of which not even the kind is known are data.
+    """
+    for index in range(_MOST_STREAMS):
+        log, found = _streams(ffmpeg, path, f"0:{index}")
+        if any("matches no streams" in line for line in log):
+            return
+        if not found and not any(map(_UNKNOWN_STREAM.search, log)):
+            return
+        yield found[0] if found else ("data", "none")
+
+
+def _is_attached(ffmpeg: str, path: Path, index: int) -> bool:
+    """Whether a stream of pictures is a cover: left when V, true videos, are left out.
+
+    Without a stream left, ffmpeg fails.
+    """
+    wanted = ["-map", f"0:{index}", "-map", "-0:V?", "-c", "copy", "-t", "0"]
+    source = source_arguments(path)
+    return not run_ffmpeg(ffmpeg, [*source, *wanted, "-f", "null", "-"]).returncode
+
+
+def _is_matroska(header: Iterable[str]) -> bool:
+    inputs = (_INPUT.match(split_level(line)[1]) for line in header)
+    return any(found and "matroska" in found[1] for found in inputs)
 
 
 def _times(header: Iterable[str]) -> tuple[Fraction | None, Fraction]:
@@ -334,7 +503,7 @@ def _times(header: Iterable[str]) -> tuple[Fraction | None, Fraction]:
 
 def _colors(log: Iterable[str]) -> Colors:
     for line in log:
-        found = _COLORS.search(line)
+        found = _COLORS.search(line) if _SHOWINFO.match(line) else None
         if found:
             unknown = ("unknown", "unspecified", "reserved")
             return Colors(*(None if x in unknown else x for x in found.groups()))

@@ -2,8 +2,11 @@
 
 The folder ``OUT.upfrost`` holds ``job.json``, what was asked for, and for each segment
 a Matroska file and, written last, a JSON file with its frames' times. A segment counts
-when both are there. Whatever happens to the process or the power, files that have
-their names are complete.
+when both are there, and the Matroska file is as long as it was. Whatever happens to
+the process or the power, files that have their names are complete.
+
+A folder without a finished segment is worth nothing: it goes with the run that made it,
+and one that a killed run left is no obstacle.
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ import dataclasses
 import fcntl
 import json
 import os
-import shutil
+import re
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +28,7 @@ from upfrost.video.ffmpeg import VideoError
 
 _FORMAT = 1
 _ASKED = "job.json"
+_OURS = re.compile(r"lock|job\.json|\d{6}\.(mkv|json)|.+\.part")
 
 
 @dataclass(frozen=True)
@@ -68,22 +74,37 @@ class Job:
         number = self.segments
         with part.open("rb") as file:
             os.fsync(file.fileno())
+            size = os.fstat(file.fileno()).st_size
         part.replace(self.segment_file(number))
-        _write_json(self.folder / f"{number:06d}.json", dataclasses.asdict(segment))
+        content = {"size": size, **dataclasses.asdict(segment)}
+        _write_json(self.folder / f"{number:06d}.json", content)
         self.segments += 1
         self.frames += len(segment.times)
 
+    def reject(self, number: int) -> None:
+        """Forget that segment, which is damaged, and those after it."""
+        for later in range(self.segments - 1, number - 1, -1):
+            (self.folder / f"{later:06d}.json").unlink(missing_ok=True)
+        self.segments = number
+
     def close(self) -> None:
-        """Remove what is unfinished and let others have the folder."""
+        """Remove what is unfinished, or all if there is no more than that.
+
+        Then others may have the folder.
+        """
+        if not self.segments:
+            self.remove()
         for part in self.folder.glob("*.part"):
             part.unlink(missing_ok=True)
         self._lock.close()
 
     def remove(self) -> None:
         """Remove the folder, before `close` lets others have it: its work is done."""
-        # First what makes it an unfinished run, for one that is killed here.
-        (self.folder / _ASKED).unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            # First what makes it an unfinished run, for one that is killed here.
+            (self.folder / _ASKED).unlink(missing_ok=True)
+            _empty(self.folder, 0, kept=())
+            self.folder.rmdir()  # unless there are files that are not ours
 
 
 def job_folder(target: Path) -> Path:
@@ -105,11 +126,6 @@ def open_job(
     something else, and while another process works on it.
     """
     folder, name = job_folder(target), printable(target)
-    if folder.exists() and not (resume or overwrite):
-        raise VideoError(
-            f"{name}: an unfinished run is there; --resume goes on with it, "
-            "--overwrite begins anew"
-        )
     try:
         folder.mkdir(exist_ok=True)
         lock = (folder / "lock").open("wb")
@@ -122,11 +138,23 @@ def open_job(
         raise VideoError(f"{name}: another process is working on it") from None
     try:
         asked = json.loads(json.dumps({"format": _FORMAT, **asked}))
-        begun = _read_json(folder / _ASKED) if resume else None
-        if begun is None:
+        # A finished run that was killed while it tidied up has no such file any more.
+        is_begun = (folder / _ASKED).exists() and _read_segment(folder, 0) is not None
+        if overwrite or not is_begun:
             _empty(folder)
             _write_json(folder / _ASKED, asked)
             return Job(folder, lock)
+        if not resume:
+            raise VideoError(
+                f"{name}: an unfinished run is there; --resume goes on with it, "
+                "--overwrite begins anew"
+            )
+        begun = _read_json(folder / _ASKED)
+        if begun is None:
+            raise VideoError(
+                f"{printable(folder / _ASKED)}: is damaged, so nobody knows how the "
+                "segments beside it were made; --overwrite begins anew without them"
+            )
         for key in sorted(begun.keys() | asked.keys()):
             if begun.get(key) != asked.get(key):
                 raise VideoError(
@@ -151,25 +179,28 @@ def open_job(
 def _read_segment(folder: Path, number: int) -> Segment | None:
     """A finished segment; None when it is not there or damaged."""
     found = _read_json(folder / f"{number:06d}.json")
-    if found is None or not (folder / f"{number:06d}.mkv").is_file():
+    if found is None:
         return None
     try:
+        if (folder / f"{number:06d}.mkv").stat().st_size != found["size"]:
+            return None
         return Segment(
             tuple(map(int, found["times"])),
             found["last_duration"],
             tuple(map(int, found["sums"])),
         )
-    except (KeyError, TypeError, ValueError):
+    except (OSError, KeyError, TypeError, ValueError):
         return None
 
 
-def _empty(folder: Path, keep: int = 0) -> None:
-    """Remove all but the job itself and that many segments."""
-    kept = {"lock", _ASKED}
-    kept |= {f"{n:06d}.{kind}" for n in range(keep) for kind in ("mkv", "json")}
+def _empty(
+    folder: Path, keep: int = 0, kept: Collection[str] = ("lock", _ASKED)
+) -> None:
+    """Remove what a job put there, but for `kept` and that many segments."""
+    stays = {f"{n:06d}.{kind}" for n in range(keep) for kind in ("mkv", "json")}
     for path in folder.iterdir():
-        if path.name not in kept:
-            path.unlink()
+        if _OURS.fullmatch(path.name) and path.name not in stays.union(kept):
+            path.unlink(missing_ok=True)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

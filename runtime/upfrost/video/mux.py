@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,81 +19,226 @@ from upfrost.video.ffmpeg import (
     VideoInfo,
     cannot_run,
     last_error,
+    read_metadata,
     run_ffmpeg,
     seconds,
+    source_arguments,
 )
+from upfrost.video.formats import Container
 from upfrost.video.job import Job, Segment
-from upfrost.video.matroska import Packet, frame_header, read_packets, stream_header
+from upfrost.video.matroska import (
+    MatroskaError,
+    Packet,
+    frame_header,
+    read_packets,
+    stream_header,
+)
+from upfrost.video.metadata import chapters_between, format_chapters
 
-
-@dataclass(frozen=True)
-class Container:
-    """A file format, and what streams become that it cannot hold as they are."""
-
-    name: str  # ffmpeg's
-    codecs: tuple[str, ...]  # the first is the default
-    audio: tuple[str, ...]
-    subtitles: tuple[str, ...]
-    options: tuple[str, ...] = ()
-
-
-_MP4 = ("-movflags", "+faststart")
-CONTAINERS = {
-    ".mkv": Container(
-        "matroska", ("h264", "h265", "av1", "vp9", "ffv1"), ("flac",), ("srt",)
-    ),
-    ".mp4": Container(
-        *("mp4", ("h264", "h265", "av1", "vp9")), ("aac",), ("mov_text",), _MP4
-    ),
-    ".mov": Container("mov", ("h264", "h265"), ("aac",), ("mov_text",), _MP4),
-    ".webm": Container("webm", ("vp9", "av1"), ("libopus",), ("webvtt",)),
-}
-CONTAINERS[".m4v"] = CONTAINERS[".mp4"]
+# What mkvmerge counts in a stream, and what a container says of itself: untrue of
+# another file. https://mkvtoolnix.download/doc/mkvmerge.html, "track statistics tags".
+_STATISTICS = re.compile(
+    r"(BPS|DURATION|NUMBER_OF_FRAMES|NUMBER_OF_BYTES|_STATISTICS_\w+)(-\w+)?",
+    re.IGNORECASE,
+)
+_OF_CONTAINER = ("major_brand", "minor_version", "compatible_brands")
+_MOST_NAMED = 8
+# Keys such as com.apple.quicktime.make and com.android.version.
+_REVERSE_DOMAIN = re.compile(r"[a-z]+\.\w+\.")
+_LANGUAGE = re.compile(r"-[a-z]{3}$")
+_COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
 
 @dataclass(frozen=True)
 class OtherStreams:
-    """How the streams that are not upscaled get into the result."""
+    """How the streams that are not upscaled get into the result.
 
-    arguments: tuple[str, ...]  # -map, -c, -map_metadata; the source is input number 1
-    notes: tuple[str, ...]
+    Input 1 is the source, cut as the video is, and input 3, if there is one, all of it.
+    """
+
+    arguments: tuple[str, ...]  # -map, -c, -map_metadata, …
+    notes: tuple[str, ...] = ()
+    converted_sound: tuple[int, ...] = ()  # numbers in the result
+    needs_whole_source: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the finished file is, beside the segments with its frames.
+
+    `origin` is the time, by the source's clock, that becomes 0; `duration` is in
+    seconds, None for all that follows.
+    """
+
+    info: VideoInfo
+    container: Container
+    codec: str
+    origin: Fraction
+    duration: Fraction | None
+    others: OtherStreams
 
 
 def plan_other_streams(
-    ffmpeg: str, info: VideoInfo, container: Container, folder: Path
+    ffmpeg: str, info: VideoInfo, container: Container, job: Job, *, begins_later: bool
 ) -> OtherStreams:
-    """Find out, by trying, what the container takes as it is and what not."""
-    arguments: list[str] = []
-    notes: list[str] = []
+    """Find out, by trying, what the container takes as it is and what not.
+
+    `begins_later` says that the result does not begin where the source does.
+    """
     others = [stream for stream in info.streams if stream != info.video]
+    covers = [stream for stream in others if stream.attached_picture]
+    plan = _Plan()
     wanted = [s for s in others if s.kind in ("audio", "subtitle", "attachment")]
-    wanted += [s for s in others if s.attached_picture]
     copied = [(stream, "copy") for stream in wanted]
-    all_fit = bool(wanted) and _fits(ffmpeg, info, container, copied, folder)
-    output = 1  # stream 0 is the video
+    all_fit = bool(wanted) and _fits(ffmpeg, info, container, copied, job)
     for stream in others:
+        if stream in covers or _is_told_otherwise(ffmpeg, info, stream):
+            continue
         tries = ["copy"] if stream in wanted else []
         if not all_fit and stream.kind == "audio":
             tries += container.audio
         if not all_fit and stream.kind == "subtitle":
             tries += container.subtitles
-        for codec in tries:
-            if all_fit or _fits(ffmpeg, info, container, [(stream, codec)], folder):
-                arguments += ["-map", f"1:{stream.index}", f"-c:{output}", codec]
-                about = (f"-map_metadata:s:{output}", f"1:s:{stream.index}")
-                arguments += about
-                output += 1
-                if codec != "copy":
-                    notes.append(
-                        f"stream {stream.index} ({stream.kind}, {stream.codec}) "
-                        f"becomes {codec}, since the container cannot hold it"
-                    )
-                break
-        else:
-            notes.append(
-                f"stream {stream.index} ({stream.kind}, {stream.codec}) is left out"
+        fit = (
+            codec
+            for codec in tries
+            if all_fit or _fits(ffmpeg, info, container, [(stream, codec)], job)
+        )
+        plan.add(stream, next(fit, None))
+    has_cover = False
+    for stream in covers:
+        added = _cover_arguments(ffmpeg, info, container, job, stream, plan.streams)
+        has_cover |= plan.add_cover(stream, added)
+    plan.arguments += _without_statistics(info.video, 0)
+    # The result is opaque, whatever lay beside the source's frames.
+    plan.arguments += ["-metadata:s:0", "alpha_mode="]
+    said = info.tags | info.video.tags
+    if begins_later and any(key.lower() == "timecode" for key in said):
+        plan.arguments += ["-metadata", "timecode=", "-metadata:s:0", "timecode="]
+        plan.notes.append("the timecode is left out: it is the source's first frame's")
+    has_keys = any(map(_REVERSE_DOMAIN.match, info.tags))
+    # ffmpeg writes either such keys or a cover.
+    if container.is_mp4 and has_keys and not has_cover:
+        plan.arguments += ["-movflags", "+use_metadata_tags"]
+    needs_source = container.is_mp4 and has_cover
+    return OtherStreams(
+        tuple(plan.arguments),
+        tuple(plan.notes),
+        tuple(plan.converted_sound),
+        needs_source,
+    )
+
+
+class _Plan:
+    """Arguments and notes for one stream after the other."""
+
+    def __init__(self) -> None:
+        self.streams = 1  # number 0 is the video
+        self.arguments: list[str] = []
+        self.notes: list[str] = []
+        self.converted_sound: list[int] = []
+
+    def add(self, stream: Stream, codec: str | None) -> None:
+        """Take that stream, copied or encoded; without a codec leave it out."""
+        about = f"stream {stream.index} ({stream.kind}, {stream.codec})"
+        if codec is None:
+            self.notes.append(f"{about} is left out")
+            return
+        number = self.streams
+        self.arguments += ["-map", f"1:{stream.index}", f"-c:{number}", codec]
+        self.arguments += [f"-map_metadata:s:{number}", f"1:s:{stream.index}"]
+        self.arguments += _without_statistics(stream, number)
+        self.streams += 1
+        if codec != "copy":
+            self.converted_sound += [number] if stream.kind == "audio" else []
+            self.notes.append(
+                f"{about} becomes {codec}, since the container cannot hold it"
             )
-    return OtherStreams(tuple(arguments), tuple(notes))
+
+    def add_cover(self, stream: Stream, arguments: Sequence[str]) -> bool:
+        """Take a cover by these arguments; whether there are any."""
+        if not arguments:
+            self.notes.append(f"stream {stream.index} (cover) is left out")
+            return False
+        self.arguments += arguments
+        self.streams += 1
+        return True
+
+
+def lost_tags(ffmpeg: str, info: VideoInfo, path: Path) -> list[str]:
+    """Notes about what the source says of itself and the result at `path` does not."""
+    kept = {key.lower() for key in read_metadata(ffmpeg, path).tags}
+    kept |= {*_OF_CONTAINER, "encoder", "timecode", "duration"}
+    # What is said in one language is also there without it.
+    lost = [k for k in info.tags if not {k.lower(), _LANGUAGE.sub("", k)} & kept]
+    if not lost:
+        return []
+    named = printable(", ".join(lost[:_MOST_NAMED]))
+    more = f" and {len(lost) - _MOST_NAMED} more" if len(lost) > _MOST_NAMED else ""
+    return [f"the container has no place for some metadata: {named}{more}"]
+
+
+def _is_told_otherwise(ffmpeg: str, info: VideoInfo, stream: Stream) -> bool:
+    """Whether all that a stream of data says gets into the result without it.
+
+    In MP4 and QuickTime files, chapters and a timecode are such streams, too.
+    """
+    if stream.kind != "data":
+        return False
+    timecode = stream.tags.get("timecode")
+    if timecode is not None and timecode == info.video.tags.get("timecode"):
+        return True
+    if not info.chapters or stream.codec != "bin_data":
+        return False
+    # A chapter's title after its length; or no packet, since the demuxer took them all.
+    one = ["-map", f"0:{stream.index}", "-c", "copy", "-frames:d", "1"]
+    found = run_ffmpeg(
+        ffmpeg, [*source_arguments(info.path), *one, "-f", "data", "pipe:1"]
+    )
+    length, text = int.from_bytes(found.stdout[:2]), found.stdout[2:]
+    titles = {chapter.tags.get("title", "") for chapter in info.chapters}
+    return text[:length].decode("utf-8", "surrogateescape") in titles | {""}
+
+
+def _without_statistics(stream: Stream, output: int) -> list[str]:
+    counted = (key for key in stream.tags if _STATISTICS.fullmatch(key))
+    return [word for key in counted for word in (f"-metadata:s:{output}", f"{key}=")]
+
+
+def _cover_arguments(
+    ffmpeg: str,
+    info: VideoInfo,
+    container: Container,
+    job: Job,
+    stream: Stream,
+    output: int,
+) -> list[str]:
+    """How a cover becomes stream number `output`; empty where it cannot.
+
+    In Matroska it is an attachment: as a stream it would be a second video.
+    """
+    if container.is_mp4:
+        if not _fits(ffmpeg, info, container, [(stream, "copy")], job):
+            return []
+        return [
+            *("-map", f"3:{stream.index}", f"-c:{output}", "copy"),
+            *(f"-disposition:{output}", "attached_pic"),
+        ]
+    known = stream.tags.get("filename"), stream.tags.get("mimetype")
+    usual = _COVERS.get(stream.codec, (None, None))
+    name, mime = known[0] or usual[0], known[1] or usual[1]
+    if container.name != "matroska" or name is None or mime is None:
+        return []
+    file = job.part_file(f"cover-{stream.index}")
+    copy = ["-map", f"0:{stream.index}", "-c", "copy", "-frames:v", "1"]
+    made = run_ffmpeg(
+        ffmpeg,
+        [*source_arguments(info.path), *copy, "-f", "data", "-y", f"file:{file}"],
+    )
+    if made.returncode or not file.stat().st_size:
+        return []
+    about = (f"-metadata:s:{output}", f"mimetype={mime}")
+    return ["-attach", f"file:{file}", *about, about[0], f"filename={name}"]
 
 
 def _fits(
@@ -100,62 +246,71 @@ def _fits(
     info: VideoInfo,
     container: Container,
     streams: Sequence[tuple[Stream, str]],
-    folder: Path,
+    job: Job,
 ) -> bool:
-    maps = [
-        word
-        for output, (stream, codec) in enumerate(streams)
-        for word in ("-map", f"0:{stream.index}", f"-c:{output}", codec)
-    ]
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".part") as file:
+    maps: list[str] = []
+    for output, (stream, codec) in enumerate(streams):
+        maps += ["-map", f"0:{stream.index}", f"-c:{output}", codec]
+        if stream.attached_picture:
+            maps += [f"-disposition:{output}", "attached_pic"]
+    with tempfile.NamedTemporaryFile(dir=job.folder, suffix=".part") as file:
         tried = run_ffmpeg(
             ffmpeg,
             [
-                *("-t", "2", "-i", f"file:{info.path}", *maps),
+                *("-t", "2", *source_arguments(info.path), *maps),
                 *("-f", container.name, "-y", f"file:{file.name}"),
             ],
         )
     return tried.returncode == 0
 
 
-def write_result(
-    ffmpeg: str,
-    job: Job,
-    info: VideoInfo,
-    container: Container,
-    others: OtherStreams,
-    codec: str,
-    origin: Fraction,
-    duration: Fraction | None,
-    part: Path,
-) -> None:
-    """Write the complete video to `part`.
-
-    `origin` is the time, by the source's clock, that becomes 0. Raises `VideoError`.
-    """
+def write_result(ffmpeg: str, job: Job, result: Result, part: Path) -> None:
+    """Write the complete video to `part`. Raises `VideoError`."""
+    info, container, others = result.info, result.container, result.others
     earliest = job.segment(0).times[0] * info.time_base
     # Matroska's times begin at 0; the source's need not.
     shift = Fraction(max(0, -(earliest // 1)))
-    begin = origin - info.start
-    cut = [*(["-ss", seconds(begin)] if begin else [])]
-    cut += ["-t", seconds(duration)] if duration is not None else []
-    hevc = ["-tag:v", "hvc1"] if codec == "h265" and "mp4" in _family(container) else []
-    scale = (
-        ["-video_track_timescale", str(info.time_base.denominator)]
-        if "mp4" in _family(container)
-        else []
-    )
+    begins_later = result.origin != info.start
+    until = None if result.duration is None else result.origin + result.duration
+    special: list[str] = []
+    cut: list[str] = []
+    trim: list[str] = []
+    if begins_later:
+        # By the source's own clock: with times relative to its beginning, ffmpeg leaves
+        # out copied sound before the cut only in files that begin at 0. Of sound that
+        # is converted, it must then leave that to a filter.
+        cut = ["-noaccurate_seek", "-seek_timestamp", "1", "-ss"]
+        cut += [seconds(result.origin)]
+        trim += [f"start={seconds(result.origin)}"]
+    if until is not None:
+        # With -copyts, the time by the output's clock before it is moved.
+        special += ["-t", seconds(until)]
+        trim += [f"end={seconds(until)}"]
+    if trim:
+        for number in others.converted_sound:
+            special += [f"-filter:{number}", f"atrim={':'.join(trim)}"]
+    if container.is_mp4:
+        special += ["-video_track_timescale", str(info.time_base.denominator)]
+        special += ["-tag:v", "hvc1"] if result.codec == "h265" else []
     # A cut leaves out sound before it; else what comes before 0 primes the decoder.
-    cut_sound = ["-copypriorss", "0"] if begin else []
+    special += ["-copypriorss", "0"] if begins_later else []
+    chapters = job.part_file("chapters")
+    chapters.write_text(
+        format_chapters(chapters_between(info.chapters, result.origin, until)),
+        *("utf-8", "surrogateescape"),
+    )
+    whole = source_arguments(info.path) if others.needs_whole_source else []
+    brands = [w for key in _OF_CONTAINER for w in ("-metadata", f"{key}=")]
     command = [
         *(ffmpeg, *LOG[:1], *LOG[2:-1], "level+warning", "-copyts"),
         *("-itsoffset", seconds(-shift), "-f", "matroska", "-i", "pipe:0"),
-        *(*cut, "-i", f"file:{info.path}"),
-        *("-map", "0:v", "-c:0", "copy", *others.arguments),
+        *(*cut, *source_arguments(info.path)),
+        *("-f", "ffmetadata", "-i", f"file:{chapters}", *whole),
+        *("-map", "0:v", "-c:0", "copy", *container.options, *others.arguments),
         *("-map_metadata", "1", "-map_metadata:s:0", f"1:s:{info.video.index}"),
-        *("-map_chapters", "1", "-metadata:s:0", "encoder="),
-        *("-disposition:0", "default", *hevc, *scale, *cut_sound, *container.options),
-        *("-output_ts_offset", seconds(-origin)),
+        *("-map_chapters", "2", *brands, "-metadata:s:0", "encoder="),
+        *("-disposition:0", "default", *special),
+        *("-output_ts_offset", seconds(-result.origin)),
         *("-f", container.name, "-y", f"file:{part}"),
     ]
     with tempfile.TemporaryFile() as log:
@@ -182,17 +337,21 @@ def write_result(
             )
 
 
-def _family(container: Container) -> str:
-    return "mp4" if container.name in ("mp4", "mov") else container.name
-
-
 def _stream(job: Job, base: Fraction, shift: Fraction) -> Iterator[bytes]:
     """All segments as one Matroska stream, every frame at its own time again."""
     first_tracks = b""
     for number in range(job.segments):
         segment = job.segment(number)
         path = job.segment_file(number)
-        tracks, packets = read_packets(path)
+        try:
+            tracks, packets = read_packets(path)
+            if len(packets) != len(segment.times):
+                raise MatroskaError(
+                    f"holds {len(packets)} frames, not {len(segment.times)}"
+                )
+        except MatroskaError as error:
+            job.reject(number)
+            raise VideoError(f"{printable(path)}: is damaged ({error})") from error
         if not number:
             first_tracks = tracks
             yield stream_header(tracks)
@@ -200,11 +359,6 @@ def _stream(job: Job, base: Fraction, shift: Fraction) -> Iterator[bytes]:
             raise VideoError(
                 f"{printable(path)}: was encoded otherwise than the first segment; "
                 "begin anew with --overwrite"
-            )
-        if len(packets) != len(segment.times):
-            raise VideoError(
-                f"{printable(path)}: holds {len(packets)} frames, not "
-                f"{len(segment.times)}; begin anew with --overwrite"
             )
         is_end = number == job.segments - 1
         with path.open("rb") as file:

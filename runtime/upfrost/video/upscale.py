@@ -1,7 +1,7 @@
 """Videos in and out: decode, upscale and encode at the same time, in segments.
 
 The decoder and the encoders are processes of their own; threads carry frames between
-them and this process, which has the device. See `videojob` for how a run that was
+them and this process, which has the device. See `job` for how a run that was
 stopped goes on.
 """
 
@@ -11,12 +11,13 @@ import hashlib
 import os
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from upfrost import __version__
 from upfrost.gpu.channels import upscale_channels
 from upfrost.gpu.frame import Frame as PlaneFrame
 from upfrost.gpu.frame import Samples
@@ -30,22 +31,29 @@ from upfrost.video.color import (
     fourcc,
     has_luma,
     luma_conversion,
+    refuse_hdr,
 )
 from upfrost.video.decode import Decoder, Frame
-from upfrost.video.encode import (
+from upfrost.video.encode import Encoding, SegmentWriter, try_encoding
+from upfrost.video.ffmpeg import VideoError, VideoInfo, find_ffmpeg, probe, run_ffmpeg
+from upfrost.video.formats import (
     CODECS,
+    CONTAINERS,
     Codec,
-    Encoding,
-    SegmentWriter,
+    Container,
     carries_hdr,
     encoder_arguments,
-    try_encoding,
 )
-from upfrost.video.ffmpeg import VideoError, VideoInfo, find_ffmpeg, probe, run_ffmpeg
 from upfrost.video.frames import Counts, FrameUpscaler, Picture
 from upfrost.video.job import Job, is_unfinished, open_job
 from upfrost.video.matroska import RGB24
-from upfrost.video.mux import CONTAINERS, Container, plan_other_streams, write_result
+from upfrost.video.mux import (
+    OtherStreams,
+    Result,
+    lost_tags,
+    plan_other_streams,
+    write_result,
+)
 
 if TYPE_CHECKING:
     from upfrost.gpu.upscaler import Upscaler
@@ -101,6 +109,11 @@ class _Work:
     begin: Fraction  # by the source's clock
     end: Fraction | None
 
+    def result(self, others: OtherStreams) -> Result:
+        length = None if self.end is None else self.end - self.begin
+        codec = self.codec.name
+        return Result(self.info, self.container, codec, self.begin, length, others)
+
 
 def upscale_video(
     source: Path,
@@ -148,21 +161,19 @@ def upscale_video(
         overwrite=options.overwrite,
     )
     try:
-        others = plan_other_streams(ffmpeg, work.info, container, job.folder)
-        record.notes += [*work.conversion.notes, *others.notes]
-        for note in record.notes:
-            status.warn(f"upfrost: {printable(source)}: {note}")
+        others = plan_other_streams(
+            *(ffmpeg, work.info, container, job), begins_later=bool(options.start)
+        )
+        _note([*work.conversion.notes, *others.notes], source, status, record)
         record.resumed_frames = job.frames
         _upscale_frames(work, job, upscaler, status, record)
         if not job.segments:
             raise VideoError(f"{printable(source)}: there is no frame to upscale")
         mux_began = time.perf_counter()
         part = job.part_file("result")
-        length = None if work.end is None else work.end - work.begin
-        write_result(
-            *(ffmpeg, job, work.info, container, others, work.codec.name),
-            *(work.begin, length, part),
-        )
+        write_result(ffmpeg, job, work.result(others), part)
+        lost = lost_tags(ffmpeg, work.info, part)
+        _note(lost, source, status, record)
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(target)
@@ -175,10 +186,22 @@ def upscale_video(
         raise VideoError(
             f"{name}: {_without(str(error), name)}{_go_on(job)}"
         ) from error
+    except Exception:  # the upscaler's own, which says more than a VideoError would
+        if job.segments:
+            status.warn(f"upfrost: {name}: {job.frames} frames are done{_go_on(job)}")
+        raise
     finally:
         job.close()
     record.seconds["all"] = round(time.perf_counter() - began, 6)
     record.status = "done"
+
+
+def _note(
+    notes: Sequence[str], source: Path, status: Status, record: VideoRecord
+) -> None:
+    for note in notes:
+        status.warn(f"upfrost: {printable(source)}: {note}")
+    record.notes += notes
 
 
 def _go_on(job: Job) -> str:
@@ -215,8 +238,16 @@ def _prepare(
         )
     if options.crf is not None and codec.crf is None:
         raise VideoError(f"{codec.name} is lossless: --crf means nothing to it")
+    if options.duration == 0:
+        raise VideoError("a duration of 0 s leaves no frame to upscale")
     info = probe(ffmpeg, source, options.start)
     by_luma = upscaler.graph.colour == "luma" and has_luma(info)
+    if not by_luma and not options.tone_map:
+        refuse_hdr(
+            info,
+            "--tone-map makes it an ordinary (BT.709) picture, a model for luma takes "
+            "it as it is",
+        )
     convert = luma_conversion if by_luma else conversion
     colors = convert(info, deinterlace=options.deinterlace, tone_map=options.tone_map)
     scale = upscaler.graph.scale
@@ -238,11 +269,15 @@ def _prepare(
         frame_rate=info.frame_rate,
         time_base=info.time_base,
         filters=filters,
-        arguments=encoder_arguments(
-            codec,
-            options.crf,
-            options.preset,
-            info if kind and not options.tone_map else None,
+        arguments=(
+            *encoder_arguments(
+                codec,
+                options.crf,
+                options.preset,
+                info if kind and not options.tone_map else None,
+            ),
+            # Encoders that ffmpeg takes for such of limited range would get that.
+            *(("-color_range", str(colors.colors.range)) if kind else ()),
         ),
         pixel_format=pixel_format,
         fourcc=fourcc(kind) if kind else RGB24,
@@ -277,11 +312,16 @@ def _asked(work: _Work, upscaler: Upscaler, options: VideoOptions) -> dict[str, 
     """All that decides what the frames of the result are."""
     about = work.info.path.stat()
     version = run_ffmpeg(work.ffmpeg, ["-version"]).stdout.split(b"\n")[0].decode()
+    device = upscaler.device
     return {
         "input": [work.info.path.name, about.st_size, about.st_mtime_ns],
         "model": f"{upscaler.graph.name} {_fingerprint(upscaler)}",
-        "device": upscaler.device.name,
+        "device": device.name,
+        "driver": [device.driver, device.driver_version, device.api_version],
         "precision": upscaler.precision,
+        # Kernels of other versions, or that 'upfrost tune' chose, may round otherwise.
+        "upfrost": __version__,
+        "tuning": upscaler.tuned_kernels,
         "ffmpeg": version,
         "start": str(options.start),
         "duration": str(options.duration),
@@ -403,9 +443,7 @@ def _check_source(
             f"{source.interlaced} frames are interlaced; --deinterlace always "
             "makes pictures of them"
         )
-    for note in notes:
-        status.warn(f"upfrost: {printable(info.path)}: {note}")
-    record.notes += notes
+    _note(notes, info.path, status, record)
 
 
 class _Source:

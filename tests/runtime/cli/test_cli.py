@@ -6,6 +6,7 @@ matter (see fakes.py).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -27,6 +28,8 @@ from PIL import Image
 from tests.runtime.fakes import UNLUCKY, picture
 from upfrost import Upscaler, __version__
 from upfrost.cli import main as cli
+from upfrost.cli import run as entry_point
+from upfrost.gpu.advice import address_space_advice
 from upfrost.image.images import Picture, read_picture, write_picture
 from upfrost.network.modelfile import bundled_models
 
@@ -101,7 +104,7 @@ def test_help_names_every_command_and_exit_code(
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from upfrost import cli\n"
+        "import sys; from upfrost.cli import main as cli\n"
         "try: cli.main(['upscale', '--help'])\n"
         "except SystemExit: pass\n"
         "print(*sys.modules, file=sys.stderr)"
@@ -186,7 +189,90 @@ def test_commands_of_other_packages(
         cli.main(["--help"])
     assert "something else" in capsys.readouterr().out
     assert cli.main(["bake"]) == 1
-    assert "No module named 'oven'; tools/setup.sh" in capsys.readouterr().err
+    assert "No module named 'oven'; pip install" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (ModuleNotFoundError("No module named 'kp'", name="kp"), "--no-deps kp==0.9.0"),
+        (ImportError("libvulkan.so.1: cannot open"), "apt install libvulkan1"),
+    ],
+)
+def test_what_pip_does_not_bring_is_named_with_what_does(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: ImportError,
+    advice: str,
+) -> None:
+    """In words for whoever has the wheel alone."""
+
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "_parser", fail)
+    assert cli.main(["devices"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert advice in line
+    assert "tools/" not in line
+
+
+def test_an_interruption_while_the_command_loads_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_open_streams", lambda: interrupt(0))
+    assert entry_point() == 130
+    monkeypatch.undo()
+    monkeypatch.setattr(cli, "_parser", interrupt)
+    assert cli.main(["devices"]) == 130
+    assert capfd.readouterr().err == "upfrost: stopped by SIGINT\n" * 2
+
+
+def test_without_stderr_no_file_is_taken_for_it(tmp_path: Path) -> None:
+    source = tmp_path / "a.png"
+    write_picture(source, Picture(picture()))
+    words = ["upscale", str(source), str(tmp_path / "gone.png")]
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" 2>&-', "sh", *command(*words)],
+        stdout=subprocess.PIPE,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert files(tmp_path) == ["a-x2.png", "a.png"]
+    assert read_picture(tmp_path / "a-x2.png").size == (18, 12)
+
+
+def test_little_address_space_is_said_before_a_driver_crashes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unlimited = resource.RLIM_INFINITY
+    for limit, said in ((unlimited, False), (1 << 31, False), (800_000_000, True)):
+        monkeypatch.setattr("resource.getrlimit", lambda _, limit=limit: (limit, -1))
+        advice = address_space_advice()
+        assert (advice is not None) == said
+        assert advice is None or "limited to 800 MB (ulimit -v)" in advice
+
+
+@pytest.mark.parametrize("long", ["in", "out"])
+def test_a_name_that_is_too_long_is_one_line(tmp_path: Path, long: str) -> None:
+    source = tmp_path / "a.png"
+    write_picture(source, Picture(picture()))
+    name = tmp_path / ("n" * 300 + ".png")
+    words = [name] if long == "in" else [source, "-o", name]
+    line = only_error(upfrost("upscale", *words), 1)
+    assert line.endswith(".png: File name too long")
+    assert "Errno" not in line
+
+
+def test_a_result_whose_name_is_too_long_fails_before_the_work(tmp_path: Path) -> None:
+    source = tmp_path / ("n" * 250 + ".png")
+    write_picture(source, Picture(picture()))
+    line = only_error(upfrost("upscale", source), 1)
+    assert line.endswith("-x2.png: File name too long")
 
 
 # Devices and models
@@ -287,6 +373,7 @@ def test_a_real_picture_on_the_real_device(tmp_path: Path) -> None:
         assert plan is not None
         assert said["tile_size"] == [plan.width, plan.height]
         assert said["device_bytes"] == plan.bytes
+        assert said["overhead"] == upscaler.overhead == 1
         on_cpu = not upscaler.device.is_gpu
     assert said["output_size"] == [70, 48]
     assert ("runs on the CPU" in result.stderr) == on_cpu
@@ -551,16 +638,25 @@ def test_a_call_that_does_not_return_is_ended_too(tmp_path: Path) -> None:
 
 def test_a_signal_while_the_device_works(tmp_path: Path) -> None:
     source, target = tmp_path / "a.png", tmp_path / "b.png"
-    write_picture(source, Picture(picture(400, 400)))
+    write_picture(source, Picture(picture(800, 800)))
+    terminal, theirs = os.openpty()
     process = subprocess.Popen(
         command("upscale", source, "-o", target, "--tile", "40", real=True),
-        stderr=subprocess.DEVNULL,
+        env=os.environ | {"TERM": "xterm"},
+        stderr=theirs,
     )
-    # Long enough to be at work, which a fast device may have finished.
-    time.sleep(2)
+    os.close(theirs)
+    # Some of hundreds of tiles are done when their number is shown.
+    seen = b""
+    while b" tiles" not in seen:
+        seen += os.read(terminal, 1000)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) in (0, 130, -signal.SIGINT)
-    assert files(tmp_path) in (["a.png"], ["a.png", "b.png"])
+    with contextlib.suppress(OSError):  # how a terminal's end is told
+        while os.read(terminal, 1000):
+            pass
+    assert process.wait(timeout=60) == 130
+    os.close(terminal)
+    assert files(tmp_path) == ["a.png"]
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "tiff"])

@@ -55,6 +55,36 @@ def test_debian_12_needs_the_backport(tmp_path: Path) -> None:
     assert "-t bookworm-backports mesa-vulkan-drivers" in line
 
 
+@pytest.mark.parametrize("release", [DEBIAN_12, DEBIAN_13, "ID=armbian\n"])
+def test_what_is_installed_is_not_advised(tmp_path: Path, release: str) -> None:
+    drivers = board(tmp_path, "panthor", release) / "usr/share/vulkan/icd.d"
+    drivers.mkdir(parents=True)
+    (drivers / "panfrost_icd.aarch64.json").touch()
+    (line,) = gpu_advice(tmp_path)
+    assert line.endswith(
+        "is installed (/usr/share/vulkan/icd.d/panfrost_icd.aarch64.json)."
+    )
+    assert "apt install" not in line
+
+
+def test_a_package_that_has_no_driver_for_mali_is_not_advised(tmp_path: Path) -> None:
+    """As on x86-64, where Debian's build is without it."""
+    packages = board(tmp_path, None, DEBIAN_13) / "var/lib/dpkg/info"
+    packages.mkdir(parents=True)
+    (packages / "mesa-vulkan-drivers:amd64.list").touch()
+    lines = gpu_advice(tmp_path)
+    assert any("has no driver for Mali" in line for line in lines)
+    assert not any("apt install" in line for line in lines)
+
+
+def test_debian_12_needs_the_backport_beside_its_own(tmp_path: Path) -> None:
+    packages = board(tmp_path, "panthor", DEBIAN_12) / "var/lib/dpkg/info"
+    packages.mkdir(parents=True)
+    (packages / "mesa-vulkan-drivers:arm64.list").touch()
+    (line,) = gpu_advice(tmp_path)
+    assert "-t bookworm-backports mesa-vulkan-drivers" in line
+
+
 def test_another_system_gets_both(tmp_path: Path) -> None:
     (line,) = gpu_advice(board(tmp_path, "panthor", "ID=armbian\n"))
     assert "on Debian 13" in line

@@ -25,7 +25,6 @@ from upfrost.gpu.device import (
     OutOfDeviceMemoryError,
     choose_device,
     list_devices,
-    try_allocation,
 )
 from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.families import CPU, MALI, VALHALL, Family
@@ -103,30 +102,31 @@ def test_a_plan_says_what_is_allocated(
 ) -> None:
     program = compile_graph(graphs.plain_network(seed=0), CPU, precision)
     plan = make_plan(program, *size)
-    assert device.load(plan).allocated_bytes == plan.bytes
+    loaded = device.load(plan)
+    picture = np.zeros((size[0], 3 * size[1]), np.uint8)
+    while loaded.can_start():
+        loaded.start([picture])
+    assert loaded.in_flight == 2
+    assert loaded.allocated_bytes == plan.bytes
 
 
 @pytest.mark.parametrize("lost_after", [0, 1, 3])
 def test_a_device_lost_on_the_way_is_an_error(
     device: Device, monkeypatch: pytest.MonkeyPatch, lost_after: int
 ) -> None:
-    """What Kompute does on a lost device: it says nothing and nothing is computed."""
+    """What some drivers do: they say nothing, and nothing is computed."""
     plan = make_plan(compile_graph(graphs.plain_network(seed=0), CPU, "fp32"), 9, 9)
     loaded = device.load(plan)
     picture = np.zeros((9, 9, 3), np.uint8)
     loaded.run(picture)  # so that the result's buffer holds a token and a picture
-
-    class Dead:
-        def eval(self) -> None:
-            pass
-
-    alive = loaded.submissions
+    (slot,) = loaded._slots
+    alive = plan.dispatches[:lost_after]
     monkeypatch.setattr(
-        loaded,
-        "submissions",
-        alive[:lost_after] + [Dead()] * (len(alive) - lost_after),
+        slot, "sequences", loaded.record(alive, [0.0] * lost_after, 1.0)
     )
     with pytest.raises(DeviceLostError, match="no result was kept"):
+        loaded.run(picture)
+    with pytest.raises(DeviceLostError, match="was lost before; open it again"):
         loaded.run(picture)
 
 
@@ -150,9 +150,9 @@ def test_weights_that_the_device_cannot_bind_are_refused() -> None:
     small.close()
 
 
-def test_more_memory_than_there_is_is_refused_before_kompute_is_asked() -> None:
+def test_more_memory_than_the_system_gives_is_refused() -> None:
     with pytest.raises(OutOfDeviceMemoryError, match=r"does not give \d+ MiB"):
-        try_allocation(choose_device(), [1 << 45])
+        device_module._check_system_memory([1 << 50])
 
 
 def test_a_failed_allocation_halves_the_tile_and_says_so(
@@ -164,13 +164,12 @@ def test_a_failed_allocation_halves_the_tile_and_says_so(
         expected = upscale(picture)
     refused: list[int] = []
 
-    def small_device(_: DeviceInfo, sizes: Sequence[int]) -> None:
+    def small_device(sizes: Sequence[int]) -> None:
         if sum(sizes) > 100_000:
             refused.append(sum(sizes))
             raise OutOfDeviceMemoryError("the device is full")
 
-    monkeypatch.setattr(device_module, "COMPILER_BYTES", 0)
-    monkeypatch.setattr(device_module, "try_allocation", small_device)
+    monkeypatch.setattr(device_module, "_check_system_memory", small_device)
     with Upscaler(graph) as upscale:
         assert np.array_equal(upscale(picture), expected)
     pattern = re.compile(r"the device is full; going on with tiles of (\d+) pixels")
@@ -232,7 +231,7 @@ def test_a_device_without_any_memory_is_an_error(
     def full(*_: object) -> None:
         raise OutOfDeviceMemoryError("the device is full")
 
-    monkeypatch.setattr(device_module, "try_allocation", full)
+    monkeypatch.setattr(device_module, "_check_system_memory", full)
     with (
         Upscaler(graphs.plain_network(seed=1)) as upscale,
         pytest.raises(OutOfDeviceMemoryError),

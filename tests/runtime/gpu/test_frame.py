@@ -13,12 +13,13 @@ import pytest
 from tests import graphs
 from upfrost import Upscaler
 from upfrost.gpu import upscaler
+from upfrost.gpu.device import NotFiniteError
 from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.families import MALI
 from upfrost.gpu.frame import Frame, FrameFormat, Siting, Subsampling
 from upfrost.gpu.tiles import frame_tiling, smallest_side
 from upfrost.network import reference
-from upfrost.network.graph import INPUT, Graph, PixelShuffle
+from upfrost.network.graph import INPUT, Conv2d, Graph, PixelShuffle
 
 FORMATS = {
     "I420": FrameFormat("420"),
@@ -135,6 +136,24 @@ def test_a_gpus_kernels_are_50_db_from_the_reference_and_make_no_seams(
     luma = expected(graph, frame)[0].astype(float)
     error = np.mean(((results[0].planes[0] >> frame.format.shift) - luma) ** 2)
     assert 20 * np.log10((1 << frame.format.bits) - 1) - 10 * np.log10(error) >= 50
+
+
+def test_a_gpus_kernels_report_a_result_that_is_not_finite(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = graphs.luma_network(2, layers=1)
+    last = graph.nodes[2]
+    assert isinstance(last, Conv2d)
+    weight = graph.tensors[last.weight]
+    huge = {last.weight: np.full_like(weight, 6e4)}
+    overflowing = replace(graph, tensors={**graph.tensors, **huge})
+    monkeypatch.setattr(upscaler, "tuned_family", lambda *_: MALI)
+    frame = noise(FORMATS["I420"], 20, 24)
+    with (
+        Upscaler(overflowing, precision="fp16") as upscale,
+        pytest.raises(NotFiniteError, match="too large for fp16"),
+    ):
+        upscale.frame(frame)
 
 
 @pytest.mark.parametrize("scale", [1, 3, 4])

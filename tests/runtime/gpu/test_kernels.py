@@ -23,6 +23,7 @@ from upfrost.network.graph import (
     Clamp,
     Concat,
     Crop,
+    GlobalMax,
     GlobalMean,
     Graph,
     LeakyRelu,
@@ -31,6 +32,7 @@ from upfrost.network.graph import (
     Pad,
     PixelShuffle,
     Relu,
+    ResizeTo,
     Unary,
 )
 
@@ -476,6 +478,55 @@ def test_global_mean(
 
     graph = probe_graph(build, make, 10)
     check(device, graph, size, CPU, precision, seed=23)
+
+
+@pytest.mark.parametrize("size", [(9, 5), (63, 65)], ids=str)
+def test_global_max(
+    device: Device, precision: Precision, size: tuple[int, int]
+) -> None:
+    build = Builder(seed=24)
+
+    def make(value: str) -> tuple[str, int]:
+        # All below zero, which must not win.
+        less = build.add(Clamp, value, low=-9.0, high=-0.25)
+        first = build.add(GlobalMax, less)
+        return build.add(GlobalMax, build.conv(first, 10, 3, kernel=1)), 3
+
+    graph = probe_graph(build, make, 10)
+    check(device, graph, size, CPU, precision, seed=24)
+
+
+@pytest.mark.parametrize("size", [(9, 5), (20, 33)], ids=str)
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+@pytest.mark.parametrize("channels", [3, 8, 10])
+def test_layer_norm(
+    device: Device,
+    precision: Precision,
+    channels: int,
+    kind: str,
+    size: tuple[int, int],
+) -> None:
+    build = Builder(seed=25)
+    graph = probe_graph(
+        build,
+        lambda value: (build.layer_norm(value, channels, kind), channels),
+        channels,
+    )
+    check(device, graph, size, CPU, precision, seed=25)
+
+
+@pytest.mark.parametrize("size", [(23, 31), (40, 17)], ids=str)
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_resize_to_the_size_of_another_value(
+    device: Device, precision: Precision, mode: str, size: tuple[int, int]
+) -> None:
+    build = Builder(seed=26)
+
+    def make(value: str) -> tuple[str, int]:
+        coarse = build.add(MaxPool2d, value, kernel=(7, 7), stride=(3, 3))
+        return build.add(ResizeTo, coarse, value, mode=mode), 6
+
+    check(device, probe_graph(build, make, 6), size, CPU, precision, seed=26)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

@@ -53,8 +53,11 @@ CONSTANTS: dict[str, list[tuple[int, ...]]] = {
     "elementwise": [(7, *end) for end in [*_EPILOGUES, *((3, a) for a in range(17))]],
     "pad": [(0, 1, 1), (1, 3, 2)],
     "max_pool": [(3, 3, 2, 2, 1, 1), (9, 9, 1, 1, 4, 4)],
-    "band_sums": [()],
-    "mean": [()],
+    "band_sums": [(0,), (1,)],
+    "mean": [(0,), (1,)],
+    # channels, whether the mean counts, bits of 1e-6
+    "layer_norm": [(c, kind, 0x358637BD) for c in (6, 64) for kind in (0, 1)],
+    "resize_to": [(1,), (2,), (3,)],
     "gather": [(0, 16), (3, 18)],
     "conv3x3_half": [(slices, *end) for slices in (1, 4) for end in _EPILOGUES],
     # input slices, pixel, bits of 255.0, skip

@@ -12,10 +12,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import graphs
+from upfrost.gpu.budget import MOST_MEMORY, Budget, choose_grid
 from upfrost.gpu.dispatches import Precision
-from upfrost.gpu.tiles import align, largest_side, smallest_side, tile_grid, tiling
-from upfrost.gpu.upscaler import BAND_BYTES, Upscaler
-from upfrost.network.graph import Graph, alignment
+from upfrost.gpu.families import MALI, VALHALL, Family
+from upfrost.gpu.plan import compile_graph, footprint
+from upfrost.gpu.tiles import (
+    BAND_BYTES,
+    MOST_OVERHEAD,
+    WIDE_BAND_BYTES,
+    Tiling,
+    align,
+    cheapest_grid,
+    smallest_side,
+    tile_grid,
+    tiling,
+)
+from upfrost.gpu.upscaler import Upscaler
+from upfrost.network.graph import MAX_SIZE, Graph, alignment
 from upfrost.network.modelfile import bundled_models, read_model
 
 CASES = 400
@@ -51,13 +64,6 @@ def test_every_pixel_is_kept_once_and_far_enough_from_a_seam(
         assert expected == extent
 
 
-def test_the_number_of_planner_cases_is_said(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with capsys.disabled():
-        print(f"\n[tile planner: {CASES} cases]")
-
-
 def test_a_tile_within_the_halo_is_refused() -> None:
     graph = graphs.plain_network(seed=0, layers=4)
     with pytest.raises(ValueError, match=r"too small.*at least 11"):
@@ -71,10 +77,81 @@ def test_a_network_that_looks_at_the_whole_picture_gets_no_tiles() -> None:
         tile_grid(rules, 100, 80, 99)
 
 
-def test_the_largest_side_is_the_last_that_fits() -> None:
-    assert largest_side(lambda h, w: h * w <= 2500, 1000, 1000, 8) == 50
-    assert largest_side(lambda h, w: h * w <= 2500, 10, 1000, 8) == 250
-    assert largest_side(lambda h, w: h * w <= 600, 30, 20, 8) == 30
+@settings(max_examples=CASES, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 5000), st.integers(1, 5000)),
+    halo=st.tuples(st.integers(0, 60), st.integers(0, 60)),
+    step=st.sampled_from([1, 2, 4]),
+    budget=st.integers(10_000, 1_000_000),
+)
+def test_the_cheapest_tiles_fit_and_cost_less_than_square_ones(
+    size: tuple[int, int], halo: tuple[int, int], step: int, budget: int
+) -> None:
+    rules = Tiling(alignment=1, step=step, halo=halo)
+
+    def fits(height: int, width: int) -> bool:
+        return height * width <= budget
+
+    grid = cheapest_grid(rules, *size, fits)
+    smallest = smallest_side(rules)
+    fitting = fits(grid.height, grid.width)
+    assert fitting or not fits(min(smallest, size[0]), min(smallest, size[1]))
+    for axis, extent in enumerate(size):
+        edges = [kept.start for _, kept in grid.windows[axis]]
+        assert edges == sorted(set(edges))
+        assert grid.windows[axis][-1][1].stop == extent
+    square = tile_grid(rules, *size, max(math.isqrt(budget), smallest))
+    # Sizes are tried in steps of a tenth of what a window keeps, along both axes.
+    if fitting and fits(square.height, square.width):
+        assert grid.overhead <= square.overhead / 0.9**2
+
+
+def test_long_pictures_are_cut_across() -> None:
+    """By a budget of as many pixels as a square of 500 has."""
+    rules = Tiling(alignment=1, step=1, halo=(14, 14))
+    for size, most in (((60_000, 8), 4), ((8, 60_000), 4), ((100, 30_000), 15)):
+        grid = cheapest_grid(rules, *size, lambda h, w: h * w <= 250_000)
+        assert len(grid) <= most
+        assert grid.overhead < 1.02
+
+
+def test_a_row_of_tiles_takes_little_of_the_hosts_memory_and_no_absurd_work() -> None:
+    rules = Tiling(alignment=1, step=1, halo=(14, 14))
+    for width, row_bytes in ((4_000, 192_000), (30_000, 1_440_000)):
+        grid = cheapest_grid(
+            rules, 3_000, width, lambda h, w: h * w <= 400_000, row_bytes
+        )
+        assert grid.overhead <= MOST_OVERHEAD
+        wide = width > 4_000
+        most = WIDE_BAND_BYTES if wide else BAND_BYTES
+        assert grid.height * row_bytes <= most
+
+
+@pytest.mark.parametrize("name", sorted(bundled_models()))
+@pytest.mark.parametrize("family", [MALI, VALHALL], ids=lambda family: family.name)
+def test_bundled_models_waste_little_on_large_pictures(
+    name: str, family: Family
+) -> None:
+    """By the default budget of a board, counted without one.
+
+    Sides of more than 4 megapixels, and those of scans and panoramas; the widest of
+    them times the largest scale fill `WIDE_BAND_BYTES` with a few rows.
+    """
+    graph = read_model(bundled_models()[name])
+    program = compile_graph(graph, family, "fp16")
+    budget = Budget(MOST_MEMORY, buffer=128 << 20)
+    for size in ((2000, 2100), (3000, 4000), (3000, 30_000), (30_000, 3000)):
+        grid = choose_grid(program, *size, budget)
+        assert grid.overhead <= MOST_OVERHEAD, f"{size}"
+        assert footprint(program, grid.height, grid.width).bytes <= MOST_MEMORY
+
+
+def test_a_side_longer_than_any_value_may_be_is_cut() -> None:
+    graph = graphs.plain_network(seed=0)
+    program = compile_graph(graph, MALI, "fp16")
+    grid = choose_grid(program, 9, 2 * MAX_SIZE, Budget(MOST_MEMORY, 128 << 20))
+    assert grid.width <= MAX_SIZE
+    assert grid.overhead < 1.01
 
 
 NETWORKS = {
@@ -141,10 +218,3 @@ def test_strides_repeat_the_last_row_and_column() -> None:
     assert aligned.shape == (4, 6, 3)
     assert np.array_equal(aligned[3], aligned[2])
     assert np.array_equal(aligned[:, 5], aligned[:, 4])
-
-
-def test_a_row_of_tiles_of_a_wide_picture_fits_host_memory() -> None:
-    with Upscaler("realtime-x2") as upscale:
-        grid = upscale.tiles(10_000, 20_000)
-    assert grid.height * 20_000 * 3 * 4 <= BAND_BYTES
-    assert grid.height > 400

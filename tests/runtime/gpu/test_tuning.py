@@ -6,9 +6,9 @@ No test depends on how long anything takes: clocks and measurements are made up.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +34,6 @@ from upfrost.gpu.families import CPU, DISPATCH_SECONDS, FAMILIES, MALI, Family
 from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost.gpu.tuning import Measured, merge, save, tuned_family
 from upfrost.gpu.upscaler import Upscaler
-from upfrost.gpu.watchdog import SECONDS_A_CALL
 from upfrost.network.graph import INPUT, Conv2d, Graph, PixelShuffle
 from upfrost.network.modelfile import bundled_models, read_model
 
@@ -160,17 +159,13 @@ class Work:
     seconds: Sequence[float]
     done: int = 0
 
-    def eval(self) -> None:
+    def __call__(self) -> None:
         self.clock.now += self.seconds[self.done % len(self.seconds)]
         self.done += 1
 
 
-def fake_plan(*work: tuple[str, Work]) -> Any:
-    dispatches = [SimpleNamespace(label=label) for label, _ in work]
-    return SimpleNamespace(
-        plan=SimpleNamespace(dispatches=dispatches),
-        submissions=[each for _, each in work],
-    )
+def fake_plan(**work: Work) -> Any:
+    return SimpleNamespace(layer=work.__getitem__)
 
 
 def test_the_median_of_a_layers_calls_is_taken_and_no_other_call_is_made() -> None:
@@ -178,10 +173,10 @@ def test_the_median_of_a_layers_calls_is_taken_and_no_other_call_is_made() -> No
     other = Work(clock, [100.0])
     noisy = Work(clock, [0.01, 0.01, 0.5])
     plans = [
-        fake_plan(("a", other), ("b", noisy), ("b", Work(clock, [0.02]))),
-        fake_plan(("b", Work(clock, [0.05])), ("c", other)),
+        fake_plan(a=other, b=noisy),
+        fake_plan(b=Work(clock, [0.05]), c=other),
     ]
-    assert tuning._times(plans, "b", clock) == pytest.approx([0.03, 0.05])
+    assert tuning._times(plans, "b", clock) == pytest.approx([0.01, 0.05])
     assert other.done == 0
     assert noisy.done == tuning.ROUNDS
 
@@ -189,7 +184,7 @@ def test_the_median_of_a_layers_calls_is_taken_and_no_other_call_is_made() -> No
 def test_slow_layers_are_measured_less_often() -> None:
     clock = Clock()
     work = Work(clock, [tuning.MOST_SECONDS / 2.5])
-    tuning._times([fake_plan(("a", work))], "a", clock)
+    tuning._times([fake_plan(a=work)], "a", clock)
     assert work.done == 3
 
 
@@ -261,31 +256,6 @@ def test_a_smaller_picture_is_measured_where_a_dispatch_could_take_too_long(
     assert usual.longest_dispatch > DISPATCH_SECONDS
 
 
-def test_all_that_a_gpu_does_is_watched(
-    device: Device, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tuning, "HEIGHT", 20)
-    monkeypatch.setattr(tuning, "WIDTH", 30)
-    monkeypatch.setattr(tuning, "ROUNDS", 1)
-    graph = graphs.plain_network(seed=0)
-    allowed: list[float] = []
-
-    def watch(seconds: float) -> AbstractContextManager[object]:
-        allowed.append(seconds)
-        return nullcontext()
-
-    list(tuning.measure(graph, device, "fp32", watch=watch))
-    assert device.info.kind == "cpu"
-    assert not allowed, "a CPU may be as slow as it is"
-    gpu = replace(device.info, kind="integrated", name="Mali-G52")
-    monkeypatch.setattr(device, "info", gpu)
-    found = list(tuning.measure(graph, device, "fp32", watch=watch))
-    # The candidates' plans, then each layer with each candidate, then the proof.
-    candidates = [len(each.seconds) for each in found]
-    assert len(allowed) == max(candidates) + sum(candidates) + len(found)
-    assert min(allowed) >= SECONDS_A_CALL
-
-
 def test_a_device_that_is_lost_while_it_is_measured_is_an_error(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,7 +264,8 @@ def test_a_device_that_is_lost_while_it_is_measured_is_an_error(
 
     def lose(plans: Sequence[LoadedPlan], *_: object) -> list[float]:
         for plan in plans:
-            plan.submissions.clear()  # every submission succeeds, nothing is computed
+            for slot in plan._slots:
+                slot.sequences.clear()  # nothing is submitted, and nothing fails
         return [1e-9] * len(plans)
 
     monkeypatch.setattr(tuning, "_times", lose)
@@ -396,7 +367,8 @@ GOOD = "conv3x3_cpu_4x2"
         ),
         ({"kernels": 7}, "is damaged (tuning.kernels: expected an array, found 7)"),
         ({"kernels": []}, "is damaged (no kernels)"),
-        ({"kernels": [["3×3", "conv3x3_cpu_4x2", -1.0]]}, "is damaged (a speed that"),
+        ({"kernels": [["3×3", "conv3x3_cpu_4x2", -1.0]]}, "is damaged (a speed of -1 "),
+        ({"kernels": [["3×3", "conv3x3_cpu_4x2", 1e-300]]}, "(a speed of 1e-300 prod"),
         ({"extra": 1}, "is damaged (tuning: unknown key"),
     ],
 )
@@ -439,6 +411,30 @@ def test_a_folder_in_the_files_place_is_ignored(
     assert tuned_family(info, "fp32") == info.family
     assert "cannot be read" in caplog.records[0].getMessage()
     assert path.parent == cache
+
+
+def test_a_pipe_in_the_files_place_keeps_nobody_waiting(
+    info: DeviceInfo, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = save(merge([measured(**{GOOD: 1.0})], info, "fp32"))
+    path.unlink()
+    os.mkfifo(path)
+    assert tuned_family(info, "fp32") == info.family
+    assert "is not a regular file" in caplog.records[0].getMessage()
+
+
+def test_nobody_without_a_home_has_kept_anything(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("UPFROST_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def refuse() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", refuse)
+    assert cli.main(["tune", "--forget"]) == 0
+    assert capsys.readouterr().out == "nothing was kept\n"
 
 
 @pytest.mark.parametrize("given", ["", "relative/folder", "{home}/elsewhere"])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional
 
@@ -17,11 +21,21 @@ from tests.exporter import networks
 from tests.torch_graph import TorchGraph
 from upfrost import Upscaler
 from upfrost.arrays import Bytes
-from upfrost.gpu.device import Device, DeviceError, LoadedPlan, OutOfDeviceMemoryError
+from upfrost.errors import UsageError
+from upfrost.gpu import upscaler
+from upfrost.gpu.device import (
+    Device,
+    DeviceError,
+    LoadedPlan,
+    NotFiniteError,
+    OutOfDeviceMemoryError,
+    choose_device,
+)
 from upfrost.gpu.plan import Plan
-from upfrost.gpu.tiles import smallest_side, tiling
+from upfrost.gpu.seams import Seams
+from upfrost.gpu.tiles import Tiling, smallest_side, tile_grid, tiling, with_halo
 from upfrost.network import reference
-from upfrost.network.graph import Graph
+from upfrost.network.graph import INPUT, Clamp, Graph, Node, Relu
 from upfrost.network.modelfile import bundled_models, read_model
 from upfrost_exporter import trace_module
 
@@ -61,6 +75,28 @@ def check_against_torch(graph: Graph, module: nn.Module, seed: int) -> None:
     assert psnr(half, single) >= 50
 
 
+@pytest.mark.parametrize(
+    ("asked", "given", "taken"),
+    [
+        (None, "auto", "fp16"),
+        ("fp32", "auto", "fp32"),
+        ("fp32", "fp16", "fp16"),
+        ("nonsense", "auto", "fp16"),
+    ],
+)
+def test_a_model_may_ask_for_single_precision(
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str | None,
+    given: Literal["auto", "fp16", "fp32"],
+    taken: str,
+) -> None:
+    gpu = replace(choose_device(None), kind="integrated")
+    monkeypatch.setattr(upscaler, "choose_device", lambda _: gpu)
+    graph = replace(graphs.plain_network(0), metadata={"precision": asked})
+    with Upscaler(graph, precision=given) as upscale:
+        assert upscale.precision == taken
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize(
     "make",
@@ -93,6 +129,166 @@ def test_a_picture_of_another_type_or_shape_is_refused() -> None:
                 upscale(picture)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="takes 3 channels, found 4"):
             upscale(np.zeros((4, 4, 4), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"precision": "FP16"}, "precision is auto, fp16, fp32; found 'FP16'"),
+        ({"precision": None}, "precision is auto, fp16, fp32; found None"),
+        ({"tile": 0}, "tile is a whole number from 1 on, or None; found 0"),
+        ({"tile": True}, "tile is a whole number from 1 on, or None; found True"),
+        ({"memory": 1.5}, "memory is a whole number from 1 on, or None; found 1.5"),
+        ({"halo": -1}, "halo is a whole number from 1 on, or None; found -1"),
+        ({"device": 0.0}, "device is a number, part of a name or None; found 0.0"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(
+    arguments: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(UsageError, match=reason):
+        Upscaler(graphs.plain_network(seed=0), **arguments)
+
+
+def test_a_device_before_the_first_is_none() -> None:
+    with pytest.raises(DeviceError, match=r"'-1'; there is 0: "):
+        Upscaler(graphs.plain_network(seed=0), device=-1)
+
+
+def test_pictures_are_whatever_numpy_reads_as_one() -> None:
+    picture = photograph(9, 12, 10)
+    with Upscaler(graphs.plain_network(seed=0)) as upscale:
+        expected = upscale(picture)
+        image: Any = Image.fromarray(picture)
+        views: list[Any] = [image, memoryview(picture)]  # type: ignore[arg-type]
+        for same in views:
+            assert np.array_equal(upscale(same), expected)
+        others: list[Any] = [picture.tolist(), image.convert("P"), "a", [[1], [2, 3]]]
+        for other in others:
+            with pytest.raises(UsageError, match=r"uint8 with shape \(H, W, 3\)"):
+                upscale(other)
+        with pytest.raises(UsageError, match="takes 3 channels, found 4"):
+            upscale(image.convert("RGBA"))
+
+
+@pytest.mark.parametrize("factor", [1e25, -1e25])
+@pytest.mark.parametrize("activation", [None, Relu, Clamp])
+def test_a_result_that_is_not_finite_is_an_error_and_not_black(
+    factor: float, activation: type[Node] | None
+) -> None:
+    """Products of 1e50 overflow single precision, of both signs: inf - inf is NaN."""
+    build = graphs.Builder(seed=1)
+    value = INPUT
+    for _ in range(3):
+        value = build.conv(value, 3, 3)
+        name = build.nodes[-1].name + ".weight"
+        build.tensors[name] = (build.tensors[name] * factor).astype(np.float32)
+        if activation is Relu:
+            value = build.add(Relu, value)
+    if activation is Clamp:
+        value = build.add(Clamp, value, low=0.0, high=1.0)
+    graph = build.graph(value, 1)
+    with (
+        Upscaler(graph, precision="fp32") as upscale,
+        pytest.raises(NotFiniteError, match=r"example: .* too large for fp32$"),
+    ):
+        upscale(photograph(1, 9, 11))
+
+
+def test_what_is_too_large_for_half_precision_alone_is_said() -> None:
+    build = graphs.Builder(seed=2)
+    value = INPUT
+    for _ in range(2):
+        value = build.conv(value, 3, 3)
+        name = build.nodes[-1].name + ".weight"
+        build.tensors[name] = (build.tensors[name] * 5000).astype(np.float32)
+    graph = build.graph(value, 1)
+    picture = photograph(2, 10, 11)
+    with Upscaler(graph, precision="fp32") as upscale:
+        upscale(picture)
+    with (
+        Upscaler(graph, precision="fp16") as upscale,
+        pytest.raises(NotFiniteError, match=r"large for fp16; use --precision fp32"),
+    ):
+        upscale(picture)
+
+
+def test_a_closed_upscaler_says_so() -> None:
+    upscale = Upscaler(graphs.plain_network(seed=0))
+    upscale.close()
+    with pytest.raises(UsageError, match="this Upscaler is closed"):
+        upscale(np.zeros((4, 4, 3), np.uint8))
+
+
+def test_streamed_rows_of_another_type_or_number_are_refused() -> None:
+    def write(_: Bytes) -> None:
+        raise AssertionError("nothing was upscaled")
+
+    with Upscaler(graphs.plain_network(seed=0)) as upscale:
+        for rows in (
+            np.zeros((8, 6, 3), np.float32),
+            np.zeros((1, 6, 3), np.uint8),
+            np.zeros((8, 6, 1), np.uint8),
+            [[0]],
+        ):
+            with pytest.raises(UsageError, match=r"uint8 with shape \(8, 6, 3\)"):
+                upscale.stream(8, 6, lambda *_, rows=rows: rows, write)
+    with (
+        Upscaler(graphs.every_operation(seed=0)) as upscale,
+        pytest.raises(UsageError, match="multiples of 2, found 6×7 pixels"),
+    ):
+        upscale.stream(7, 6, lambda *_: np.zeros((7, 6, 3), np.uint8), write)
+
+
+def test_a_smaller_halo_makes_smaller_tiles_whose_seams_are_measured() -> None:
+    graph = graphs.plain_network(seed=3, layers=6)
+    picture = np.random.default_rng(3).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    rules = tiling(graph)
+    with Upscaler(graph, precision="fp32") as upscale:
+        whole = upscale(picture)
+        assert upscale.seam is None
+    for halo in (2, max(rules.halo)):
+        side = smallest_side(with_halo(rules, halo)) + 20
+        with Upscaler(graph, precision="fp32", halo=halo, tile=side) as upscale:
+            found = upscale(picture)
+            grid = upscale.tiles(50, 70, side)
+            exact = halo == max(rules.halo)
+            assert np.array_equal(found, whole) == exact
+            assert (upscale.seam is None) == exact
+            if upscale.seam is not None:
+                assert 0 < upscale.seam <= 255
+                assert len(grid) > 4
+
+
+def test_seams_are_where_two_tiles_differ() -> None:
+    """Counted on tiles whose results are their own number, 10 apart."""
+    rules = Tiling(alignment=1, step=1, halo=(2, 3))
+    grid = tile_grid(rules, 20, 30, 12)
+    seams, columns = Seams(scale=2), len(grid.windows[1])
+    assert columns > 2
+    for number, tile in enumerate(grid):
+        level = 10 * (number // columns) + number % columns
+        seams.add(tile, np.full((24, 24, 3), level, np.uint8))
+    assert seams.largest == 10
+    same = Seams(scale=2)
+    picture = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    for tile in grid:
+        rows = slice(2 * tile.rows.start, 2 * tile.rows.stop)
+        same.add(tile, picture[rows, 2 * tile.columns.start : 2 * tile.columns.stop])
+    assert same.largest == 0
+
+
+def test_the_error_of_a_budget_too_small_says_what_to_give() -> None:
+    graph = graphs.plain_network(seed=0)
+    with (
+        Upscaler(graph, memory=1000) as upscale,
+        pytest.raises(OutOfDeviceMemoryError) as raised,
+    ):
+        upscale(np.zeros((40, 30, 3), np.uint8))
+    found = re.search(r"--memory (\d+)\), or seams .*--halo", str(raised.value))
+    assert found is not None
+    with Upscaler(graph, memory=int(found[1]) * 1_000_000) as upscale:
+        upscale(np.zeros((40, 30, 3), np.uint8))
 
 
 def test_progress_counts_tiles() -> None:
@@ -168,7 +364,7 @@ def test_plans_that_are_kept_keep_to_the_budget(
         assert loads == [(20, 30), (60, 90)]
         plans = [upscale.plan(upscale.tiles(*size)) for size in loads]
     # The weights are there once.
-    budget = plans[0].constant_bytes + sum(sum(plan.buffer_bytes) for plan in plans)
+    budget = plans[0].constant_bytes + sum(plan.own_bytes for plan in plans)
     for memory, expected in ((budget, loads[:]), (budget - 1, loads * 2)):
         loads.clear()
         with Upscaler(graph, memory=memory) as upscale:

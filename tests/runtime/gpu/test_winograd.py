@@ -33,6 +33,7 @@ from upfrost.network.graph import (
     Graph,
     GraphError,
     Multiply,
+    Pad,
     PixelShuffle,
     Relu,
     Unary,
@@ -123,7 +124,7 @@ def values_of(
     shaders = " ".join(dispatch.shader for dispatch in plan.dispatches)
     assert ("winograd_input" in shaders) == (family in FAMILIES.values())
     loaded = device.load(plan, inspect=True)
-    assert loaded.allocated_bytes == plan.bytes
+    assert loaded.allocated_bytes + sum(plan.buffer_bytes[:2]) == plan.bytes
     for _ in range(2):  # a second run finds what the first one left
         loaded.run(picture)
     return loaded.value(name).astype(float)
@@ -309,7 +310,7 @@ def test_bands_of_rows_give_the_bits_of_one(
         slow = replace(family, macs_per_second=macs_per_second)
         plan = make_plan(compile_graph(graph, slow, precision), 77, 30)
         loaded = device.load(plan)
-        assert loaded.allocated_bytes == plan.bytes
+        assert loaded.allocated_bytes + sum(plan.buffer_bytes[:2]) == plan.bytes
         results.append((loaded.run(picture).copy(), len(plan.dispatches)))
     assert results[1][1] > results[0][1], "there was more than one band"
     assert np.array_equal(results[0][0], results[1][0])
@@ -430,6 +431,34 @@ def test_tiles_give_the_bits_of_the_whole(
             count = len(upscale.tiles(height, width, side))
         assert count > 1 or side >= max(height, width)
         assert np.array_equal(tiled, whole), f"tiles of {side}"
+
+
+@pytest.mark.parametrize("extent", [61, 62])
+@pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
+def test_what_is_beyond_the_picture_is_zero_for_every_block(
+    device: Device, extent: int, axis: int
+) -> None:
+    """The far edge's values have the same bits whatever there is at the near edge.
+
+    A block's elements there must not be of the next row's first pixels, or of the next
+    plane's first rows. The layer does not pad, since a node before it has.
+    """
+    build = Builder(seed=8)
+    value = build.add(Pad, INPUT, mode="replicate", padding=(1, 1, 1, 1))
+    value = build.conv(value, 3, 32, kernel=1)
+    value = build.conv(value, 32, 32, padding=(0, 0, 0, 0))
+    graph = build.graph(build.conv(value, 32, 3, kernel=1), 1)
+    size = (extent, 14) if axis == 0 else (14, extent)
+    picture = np.random.default_rng(8).integers(0, 256, (*size, 3), dtype=np.uint8)
+    other = picture.copy()
+    other[(slice(None),) * axis + (slice(2),)] ^= 255
+    found = [
+        values_of(device, graph, value, FAMILIES["cpu"], "fp32", each)
+        for each in (picture, other)
+    ]
+    far = (slice(None),) * (axis + 1) + (slice(24, None),)
+    assert not np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0][far], found[1][far])
 
 
 @pytest.mark.parametrize("box", [(0, 131, 36, 80), (33, 80, 36, 61)], ids=str)

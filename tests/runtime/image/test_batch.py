@@ -110,6 +110,13 @@ class TestPlan:
             "d/deep/a.png": "d/out/deep/a-x2.png",
             "d/deep/er/b.png": "d/out/deep/er/b-x2.png",
         }
+        touch("d/out/a-x2.png", "d/old/deep/er/b-x4.jpg", "d/old/route-x66.png")
+        assert list(pairs("d", output="elsewhere", recursive=True)) == [
+            "d/a.png",
+            "d/deep/a.png",
+            "d/deep/er/b.png",
+            "d/old/route-x66.png",
+        ]
         touch("d/out/earlier.png")
         assert "d/out/earlier.png" not in pairs("d", output="d/out", recursive=True)
 
@@ -227,6 +234,7 @@ def test_a_record_says_all_of_a_picture(tmp_path: Path) -> None:
         "device_kind": "integrated",
         "precision": "fp16",
         "tiles": 1,
+        "overhead": 1.25,
         "tile_size": [64, 48],
         "device_bytes": 12345,
         "streamed": False,
@@ -240,6 +248,21 @@ def test_a_record_says_all_of_a_picture(tmp_path: Path) -> None:
     assert "a.png: 16 bits a channel reduced to 8" in text
     with Image.open(record.output) as image:
         assert image.mode == "L"
+
+
+def test_seams_and_tiles_that_overlap_far_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    write_picture(path, Picture(picture()))
+    monkeypatch.setattr(FakeUpscaler, "seam", 7)
+    monkeypatch.setattr(FakeUpscaler, "overhead", 12.34)
+    failed, (record,), text = run(job(path))
+    assert failed == 0
+    assert json.loads(record.to_json())["seam"] == 7
+    assert "a.png: tiles with a halo of 3 pixels: at their seams results differ" in text
+    assert "up to 7 of 255 levels" in text
+    assert "12.3 times the picture is computed; a larger --memory or --tile" in text
 
 
 def test_the_batch_goes_on_past_a_bad_picture(tmp_path: Path) -> None:

@@ -16,12 +16,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.runtime.clips import make_clip, needs_vmaf
+from tests.runtime.clips import (
+    HDR,
+    frames,
+    make_clip,
+    needs_vmaf,
+)
 from tests.runtime.metrics.browser import AVAILABLE, Browser
 from upfrost.arrays import Bytes
 from upfrost.cli import main as cli
 from upfrost.metrics.compare import CompareError, Network, Shot, compare, write_page
 from upfrost.metrics.quality import y_psnr, y_ssim
+from upfrost.video.ffmpeg import VideoError
 
 HOME, END, LEFT, RIGHT = "\ue011", "\ue010", "\ue012", "\ue014"
 
@@ -116,6 +122,34 @@ def test_videos_are_compared_at_the_same_moments(tmp_path: Path) -> None:
     data = page_data(page)
     assert [metric["key"] for metric in data["metrics"]] == ["psnr", "ssim", "vmaf"]
     assert [chart.count("<svg") for chart in data["charts"]] == [1, 1, 1]
+
+
+def test_the_frame_is_the_one_that_is_shown_at_that_time(tmp_path: Path) -> None:
+    """The second stays for a second, longer than decoding begins before a moment."""
+    clip = make_clip(
+        *(tmp_path / "clip.mkv", "-c:v", "ffv1", "-pix_fmt", "gbrp"),
+        *("-fps_mode", "passthrough", "-enc_time_base", "1:1000"),
+        filters="trim=end_frame=3,settb=1/1000,setpts='if(gte(N\\,2)\\,3000\\,N*500)'",
+    )
+    shots, _ = compare([clip], Network("none", 1, network), moments=4)
+    expected = frames(clip, (64, 36))
+    # At 0.4, 1.1, 1.9 and 2.6 s of 3.04.
+    found = [shot.layers[0].pixels for shot in shots]
+    assert len(found) == 2
+    for pixels, frame in zip(found, expected, strict=False):
+        np.testing.assert_array_equal(pixels, frame)
+
+
+def test_videos_of_one_frame_are_shown_once(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", "-frames:v", "1")
+    shots, _ = compare([clip], NETWORK)
+    assert len(shots) == 1
+
+
+def test_hdr_is_refused_as_by_the_other_commands(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "hdr.mp4", seconds=0.2, filters=HDR)
+    with pytest.raises(VideoError, match="HDR"):
+        compare([clip], NETWORK)
 
 
 def test_the_page_needs_nothing_else_and_holds_the_very_pixels(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.runtime.clips import make_clip, needs_vmaf
+from tests.runtime.clips import HDR, make_clip, needs_vmaf
 from upfrost.cli import main as cli
 from upfrost.metrics.quality import y_psnr
 
@@ -62,7 +62,7 @@ def test_a_video_with_a_plot(
         (
             ["no-clip.mp4", "--device", "0"],
             1,
-            "upfrost: no-clip.mp4: moov atom not found",
+            "upfrost: no-clip.mp4: not a video, or damaged (moov atom not found)",
         ),
         ([".", "--tile", "7"], 2, "--tile 7 is too small for realtime-x2: at least"),
         ([".", "--plot", "x.svg"], 2, "--plot draws one video"),
@@ -81,3 +81,13 @@ def test_errors_are_one_line(
     assert cli.main(["eval", "realtime-x2", *others]) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert reason in line
+
+
+def test_hdr_is_refused_without_advice_that_this_command_cannot_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = make_clip(tmp_path / "hdr.mp4", seconds=0.2, filters=HDR)
+    assert cli.main(["eval", "realtime-x2", str(clip), "--device", "0"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "hdr.mp4: HDR (smpte2084)" in line
+    assert "--tone-map" not in line

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.runtime.clips import FFMPEG, frames, make_clip, needs_vmaf
+from tests.runtime.clips import FFMPEG, HDR, frames, make_clip, needs_vmaf
 from upfrost.metrics.quality import y_psnr
 from upfrost.metrics.vmaf import measure_video
 from upfrost.video.ffmpeg import VideoError
@@ -55,6 +55,30 @@ def test_psnr_is_that_of_luma(tmp_path: Path, original: Path) -> None:
 def test_a_smaller_video_is_enlarged(tmp_path: Path, original: Path) -> None:
     small = make_clip(tmp_path / "small.mp4", size="96x54", seconds=0.5)
     assert 0 < measure_video(FFMPEG, original, small).mean("vmaf") < 95
+
+
+@needs_vmaf
+def test_frames_of_another_rate_are_not_paired_by_their_number(
+    tmp_path: Path, original: Path
+) -> None:
+    other = make_clip(tmp_path / "other.mkv", size="192x108", seconds=0.5, rate=12)
+    with pytest.raises(VideoError, match=r"number 2 comes after 0\.08\d s, not 0\.04"):
+        measure_video(FFMPEG, original, other)
+
+
+@needs_vmaf
+def test_what_is_shorter_is_compared_as_far_as_it_goes(
+    tmp_path: Path, original: Path
+) -> None:
+    # In a container with other rounding.
+    short = make_clip(tmp_path / "short.mp4", size="192x108", seconds=0.25)
+    assert len(measure_video(FFMPEG, original, short).vmaf) == 6
+
+
+def test_hdr_is_not_measured(tmp_path: Path, original: Path) -> None:
+    hdr = make_clip(tmp_path / "hdr.mp4", size="192x108", seconds=0.2, filters=HDR)
+    with pytest.raises(VideoError, match="HDR"):
+        measure_video(FFMPEG, hdr, original)
 
 
 def test_what_cannot_be_measured_gets_one_line(tmp_path: Path, original: Path) -> None:

@@ -521,6 +521,10 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
         ),
         "slope must have shape",
     ),
+    "a slope beyond single precision": (
+        lambda: chain(LeakyRelu(name="last", inputs=(INPUT,), slope=1e39)),
+        r"slope is 1e\+39; single precision holds up to 3\.403e\+38",
+    ),
     "infinite slope": (
         lambda: chain(LeakyRelu(name="last", inputs=(INPUT,), slope=float("inf"))),
         "slope is inf",

@@ -23,9 +23,11 @@ from upfrost.network.graph import (
     Concat,
     Conv2d,
     Crop,
+    GlobalMax,
     GlobalMean,
     Graph,
     GraphError,
+    LayerNorm,
     LeakyRelu,
     MaxPool2d,
     Multiply,
@@ -35,6 +37,7 @@ from upfrost.network.graph import (
     Prelu,
     Relu,
     Resize,
+    ResizeTo,
     Unary,
 )
 
@@ -359,6 +362,55 @@ def test_global_mean(size: tuple[int, int], seed: int) -> None:
     value = random(seed, 5, *size)
     expected = functional.adaptive_avg_pool2d(as_torch(value), 1).expand(5, *size)
     assert_matches(GlobalMean(name="n", inputs=("input",)), expected, value)
+
+
+@seeds
+@sizes
+def test_global_max(size: tuple[int, int], seed: int) -> None:
+    value = random(seed, 5, *size)
+    expected = functional.adaptive_max_pool2d(as_torch(value), 1).expand(5, *size)
+    assert_matches(GlobalMax(name="n", inputs=("input",)), expected, value)
+
+
+@seeds
+@sizes
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+def test_layer_norm(
+    kind: Literal["layer", "rms"], size: tuple[int, int], seed: int
+) -> None:
+    value, weight, bias = random(seed, 5, *size), random(seed, 5), random(seed + 1, 5)
+    node = LayerNorm(
+        name="n",
+        inputs=("input",),
+        kind=kind,
+        epsilon=1e-5,
+        weight="w",
+        bias="b",
+    )
+    last = as_torch(value).permute(1, 2, 0)
+    if kind == "layer":
+        normed = functional.layer_norm(
+            last, (5,), as_torch(weight), as_torch(bias), 1e-5
+        )
+    else:
+        normed = functional.rms_norm(last, (5,), as_torch(weight), 1e-5)
+        normed = normed + as_torch(bias)
+    tensors = {"w": weight, "b": bias}
+    assert_matches(node, normed.permute(2, 0, 1), value, tensors=tensors)
+
+
+@seeds
+@pytest.mark.parametrize("sizes", [((4, 7), (9, 5)), ((3, 3), (23, 31))])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_resize_to(
+    mode: Literal["nearest", "bilinear", "bicubic"],
+    sizes: tuple[tuple[int, int], tuple[int, int]],
+    seed: int,
+) -> None:
+    value, other = random(seed, 5, *sizes[0]), random(seed, 2, *sizes[1])
+    expected = functional.interpolate(as_torch(value)[None], sizes[1], mode=mode)[0]
+    node = ResizeTo(name="n", inputs=("a", "b"), mode=mode)
+    assert_matches(node, expected, value, other)
 
 
 def small_graph(

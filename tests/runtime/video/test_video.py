@@ -29,6 +29,7 @@ from PIL import Image
 from tests.runtime.clips import (
     FFMPEG,
     GRAPH,
+    HDR,
     LUMA,
     ffmpeg,
     frames,
@@ -268,7 +269,8 @@ import resource, sys
 from fractions import Fraction
 from pathlib import Path
 from upfrost.video.ffmpeg import find_ffmpeg, probe
-from upfrost.video.mux import CONTAINERS, OtherStreams, write_result
+from upfrost.video.formats import CONTAINERS
+from upfrost.video.mux import OtherStreams, Result, write_result
 from upfrost.video.job import Segment, open_job
 source = Path(sys.argv[1])
 job = open_job(source.with_name("out"), {}, resume=False, overwrite=False)
@@ -277,11 +279,9 @@ Path(sys.argv[2]).rename(part)
 info = probe(find_ffmpeg(), source)
 times = tuple(range(0, 30_000, 100))
 job.add(part, Segment(times, None, times))
-write_result(
-    find_ffmpeg(), job, info, CONTAINERS[".mkv"],
-    OtherStreams(("-map", "1:1", "-c:1", "copy"), ()),
-    "none", Fraction(0), None, job.part_file("result"),
-)
+others = OtherStreams(("-map", "1:1", "-c:1", "copy"), ())
+result = Result(info, CONTAINERS[".mkv"], "none", Fraction(0), None, others)
+write_result(find_ffmpeg(), job, result, job.part_file("result"))
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
     silent = tmp_path / "silent.mkv"
@@ -384,12 +384,7 @@ def test_chroma_keeps_its_resolution(tmp_path: Path, format_name: str) -> None:
 
 
 def test_hdr_is_refused_or_mapped(tmp_path: Path) -> None:
-    source = make_clip(
-        tmp_path / "hdr.mp4",
-        seconds=0.2,
-        filters="setparams=range=tv:colorspace=bt2020nc:color_primaries=bt2020"
-        ":color_trc=smpte2084",
-    )
+    source = make_clip(tmp_path / "hdr.mp4", seconds=0.2, filters=HDR)
     target = tmp_path / "out.mp4"
     with pytest.raises(VideoError, match=r"HDR .* --tone-map"):
         upscale(source, target)
@@ -507,7 +502,7 @@ def test_what_has_no_luma_goes_by_rgb(tmp_path: Path) -> None:
     with Upscaler(LUMA, precision="fp32") as upscaler:
         record = upscale(source, tmp_path / "out.mkv", LOSSLESS, upscaler)
     assert record.path == "RGB, 8 bits"
-    assert probe(FFMPEG, tmp_path / "out.mkv").pixel_format == "gbrp"
+    assert probe(FFMPEG, tmp_path / "out.mkv").pixel_format in ("gbrp", "bgr0")
 
 
 def test_the_plan_says_model_path_and_depth(tmp_path: Path) -> None:
@@ -597,6 +592,7 @@ def test_a_video_without_its_index_is_refused(tmp_path: Path, clip: Path) -> Non
         (["out.avi"], "does not end in .mkv, .mp4, .m4v, .mov or .webm"),
         (["out.webm", "--codec", "h264"], "a webm file holds vp9, av1, not h264"),
         (["out.mkv", "--codec", "ffv1", "--crf", "3"], "ffv1 is lossless"),
+        (["out.mkv", "--duration", "0"], "a duration of 0 s leaves no frame"),
         (["missing/out.mkv"], "no such folder"),
         (["out.mkv", "--ffmpeg", "/missing/ffmpeg"], "no such program"),
     ],
@@ -608,6 +604,14 @@ def test_what_cannot_be_written_gets_one_line(
     assert result.returncode == 1, result.stderr
     (line,) = result.stderr.splitlines()
     assert reason in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_a_frame_leaves_nothing(tmp_path: Path, clip: Path) -> None:
+    # The last frame is at 0.958 s.
+    options = VideoOptions(start=Fraction(99, 100))
+    with pytest.raises(VideoError, match="there is no frame to upscale"):
+        upscale(clip, tmp_path / "out.mkv", options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -809,11 +813,74 @@ def test_damaged_segments_are_made_again(tmp_path: Path, long_clip: Path) -> Non
     assert record.frames == 96
 
 
+def test_a_segment_that_changed_meanwhile_is_made_again(
+    tmp_path: Path, long_clip: Path
+) -> None:
+    target = tmp_path / "out.mkv"
+    interrupt(long_clip, target, done=3)
+    damaged = job_folder(target) / "000001.mkv"
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    resume = replace(SEGMENTS, resume=True)
+    with pytest.raises(VideoError, match=r"000001.mkv: is damaged .*--resume goes on"):
+        upscale(long_clip, target, resume)
+    assert upscale(long_clip, target, resume).frames == 96
+
+
+@pytest.mark.parametrize("what", ["driver", "tuning", "upfrost"])
+def test_kernels_that_may_round_otherwise_are_not_mixed(
+    tmp_path: Path, long_clip: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    target = tmp_path / "out.mkv"
+    interrupt(long_clip, target, done=1)
+    other = FakeUpscaler(GRAPH)
+    if what == "driver":
+        other.device = replace(other.device, driver_version="1.2.4")
+    elif what == "tuning":
+        other.tuned_kernels = {"3×3, 4 → 4": "another"}
+    else:
+        monkeypatch.setattr("upfrost.video.upscale.__version__", "99")
+    with pytest.raises(VideoError, match=f"was begun with another {what}"):
+        upscale(long_clip, target, replace(SEGMENTS, resume=True), other)
+
+
+class Murderer(FakeUpscaler):
+    """Ends the process that decodes when it gets that frame."""
+
+    def __init__(self, folder: Path, frame: int, number: signal.Signals) -> None:
+        super().__init__(GRAPH)
+        self.folder, self.frames_left, self.number = folder, frame, number
+
+    def __call__(
+        self, picture: Bytes, progress: Callable[[int, int], None] | None = None
+    ) -> Bytes:
+        self.frames_left -= 1
+        if not self.frames_left:
+            for process in processes_about(self.folder):
+                if b"pipe:1" in Path(f"/proc/{process}/cmdline").read_bytes():
+                    os.kill(process, self.number)
+        return super().__call__(picture, progress)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_decoder_that_is_killed_is_not_the_end_of_the_video(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    # Frames so large that few of them wait between the processes.
+    source = make_clip(tmp_path / "source.mkv", "-g", "12", size="640x360", seconds=2)
+    target = tmp_path / "out.mkv"
+    options = VideoOptions(segment=Fraction(1, 3), preset="ultrafast")
+    with pytest.raises(VideoError, match=r"decoder was ended by .*--resume goes on"):
+        upscale(source, target, options, Murderer(tmp_path, 20, number))
+    assert not target.exists()
+    assert segments(target) >= 1
+    assert upscale(source, target, replace(options, resume=True)).frames == 48
+
+
 def test_two_processes_do_not_work_on_one_file(tmp_path: Path, long_clip: Path) -> None:
     target = tmp_path / "out.mkv"
     process = subprocess.Popen(
         command(long_clip, target, "--quiet"),
-        env=os.environ | {"FAKE_SECONDS": "0.03"},
+        env=os.environ | {"FAKE_SECONDS": "1"},
     )
     while not (job_folder(target) / "job.json").exists():
         time.sleep(0.01)
@@ -821,7 +888,8 @@ def test_two_processes_do_not_work_on_one_file(tmp_path: Path, long_clip: Path) 
     result = run(long_clip, target, "--resume")
     assert result.returncode == 1
     assert "another process is working on it" in result.stderr
-    assert process.wait() == 0
+    process.terminate()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
 
 
 def test_a_full_disk_is_said_and_the_run_goes_on_later(
@@ -859,7 +927,8 @@ def test_a_lost_device_ends_the_run_with_one_line(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "did not compute" in result.stderr.splitlines()[-1]
     assert json.loads(result.stdout)["status"] == "failed"
-    assert not (tmp_path / "out.mkv").exists()
+    # Nothing that the next run would stumble over.
+    assert [path.name for path in tmp_path.iterdir()] == ["source.mkv"]
 
 
 def test_progress_shows_frames_rate_speed_and_time_left(

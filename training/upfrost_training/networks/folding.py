@@ -33,6 +33,7 @@ class BranchedConv3x3(nn.Module):
     """
 
     edge_filters: Tensor
+    identity: Tensor
 
     def __init__(
         self,
@@ -49,6 +50,10 @@ class BranchedConv3x3(nn.Module):
         self.inputs, self.outputs, self.groups = inputs, outputs, groups
         fan_in = inputs // groups
         self.has_identity = identity and inputs == outputs
+        if self.has_identity:
+            kernel = torch.zeros(outputs, fan_in, 3, 3)
+            kernel[range(outputs), [o % fan_in for o in range(outputs)], 1, 1] = 1.0
+            self.register_buffer("identity", kernel, persistent=False)
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.direct = nn.Parameter(torch.empty(outputs, fan_in, 3, 3))
         # The identity already carries the signal, so the rest starts small.
@@ -74,23 +79,20 @@ class BranchedConv3x3(nn.Module):
 
     def kernel(self) -> Tensor:
         """The folded kernel, (outputs, inputs / groups, 3, 3)."""
+        # Few operations, since a step of a small network waits for their starts:
+        # matrix products, where an einsum would be several.
         kernel: Tensor = self.direct
         if self.wide is not None and self.squeeze is not None:
-            squeeze = self.squeeze.reshape(self.groups, -1, self.squeeze.shape[1])
-            wide = self.wide.reshape(self.groups, -1, *self.wide.shape[1:])
-            kernel = kernel + torch.einsum("goe,geihw->goihw", squeeze, wide).flatten(
-                0, 1
-            )
+            groups = self.groups
+            squeeze = self.squeeze.view(groups, -1, self.squeeze.shape[1])
+            wide = self.wide.view(groups, self.squeeze.shape[1], -1)
+            product = squeeze[0] @ wide[0] if groups == 1 else torch.bmm(squeeze, wide)
+            kernel = kernel + product.view_as(kernel)
         if self.edge_mix is not None and self.edge_scale is not None:
-            kernel = kernel + torch.einsum(
-                "bo,boi,bhw->oihw", self.edge_scale, self.edge_mix, self.edge_filters
-            )
-        if self.has_identity:
-            eye = torch.eye(
-                self.inputs // self.groups, dtype=kernel.dtype, device=kernel.device
-            ).repeat(self.groups, 1)
-            kernel = kernel + nn.functional.pad(eye[:, :, None, None], (1, 1, 1, 1))
-        return kernel
+            mixed = (self.edge_mix * self.edge_scale[:, :, None]).flatten(1)
+            edges = mixed.t() @ self.edge_filters.flatten(1)
+            kernel = kernel + edges.view_as(kernel)
+        return kernel + self.identity if self.has_identity else kernel
 
     def forward(self, x: Tensor) -> Tensor:
         # The sum of branches is cheap and loses digits in bfloat16.
@@ -129,7 +131,7 @@ def activation(kind: str, channels: int) -> nn.Module:
 
 
 def add_skip(x: Tensor, residual: Tensor, scale: int) -> Tensor:
-    """Bilinear upscaling of (B, 3, H, W) plus (B, 3s², H, W) as (B, 3, sH, sW)."""
+    """Bilinear upscaling of (B, C, H, W) plus (B, Cs², H, W) as (B, C, sH, sW)."""
     skip = nn.functional.interpolate(
         x, scale_factor=float(scale), mode="bilinear", align_corners=False
     )

@@ -11,12 +11,18 @@ from upfrost_training.networks.folding import (
     fold_branches,
 )
 
+# Channels of a network's input and output, by its colour.
+PLANES = {"rgb": 3, "luma": 1}
+
 
 @dataclass(frozen=True)
 class PlainSettings:
     """What the plain network is made of."""
 
     scale: int = 2
+    # "rgb", or "luma": the network sees and gives Y alone, as a video's frame has it
+    # (`data.frame_luma`), and chroma is enlarged without a network.
+    colour: str = "rgb"
     # Narrow and deep beats wide and shallow at equal MACs; 16 = four slices,
     # small enough for a Mali core's registers.
     channels: int = 16
@@ -37,14 +43,20 @@ class PlainSettings:
                 "scale must be 2, 3 or 4, channels at least 1, depth at least 0: "
                 f"{self}"
             )
+        if self.colour not in PLANES:
+            raise ValueError(f"colour must be rgb or luma, not {self.colour!r}")
 
 
 class Plain(nn.Module):
-    """(B, 3, H, W) in [0, 1] → (B, 3, sH, sW); clamped to [0, 1] once folded."""
+    """(B, C, H, W) in [0, 1] → (B, C, sH, sW); clamped to [0, 1] once folded.
+
+    C is 3, or 1 where the colour is luma.
+    """
 
     def __init__(self, settings: PlainSettings) -> None:
         super().__init__()
         self.settings = s = settings
+        planes = PLANES[s.colour]
         self.clamped = False
 
         def conv(inputs: int, outputs: int, gain: float = 1.0) -> nn.Module:
@@ -57,12 +69,12 @@ class Plain(nn.Module):
                 gain=gain,
             )
 
-        layers = [conv(3, s.channels), activation(s.activation, s.channels)]
+        layers = [conv(planes, s.channels), activation(s.activation, s.channels)]
         for _ in range(s.depth):
             layers.append(conv(s.channels, s.channels))
             layers.append(activation(s.activation, s.channels))
         # A small last layer makes the untrained network nearly the bilinear skip.
-        layers.append(conv(s.channels, 3 * s.scale**2, gain=0.03))
+        layers.append(conv(s.channels, planes * s.scale**2, gain=0.03))
         self.body = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:

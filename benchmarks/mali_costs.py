@@ -1,0 +1,91 @@
+"""What a workgroup of each kernel costs on two boards, by the model of docs/mali.md.
+
+    python -m benchmarks.mali_costs --panvk FOLDER
+
+writes exporter/upfrost_exporter/mali_costs.json, by which `upfrost export` estimates
+how long a network takes where no Mali compiler is at hand: nanoseconds of a workgroup,
+and nanoseconds more for each input slice (of the general convolution, and tap) that it
+reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.mali_static import (
+    GPUS,
+    LAYERS,
+    OTHERS,
+    PRECISIONS,
+    Gpu,
+    cost,
+    layer_dispatches,
+    with_panvk,
+)
+from upfrost.gpu.dispatches import Dispatch, Precision
+from upfrost.gpu.families import MALI
+from upfrost_exporter.costs import TABLE, units
+
+CHANNELS = (16, 64)
+# Workgroups in x and y, and slices, of a kernel that is no convolution.
+GRID = (120, 68, 4)
+
+
+def layer_costs(
+    panvk: Path, gpu: Gpu, precision: Precision
+) -> Iterator[tuple[str, float, float]]:
+    """Shaders of convolutions, their fixed cost and that of each unit."""
+    for kernel in LAYERS:
+        if kernel == 2 and gpu.family != MALI:
+            continue  # in use only there
+        found: dict[str, dict[int, float]] = {}
+        for channels in CHANNELS:
+            for dispatch in layer_dispatches(gpu.family, kernel, channels, precision):
+                seconds = cost(panvk, dispatch, gpu).seconds
+                each = seconds / math.prod(dispatch.grid)
+                found.setdefault(dispatch.shader, {})[units(dispatch)] = each
+        for shader, by_units in found.items():
+            (few, cheap), (many, dear) = min(by_units.items()), max(by_units.items())
+            slope = (dear - cheap) / (many - few) if many > few else 0.0
+            yield shader, cheap - slope * few, slope
+
+
+def other_costs(
+    panvk: Path, gpu: Gpu, precision: Precision
+) -> Iterator[tuple[str, float, float]]:
+    for name, constants in OTHERS.items():
+        dispatch = Dispatch(f"{name}-{precision}", name, (), GRID, constants, ())
+        seconds = cost(panvk, dispatch, gpu).seconds
+        yield dispatch.shader, seconds / math.prod(GRID), 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    _, panvk = with_panvk(parser, "mali_costs")
+    table = {
+        gpu.board: {
+            shader: [float(f"{1e9 * each:.4g}") for each in (fixed, slope)]
+            for precision in PRECISIONS
+            for costs in (layer_costs, other_costs)
+            for shader, fixed, slope in costs(panvk, gpu, precision)
+        }
+        for gpu in GPUS
+    }
+    rows = [
+        f'  "{board}": {{\n'
+        + ",\n".join(
+            f"    {json.dumps(shader)}: {json.dumps(numbers)}"
+            for shader, numbers in sorted(shaders.items())
+        )
+        + "\n  }"
+        for board, shaders in table.items()
+    ]
+    TABLE.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

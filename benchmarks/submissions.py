@@ -1,0 +1,185 @@
+"""What one submission a tile is worth, and whether Python is free meanwhile.
+
+usage: python -m benchmarks.submissions [--device N|NAME] [--model MODEL] [--runs N]
+
+The table: a picture's submissions and milliseconds with a submission for each dispatch,
+each waited for, and with as few as the kernel's driver allows; both take turns in one
+process, on the same buffers and pipelines, and medians are taken. The notes: how long a
+process takes from its start to its first picture with empty caches and with full ones;
+the longest time that another thread of Python had to wait during a picture; and the
+time from SIGINT to its exception in the middle of a long submission.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks.report import Row, publish
+from upfrost.gpu.device import Device, choose_device
+from upfrost.gpu.execution import LoadedPlan
+from upfrost.gpu.plan import compile_graph, make_plan
+from upfrost.gpu.upscaler import Upscaler
+from upfrost.network.graph import Graph
+from upfrost.network.modelfile import find_model, read_model
+
+SIZES = ((64, 64), (320, 180))
+FIRST = """
+import sys
+import numpy as np
+from upfrost import Upscaler
+with Upscaler(sys.argv[1], device=int(sys.argv[2])) as upscale:
+    upscale(np.zeros((64, 64, upscale.graph.channels), np.uint8))
+"""
+
+
+def seconds(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def one_by_one(loaded: LoadedPlan) -> Callable[[], None]:
+    """Every dispatch as a submission that is waited for before the next."""
+    plan = loaded.plan
+    each = loaded.record(plan.dispatches, [0.0] * len(plan.dispatches), 0.0)
+
+    def run() -> None:
+        for sequence in each:
+            sequence.eval()
+
+    return run
+
+
+def row(device: Device, graph: Graph, size: tuple[int, int], runs: int) -> Row:
+    width, height = size
+    info = device.info
+    program = compile_graph(graph, info.family, info.precision)
+    loaded = device.load(make_plan(program, height, width))
+    picture = np.zeros((height, width, graph.channels), np.uint8)
+    apart = one_by_one(loaded)
+    ways: dict[str, list[float]] = {"apart": [], "together": []}
+    for number in range(runs + 1):
+        taken = {
+            "apart": seconds(apart),
+            "together": seconds(lambda: loaded.run(picture)),
+        }
+        if number:  # the first one compiles
+            for way, each in taken.items():
+                ways[way].append(1e3 * each)
+    medians = {way: statistics.median(each) for way, each in ways.items()}
+    return {
+        "model": graph.name,
+        "picture": f"{width}×{height}",
+        "submissions before": len(loaded.plan.dispatches),
+        "after": loaded.submissions,
+        "ms before": medians["apart"],
+        "ms after": medians["together"],
+        "share": medians["together"] / medians["apart"],
+    }
+
+
+def first_pictures(model: str, device: int) -> tuple[float, float]:
+    """Seconds of a process that upscales one picture: with empty caches, and full."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {
+            **os.environ,
+            "MESA_SHADER_CACHE_DIR": f"{folder}/mesa",
+            "UPFROST_CACHE": f"{folder}/upfrost",
+        }
+        command = [sys.executable, "-c", FIRST, model, str(device)]
+
+        def process() -> None:
+            subprocess.run(command, env=environment, check=True)
+
+        cold = seconds(process)
+        return cold, statistics.median(seconds(process) for _ in range(3))
+
+
+def longest_wait(upscaler: Upscaler, picture: np.ndarray) -> tuple[float, float]:
+    """Seconds of a picture, and the longest that another thread waited meanwhile."""
+    over = threading.Event()
+    gaps = [0.0]
+
+    def turn() -> None:
+        last = time.perf_counter()
+        while not over.is_set():
+            time.sleep(0.001)
+            now = time.perf_counter()
+            gaps.append(now - last - 0.001)
+            last = now
+
+    thread = threading.Thread(target=turn)
+    thread.start()
+    taken = seconds(lambda: upscaler(picture))
+    over.set()
+    thread.join()
+    return taken, max(gaps)
+
+
+def interruption(upscaler: Upscaler, picture: np.ndarray, after: float) -> float:
+    """Seconds from SIGINT, `after` the start of a picture, to its exception."""
+    sent = 0.0
+
+    def interrupt() -> None:
+        nonlocal sent
+        time.sleep(after)
+        sent = time.perf_counter()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        upscaler(picture)
+        time.sleep(10)
+    except KeyboardInterrupt:
+        found = time.perf_counter() - sent
+    thread.join()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", help="a number or part of a name")
+    parser.add_argument("--model", default="realtime-x2", help="default: %(default)s")
+    parser.add_argument("--runs", type=int, default=9, help="default: %(default)s")
+    arguments = parser.parse_args()
+    info = choose_device(arguments.device)
+    graph = read_model(find_model(arguments.model))
+    device = Device(info)
+    rows = [row(device, graph, size, arguments.runs) for size in SIZES]
+    device.close()
+    cold, warm = first_pictures(arguments.model, info.index)
+    large = np.zeros((540, 960, graph.channels), np.uint8)
+    with Upscaler(graph, device=info.index) as upscaler:
+        upscaler(large)
+        taken, wait = longest_wait(upscaler, large)
+        heard = interruption(upscaler, large, taken / 3)
+    publish(
+        "submissions",
+        f"Submissions of a picture, {info.precision}, on {info.name}",
+        rows,
+        [
+            f"a process from its start to its first picture of 64×64: {cold:.2f} s "
+            f"with empty caches, {warm:.2f} s with full ones",
+            f"another thread of Python waited {1e3 * wait:.0f} ms at the longest "
+            f"during a picture of 960×540, which took {taken:.2f} s",
+            f"from SIGINT in the middle of that to the exception: {1e3 * heard:.0f} ms",
+            f"medians of {arguments.runs} runs; load average {os.getloadavg()[0]:.1f} "
+            f"on {os.cpu_count()} processors",
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

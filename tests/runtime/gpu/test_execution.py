@@ -1,0 +1,259 @@
+"""Tiles in flight, in as few submissions as a device endures, by threads in turn."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import graphs
+from upfrost.arrays import Bytes
+from upfrost.gpu.cache import PipelineFile
+from upfrost.gpu.device import Device, DeviceLostError, choose_device, list_devices
+from upfrost.gpu.execution import Endurance, LoadedPlan
+from upfrost.gpu.families import CPU
+from upfrost.gpu.plan import compile_graph, make_plan, submissions
+from upfrost.gpu.upscaler import Upscaler
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[Device]:
+    device = Device(choose_device())
+    yield device
+    device.close()
+
+
+@pytest.fixture
+def loaded(device: Device) -> LoadedPlan:
+    graph = graphs.plain_network(seed=4)
+    return device.load(make_plan(compile_graph(graph, CPU, "fp32"), 9, 11))
+
+
+def tile(seed: int) -> Bytes:
+    return np.random.default_rng(seed).integers(0, 256, (9, 33), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most", "expected"),
+    [
+        ([0.1, 0.1, 0.1], math.inf, [range(3)]),
+        ([0.1, 0.1, 0.1], 0.25, [range(2), range(2, 3)]),
+        ([0.3, 0.1, 0.1, 0.3], 0.2, [range(1), range(1, 3), range(3, 4)]),
+        ([0.0, 0.0], 0.0, [range(2)]),
+        ([], 1.0, []),
+    ],
+)
+def test_dispatches_share_a_submission_while_it_is_short_enough(
+    seconds: list[float], most: float, expected: list[range]
+) -> None:
+    assert submissions(seconds, most) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "job"),
+    [
+        ("Mali-G52 r1", "integrated", 0.5),
+        ("Mali-G72", "integrated", 0.5),
+        ("Mali-G57", "integrated", 0.5),
+        ("Mali-G610 MC4", "integrated", 5.0),
+        ("Mali-G310", "integrated", 5.0),
+        ("Mali-G720-Immortalis MC12", "integrated", 5.0),
+        ("V3D 7.1", "integrated", None),
+        ("llvmpipe", "cpu", None),
+    ],
+)
+def test_a_submission_keeps_to_a_third_of_what_the_kernels_driver_ends(
+    name: str, kind: str, job: float | None
+) -> None:
+    info = replace(list_devices()[0], name=name, kind=kind)  # type: ignore[arg-type]
+    endurance = info.endurance
+    assert endurance.job == job
+    assert endurance.answers == (kind != "cpu")
+    expected = math.inf if kind == "cpu" else (job or 0.5) / 3
+    assert endurance.submission == expected
+
+
+def test_tiles_in_flight_are_the_tiles_one_by_one(loaded: LoadedPlan) -> None:
+    tiles = [tile(seed) for seed in range(5)]
+    expected = [loaded.run_planes([each])[0].copy() for each in tiles]
+    found = []
+    for each in tiles:
+        if not loaded.can_start():
+            found.append(loaded.finish()[0].copy())
+        loaded.start([each])
+    while loaded.in_flight:
+        found.append(loaded.finish()[0].copy())
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_what_is_forgotten_disturbs_nothing(loaded: LoadedPlan) -> None:
+    expected = loaded.run_planes([tile(1)])[0].copy()
+    loaded.start([tile(2)])
+    loaded.forget()
+    assert loaded.in_flight == 0
+    assert np.array_equal(loaded.run_planes([tile(1)])[0], expected)
+
+
+def test_many_submissions_give_the_bits_of_one(
+    loaded: LoadedPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert loaded.submissions == 1
+    expected = loaded.run_planes([tile(1)])[0].copy()
+    monkeypatch.setattr(loaded, "_alone", True)
+    (slot,) = loaded._slots
+    loaded._record_slot(slot)
+    computing = sum(1 for each in loaded.plan.dispatch_seconds if each)
+    assert loaded.submissions >= computing > 1
+    assert np.array_equal(loaded.run_planes([tile(1)])[0], expected)
+
+
+def test_a_tile_that_is_asked_for_late_is_computed_again(
+    loaded: LoadedPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether its driver ended it meanwhile cannot be told."""
+    expected = loaded.run_planes([tile(1)])[0].copy()
+    hour = 3600.0
+    limit = Endurance(submission=math.inf, job=hour, answers=False)
+    monkeypatch.setattr(loaded, "_endurance", limit)
+    loaded.start([tile(1)])
+    (slot,) = loaded._slots
+    slot.submitted -= 2 * hour
+    loaded._idle_since = 0.0
+    slot.result[8] ^= 0xFF
+    assert np.array_equal(loaded.finish()[0], expected)
+    assert slot.busy < hour
+    assert not loaded._alone
+
+
+def test_a_dispatch_that_the_kernels_driver_ends_is_refused(
+    loaded: LoadedPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = Endurance(submission=math.inf, job=1e-9, answers=False)
+    monkeypatch.setattr(loaded, "_endurance", limit)
+    with pytest.raises(DeviceLostError, match=r"its kernel's driver ends what takes"):
+        loaded.run_planes([tile(1)])
+    assert loaded._alone, "a submission for each dispatch was tried"
+
+
+def test_threads_take_turns() -> None:
+    rng = np.random.default_rng(6)
+    pictures = [rng.integers(0, 256, (20, 30, 3), dtype=np.uint8) for _ in range(4)]
+    with Upscaler(graphs.plain_network(seed=5)) as upscale:
+        expected = [upscale(picture) for picture in pictures]
+        wrong: list[int] = []
+
+        def work(number: int) -> None:
+            for _ in range(10):
+                if not np.array_equal(upscale(pictures[number]), expected[number]):
+                    wrong.append(number)
+
+        threads = [threading.Thread(target=work, args=[n]) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
+def test_pictures_one_after_the_other_are_those_of_calls() -> None:
+    rng = np.random.default_rng(7)
+    sizes = [(20, 30), (20, 30), (20, 30), (33, 21), (20, 30)]
+    pictures = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    with Upscaler(graphs.plain_network(seed=5), tile=24) as upscale:
+        expected = [upscale(picture) for picture in pictures]
+        found = list(upscale.pictures(pictures))
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_call_within_a_call_is_refused() -> None:
+    picture = np.zeros((20, 30, 3), np.uint8)
+    with Upscaler(graphs.plain_network(seed=5)) as upscale:
+
+        def again(*_: int) -> None:
+            upscale(picture)
+
+        with pytest.raises(RuntimeError, match="while it worked for the same thread"):
+            upscale(picture, again)
+        scale = upscale.graph.scale
+        assert upscale(picture).shape == (20 * scale, 30 * scale, 3)
+
+
+FORKED = """
+import os, sys
+import numpy as np
+from upfrost import Upscaler
+from upfrost.gpu.device import DeviceError
+picture = np.zeros((20, 30, 3), np.uint8)
+upscale = Upscaler("realtime-x2")
+expected = upscale(picture)
+child = os.fork()
+if not child:
+    try:
+        upscale(picture)
+    except DeviceError as error:
+        print(error)
+    upscale.close()
+    with Upscaler("realtime-x2") as mine:
+        assert np.array_equal(mine(picture), expected)
+    sys.exit()
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+assert np.array_equal(upscale(picture), expected)
+upscale.close()
+sys.exit(code)
+"""
+
+
+def test_a_forked_child_is_refused_and_makes_its_own() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", FORKED],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert found.returncode == 0, found.stderr
+    assert "works in its parent alone: open it again" in found.stdout
+
+
+def test_another_build_of_the_binding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "kp.py").write_text('__version__ = "0.9.0"\n')
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    found = subprocess.run(
+        [sys.executable, "-m", "upfrost.cli.main", "devices"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 1
+    (line,) = found.stderr.splitlines()
+    assert "kp 0.9.0 is installed, and upfrost works with its own build" in line
+
+
+def test_what_a_driver_compiled_is_kept_by_device_and_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPFROST_CACHE", str(tmp_path))
+    assert PipelineFile("Mali-G610", "25.0").read() == b""
+    PipelineFile("Mali-G610", "25.0").write(b"compiled")
+    assert PipelineFile("Mali-G610", "25.0").read() == b"compiled"
+    assert PipelineFile("Mali-G610", "25.1").read() == b""
+    (file,) = (tmp_path / "pipelines").iterdir()
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert PipelineFile("Mali-G610", "25.0").read() == b"", "it is damaged"
+    monkeypatch.setenv("UPFROST_CACHE", str(file))
+    PipelineFile("Mali-G610", "25.0").write(b"where no folder can be")

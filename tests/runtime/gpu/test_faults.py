@@ -1,0 +1,163 @@
+"""Faults of Vulkan in the command: one line, no file, a quick end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.runtime.gpu import faults
+
+LOST = "VK_ERROR_DEVICE_LOST"
+HOST = "VK_ERROR_OUT_OF_HOST_MEMORY"
+DEVICE = "VK_ERROR_OUT_OF_DEVICE_MEMORY"
+TIMEOUT = "VK_TIMEOUT"
+TILES = 4  # of the picture
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(3).integers(0, 256, (48, 100, 3), dtype=np.uint8)
+    file = tmp_path / "picture.png"
+    Image.fromarray(pixels).save(file)
+    return file
+
+
+def upscale(
+    picture: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "upfrost.cli.main", "upscale", str(picture)),
+            *("-o", str(picture.with_name("large.png"))),
+            *("--model", "realtime-x2", "--tile", "48", "--device", "0", "--quiet"),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def the_error(picture: Path, found: subprocess.CompletedProcess[str]) -> str:
+    """The line of a failed command, which has left nothing but the picture."""
+    assert found.returncode == 1, found.stderr
+    lines = found.stderr.splitlines()
+    (error,) = [line for line in lines if "going on with tiles of" not in line]
+    assert [path.name for path in picture.parent.iterdir()] == [picture.name]
+    return error
+
+
+def test_a_tile_is_one_submission(picture: Path, tmp_path: Path) -> None:
+    with tempfile.NamedTemporaryFile(dir=tmp_path.parent) as log:
+        found = upscale(picture, faults.environment(log=Path(log.name)))
+        calls = Path(log.name).read_text().split()
+    assert found.returncode == 0, found.stderr
+    # And one clears the buffers.
+    assert calls.count("vkQueueSubmit") == 1 + TILES
+
+
+@pytest.mark.parametrize(
+    ("call", "result", "line"),
+    [
+        ("vkQueueSubmit", LOST, "was lost"),
+        ("vkQueueSubmit", HOST, "gives no more memory"),
+        ("vkQueueSubmit", DEVICE, "gives no more memory"),
+        ("vkWaitForFences", LOST, "was lost"),
+        ("vkWaitForFences", HOST, "gives no more memory"),
+    ],
+)
+@pytest.mark.parametrize("number", [2, 1 + TILES // 2, 1 + TILES])
+def test_a_fault_at_a_tile_is_an_error_of_one_line(
+    picture: Path, call: str, number: int, result: str, line: str
+) -> None:
+    # A tile's wait may be several: from that one on, all fail.
+    which = f"{number}+" if call == "vkWaitForFences" else number
+    found = upscale(picture, faults.environment((call, which, result)))
+    error = the_error(picture, found)
+    assert line in error
+    assert f"({call}: {result})" in error
+
+
+@pytest.mark.parametrize(
+    ("call", "result", "line"),
+    [
+        ("vkCreateInstance", "VK_ERROR_INITIALIZATION_FAILED", "cannot be started"),
+        ("vkEnumeratePhysicalDevices", HOST, "cannot be started"),
+        ("vkCreateDevice", LOST, "was lost"),
+        ("vkCreatePipelineCache", HOST, "gives no more memory"),
+        ("vkCreateBuffer", DEVICE, "gives no more memory"),
+        ("vkAllocateMemory", DEVICE, "gives no more memory"),
+        ("vkBindBufferMemory", HOST, "gives no more memory"),
+        ("vkMapMemory", HOST, "gives no more memory"),
+        ("vkCreateShaderModule", HOST, "gives no more memory"),
+        ("vkCreateComputePipelines", HOST, "gives no more memory"),
+        ("vkAllocateDescriptorSets", DEVICE, "gives no more memory"),
+        ("vkCreateFence", HOST, "gives no more memory"),
+        ("vkCreateCommandPool", HOST, "gives no more memory"),
+        ("vkBeginCommandBuffer", HOST, "gives no more memory"),
+        ("vkEndCommandBuffer", DEVICE, "gives no more memory"),
+        ("vkQueueSubmit", LOST, "was lost"),
+        ("vkWaitForFences", LOST, "was lost"),
+    ],
+)
+def test_a_call_that_always_fails_is_an_error_of_one_line(
+    picture: Path, call: str, result: str, line: str
+) -> None:
+    found = upscale(picture, faults.environment((call, "1+", result)))
+    error = the_error(picture, found)
+    assert line in error
+    assert f"({call}: {result})" in error
+
+
+@pytest.mark.parametrize("call", ["vkAllocateMemory", "vkCreateComputePipelines"])
+def test_one_allocation_that_fails_makes_the_tiles_smaller(
+    picture: Path, call: str
+) -> None:
+    large = picture.with_name("large.png")
+    assert upscale(picture, faults.environment()).returncode == 0
+    expected = large.read_bytes()
+    large.unlink()
+    found = upscale(picture, faults.environment((call, 2, DEVICE)))
+    assert found.returncode == 0, found.stderr
+    assert "going on with tiles of" in found.stderr
+    assert large.read_bytes() == expected
+
+
+# A GPU that never answers; a CPU would be waited for. The process ends at once, since
+# the driver here is a CPU's, and still at work on what the binding left alone.
+HANGING = """
+import os, sys
+import numpy as np
+from dataclasses import replace
+from upfrost.gpu import device, execution, upscaler
+from upfrost import Upscaler
+execution.ANSWER_SECONDS = 0.05
+info = replace(device.list_devices()[0], kind="integrated", name="Pretender")
+upscaler.choose_device = lambda _: info
+upscale = Upscaler("realtime-x2", precision="fp32")
+try:
+    upscale(np.zeros((20, 30, 3), np.uint8))
+except device.DeviceLostError as error:
+    print(error, flush=True)
+    os._exit(0)
+"""
+
+
+def test_a_device_that_never_answers_is_an_error() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", HANGING],
+        env=faults.environment(("vkWaitForFences", "2+", TIMEOUT)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert found.returncode == 0, found.stderr
+    assert "Pretender does not answer (vkWaitForFences: VK_TIMEOUT)" in found.stdout

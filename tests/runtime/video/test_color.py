@@ -1,0 +1,70 @@
+"""Colours: what is said of a stream's pixels, and what they become."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.clips import FFMPEG, MAKER, make_clip
+from upfrost.video.color import conversion
+from upfrost.video.ffmpeg import Colors, VideoError, VideoInfo, probe, run_ffmpeg
+
+
+@pytest.fixture(scope="module")
+def info(tmp_path_factory: pytest.TempPathFactory) -> VideoInfo:
+    clip = make_clip(tmp_path_factory.mktemp("clips") / "clip.mkv", seconds=0.1)
+    return replace(probe(FFMPEG, clip), colors=Colors("tv", "bt709"))
+
+
+def formats() -> list[tuple[str, int, int, list[int]]]:
+    """Name, components, bits a pixel and depths of all software pixel formats."""
+    listed = run_ffmpeg(MAKER, ["-pix_fmts"]).stdout.decode()
+    flags, numbers = r"^[I.][O.]\.[P.][B.]", r" +(\d) +(\d+) +([\d-]+)$"
+    rows = re.findall(rf"{flags} (\w+){numbers}", listed, re.MULTILINE)
+    return [
+        (name, int(parts), int(bits), list(map(int, depths.split("-"))))
+        for name, parts, bits, depths in rows
+    ]
+
+
+def test_depth_alpha_and_chroma_of_every_format_are_told_right(info: VideoInfo) -> None:
+    known = formats()
+    assert len(known) > 200
+    for name, parts, bits, depths in known:
+        if re.match("bayer|xyz", name):  # neither RGB nor YCbCr
+            continue
+        found = conversion(replace(info, pixel_format=name))
+        notes = " ".join(found.notes)
+        assert ("more than 8 bits" in notes) == (max(depths) > 8), name
+        assert ("transparency" in notes) == (parts in (2, 4)), name
+        if parts < 3 or re.search(r"rgb|bgr|gbr", name):
+            assert found.pixel_format == "yuv420p", name
+            continue
+        # Samples of each plane of chroma for a pixel; alpha has as many as luma.
+        luma = depths[0] * (2 if parts == 4 else 1)
+        chroma = round(4 * (bits - luma) / 2 / depths[1]) / 4  # bits are rounded down
+        ours = {"yuv420p": 1 / 4, "yuv422p": 1 / 2, "yuv444p": 1}[found.pixel_format]
+        assert chroma <= ours, name
+        if not re.search("44[04]|41[01]", name):  # what encoders have no like of
+            assert chroma == ours, name
+
+
+def test_chroma_that_lies_otherwise_is_kept_too(tmp_path: Path) -> None:
+    source = make_clip(
+        *(tmp_path / "packed.mkv", "-c:v", "rawvideo", "-pix_fmt", "uyvy422"),
+        seconds=0.1,
+    )
+    found = probe(FFMPEG, source)
+    assert found.pixel_format == "uyvy422"
+    assert conversion(found).pixel_format == "yuv422p"
+
+
+def test_hdr_is_refused_without_an_option_that_not_everybody_has(
+    info: VideoInfo,
+) -> None:
+    hdr = replace(info, colors=Colors("tv", "bt2020nc", "bt2020", "smpte2084"))
+    with pytest.raises(VideoError, match=r"HDR \(smpte2084\).*; map it to BT.709"):
+        conversion(hdr)

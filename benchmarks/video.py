@@ -271,7 +271,7 @@ def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
     larger = f"scale=iw*{graph.scale}:ih*{graph.scale}:flags=neighbor"
     colors = conversion(probe(find_ffmpeg(), small))
     # In planes, since swscale is slow with three bytes a pixel.
-    by_rgb = (colors.to_rgb, "format=gbrp", larger, colors.from_rgb("yuv420p"))
+    by_rgb = (colors.to_frames, "format=gbrp", larger, colors.from_rgb("yuv420p"))
     rows: list[Row] = []
     for codec in options.codecs:
         alone: list[Run] = []

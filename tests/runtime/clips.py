@@ -12,6 +12,7 @@ import pytest
 
 from tests import graphs
 from tests.runtime.fakes import FakeUpscaler
+from upfrost import Upscaler
 from upfrost.arrays import Bytes
 from upfrost.status import Status
 from upfrost.video.ffmpeg import find_ffmpeg, parse_frame, parse_time_base, run_ffmpeg
@@ -25,6 +26,7 @@ HDR = (
     "setparams=range=tv:colorspace=bt2020nc:color_primaries=bt2020:color_trc=smpte2084"
 )
 GRAPH = graphs.plain_network(seed=5, channels=4, layers=1)
+LUMA = graphs.luma_network(seed=5, channels=4, layers=1)
 
 
 def ffmpeg(*arguments: str | Path) -> bytes:
@@ -56,7 +58,7 @@ def upscale(
     source: Path,
     target: Path,
     options: VideoOptions | None = None,
-    upscaler: FakeUpscaler | None = None,
+    upscaler: FakeUpscaler | Upscaler | None = None,
 ) -> VideoRecord:
     """Upscale by repeating pixels, in this process."""
     record = VideoRecord(str(source), str(target))

@@ -28,6 +28,7 @@ from upfrost.arrays import Bytes
 from upfrost.cli import arguments
 from upfrost.cli import main as cli
 from upfrost.gpu.device import DeviceInfo, DeviceLostError, OutOfDeviceMemoryError
+from upfrost.gpu.frame import Frame
 from upfrost.gpu.tiles import tiling
 from upfrost.image import streams
 from upfrost.network.graph import Graph
@@ -77,6 +78,15 @@ class FakeUpscaler:
         self.tuned_kernels: dict[str, str] = {}
         self._output = output
         self.loaded_plan = FakePlan(64, 48, 12345)
+
+    def frame(self, frame: Frame) -> Frame:
+        """Every sample repeated, of every plane."""
+        scale = self.graph.scale
+        large = Frame.empty(frame.format, frame.height * scale, frame.width * scale)
+        for plane, source in zip(large.planes, frame.planes, strict=True):
+            repeated = source.repeat(scale, axis=0).repeat(scale, axis=1)
+            plane[...] = repeated[: plane.shape[0], : plane.shape[1]]
+        return large
 
     def __call__(
         self, picture: Bytes, progress: Callable[[int, int], None] | None = None

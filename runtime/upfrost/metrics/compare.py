@@ -239,7 +239,7 @@ def _divisible(pixels: Bytes, scale: int) -> Bytes:
 
 def _frame(ffmpeg: str, info: VideoInfo, moment: Fraction) -> Frame:
     """The frame that is shown at that time from the beginning; the first, before it."""
-    filters, moment = conversion(info).to_rgb, info.start + moment
+    filters, moment = conversion(info).to_frames, info.start + moment
     for position in (moment, None):
         decoder = Decoder(ffmpeg, info, filters, position)
         shown: Frame | None = None

@@ -1,4 +1,5 @@
-"""Colours of video: from a stream's own matrix and range to RGB, and back again.
+"""Colours of video: from a stream's own matrix and range to RGB, and back again; or
+planes as they are, and the tags that say what they mean.
 
 Tags are called what ffmpeg calls them; the numbers behind them are those of ITU-T
 H.273.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from upfrost.gpu.frame import FrameFormat, Siting, Subsampling
 from upfrost.text import printable
 from upfrost.video.ffmpeg import Colors, VideoError, VideoInfo
 
@@ -45,14 +47,61 @@ _CHROMA = {
 }
 
 
+_HDR = {"smpte2084": "PQ", "arib-std-b67": "HLG"}
+_SITINGS: dict[str, Siting] = {
+    "left": "left",
+    "center": "centre",
+    "topleft": "top-left",
+}
+# What is none of them is between them, and becomes 4:2:0.
+_SUBSAMPLINGS: dict[Subsampling, str] = {
+    "400": r"gray|ya",
+    "422": r"yuv[aj]?422|nv(16|20)|p2|uyvy|yuyv|y21",
+    "444": r"yuv[aj]?44[04]|nv(24|42)|p4|xv",
+}
+_FOURCCS: dict[Subsampling, bytes] = {
+    "400": b"Y800",
+    "420": b"I420",
+    "422": b"Y42B",
+    "444": b"444P",
+}
+
+
 @dataclass(frozen=True)
 class Conversion:
-    """How a stream becomes RGB, and what the result is encoded as."""
+    """How a stream becomes frames, and what the result is encoded as."""
 
-    to_rgb: str  # filters
+    to_frames: str  # filters
     colors: Colors  # of the result; matrix and range are always said
     pixel_format: str  # of the result, if it is not lossless RGB
     notes: tuple[str, ...]
+    kind: FrameFormat | None = None  # of frames that go as planes, not as RGB
+
+    @property
+    def path(self) -> str:
+        """Which way the frames go, for people to read."""
+        if self.kind is None:
+            return "RGB, 8 bits"
+        sampling = ":".join(self.kind.subsampling)
+        transfer = _HDR.get(self.colors.transfer or "")
+        hdr = f", {transfer} as it is" if transfer else ""
+        return f"luma, {sampling} of {self.kind.bits} bits{hdr}"
+
+    def encoded_format(self, bits: int) -> str:
+        """What frames of luma are encoded as, by an encoder of so many bits."""
+        assert self.kind is not None
+        return _planar(self.kind.subsampling, min(bits, self.kind.bits))
+
+    def from_planes(self, pixel_format: str) -> str:
+        """Filters from planes to what is encoded, and its tags."""
+        known = self.colors
+        return (
+            f"scale=in_range={known.range}:out_range={known.range}:{_FLAGS}"
+            f",format={pixel_format},setparams=range={known.range}"
+            f":colorspace={known.matrix}"
+            f":color_primaries={known.primaries or 'unknown'}"
+            f":color_trc={known.transfer or 'unknown'}"
+        )
 
     def from_rgb(self, pixel_format: str) -> str:
         """Filters from RGB to what is encoded, and its tags."""
@@ -73,23 +122,111 @@ class Conversion:
         )
 
 
+def has_luma(info: VideoInfo) -> bool:
+    """Whether the stream is luma and chroma, or luma alone."""
+    return (
+        not _RGB.match(info.pixel_format)
+        and info.colors.matrix != "gbr"
+        and re.match(r"yuv|gray|nv|p[024]1|ya|uyvy|yuyv|y210|xv", info.pixel_format)
+        is not None
+    )
+
+
+def luma_conversion(
+    info: VideoInfo, *, deinterlace: str = "auto", tone_map: bool = False
+) -> Conversion:
+    """How that stream, which has luma, becomes planes: as it is, but for their order.
+
+    `deinterlace` is auto, always or never.
+    """
+    colors, notes = info.colors, list[str]()
+    filters = _deinterlace(info, deinterlace, notes)
+    source = info.pixel_format
+    bits = _bits(source)
+    if info.is_hdr and tone_map:
+        filters.append(_TONE_MAP)
+        notes.append("HDR mapped to BT.709")
+        colors, bits = Colors("tv", "bt709", "bt709", "bt709"), 8
+    if _ALPHA.search(source) or info.video.tags.get("alpha_mode") == "1":
+        notes.append("transparency is left out")
+    if bits > 12:
+        notes.append(f"{source}: reduced to 12 bits a sample")
+    bits = min(bits + bits % 2, 12)
+    subsampling: Subsampling = "420"
+    for known, pattern in _SUBSAMPLINGS.items():
+        if re.match(pattern, source):
+            subsampling = known
+    colors = _complete(info, colors, notes)
+    filters += [
+        f"scale=w={info.width}:h={info.height}:{_FLAGS}"
+        f":in_range={colors.range}:out_range={colors.range}",
+        f"format={_planar(subsampling, bits)}",
+        f"settb={info.time_base}",
+    ]
+    siting = _SITINGS.get(info.siting or "left", "left")
+    if info.siting not in (None, *_SITINGS):
+        notes.append(f"chroma lies {info.siting}, and is enlarged as if it lay left")
+    return Conversion(
+        to_frames=",".join(filters),
+        colors=colors,
+        pixel_format=_planar(subsampling, bits),
+        notes=tuple(notes),
+        kind=FrameFormat(
+            subsampling,
+            bits=bits,
+            range="full" if colors.range == "pc" else "limited",
+            siting=siting,
+            matrix=colors.matrix,
+        ),
+    )
+
+
+def _bits(pixel_format: str) -> int:
+    """Bits of a sample."""
+    if pixel_format.startswith("nv"):
+        return 10 if pixel_format.startswith(("nv15", "nv20")) else 8
+    found = re.search(r"(?:^p[024]|\D)(9|10|12|14|16)(?:le|be)?$", pixel_format)
+    return int(found[1]) if found else 8
+
+
+def fourcc(kind: FrameFormat) -> bytes:
+    """What raw planes of that format are called, by ffmpeg's names for AVI."""
+    if kind.bits == 8:
+        return _FOURCCS[kind.subsampling]
+    if kind.subsampling == "400":
+        return bytes((*b"Y1", 0, kind.bits))
+    shifts = {"420": 11, "422": 10, "444": 0}
+    return bytes((*b"Y3", shifts[kind.subsampling], kind.bits))
+
+
+def _planar(subsampling: Subsampling, bits: int) -> str:
+    """ffmpeg's name of a planar format."""
+    name = "gray" if subsampling == "400" else f"yuv{subsampling}p"
+    return name if bits == 8 else f"{name}{bits}le"
+
+
+def _deinterlace(info: VideoInfo, deinterlace: str, notes: list[str]) -> list[str]:
+    """The filters that make pictures of fields; what they do is noted."""
+    if deinterlace == "always" or (deinterlace == "auto" and info.interlaced):
+        every = "all" if deinterlace == "always" else "interlaced"
+        notes.append("interlaced: one picture is made of each pair of fields (bwdif)")
+        return [f"bwdif=mode=send_frame:deint={every}"]
+    if info.interlaced:
+        notes.append("interlaced, and upscaled as if it were not")
+    return []
+
+
 def conversion(
     info: VideoInfo, *, deinterlace: str = "auto", tone_map: bool = False
 ) -> Conversion:
-    """How to convert that stream.
+    """How to convert that stream to RGB.
 
     `deinterlace` is auto, always or never. Raises `VideoError` for HDR without
     `tone_map` and for matrices that have no filter.
     """
     name, colors = printable(info.path), info.colors
     notes: list[str] = []
-    filters: list[str] = []
-    if deinterlace == "always" or (deinterlace == "auto" and info.interlaced):
-        every = "all" if deinterlace == "always" else "interlaced"
-        filters.append(f"bwdif=mode=send_frame:deint={every}")
-        notes.append("interlaced: one picture is made of each pair of fields (bwdif)")
-    elif info.interlaced:
-        notes.append("interlaced, and upscaled as if it were not")
+    filters = _deinterlace(info, deinterlace, notes)
     if info.is_hdr:
         if not tone_map:
             refuse_hdr(info)
@@ -118,7 +255,7 @@ def conversion(
     # By way of planes: the same values as straight to rgb24, in a third of the time.
     filters += [scale, "format=gbrp,format=rgb24", f"settb={info.time_base}"]
     return Conversion(
-        to_rgb=",".join(filters),
+        to_frames=",".join(filters),
         colors=colors,
         pixel_format=_pixel_format(info.pixel_format),
         notes=tuple(notes),
@@ -146,7 +283,7 @@ def _complete(info: VideoInfo, colors: Colors, notes: list[str]) -> Colors:
         matrix = "bt709" if large else "smpte170m"
         called = "BT.709" if large else "BT.601"
         notes.append(f"no colour matrix is named: {called} assumed, as for its size")
-    full = info.pixel_format.startswith("yuvj")
+    full = info.pixel_format.startswith(("yuvj", "gray"))
     return Colors(
         colors.range or ("pc" if full else "tv"),
         matrix,

@@ -1,4 +1,4 @@
-"""A video's frames as RGB arrays with exact timestamps, read ahead by a thread."""
+"""A video's frames as raw bytes with exact timestamps, read ahead by a thread."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _END = None
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A decoded frame: RGB (H, W, 3), and its time in units of the time base."""
+    """A decoded frame: its bytes, and its time in units of the time base."""
 
     pts: int
     duration: int | None
@@ -47,6 +47,8 @@ class Frame:
 
 class Decoder:
     """An ffmpeg that decodes, from `position` seconds of the file's clock on.
+
+    Frames are what `filters` make of them: RGB (H, W, 3), or `frame_bytes` of planes.
 
     Iterate over it once. `errors` holds what ffmpeg complained about, up to then. A
     decoder that does not come to the file's end raises `VideoError`: its frames are
@@ -59,12 +61,14 @@ class Decoder:
         info: VideoInfo,
         filters: str,
         position: Fraction | None = None,
+        frame_bytes: int | None = None,
     ) -> None:
         self.errors: list[str] = []
         self.error_count = 0
         self.interlaced = 0
         self.sizes: set[tuple[int, int]] = set()
         self._info = info
+        self._frame_bytes = frame_bytes or info.height * info.width * 3
         self._lines: queue.SimpleQueue[FrameLine | None] = queue.SimpleQueue()
         self._frames: queue.Queue[Frame | BaseException | None] = queue.Queue(AHEAD)
         self._closed = False
@@ -194,15 +198,14 @@ class Decoder:
     def _next_pixels(self) -> Bytes | None:
         if self._closed:
             return None
-        pixels = np.empty((self._info.height, self._info.width, 3), np.uint8)
+        pixels = np.empty(self._frame_bytes, np.uint8)
         try:
-            got = self._socket.recv_into(pixels.data.cast("B"), 0, socket.MSG_WAITALL)
+            got = self._socket.recv_into(pixels.data, 0, socket.MSG_WAITALL)
         except ConnectionResetError:
             return None
         # A signal may cut a long wait short.
-        flat = pixels.reshape(-1)
-        while 0 < got < flat.size:
-            more = self._socket.recv_into(flat[got:].data, 0, socket.MSG_WAITALL)
+        while 0 < got < pixels.size:
+            more = self._socket.recv_into(pixels[got:].data, 0, socket.MSG_WAITALL)
             if not more:
                 return None
             got += more

@@ -12,6 +12,7 @@ import queue
 import subprocess
 import tempfile
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import IO
 
-from upfrost.arrays import Bytes
+from upfrost.gpu.frame import Samples
 from upfrost.text import printable
 from upfrost.video.ffmpeg import LOG, VideoError, cannot_run, ended_by, last_error
 from upfrost.video.job import Job, Segment
@@ -42,6 +43,9 @@ class Encoding:
     time_base: Fraction
     filters: str
     arguments: tuple[str, ...]
+    pixel_format: str
+    fourcc: bytes  # of raw frames
+    frame_bytes: int
 
     @property
     def command(self) -> list[str]:
@@ -57,7 +61,7 @@ class Encoding:
     @property
     def header(self) -> bytes:
         return raw_video_header(
-            self.width, self.height, self.pixel_aspect, self.frame_rate
+            self.width, self.height, self.pixel_aspect, self.frame_rate, self.fourcc
         )
 
 
@@ -66,7 +70,7 @@ def try_encoding(ffmpeg: str, encoding: Encoding) -> None:
 
     Raises `VideoError`.
     """
-    size = encoding.width * encoding.height * 3
+    size = encoding.frame_bytes
     frame = encoding.header + frame_header(Fraction(0), size) + bytes(size)
     try:
         tried = subprocess.run(
@@ -103,8 +107,10 @@ class SegmentWriter:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def put(self, pts: int, duration: int | None, crc: int, picture: Bytes) -> None:
-        """Hand over the next frame. Raises what went wrong with earlier ones."""
+    def put(
+        self, pts: int, duration: int | None, crc: int, picture: Sequence[Samples]
+    ) -> None:
+        """Hand over the next frame's planes. Raises what went wrong before it."""
         if self._error is not None:
             raise self._error
         self._queue.put(_Item(pts, duration, crc, picture))
@@ -188,7 +194,7 @@ class _Item:
     pts: int
     duration: int | None
     crc: int
-    picture: Bytes | None
+    picture: Sequence[Samples] | None
 
 
 class _Encoder:
@@ -224,8 +230,8 @@ class _Encoder:
         first = self.items[0].pts if self.items else item.pts
         moment = max((item.pts - first) * self._base, self._end)
         self._end = moment + _APART
-        head = frame_header(moment, item.picture.nbytes)
-        self._write([head, item.picture.data.cast("B")])
+        head = frame_header(moment, sum(plane.nbytes for plane in item.picture))
+        self._write([head, *(plane.data.cast("B") for plane in item.picture)])
         item.picture = None
         self.items.append(item)
 

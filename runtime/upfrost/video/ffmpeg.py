@@ -26,13 +26,19 @@ LOG = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info")
 _SHOWINFO = re.compile(r"\[(Parsed_)?showinfo[@_]")
 _FRAME = re.compile(
     r"n: *\d+ pts: *(?P<pts>\S+) pts_time:\S+ (?:.*?duration: *(?P<duration>\d+) )?"
-    r".*?fmt:(?P<format>\S+) .*?sar:(?P<sar>\d+/\d+) s:(?P<width>\d+)x(?P<height>\d+)"
-    r" i:(?P<interlaced>\w)"
+    r".*?fmt:(?P<format>\S+) (?:cl:(?P<siting>\S+) )?.*?sar:(?P<sar>\d+/\d+)"
+    r" s:(?P<width>\d+)x(?P<height>\d+) i:(?P<interlaced>\w)"
 )
 _CONFIG = re.compile(r"config in time_base: (\d+)/(\d+), frame_rate: (\d+)/(\d+)")
 _COLORS = re.compile(
     r"color_range:(\S+) color_space:(\S+) color_primaries:(\S+) color_trc:(\S+)"
 )
+_POINT = r"\(\s*([\d.]+)[, ]+([\d.]+)\s*\)"
+_MASTERING = re.compile(
+    rf"has_primaries:1 .*?r{_POINT} g{_POINT} b{_POINT} wp{_POINT}"
+    r".*?min_luminance=([\d.]+), max_luminance=([\d.]+)"
+)
+_LIGHT = re.compile(r"MaxCLL=(\d+), MaxFALL=(\d+)")
 # As ffmpeg's muxer `framecrc` describes streams.
 _STREAM = re.compile(rb"#(media_type|codec_id) (\d+): (\w+)$")
 # Its complaints of a stream that is there: "sample rate not set".
@@ -82,6 +88,19 @@ class Colors:
 
 
 @dataclass(frozen=True)
+class Mastering:
+    """The display that an HDR video was made on (SMPTE ST 2086): CIE x and y of its
+    primaries and its white, and its luminance in cd/m²."""
+
+    red: tuple[float, float]
+    green: tuple[float, float]
+    blue: tuple[float, float]
+    white: tuple[float, float]
+    least: float
+    most: float
+
+
+@dataclass(frozen=True)
 class VideoInfo:
     """A file's first video stream, as it is decoded: rotated, at its own timestamps.
 
@@ -104,6 +123,9 @@ class VideoInfo:
     seekable: bool  # False where decoding failed when it began at `probe`'s `start`
     tags: dict[str, str] = field(default_factory=dict)
     chapters: tuple[Chapter, ...] = ()
+    siting: str | None = None  # of chroma, by ffmpeg's names
+    mastering: Mastering | None = None
+    light: tuple[int, int] | None = None  # MaxCLL and MaxFALL, cd/m²
 
     @property
     def is_hdr(self) -> bool:
@@ -121,6 +143,7 @@ class FrameLine:
     pixel_format: str
     pixel_aspect: Fraction | None
     interlaced: bool
+    siting: str | None = None
 
 
 def find_ffmpeg(wanted: str | None = None) -> str:
@@ -230,6 +253,7 @@ def parse_frame(text: str) -> FrameLine | None:
         pixel_format=found["format"],
         pixel_aspect=_ratio(*found["sar"].split("/")),
         interlaced=found["interlaced"] in ("T", "B"),
+        siting=None if found["siting"] == "unspecified" else found["siting"],
     )
 
 
@@ -297,6 +321,9 @@ def probe(ffmpeg: str, path: Path, start: Fraction = Fraction(0)) -> VideoInfo:
         seekable=seekable,
         tags=metadata.tags,
         chapters=metadata.chapters,
+        siting=first.siting,
+        mastering=_mastering(log),
+        light=_light(log),
     )
 
 
@@ -481,6 +508,24 @@ def _colors(log: Iterable[str]) -> Colors:
             unknown = ("unknown", "unspecified", "reserved")
             return Colors(*(None if x in unknown else x for x in found.groups()))
     return Colors()
+
+
+def _mastering(log: Iterable[str]) -> Mastering | None:
+    for line in log:
+        found = _MASTERING.search(line)
+        if found:
+            numbers = [float(text) for text in found.groups()]
+            red, green, blue, white = zip(numbers[:8:2], numbers[1:8:2], strict=True)
+            return Mastering(red, green, blue, white, numbers[8], numbers[9])
+    return None
+
+
+def _light(log: Iterable[str]) -> tuple[int, int] | None:
+    for line in log:
+        found = _LIGHT.search(line)
+        if found:
+            return int(found[1]), int(found[2])
+    return None
 
 
 def _ratio(numerator: str, denominator: str) -> Fraction | None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from upfrost.video.ffmpeg import VideoInfo
 
 
 @dataclass(frozen=True)
@@ -14,16 +18,25 @@ class Codec:
     crf: int | None
     options: tuple[str, ...] = ()
     lossless_rgb: bool = False
+    bits: int = 10  # of a sample, at most
+    parameters: str | None = None  # the option that takes what else it can be told
 
 
 CODECS = {
     codec.name: codec
     for codec in (
-        Codec("h264", "libx264", 18),
-        Codec("h265", "libx265", 20, ("-x265-params", "log-level=error")),
-        Codec("av1", "libsvtav1", 28),
-        Codec("vp9", "libvpx-vp9", 28, ("-b:v", "0", "-row-mt", "1")),
-        Codec("ffv1", "ffv1", None, ("-level", "3", "-g", "1"), lossless_rgb=True),
+        Codec("h264", "libx264", 18, parameters="-x264-params"),
+        Codec("h265", "libx265", 20, bits=12, parameters="-x265-params"),
+        Codec("av1", "libsvtav1", 28, parameters="-svtav1-params"),
+        Codec("vp9", "libvpx-vp9", 28, ("-b:v", "0", "-row-mt", "1"), bits=12),
+        Codec(
+            "ffv1",
+            "ffv1",
+            None,
+            ("-level", "3", "-g", "1"),
+            lossless_rgb=True,
+            bits=16,
+        ),
     )
 }
 
@@ -57,13 +70,60 @@ CONTAINERS[".m4v"] = CONTAINERS[".mp4"]
 
 
 def encoder_arguments(
-    codec: Codec, crf: int | None, preset: str | None
+    codec: Codec,
+    crf: int | None,
+    preset: str | None,
+    info: VideoInfo | None = None,
 ) -> tuple[str, ...]:
-    """ffmpeg's arguments for that codec."""
+    """ffmpeg's arguments for that codec.
+
+    With `info`, frames keep its chroma siting, and the encoder is told, what no filter
+    can tell it: siting, mastering display and light levels.
+    """
+    told = ["log-level=error"] if codec.name == "h265" else []
+    if info is not None:
+        told += _told(codec, info)
     quality = codec.crf if crf is None else crf
     return (
         *("-c:v", codec.encoder),
         *(("-crf", str(quality)) if quality is not None else ()),
         *(("-preset", preset) if preset is not None else ()),
         *codec.options,
+        *((codec.parameters, ":".join(told)) if codec.parameters and told else ()),
     )
+
+
+def carries_hdr(codec: Codec) -> bool:
+    """Whether mastering display and light levels can be told the encoder."""
+    return codec.parameters is not None
+
+
+def _told(codec: Codec, info: VideoInfo) -> list[str]:
+    """Siting, mastering display and light levels, by the encoder's own names."""
+    told = []
+    sitings = {"left": "0", "center": "1", "topleft": "2"}
+    if codec.name in ("h264", "h265") and info.siting in sitings:
+        told.append(f"chromaloc={sitings[info.siting]}")
+    if codec.name == "av1" and info.siting in ("left", "topleft"):
+        told.append(f"chroma-sample-position={info.siting}")
+    if info.mastering is not None:
+        display, av1 = info.mastering, codec.name == "av1"
+
+        def point(xy: tuple[float, float]) -> str:
+            x, y = (f"{v:g}" if av1 else str(round(v * 50000)) for v in xy)
+            return f"({x},{y})"
+
+        unit = 1 if av1 else 10000
+        most, least = (
+            f"{v * unit:.4f}".rstrip("0").rstrip(".")
+            for v in (display.most, display.least)
+        )
+        name = {"h265": "master-display"}.get(codec.name, "mastering-display")
+        told.append(
+            f"{name}=G{point(display.green)}B{point(display.blue)}"
+            f"R{point(display.red)}WP{point(display.white)}L({most},{least})"
+        )
+    if info.light is not None:
+        name = {"h264": "cll", "h265": "max-cll"}.get(codec.name, "content-light")
+        told.append(f"{name}={info.light[0]},{info.light[1]}")
+    return told

@@ -8,14 +8,18 @@ bit that of the whole frame.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
 
 import numpy as np
 
 from upfrost.arrays import Bytes
+from upfrost.gpu.frame import Frame, Samples
 from upfrost.gpu.tiles import Tiling
 
+Picture = Bytes | Frame  # RGB (H, W, 3), or planes
+T = TypeVar("T", bound=Picture)
 Box = tuple[int, int, int, int]  # top, bottom, left, right in pixels of the frame
 
 # A smaller box means other buffers and pipelines on the device, so it is only taken
@@ -35,17 +39,17 @@ class Counts:
     pixels: int = 0
 
 
-class FrameUpscaler:
+class FrameUpscaler(Generic[T]):
     """Upscales the frames of one video, one after the other.
 
-    `upscale` takes (H, W, 3) to (sH, sW, 3), `scale` times the size, and `tiling` is
-    what parts of a frame have to be like for it. Results are read-only: a frame that
-    comes again gets the same array.
+    `upscale` takes RGB (H, W, 3) to (sH, sW, 3), `scale` times the size, or a frame
+    of planes to one of them, and `tiling` is what parts of a frame have to be like for
+    it. Results are read-only: a frame that comes again gets the same one.
     """
 
     def __init__(
         self,
-        upscale: Callable[[Bytes], Bytes],
+        upscale: Callable[[T], T],
         scale: int,
         tiling: Tiling,
         height: int,
@@ -56,48 +60,66 @@ class FrameUpscaler:
         self._scale = scale
         self._size = (height, width)
         self._tiling = tiling
-        self._of_black: Bytes | None = None
+        self._of_black: T | None = None
         self._box: Box | None = None  # the part that is computed
         self._needed: Box | None = None  # what the last frames would have needed
         self._served = 0
-        self._last: tuple[Bytes, Bytes] | None = None
+        self._last: tuple[T, T] | None = None
 
-    def __call__(self, frame: Bytes) -> Bytes:
-        """The result for uint8 (H, W, 3), which must not be changed afterwards."""
+    def __call__(self, frame: T) -> T:
+        """The result for a frame, which must not be changed afterwards."""
         self.counts.frames += 1
-        if self._last is not None and np.array_equal(self._last[0], frame):
+        if self._last is not None and all(
+            np.array_equal(one, other)
+            for one, other in zip(_planes(self._last[0]), _planes(frame), strict=True)
+        ):
             self.counts.duplicate += 1
             return self._last[1]
         result = self._result(frame)
-        result.flags.writeable = False
+        for plane in _planes(result):
+            plane.flags.writeable = False
         self._last = (frame, result)
         return result
 
-    def _result(self, frame: Bytes) -> Bytes:
+    def _result(self, frame: T) -> T:
         box = picture_box(frame)
         if box is None:
             self.counts.black += 1
-            return self._black()
+            return self._black(frame)
         self.counts.computed += 1
         box = self._choose(box)
         rows, kept_rows = self._window(box[0], box[1], axis=0)
         columns, kept_columns = self._window(box[2], box[3], axis=1)
-        crop = frame[rows, columns]
-        self.counts.pixels += crop.shape[0] * crop.shape[1]
-        if crop.shape == frame.shape:
-            return np.ascontiguousarray(self._upscale(frame))
-        computed = self._upscale(np.ascontiguousarray(crop))
-        result = self._black().copy()
-        result[self._scaled(kept_rows), self._scaled(kept_columns)] = computed[
-            self._scaled(kept_rows, rows.start),
-            self._scaled(kept_columns, columns.start),
+        size = rows.stop - rows.start, columns.stop - columns.start
+        self.counts.pixels += size[0] * size[1]
+        if size == self._size:
+            return _map(np.ascontiguousarray, self._upscale(frame))
+        crops = [
+            np.ascontiguousarray(plane[_part(rows, y), _part(columns, x)])
+            for plane, (y, x) in zip(_planes(frame), _ratios(frame), strict=True)
         ]
+        computed = self._upscale(_like(frame, crops))
+        result = _map(np.copy, self._black(frame))
+        for target, source, (y, x) in zip(
+            _planes(result), _planes(computed), _ratios(frame), strict=True
+        ):
+            target[
+                _part(self._scaled(kept_rows), y), _part(self._scaled(kept_columns), x)
+            ] = source[
+                _part(self._scaled(kept_rows, rows.start), y),
+                _part(self._scaled(kept_columns, columns.start), x),
+            ]
         return result
 
-    def _black(self) -> Bytes:
+    def _black(self, frame: T) -> T:
+        """What the network makes of a black frame like `frame`."""
         if self._of_black is None:
-            frame = np.zeros((*self._size, 3), np.uint8)
-            self._of_black = np.ascontiguousarray(self._upscale(frame))
+            planes = [
+                np.full_like(plane, value)
+                for plane, value in zip(_planes(frame), _blacks(frame), strict=True)
+            ]
+            upscaled = self._upscale(_like(frame, planes))
+            self._of_black = _map(np.ascontiguousarray, upscaled)
         return self._of_black
 
     def _choose(self, box: Box) -> Box:
@@ -145,24 +167,77 @@ class FrameUpscaler:
         )
 
 
-def picture_box(frame: Bytes) -> Box | None:
-    """The smallest box around all that is not black; None for a black frame."""
-    top = _first(frame)
+def picture_box(frame: Picture) -> Box | None:
+    """The smallest box around all that is not black; None for a black frame.
+
+    Around a frame's planes it is in pixels of luma.
+    """
+    box = None
+    height, width = _planes(frame)[0].shape[:2]
+    for plane, black, (y, x) in zip(
+        _planes(frame), _blacks(frame), _ratios(frame), strict=True
+    ):
+        found = _plane_box(plane, black)
+        if found is not None:
+            top, bottom, left, right = found
+            mine = top * y, min(bottom * y, height), left * x, min(right * x, width)
+            box = mine if box is None else _union(box, mine)
+    return box
+
+
+def _plane_box(plane: Samples, black: int) -> Box | None:
+    top = _first(plane, black)
     if top is None:
         return None
-    bottom = frame.shape[0] - (_first(frame[::-1]) or 0)
-    middle = frame[top:bottom].transpose(1, 0, 2)
-    left = _first(middle) or 0
-    right = frame.shape[1] - (_first(middle[::-1]) or 0)
+    bottom = plane.shape[0] - (_first(plane[::-1], black) or 0)
+    middle = plane[top:bottom].swapaxes(0, 1)
+    left = _first(middle, black) or 0
+    right = plane.shape[1] - (_first(middle[::-1], black) or 0)
     return top, bottom, left, right
 
 
-def _first(lines: Bytes) -> int | None:
-    """The number of the first line that is not all zero."""
+def _first(lines: Samples, black: int) -> int | None:
+    """The number of the first line that is not all black."""
     for number, line in enumerate(lines):
-        if line.any():
+        if line.any() if black == 0 else (line != black).any():
             return number
     return None
+
+
+def _planes(picture: Picture) -> tuple[Samples, ...]:
+    return picture.planes if isinstance(picture, Frame) else (picture,)
+
+
+def _ratios(picture: Picture) -> tuple[tuple[int, int], ...]:
+    """Rows and columns of a picture for each of its planes'."""
+    return picture.format.ratios if isinstance(picture, Frame) else ((1, 1),)
+
+
+def _blacks(picture: Picture) -> tuple[int, ...]:
+    """What black is in each plane."""
+    if not isinstance(picture, Frame):
+        return (0,)
+    kind = picture.format
+    step = 1 << kind.bits - 8 + kind.shift
+    luma = 16 * step if kind.range == "limited" else 0
+    return (luma, *(128 * step for _ in kind.ratios[1:]))
+
+
+def _like(picture: T, planes: Sequence[Samples]) -> T:
+    """A picture of the same kind, of other planes."""
+    if isinstance(picture, Frame):
+        return cast("T", Frame(picture.format, tuple(planes)))
+    (plane,) = planes
+    return cast("T", plane)
+
+
+def _map(change: Callable[[Samples], Samples], picture: T) -> T:
+    return _like(picture, [change(plane) for plane in _planes(picture)])
+
+
+def _part(window: slice, ratio: int) -> slice:
+    """A window of luma in a plane with a sample for each `ratio` of it."""
+    return slice(window.start // ratio, -(-window.stop // ratio))
 
 
 def _union(one: Box, other: Box) -> Box:

@@ -46,10 +46,17 @@ class Packet:
     size: int
 
 
+RGB24 = b"RGB\x18"  # as AVI calls it
+
+
 def raw_video_header(
-    width: int, height: int, pixel_aspect: Fraction | None, frame_rate: Fraction | None
+    width: int,
+    height: int,
+    pixel_aspect: Fraction | None,
+    frame_rate: Fraction | None,
+    fourcc: bytes = RGB24,
 ) -> bytes:
-    """What begins a stream of raw RGB frames."""
+    """What begins a stream of raw frames, whose samples `fourcc` names."""
     aspect = pixel_aspect or Fraction(1)
     display = Fraction(width) * aspect
     video = (
@@ -58,7 +65,7 @@ def raw_video_header(
         + _integer(0x54B0, display.numerator)
         + _integer(0x54BA, height * display.denominator)
         + _integer(0x54B2, 3)  # display size in units of its own: a ratio
-        + _element(0x2EB524, b"RGB\x18")  # as AVI calls it
+        + _element(0x2EB524, fourcc)
     )
     track = (
         _integer(0xD7, 1)

@@ -12,18 +12,27 @@ import os
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from upfrost import __version__
-from upfrost.arrays import Bytes
 from upfrost.gpu.channels import upscale_channels
+from upfrost.gpu.frame import Frame as PlaneFrame
+from upfrost.gpu.frame import Samples
+from upfrost.gpu.tiles import frame_tiling
 from upfrost.image.record import Record
 from upfrost.status import Status, duration
 from upfrost.text import printable
-from upfrost.video.color import Conversion, conversion, refuse_hdr
+from upfrost.video.color import (
+    Conversion,
+    conversion,
+    fourcc,
+    has_luma,
+    luma_conversion,
+    refuse_hdr,
+)
 from upfrost.video.decode import Decoder, Frame
 from upfrost.video.encode import Encoding, SegmentWriter, try_encoding
 from upfrost.video.ffmpeg import VideoError, VideoInfo, find_ffmpeg, probe, run_ffmpeg
@@ -32,10 +41,12 @@ from upfrost.video.formats import (
     CONTAINERS,
     Codec,
     Container,
+    carries_hdr,
     encoder_arguments,
 )
-from upfrost.video.frames import Counts, FrameUpscaler
+from upfrost.video.frames import Counts, FrameUpscaler, Picture
 from upfrost.video.job import Job, is_unfinished, open_job
+from upfrost.video.matroska import RGB24
 from upfrost.video.mux import (
     OtherStreams,
     Result,
@@ -73,6 +84,7 @@ class VideoRecord(Record):
     """What `--json` says of a video."""
 
     codec: str | None = None
+    path: str | None = None  # which way frames go: luma or RGB, and of how many bits
     frames: int | None = None  # in the result
     resumed_frames: int | None = None  # of these, made by earlier runs
     computed_frames: int | None = None  # by this run, as are the next three
@@ -133,9 +145,14 @@ def upscale_video(
     record.input_size = (work.info.width, work.info.height)
     record.output_size = (work.encoding.width, work.encoding.height)
     record.codec = work.codec.name
+    record.path = work.conversion.path
     record.describe(upscaler)
     if source.resolve() == target.resolve():
         raise VideoError(f"{name}: would replace the video that is read")
+    status.say(
+        f"{name}: {upscaler.graph.name} by {record.path}; {work.codec.name}, "
+        f"{work.encoding.pixel_format}"
+    )
     try_encoding(ffmpeg, work.encoding)
     job = open_job(
         target,
@@ -224,24 +241,47 @@ def _prepare(
     if options.duration == 0:
         raise VideoError("a duration of 0 s leaves no frame to upscale")
     info = probe(ffmpeg, source, options.start)
-    if not options.tone_map:
-        refuse_hdr(info, "--tone-map makes it an ordinary (BT.709) picture")
-    colors = conversion(
-        info, deinterlace=options.deinterlace, tone_map=options.tone_map
-    )
+    by_luma = upscaler.graph.colour == "luma" and has_luma(info)
+    if not by_luma and not options.tone_map:
+        refuse_hdr(
+            info,
+            "--tone-map makes it an ordinary (BT.709) picture, a model for luma takes "
+            "it as it is",
+        )
+    convert = luma_conversion if by_luma else conversion
+    colors = convert(info, deinterlace=options.deinterlace, tone_map=options.tone_map)
     scale = upscaler.graph.scale
-    pixel_format = "gbrp" if codec.lossless_rgb else colors.pixel_format
-    filters = colors.from_rgb(pixel_format)
+    width, height = info.width * scale, info.height * scale
+    kind = colors.kind
+    if kind is None:
+        pixel_format = "gbrp" if codec.lossless_rgb else colors.pixel_format
+        filters = colors.from_rgb(pixel_format)
+    else:
+        pixel_format = colors.encoded_format(codec.bits)
+        filters = colors.from_planes(pixel_format)
+        colors = _with_losses(colors, codec, info)
     if info.pixel_aspect:
         filters += f",setsar={info.pixel_aspect}"
     encoding = Encoding(
-        width=info.width * scale,
-        height=info.height * scale,
+        width=width,
+        height=height,
         pixel_aspect=info.pixel_aspect,
         frame_rate=info.frame_rate,
         time_base=info.time_base,
         filters=filters,
-        arguments=encoder_arguments(codec, options.crf, options.preset),
+        arguments=(
+            *encoder_arguments(
+                codec,
+                options.crf,
+                options.preset,
+                info if kind and not options.tone_map else None,
+            ),
+            # Encoders that ffmpeg takes for such of limited range would get that.
+            *(("-color_range", str(colors.colors.range)) if kind else ()),
+        ),
+        pixel_format=pixel_format,
+        fourcc=fourcc(kind) if kind else RGB24,
+        frame_bytes=kind.frame_bytes(height, width) if kind else 3 * width * height,
     )
     begin = info.start + options.start
     return _Work(
@@ -255,6 +295,17 @@ def _prepare(
         begin=begin,
         end=None if options.duration is None else begin + options.duration,
     )
+
+
+def _with_losses(colors: Conversion, codec: Codec, info: VideoInfo) -> Conversion:
+    """`colors`, with notes of what the encoder cannot keep."""
+    notes = list(colors.notes)
+    assert colors.kind is not None
+    if codec.bits < colors.kind.bits:
+        notes.append(f"{codec.name}: reduced to {codec.bits} bits a sample")
+    if (info.mastering or info.light) and not carries_hdr(codec):
+        notes.append(f"{codec.name}: mastering display and light levels are left out")
+    return replace(colors, notes=tuple(notes))
 
 
 def _asked(work: _Work, upscaler: Upscaler, options: VideoOptions) -> dict[str, object]:
@@ -275,7 +326,7 @@ def _asked(work: _Work, upscaler: Upscaler, options: VideoOptions) -> dict[str, 
         "start": str(options.start),
         "duration": str(options.duration),
         "segment length": work.segment_frames,
-        "conversion": work.conversion.to_rgb,
+        "conversion": work.conversion.to_frames,
         "encoding": [work.encoding.filters, *work.encoding.arguments],
         "container": work.container.name,
     }
@@ -296,15 +347,19 @@ def _upscale_frames(
     """Decode what is not yet done, upscale it, encode it as segments."""
     spent = {"decode": 0.0, "upscale": 0.0, "encode": 0.0}
 
-    def through_network(pixels: Bytes) -> Bytes:
-        return upscale_channels(upscaler, pixels)
+    height, width, kind = work.info.height, work.info.width, work.conversion.kind
+
+    def through_network(frame: Picture) -> Picture:
+        if isinstance(frame, PlaneFrame):
+            return upscaler.frame(frame)
+        return upscale_channels(upscaler, frame)
 
     frames = FrameUpscaler(
         through_network,
         upscaler.graph.scale,
-        upscaler.tiling,
-        work.info.height,
-        work.info.width,
+        frame_tiling(upscaler.tiling, kind.chroma if kind else None),
+        height,
+        width,
     )
     progress = _Progress(work, record, status)
     writer = SegmentWriter(work.ffmpeg, job, work.encoding, work.segment_frames)
@@ -320,10 +375,17 @@ def _upscale_frames(
     try:
         for frame in source:
             lap("decode")
-            result = frames(frame.pixels)
+            result = frames(
+                PlaneFrame.of_bytes(kind, height, width, frame.pixels)
+                if kind
+                else frame.pixels.reshape(height, width, 3)
+            )
             lap("upscale")
             crc = zlib.crc32(frame.pixels.data)
-            writer.put(frame.pts, frame.duration, crc, result)
+            planes: tuple[Samples, ...] = (
+                result.planes if isinstance(result, PlaneFrame) else (result,)
+            )
+            writer.put(frame.pts, frame.duration, crc, planes)
             progress.advance(frames.counts.frames)
             lap("encode")
         writer.finish()
@@ -375,7 +437,7 @@ def _check_source(
     if (
         source.interlaced
         and not info.interlaced
-        and "bwdif" not in (work.conversion.to_rgb)
+        and "bwdif" not in (work.conversion.to_frames)
     ):
         notes.append(
             f"{source.interlaced} frames are interlaced; --deinterlace always "
@@ -469,7 +531,11 @@ class _Source:
         base = work.info.time_base
         # Some files mark frames as key frames that are none.
         seek = position if work.info.seekable else None
-        self._decoder = Decoder(work.ffmpeg, work.info, work.conversion.to_rgb, seek)
+        kind, info = work.conversion.kind, work.info
+        size = kind.frame_bytes(info.height, info.width) if kind else None
+        self._decoder = Decoder(
+            work.ffmpeg, info, work.conversion.to_frames, seek, size
+        )
         for frame in self._decoder:
             moment = frame.pts * base
             if work.end is not None and moment >= work.end:

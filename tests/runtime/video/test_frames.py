@@ -10,7 +10,8 @@ import pytest
 from tests import graphs
 from upfrost import Upscaler
 from upfrost.arrays import Bytes
-from upfrost.gpu.tiles import tiling
+from upfrost.gpu.frame import Frame, FrameFormat, Subsampling
+from upfrost.gpu.tiles import frame_tiling, tiling
 from upfrost.video import frames as module
 from upfrost.video.frames import FrameUpscaler, picture_box
 
@@ -19,6 +20,12 @@ from upfrost.video.frames import FrameUpscaler, picture_box
 def upscaler() -> Iterator[Upscaler]:
     # With strides and odd ratios, so that windows must begin where they may.
     with Upscaler(graphs.every_operation(seed=4), precision="fp32") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def luma() -> Iterator[Upscaler]:
+    with Upscaler(graphs.luma_network(4, layers=1), precision="fp32") as opened:
         yield opened
 
 
@@ -67,6 +74,30 @@ def test_bars_that_come_and_go_change_nothing(
     before = counts.pixels
     through(framed(99, 96, 96, boxes[-1]))
     assert counts.pixels - before < 96 * 96
+
+
+@pytest.mark.parametrize("name", ["420", "422", "444"])
+@pytest.mark.parametrize("box", [(20, 41, 0, 57), (0, 61, 21, 40), (30, 31, 28, 29)])
+def test_frames_of_planes_with_bars_are_those_of_the_whole_frame(
+    luma: Upscaler, name: Subsampling, box: module.Box
+) -> None:
+    """In the picture, in luma or in chroma alone; of odd sides."""
+    kind = FrameFormat(name, bits=10)
+    whole = Frame.empty(kind, 61, 57)
+    for number, plane in enumerate(whole.planes):
+        y, x = kind.ratios[number]
+        plane[...] = 64 if number == 0 else 512
+        if number != 1:
+            part = np.s_[box[0] // y : box[1] // y + 1, box[2] // x : box[3] // x + 1]
+            rng = np.random.default_rng(number)
+            plane[part] = rng.integers(64, 900, plane[part].shape)
+    tiling = frame_tiling(luma.tiling, kind.chroma)
+    through = FrameUpscaler(luma.frame, 2, tiling, 61, 57)
+    found, expected = through(whole), luma.frame(whole)
+    assert through.counts.pixels < 61 * 57
+    for one, other in zip(found.planes, expected.planes, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert through(whole) is found
 
 
 def count_calls(scale: int) -> tuple[list[tuple[int, ...]], Callable[[Bytes], Bytes]]:

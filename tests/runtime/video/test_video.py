@@ -30,6 +30,7 @@ from tests.runtime.clips import (
     FFMPEG,
     GRAPH,
     HDR,
+    LUMA,
     ffmpeg,
     frames,
     header,
@@ -39,9 +40,10 @@ from tests.runtime.clips import (
     upscale,
 )
 from tests.runtime.fakes import FakeUpscaler
-from upfrost import status
+from upfrost import Upscaler, status
 from upfrost.arrays import Bytes
 from upfrost.cli import main as cli
+from upfrost.gpu.frame import Frame, FrameFormat
 from upfrost.network.modelfile import write_model
 from upfrost.video.ffmpeg import Colors, VideoError, find_ffmpeg, probe
 from upfrost.video.job import job_folder
@@ -416,6 +418,100 @@ def test_transparency_and_depth_are_said_to_be_lost(tmp_path: Path) -> None:
     notes = "\n".join(upscale(source, tmp_path / "out.mp4").notes)
     assert "transparency is left out" in notes
     assert "more than 8 bits a channel reduced to 8" in notes
+
+
+# Luma
+
+
+def raw(path: Path, pixel_format: str) -> Bytes:
+    """All frames' planes, one after the other."""
+    data = ffmpeg(
+        *("-i", str(path), "-map", "0:v:0", "-fps_mode", "passthrough"),
+        *("-f", "rawvideo", "-pix_fmt", pixel_format, "-"),
+    )
+    return np.frombuffer(data, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "kind"),
+    [
+        ("yuv420p", FrameFormat("420")),
+        ("yuv422p", FrameFormat("422")),
+        ("yuv444p10le", FrameFormat("444", bits=10)),
+        ("yuv420p12le", FrameFormat("420", bits=12)),
+        ("gray", FrameFormat("400")),
+        ("gray10le", FrameFormat("400", bits=10)),
+        ("yuvj420p", FrameFormat("420", range="full")),
+    ],
+)
+def test_planes_go_through_a_network_for_luma_as_they_are(
+    tmp_path: Path, pixel_format: str, kind: FrameFormat
+) -> None:
+    source, target = tmp_path / "source.mkv", tmp_path / "out.mkv"
+    full = "full" in kind.range or kind.subsampling == "400"
+    make_clip(
+        *(source, "-c:v", "ffv1", "-pix_fmt", pixel_format),
+        *("-color_range", "pc" if full else "tv"),
+        filters="scale=35:21",
+        seconds=0.2,
+    )
+    fake = FakeUpscaler(LUMA)
+    record = upscale(source, target, LOSSLESS, fake)
+    found = probe(FFMPEG, target)
+    assert found.pixel_format.replace("j", "") == pixel_format.replace("j", "")
+    assert found.colors.range == probe(FFMPEG, source).colors.range
+    assert record.path == (f"luma, {':'.join(kind.subsampling)} of {kind.bits} bits")
+    size = kind.frame_bytes(21, 35)
+    given = raw(source, pixel_format).reshape(-1, size)
+    results = raw(target, pixel_format).reshape(len(given), -1)
+    for one, large in zip(given, results, strict=True):
+        expected = fake.frame(Frame.of_bytes(kind, 21, 35, one))
+        planes = np.concatenate([p.reshape(-1).view(np.uint8) for p in expected.planes])
+        np.testing.assert_array_equal(large, planes)
+
+
+@pytest.mark.parametrize("codec", ["h265", "h264"])
+def test_hdr_goes_through_a_network_for_luma_as_it_is(
+    tmp_path: Path, codec: str
+) -> None:
+    source, target = tmp_path / "hdr.mkv", tmp_path / "out.mkv"
+    display = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
+    make_clip(
+        *(source, "-c:v", "libx265", "-pix_fmt", "yuv420p10le", "-x265-params"),
+        f"log-level=error:chromaloc=2:max-cll=1000,400:master-display={display}",
+        seconds=0.2,
+        filters="setparams=range=tv:colorspace=bt2020nc:color_primaries=bt2020"
+        ":color_trc=smpte2084",
+    )
+    before = probe(FFMPEG, source)
+    assert before.mastering is not None
+    assert before.light == (1000, 400)
+    record = upscale(source, target, VideoOptions(codec=codec), FakeUpscaler(LUMA))
+    assert record.path == "luma, 4:2:0 of 10 bits, PQ as it is"
+    after = probe(FFMPEG, target)
+    assert after.pixel_format == "yuv420p10le"
+    assert after.colors == before.colors
+    assert (after.mastering, after.light) == (before.mastering, before.light)
+    assert (before.siting, after.siting) == ("topleft", "topleft")
+
+
+def test_what_has_no_luma_goes_by_rgb(tmp_path: Path) -> None:
+    source = make_clip(
+        *(tmp_path / "rgb.mkv", "-c:v", "ffv1", "-pix_fmt", "gbrp"), seconds=0.1
+    )
+    with Upscaler(LUMA, precision="fp32") as upscaler:
+        record = upscale(source, tmp_path / "out.mkv", LOSSLESS, upscaler)
+    assert record.path == "RGB, 8 bits"
+    assert probe(FFMPEG, tmp_path / "out.mkv").pixel_format in ("gbrp", "bgr0")
+
+
+def test_the_plan_says_model_path_and_depth(tmp_path: Path) -> None:
+    model = tmp_path / "tiny.upf"
+    write_model(model, LUMA)
+    source = make_clip(tmp_path / "source.mp4", seconds=0.1)
+    done = run(source, tmp_path / "out.mp4", "-m", model)
+    assert done.returncode == 0, done.stderr
+    assert "plain by luma, 4:2:0 of 8 bits; h264, yuv420p" in done.stderr
 
 
 # What is not computed twice

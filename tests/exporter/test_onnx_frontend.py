@@ -721,7 +721,7 @@ def test_a_quantised_model_is_read_as_the_float_one(tmp_path: Path) -> None:
         node("DequantizeLinear", "aq", "step", "least", to="ad"),
         node("Conv", "ad", "v", to="y"),
     ]
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "step": np.array(0.02, np.float32),
         "middle": np.array(3, np.int8),
         "least": np.array(-128, np.int8),
@@ -744,7 +744,7 @@ def test_quantised_operations_are_refused_with_what_to_do(tmp_path: Path) -> Non
         node("QLinearConv", "xq", *names[1:], to="q"),
         node("DequantizeLinear", "q", "step", "zero"),
     ]
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "step": np.array(0.02, np.float32),
         "zero": np.array(0, np.uint8),
         "w": np.ones((3, 3, 1, 1), np.uint8),

@@ -52,7 +52,7 @@ def shell(*words: str | Path, setup: bool = True) -> subprocess.CompletedProcess
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,  # a driver that compiles, on a machine that is busy
     )
 
 

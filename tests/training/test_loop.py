@@ -109,6 +109,17 @@ def test_training_lowers_the_loss_and_leaves_a_network(folder: Path) -> None:
     assert network(torch.rand(1, 3, 5, 6)).shape == (1, 3, 10, 12)
 
 
+def test_the_row_where_the_finish_begins_has_the_loss_until_then(folder: Path) -> None:
+    # Four fifths of 25 steps are 20, where a row is due.
+    (folder / "tiny.toml").write_text(CONFIG.replace("steps = 60", "steps = 25"))
+    config = read_config(folder / "tiny.toml")
+    loop.train(config, [folder], folder / "run", lambda _: None)
+    with (folder / "run" / loop.LOG).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["20", "25"]
+    assert all(float(row["loss"]) > 0.0 for row in rows)
+
+
 def test_degradations_of_the_configuration_are_applied(folder: Path) -> None:
     degraded = """
     [[degrade]]

@@ -409,8 +409,6 @@ def train(
                 f"the loss is {loss} at step {state.step}: lower lr or clip"
             )
         mean_loss += (loss - mean_loss) / min(200, state.step - begun_step)
-        if state.step == finish_step(s):
-            mean_loss, begun_step, begun = 0.0, state.step, time.monotonic()
         now = time.monotonic()
         state.seconds += now - last
         last = now
@@ -427,4 +425,7 @@ def train(
             last = time.monotonic()
         if state.step % s.save_every == 0 or ending:
             save(state, config, folder)
+        if state.step == finish_step(s):
+            # Another loss begins: its mean is its own.
+            mean_loss, begun_step, begun = 0.0, state.step, time.monotonic()
     return state

@@ -38,12 +38,13 @@ Item[SIDE] transform(Item d[SIDE])
 #define ROWS ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5)
 Item[SIDE] transform(Item d[SIDE])
 {
-    Item even = d[4] - 4.0 * d[2], odd = d[3] - 4.0 * d[1];
-    Item less = d[4] - d[2], twice = 2.0 * (d[3] - d[1]);
+    const Scalar two = Scalar(2.0), four = Scalar(4.0), five = Scalar(5.0);
+    Item even = d[4] - four * d[2], odd = d[3] - four * d[1];
+    Item less = d[4] - d[2], twice = two * (d[3] - d[1]);
     return Item[SIDE](
-        4.0 * d[0] - 5.0 * d[2] + d[4],
+        four * d[0] - five * d[2] + d[4],
         even + odd, even - odd, less + twice, less - twice,
-        4.0 * d[1] - 5.0 * d[3] + d[5]
+        four * d[1] - five * d[3] + d[5]
     );
 }
 #endif

@@ -44,7 +44,7 @@ from benchmarks.mali_static import (
 )
 from benchmarks.report import Row, publish
 from upfrost.gpu.dispatches import Dispatch, Precision
-from upfrost.gpu.families import MALI, RegisterTile, Variant
+from upfrost.gpu.families import RegisterTile, Variant
 from upfrost.gpu.winograd import WEIGHTS
 
 Matrix = npt.NDArray[np.float64]

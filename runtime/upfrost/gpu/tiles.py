@@ -193,10 +193,12 @@ def cheapest_grid(
         for extent, reach in zip((height, width), tiling.halo, strict=True)
     )
     best = rows[-1], columns[-1]
+    if not fits(best[0].length, best[1].length):
+        return _grid(*best)
     for band_bytes in (BAND_BYTES, WIDE_BAND_BYTES):
         low = [cut for cut in rows if cut.length * row_bytes <= band_bytes]
-        best = _cheapest(low or rows[-1:], columns, fits) or best
-        if _work(*best) <= MOST_OVERHEAD * height * width:
+        best = _cheapest(low or rows[-1:], columns, fits)
+        if _work(best) <= MOST_OVERHEAD * height * width:
             break
     return _grid(*best)
 
@@ -205,23 +207,23 @@ def _cheapest(
     rows: Sequence[_Cut],
     columns: Sequence[_Cut],
     fits: Callable[[int, int], bool],
-) -> tuple[_Cut, _Cut] | None:
-    """The cheapest tiles that fit, of ever shorter cuts; None if none do."""
-    best: tuple[_Cut, _Cut] | None = None
-    width = columns[0].extent
-    widest = len(columns)  # of the cuts that fit; of lower tiles no shorter one
-    for row in rows:
-        if best is not None and row.length * row.count * width >= _work(*best):
+) -> tuple[_Cut, _Cut]:
+    """The cheapest tiles that fit, of ever shorter cuts; the shortest of all do.
+
+    To ask whether a tile fits takes milliseconds for a small network and a tenth of a
+    second for a large one, so few are asked for: the lower tiles are, the wider.
+    """
+    narrowest = len(columns) - 1
+    first = bisect_left(
+        rows, True, key=lambda cut: fits(cut.length, columns[narrowest].length)
+    )
+    best = rows[-1], columns[-1]
+    for row in rows[first:]:
+        if row.length * row.count * columns[0].extent >= _work(best):
             break  # and so are all that follow
-
-        def accepted(column: _Cut, height: int = row.length) -> bool:
-            return fits(height, column.length)
-
-        widest = bisect_left(columns, True, hi=widest, key=accepted)
-        if widest < len(columns):
-            found = row, columns[widest]
-            if best is None or _work(*found) < _work(*best):
-                best = found
+        while narrowest and fits(row.length, columns[narrowest - 1].length):
+            narrowest -= 1
+        best = min(best, (row, columns[narrowest]), key=_work)
     return best
 
 
@@ -272,12 +274,12 @@ def _cut(extent: int, side: int, reach: int, step: int) -> _Cut:
 
 
 def _cuts(extent: int, reach: int, step: int) -> list[_Cut]:
-    """From one window for all of an axis to the shortest, a tenth shorter each."""
+    """From one window for all of an axis to the shortest, a seventh shorter each."""
     cuts = [_cut(extent, extent, reach, step)]
     smallest = 2 * _round_up(reach, step) + step + extent % step
     side = extent
     while side > smallest:
-        side = smallest + (side - smallest) * 9 // 10
+        side = smallest + (side - smallest) * 6 // 7
         cut = _cut(extent, side, reach, step)
         if cut.length < cuts[-1].length:
             cuts.append(cut)
@@ -288,8 +290,9 @@ def _grid(rows: _Cut, columns: _Cut) -> TileGrid:
     return TileGrid(rows.length, columns.length, (rows.windows, columns.windows))
 
 
-def _work(rows: _Cut, columns: _Cut) -> int:
+def _work(pair: tuple[_Cut, _Cut]) -> int:
     """Pixels that are computed."""
+    rows, columns = pair
     return rows.count * rows.length * columns.count * columns.length
 
 

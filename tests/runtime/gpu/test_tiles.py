@@ -101,9 +101,9 @@ def test_the_cheapest_tiles_fit_and_cost_less_than_square_ones(
         assert edges == sorted(set(edges))
         assert grid.windows[axis][-1][1].stop == extent
     square = tile_grid(rules, *size, max(math.isqrt(budget), smallest))
-    # Sizes are tried in steps of a tenth of what a window keeps, along both axes.
+    # Sizes are tried in steps of a seventh of what a window keeps, along both axes.
     if fitting and fits(square.height, square.width):
-        assert grid.overhead <= square.overhead / 0.9**2
+        assert grid.overhead <= square.overhead / (6 / 7) ** 2
 
 
 def test_long_pictures_are_cut_across() -> None:
@@ -176,13 +176,11 @@ def test_tiles_of_imported_networks_give_the_bits_of_the_whole(seed: int) -> Non
     assert_seamless(graph, "fp16", (67, 121))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("model", sorted(bundled_models()))
-def test_bundled_models_give_the_bits_of_the_whole(
-    model: str, precision: Precision
-) -> None:
-    # The smallest tiles of a deep network give one pixel each: thousands of them.
-    assert_seamless(read_model(bundled_models()[model]), precision, (73, 91), (12, 25))
+def test_bundled_models_give_the_bits_of_the_whole(model: str) -> None:
+    # The smallest tiles of a deep network give one pixel each: thousands of them. In
+    # single precision a CPU's blocks would make them larger than the picture.
+    assert_seamless(read_model(bundled_models()[model]), "fp16", (73, 91), (19,))
 
 
 def assert_seamless(

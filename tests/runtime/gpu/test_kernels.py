@@ -40,8 +40,19 @@ from upfrost.network.graph import (
 # fp16: values and weights carry 11 bits (5e-4 each); products are summed over one
 # block of four input channels, up to 100 taps here, and errors of random sign add up
 # to a few units of the largest value's last place.
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 TOLERANCE = {"fp32": 1e-5, "fp16": 1e-2}
-SIZES = [(1, 1), (1, 37), (5, 2), (17, 33), (40, 64)]
+# A row that ends within a register tile, less than one, and whole workgroups.
+SIZES = [(1, 37), (5, 2), (40, 64)]
+# Kernels without register tiles are the same in every family, whose layouts differ.
+CASES: list[tuple[Family, Precision, tuple[int, int]]] = [
+    (family, precision, size)
+    for family, precision in zip(FAMILIES, PRECISIONS, strict=True)
+    for size in SIZES
+]
+each_case = pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"{case[0].name}-{case[1]}-{case[2]}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +85,16 @@ def check(
         scale = np.abs(expected).max()
         worst = np.abs(found - expected).max() / scale
         assert worst <= TOLERANCE[precision], f"seed {seed}: off by {worst:.2e}"
+
+
+def check_case(
+    device: Device,
+    graph: Graph,
+    case: tuple[Family, Precision, tuple[int, int]],
+    seed: int,
+) -> None:
+    family, precision, size = case
+    check(device, graph, size, family, precision, seed)
 
 
 def probe_graph(
@@ -149,7 +170,7 @@ OF_THE_PICTURE = {
 }
 
 
-@pytest.mark.parametrize("size", [(2, 2), (6, 38), (34, 62)], ids=str)
+@pytest.mark.parametrize("size", [(2, 38), (34, 62)], ids=str)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("attributes", OF_THE_PICTURE.values(), ids=OF_THE_PICTURE)
 def test_convolution_of_the_pictures_bytes(
@@ -222,16 +243,10 @@ def test_sums_in_half_precision_are_within_twice_the_error_of_those_in_single(
 
 
 @pytest.mark.parametrize(("inner", "outer"), [(1, 1), (4, 16), (7, 9), (16, 32)])
-@pytest.mark.parametrize("seed", [3, 4])
 def test_3x3_channel_counts(
-    device: Device,
-    family: Family,
-    precision: Precision,
-    inner: int,
-    outer: int,
-    seed: int,
+    device: Device, family: Family, precision: Precision, inner: int, outer: int
 ) -> None:
-    build = Builder(seed)
+    build = Builder(seed := 3)
     graph = probe_graph(
         build, lambda value: (build.conv(value, inner, outer), outer), inner
     )
@@ -286,16 +301,14 @@ def test_epilogue(
     check(device, graph, (7, 19), family, precision, seed=6)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@each_case
 @pytest.mark.parametrize(
     "operation", ["relu", "leaky", "prelu", "clamp", "add", "multiply"]
 )
 def test_elementwise(
     device: Device,
-    family: Family,
-    precision: Precision,
     operation: str,
-    size: tuple[int, int],
+    case: tuple[Family, Precision, tuple[int, int]],
 ) -> None:
     """Of a value that others need too, so that no epilogue takes it."""
     build = Builder(seed=7)
@@ -318,7 +331,7 @@ def test_elementwise(
         return build.add(Concat, found, kept), 14
 
     graph = probe_graph(build, make, 7)
-    check(device, graph, size, family, precision, seed=7)
+    check_case(device, graph, case, seed=7)
 
 
 FUNCTIONS = get_args(get_type_hints(Unary)["function"])
@@ -529,14 +542,12 @@ def test_resize_to_the_size_of_another_value(
     check(device, probe_graph(build, make, 6), size, CPU, precision, seed=26)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@each_case
 @pytest.mark.parametrize("counts", [(4, 4), (8, 3), (3, 8), (5, 1, 6), (1, 1, 1)])
 def test_concatenation(
     device: Device,
-    family: Family,
-    precision: Precision,
     counts: tuple[int, ...],
-    size: tuple[int, int],
+    case: tuple[Family, Precision, tuple[int, int]],
 ) -> None:
     build = Builder(seed=8)
 
@@ -544,7 +555,7 @@ def test_concatenation(
         pieces = [build.conv(value, 6, count) for count in counts]
         return build.add(Concat, *pieces), sum(counts)
 
-    check(device, probe_graph(build, make, 6), size, family, precision, seed=8)
+    check_case(device, probe_graph(build, make, 6), case, seed=8)
 
 
 def test_nested_concatenations_cost_no_copy(
@@ -583,15 +594,13 @@ def test_concatenation_in_another_order_than_computed(
     check(device, probe_graph(build, make, 6), (9, 9), family, precision, seed=10)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@each_case
 @pytest.mark.parametrize(("factor", "channels"), [(2, 3), (3, 1), (4, 3), (2, 5)])
 def test_pixel_shuffle(
     device: Device,
-    family: Family,
-    precision: Precision,
     factor: int,
     channels: int,
-    size: tuple[int, int],
+    case: tuple[Family, Precision, tuple[int, int]],
 ) -> None:
     build = Builder(seed=11)
     inner = channels * factor**2
@@ -600,19 +609,17 @@ def test_pixel_shuffle(
         return build.add(PixelShuffle, value, factor=factor), channels
 
     graph = probe_graph(build, make, inner, scale=factor)
-    check(device, graph, size, family, precision, seed=11)
+    check_case(device, graph, case, seed=11)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@each_case
 @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
 @pytest.mark.parametrize("ratio", [2, 3, 4])
 def test_resize(
     device: Device,
-    family: Family,
-    precision: Precision,
     mode: str,
     ratio: int,
-    size: tuple[int, int],
+    case: tuple[Family, Precision, tuple[int, int]],
 ) -> None:
     build = Builder(seed=12)
 
@@ -620,7 +627,7 @@ def test_resize(
         return build.resize(value, mode, ratio), 5
 
     graph = probe_graph(build, make, 5, scale=ratio)
-    check(device, graph, size, family, precision, seed=12)
+    check_case(device, graph, case, seed=12)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])

@@ -130,11 +130,19 @@ def values_of(
     return loaded.value(name).astype(float)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 37), (6, 2), (17, 33), (40, 64)], ids=str)
+@pytest.mark.parametrize("size", [(1, 37), (6, 2), (40, 64)], ids=str)
 @pytest.mark.parametrize(
-    "padding", [(1, 1, 1, 1), (0, 0, 0, 0), (0, 2, 1, 1), (2, 1, 2, 0)], ids=str
+    ("inner", "outer", "padding"),
+    [
+        (16, 16, (1, 1, 1, 1)),
+        (40, 24, (1, 1, 1, 1)),
+        (18, 33, (1, 1, 1, 1)),
+        (18, 33, (0, 0, 0, 0)),
+        (18, 33, (0, 2, 1, 1)),
+        (18, 33, (2, 1, 2, 0)),
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize(("inner", "outer"), [(16, 16), (18, 33), (40, 24)])
 def test_values_are_the_references(
     device: Device,
     family: Family,
@@ -154,8 +162,8 @@ def test_values_are_the_references(
     assert worst <= {"fp32": 1e-5, "fp16": 1e-2}[precision]
 
 
-@pytest.mark.parametrize("channels", [16, 32, 64])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("channels", [16, 64])
+@pytest.mark.parametrize("seed", range(2))
 def test_the_error_is_bounded_by_that_of_the_direct_kernel(
     device: Device,
     family: Family,
@@ -404,14 +412,27 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("size", [(1, 1), (37, 61), (70, 45)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "size", "extra"),
+    [
+        ("plain", (1, 1), 9),
+        ("plain", (37, 61), 9),
+        ("plain", (70, 45), 12),
+        ("strided", (7, 79), 12),
+        ("strided", (76, 45), 9),
+        # Long enough for the halo of many layers of blocks of 4×4.
+        ("realtime-x2", (13, 109), 9),
+        ("cascade-x4", (14, 131), 9),
+    ],
+    ids=str,
+)
 def test_tiles_give_the_bits_of_the_whole(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
     family: Family,
     precision: Precision,
     size: tuple[int, int],
+    extra: int,
 ) -> None:
     monkeypatch.setattr("upfrost.gpu.upscaler.tuned_family", lambda *_: family)
     graph = NETWORKS[name]
@@ -424,13 +445,12 @@ def test_tiles_give_the_bits_of_the_whole(
             dispatch.shader for dispatch in plan.dispatches
         )
     height, width = align(picture, graph).shape[:2]
-    for extra in (9, 12):
-        side = smallest_side(rules) + extra
-        with Upscaler(graph, precision=precision, tile=side) as upscale:
-            tiled = upscale(picture)
-            count = len(upscale.tiles(height, width, side))
-        assert count > 1 or side >= max(height, width)
-        assert np.array_equal(tiled, whole), f"tiles of {side}"
+    side = smallest_side(rules) + extra
+    with Upscaler(graph, precision=precision, tile=side) as upscale:
+        tiled = upscale(picture)
+        count = len(upscale.tiles(height, width, side))
+    assert count > 1 or max(height, width) == 1
+    assert np.array_equal(tiled, whole), f"tiles of {side}"
 
 
 @pytest.mark.parametrize("extent", [61, 62])

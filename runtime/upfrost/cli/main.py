@@ -143,9 +143,8 @@ def _missing(error: ImportError) -> str:
     """What to do about a module that is not there, or does not load."""
     if error.name == "kp":
         return (
-            "it is Kompute's binding, which pip does not install with upfrost, since "
-            "its metadata ask for another NumPy: pip install --no-deps kp==0.9.0 "
-            "compiles it (Debian: apt install cmake g++ libvulkan-dev)"
+            "it is Kompute's binding, in a build of upfrost's own that no package "
+            "index has: `make demo` in upfrost's source tree builds and installs it"
         )
     if "libvulkan" in str(error):
         return "it is Vulkan's loader (Debian: apt install libvulkan1)"

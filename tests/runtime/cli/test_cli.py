@@ -195,7 +195,10 @@ def test_commands_of_other_packages(
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        (ModuleNotFoundError("No module named 'kp'", name="kp"), "--no-deps kp==0.9.0"),
+        (
+            ModuleNotFoundError("No module named 'kp'", name="kp"),
+            "`make demo` in upfrost's source tree",
+        ),
         (ImportError("libvulkan.so.1: cannot open"), "apt install libvulkan1"),
     ],
 )

@@ -1,7 +1,8 @@
 /* Vulkan with faults, for LD_PRELOAD under the loader's library.
  *
  * VK_FAULT=CALL:NUMBER:RESULT   the NUMBERth call of CALL, counted from 1, returns
- *                               RESULT (a VkResult's number) and does nothing;
+ *                               RESULT (a VkResult's number) and does nothing, but
+ *                               for waiting;
  *                               NUMBER+: that one and all after it
  * VK_FAULT_LOG=FILE             each call's name is appended, a line each
  * VK_FAULT_INCOHERENT=1         memory that the host caches is not coherent
@@ -114,10 +115,6 @@ WRAP(vkBeginCommandBuffer,
 WRAP(vkEndCommandBuffer, (VkCommandBuffer buffer), (buffer))
 WRAP(vkResetFences, (VkDevice device, uint32_t number, const VkFence *fences),
      (device, number, fences))
-WRAP(vkWaitForFences,
-     (VkDevice device, uint32_t number, const VkFence *fences, VkBool32 all,
-      uint64_t timeout),
-     (device, number, fences, all, timeout))
 WRAP(vkQueueSubmit,
      (VkQueue queue, uint32_t number, const VkSubmitInfo *infos, VkFence fence),
      (queue, number, infos, fence))
@@ -167,4 +164,18 @@ vkAllocateMemory(VkDevice device, const VkMemoryAllocateInfo *info,
     if (incoherent())
         asked.memoryTypeIndex = 0;
     return ((PFN_vkAllocateMemory)real(__func__))(device, &asked, callbacks, memory);
+}
+
+/* A device that is lost works no more. The one here does: so the wait is a real one, even
+ * where it is to fail, or what it works on would be freed under it. */
+VKAPI_ATTR VkResult VKAPI_CALL
+vkWaitForFences(VkDevice device, uint32_t number, const VkFence *fences, VkBool32 all,
+                uint64_t timeout)
+{
+    static atomic_int count;
+    VkResult result;
+    const int fails = fault(__func__, &count, &result);
+    const VkResult waited = ((PFN_vkWaitForFences)real(__func__))(
+        device, number, fences, all, fails ? UINT64_MAX : timeout);
+    return fails ? result : waited;
 }

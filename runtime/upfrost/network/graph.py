@@ -629,10 +629,12 @@ def alignment(graph: Graph) -> int:
     interpolation phases where the whole picture has them. What is only interpolated to
     another value's size has no grid of its own.
     """
-    on_grid = {graph.output}
+    on_grid, read = {graph.output}, set[str]()
     for node in reversed(graph.nodes):
-        if node.name in on_grid:
+        if node.name in on_grid or node.name not in read:
+            on_grid.add(node.name)
             on_grid.update(node.inputs[isinstance(node, ResizeTo) :])
+        read.update(node.inputs)
     return math.lcm(
         *(
             scale.denominator

@@ -38,6 +38,7 @@ from upfrost.network.graph import (
     Crop,
     Graph,
     GraphError,
+    LayerNorm,
     LeakyRelu,
     MaxPool2d,
     Node,
@@ -46,6 +47,7 @@ from upfrost.network.graph import (
     Prelu,
     Relu,
     Resize,
+    ResizeTo,
     Shape,
     Tensor,
     Window,
@@ -367,6 +369,26 @@ def test_a_mean_over_the_picture_needs_all_of_it() -> None:
     assert min(reach) > MAX_SIZE
 
 
+def test_what_is_only_resized_to_another_value_aligns_no_tiles() -> None:
+    build = Builder(0)
+    coarse = build.add(MaxPool2d, INPUT, kernel=(7, 7), stride=(5, 5))
+    finer = build.add(ResizeTo, coarse, INPUT, mode="bilinear")
+    graph = build.graph(build.add(Add, finer, INPUT), scale=1)
+    assert scales(graph, 0) == {
+        INPUT: 1,
+        coarse: Fraction(1, 5),
+        finer: 1,
+        graph.output: 1,
+    }
+    assert alignment(graph) == 1
+    assert min(halo(graph)) > MAX_SIZE
+    # No multiple of anything.
+    assert infer_shapes(graph, 23, 31)[graph.output] == Shape(3, 23, 31)
+    pooled = build.add(MaxPool2d, INPUT, kernel=(5, 5), stride=(5, 5))
+    back = build.resize(pooled, "nearest", 5)
+    assert alignment(build.graph(build.add(Add, back, graph.output), scale=1)) == 5
+
+
 def test_tensor_attributes_are_found_by_their_annotation() -> None:
     assert tensor_fields(Conv2d) == ("weight", "bias")
     assert tensor_fields(Relu) == ()
@@ -415,8 +437,29 @@ def chain(*nodes: object, output: str = "last", **fields: object) -> Graph:
     return Graph(nodes=nodes, output=output, tensors={}, **arguments)  # type: ignore[arg-type]
 
 
+def norm_graph(count: int, epsilon: float) -> Graph:
+    """A layer normalisation with `count` weights."""
+    node = LayerNorm(
+        name="norm",
+        inputs=(INPUT,),
+        kind="layer",
+        epsilon=epsilon,
+        weight="w",
+        bias="w",
+    )
+    return Graph(
+        name="one",
+        scale=1,
+        channels=3,
+        nodes=(node,),
+        output="norm",
+        tensors={"w": np.ones(count, np.float32)},
+    )
+
+
 def test_what_the_table_of_wrong_graphs_changes_is_right() -> None:
     conv_graph()
+    norm_graph(3, 0.0)
     chain(relu("last"))
 
 
@@ -589,6 +632,14 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
             relu("last"),
         ),
         "tiles of 77 pixels",
+    ),
+    "norm of other channels": (
+        lambda: norm_graph(4, 0.1),
+        r"weight and bias must have shape \(3,\), found \(4,\)",
+    ),
+    "negative epsilon": (
+        lambda: norm_graph(3, -0.1),
+        "epsilon -0.1 is below 0",
     ),
     "too many channels": (
         lambda: chain(

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from tests.graphs import plain_network
-from tests.runtime.clips import GRAPH, make_clip
+from tests.runtime.clips import GRAPH, LUMA, make_clip
 from upfrost import Upscaler
 from upfrost.arrays import Bytes
+from upfrost.gpu.frame import Frame, FrameFormat
 from upfrost.network.modelfile import write_model
 
 ROOT = Path(__file__).parents[2]
@@ -463,3 +464,63 @@ def python(
     path = folder / "script.py"
     path.write_text("\n".join(line[8:] for line in lines))
     return shell("python", path, *arguments)
+
+
+# Luma
+
+
+@pytest.fixture(scope="module")
+def luma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "luma.upf"
+    write_model(path, LUMA)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("I420", FrameFormat("420")),
+        ("NV12", FrameFormat("420", interleaved=True, siting="centre")),
+        ("Y42B", FrameFormat("422", range="full")),
+        ("Y444", FrameFormat("444")),
+        ("I420_10LE", FrameFormat("420", bits=10, siting="top-left")),
+        ("P010_10LE", FrameFormat("420", interleaved=True, bits=10, shift=6)),
+    ],
+)
+def test_a_network_for_luma_takes_planes_as_they_are(
+    tmp_path: Path, luma: Path, name: str, kind: FrameFormat
+) -> None:
+    site = {"left": "mpeg2", "centre": "jpeg", "top-left": "cosited"}[kind.siting]
+    reach = {"limited": 2, "full": 1}[kind.range]
+    # Of a size whose rows have no padding, and numbers of strides are none.
+    source = [*("videotestsrc", "num-buffers=2", "pattern=ball", "!")]
+    source += [
+        f"video/x-raw,format={name},width=32,height=18,framerate=25/1,"
+        f"chroma-site={site},colorimetry={reach}:4:5:4"
+    ]
+    given, result = tmp_path / "given.raw", tmp_path / "result.raw"
+    for path, words in ((given, []), (result, ["!", "upfrostscale", f"model={luma}"])):
+        done = launch(*source, *words, "!", "filesink", f"location={path}")
+        assert done.returncode == 0, done.stderr
+    small = np.fromfile(given, np.uint8).reshape(2, kind.frame_bytes(18, 32))
+    large = np.fromfile(result, np.uint8).reshape(2, kind.frame_bytes(36, 64))
+    with Upscaler(LUMA) as upscaler:
+        for one, other in zip(small, large, strict=True):
+            expected = upscaler.frame(Frame.of_bytes(kind, 18, 32, one))
+            found = Frame.of_bytes(kind, 36, 64, other)
+            for plane, wanted in zip(found.planes, expected.planes, strict=True):
+                np.testing.assert_array_equal(plane, wanted)
+
+
+def test_a_network_for_luma_takes_rgb_and_one_for_rgb_no_planes(
+    tmp_path: Path, luma: Path, model: Path
+) -> None:
+    words = ["videotestsrc", "num-buffers=1", "!"]
+    ends = ["filesink", f"location={tmp_path / 'out.raw'}"]
+    rgb = "video/x-raw,format=RGB,width=32,height=18"
+    done = launch(*words, rgb, "!", "upfrostscale", f"model={luma}", "!", *ends)
+    assert done.returncode == 0, done.stderr
+    assert raw_frames(tmp_path / "out.raw", 64, 36).shape == (1, 36, 64, 3)
+    planes = "video/x-raw,format=I420,width=32,height=18"
+    done = launch(*words, planes, "!", "upfrostscale", f"model={model}", "!", *ends)
+    assert done.returncode != 0

@@ -42,10 +42,18 @@ def _base_transform() -> Any:
 
 
 _LARGEST = 32767
-_CAPS = Gst.Caps.from_string(
-    f"video/x-raw,format=RGB,width=[1,{_LARGEST}],height=[1,{_LARGEST}],"
-    "framerate=[0/1,2147483647/1]"
-)
+# What a network for luma takes as it is; RGB every network takes.
+_PLANES = ("I420", "NV12", "Y42B", "Y444", "I420_10LE", "P010_10LE")
+
+
+def _caps(*formats: str) -> Gst.Caps:
+    return Gst.Caps.from_string(
+        f"video/x-raw,format={{{','.join(formats)}}},width=[1,{_LARGEST}],"
+        f"height=[1,{_LARGEST}],framerate=[0/1,2147483647/1]"
+    )
+
+
+_CAPS = _caps(*_PLANES, "RGB")
 _ADVICE = (
     f"upfrost cannot be imported by Python {sys.version.split()[0]}, which is in "
     "GStreamer's plugin loader ({}); 'make gstreamer' sets up an environment of "
@@ -67,7 +75,7 @@ class _Settings:
         from upfrost.network.modelfile import find_model, read_model
 
         graph = read_model(find_model(self.model))
-        if graph.channels != 3:
+        if graph.channels != 3 and graph.colour is None:
             raise ValueError(f"{self.model} is not a network for colour")
         return graph
 
@@ -83,7 +91,9 @@ def _pad(name: str, direction: Gst.PadDirection) -> Gst.PadTemplate:
 
 
 class UpfrostScale(_base_transform()):  # type: ignore[misc]
-    """Upscales RGB frames; late ones are dropped when the property `qos` is set.
+    """Upscales frames; late ones are dropped when the property `qos` is set.
+
+    A network for luma takes planes as decoders give them, any other takes RGB.
 
     Properties can be set at any time. While frames pass, the new upscaler is made by
     who sets them, then takes the place of the old one between two frames; settings that
@@ -179,7 +189,9 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
         self.reconfigure_src()
 
     def _check_neighbour(self, graph: Any) -> None:
-        """Refuse a model whose size of frames the next element does not take."""
+        """Refuse a model that cannot take these frames, or whose the next element."""
+        if self._in is not None and graph.channels == 3 and _has_planes(self._in):
+            raise ValueError(f"it takes RGB, and frames of {self._in.finfo.name} come")
         if self._in is None or graph.scale == self._upscaler.graph.scale:
             return
         pad = self.get_static_pad("src")
@@ -239,6 +251,8 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
         # Without a model all can be linked, and the reason is said when it starts.
         larger = direction == Gst.PadDirection.SINK
         result = _scaled_caps(caps, scale, larger) if scale else _CAPS.copy()
+        if scale and self._graph.channels == 3:
+            result = result.intersect_full(_caps("RGB"), Gst.CapsIntersectMode.FIRST)
         if allowed is None:
             return result
         return allowed.intersect_full(result, Gst.CapsIntersectMode.FIRST)
@@ -294,11 +308,21 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
         if self._upscaler is None:
             return Gst.FlowReturn.ERROR
         try:
-            with given.map(Gst.MapFlags.READ) as data:
-                picture = _rows(np.frombuffer(data.data, np.uint8), self._in)
-                large = self._upscaler(np.ascontiguousarray(picture))
-            with result.map(Gst.MapFlags.WRITE) as data:
-                _rows(np.frombuffer(data.data, np.uint8), self._out)[...] = large
+            from upfrost.gpu.channels import upscale_channels
+
+            with (
+                given.map(Gst.MapFlags.READ) as small,
+                result.map(Gst.MapFlags.WRITE) as large,
+            ):
+                source = np.frombuffer(small.data, np.uint8)
+                target = np.frombuffer(large.data, np.uint8)
+                if _has_planes(self._in):
+                    into = _frame(target, self._out, self._in)
+                    self._upscaler.frame(_frame(source, self._in, self._in), into=into)
+                else:
+                    picture = np.ascontiguousarray(_rows(source, self._in))
+                    pixels = upscale_channels(self._upscaler, picture)
+                    _rows(target, self._out)[...] = pixels
         except Exception as error:
             self._fail(error)
             return Gst.FlowReturn.ERROR
@@ -333,16 +357,63 @@ def _video_info(caps: Gst.Caps) -> Any:
     return GstVideo.VideoInfo.new_from_caps(caps) if caps.is_fixed() else None
 
 
+def _has_planes(info: Any) -> bool:
+    return info.finfo.name in _PLANES
+
+
+def _check_size(data: Any, info: Any) -> None:
+    if len(data) < info.size:
+        raise ValueError(
+            f"a frame of {len(data)} bytes came, and by its caps, {info.finfo.name} of "
+            f"{info.width}×{info.height}, it has {info.size}: the element before sends "
+            "frames that are not what it announced"
+        )
+
+
+def _frame(data: Any, info: Any, meaning: Any) -> Any:
+    """The planes in a frame's bytes, as a view; `meaning` says what samples mean."""
+    import numpy as np
+
+    from upfrost.gpu.frame import Frame, FrameFormat
+
+    _check_size(data, info)
+    name = info.finfo.name
+    sites = {
+        GstVideo.VideoChromaSite.NONE: "centre",  # as JPEG has it
+        GstVideo.VideoChromaSite.COSITED: "top-left",
+    }
+    # Whose name begins with a digit, and so is no attribute.
+    full = getattr(GstVideo.VideoColorRange, "0_255", None) or getattr(
+        GstVideo.VideoColorRange, "_0_255", None
+    )
+    kind = FrameFormat(
+        subsampling={"Y42B": "422", "Y444": "444"}.get(name, "420"),  # type: ignore[arg-type]
+        interleaved=name in ("NV12", "P010_10LE"),
+        bits=10 if name.endswith("10LE") else 8,
+        shift=6 if name == "P010_10LE" else 0,
+        range="full" if meaning.colorimetry.range == full else "limited",
+        siting=sites.get(meaning.chroma_site, "left"),  # type: ignore[arg-type]
+    )
+    size = kind.dtype.itemsize
+    planes = []
+    for number, shape in enumerate(kind.shapes(info.height, info.width)):
+        steps = (info.stride[number], size * math.prod(shape[2:]), size)
+        planes.append(
+            np.lib.stride_tricks.as_strided(
+                data[info.offset[number] :].view(kind.dtype),
+                shape,
+                steps[: len(shape)],
+                writeable=data.flags.writeable,
+            )
+        )
+    return Frame(kind, tuple(planes))
+
+
 def _rows(data: Any, info: Any) -> Any:
     """A view of a frame's bytes as (H, W, 3): rows are padded to four bytes."""
     import numpy as np
 
-    if len(data) < info.size:
-        raise ValueError(
-            f"a frame of {len(data)} bytes came, and by its caps, RGB of "
-            f"{info.width}×{info.height}, it has {info.size}: the element before sends "
-            "frames that are not what it announced"
-        )
+    _check_size(data, info)
     return np.lib.stride_tricks.as_strided(
         data[info.offset[0] :],
         (info.height, info.width, 3),

@@ -31,9 +31,13 @@ what becomes of a video:
   their times, also at variable rates. Rotation is applied to the pixels.
   Colours are converted with the video's own matrix and range, which OUT names,
   too. Streams that OUT's container cannot hold are converted or left out, and
-  each is said. Interlaced video is made progressive (--deinterlace). HDR is
-  refused, or mapped to BT.709 with --tone-map. More than 8 bits a channel are
-  reduced to 8. --codec ffv1 keeps every frame as it was computed.
+  each is said. Interlaced video is made progressive (--deinterlace).
+  --codec ffv1 keeps every frame as it was computed.
+
+  A model for luma takes planes as they are: 4:2:0, 4:2:2, 4:4:4, to 12 bits,
+  HDR (PQ, HLG) included, and enlarges chroma beside. Any other model takes
+  RGB of 8 bits: more are reduced to 8, and HDR is refused, or mapped to BT.709
+  with --tone-map. The first line says which way the frames go.
 
   A frame that equals the last one, and black bars, are not computed again; the
   result is the same.
@@ -48,7 +52,7 @@ ffmpeg is the one that --ffmpeg or UPFROST_FFMPEG names, else that of the
 package imageio-ffmpeg (pip install imageio-ffmpeg), else the system's.
 
 --json prints an object on a line of stdout: input, output, status (done,
-skipped, failed), error, sizes, codec, model, device, precision, frames
+skipped, failed), error, sizes, codec, path, model, device, precision, frames
 (computed, duplicate, black), the share of pixels that was computed, frames per
 second, speed (1 is real time), seconds for each phase, notes.
 """
@@ -90,7 +94,7 @@ def add_video(commands: Commands) -> None:
         help="make whole pictures of fields (default: auto, where the video says so)",
     )
     parser.add_argument(
-        "--tone-map", action="store_true", help="take HDR video, and make it BT.709"
+        "--tone-map", action="store_true", help="make BT.709 of HDR video"
     )
     parser.add_argument(
         "--segment",

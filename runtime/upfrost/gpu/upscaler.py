@@ -320,11 +320,19 @@ class Upscaler:
                     partial(keep, result, kept, tile),
                 )
 
-    def frame(self, frame: Frame, progress: Progress | None = None) -> Frame:
+    def frame(
+        self,
+        frame: Frame,
+        progress: Progress | None = None,
+        *,
+        into: Frame | None = None,
+    ) -> Frame:
         """Upscale a frame's luma by a network of one channel; chroma is enlarged.
 
         Chroma goes by Catmull-Rom's cubic and keeps its siting, samples keep their
-        range. Raises `UsageError` for a network of RGB, otherwise as calling.
+        range. The result is `into`, where there is one, a frame of the same format and
+        `scale` times the size. Raises `UsageError` for a network of RGB, otherwise as
+        calling.
         """
         if self.graph.channels != 1:
             raise UsageError(
@@ -332,17 +340,24 @@ class Upscaler:
                 "network of one channel"
             )
         with self._turn(), _in_flight() as work:
-            deque(work.add(self._frame_tiles(frame, progress)), maxlen=0)
+            tiles = self._frame_tiles(frame, progress, into)
+            deque(work.add(tiles), maxlen=0)
             result: Frame
             (result,) = work.finish()
         return result
 
     def _frame_tiles(
-        self, frame: Frame, progress: Progress | None
+        self, frame: Frame, progress: Progress | None, into: Frame | None
     ) -> Iterator[_Tile[Frame]]:
         """The tiles of a frame, of which the last one gives the result."""
         kind, scale = frame.format, self.graph.scale
-        result = Frame.empty(kind, frame.height * scale, frame.width * scale)
+        size = frame.height * scale, frame.width * scale
+        result = into if into is not None else Frame.empty(kind, *size)
+        if result.format != kind or (result.height, result.width) != size:
+            raise UsageError(
+                f"the result is a frame of {size[1]}×{size[0]} and the same format, "
+                f"found one of {result.width}×{result.height}, {result.format}"
+            )
         aligned = _align_frame(frame, self.graph)
         loaded, grid = self._load(aligned.height, aligned.width, kind)
 

@@ -16,21 +16,29 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.graphs import luma_network
+
 from benchmarks.mali_static import (
     GPUS,
+    HEIGHT,
     LAYERS,
     OTHERS,
     PRECISIONS,
+    WIDTH,
+    WINOGRAD,
     Gpu,
     cost,
     layer_dispatches,
     with_panvk,
 )
 from upfrost.gpu.dispatches import Dispatch, Precision
-from upfrost.gpu.families import MALI
+from upfrost.gpu.families import MALI, VARIANTS
+from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost_exporter.costs import TABLE, units
 
-CHANNELS = (16, 64)
+CHANNELS = (4, 16, 32, 64)
+# Widths of networks for luma whose last convolution writes samples.
+LUMA_CHANNELS = (4, 16)
 # Workgroups in x and y, and slices, of a kernel that is no convolution.
 GRID = (120, 68, 4)
 
@@ -43,7 +51,8 @@ def layer_costs(
         if kernel == 2 and gpu.family != MALI:
             continue  # in use only there
         found: dict[str, dict[int, float]] = {}
-        for channels in CHANNELS:
+        least = WINOGRAD.least if kernel == 2 else 1
+        for channels in (count for count in CHANNELS if count >= least):
             for dispatch in layer_dispatches(gpu.family, kernel, channels, precision):
                 seconds = cost(panvk, dispatch, gpu).seconds
                 each = seconds / math.prod(dispatch.grid)
@@ -54,10 +63,31 @@ def layer_costs(
             yield shader, cheap - slope * few, slope
 
 
+def luma_costs(
+    panvk: Path, gpu: Gpu, precision: Precision
+) -> Iterator[tuple[str, float, float]]:
+    """The shader that writes doubled luma, its fixed cost and that of each slice."""
+    found: dict[int, float] = {}
+    shader = None
+    for channels in LUMA_CHANNELS:
+        network = compile_graph(luma_network(0, channels), gpu.family, precision)
+        dispatch = make_plan(network, HEIGHT, WIDTH).dispatches[-1]
+        if VARIANTS[dispatch.shader].source == "conv3x3_luma":
+            shader = dispatch.shader
+            seconds = cost(panvk, dispatch, gpu).seconds
+            found[units(dispatch)] = seconds / math.prod(dispatch.grid)
+    if shader is not None:
+        (few, cheap), (many, dear) = min(found.items()), max(found.items())
+        slope = (dear - cheap) / (many - few)
+        yield shader, cheap - slope * few, slope
+
+
 def other_costs(
     panvk: Path, gpu: Gpu, precision: Precision
 ) -> Iterator[tuple[str, float, float]]:
     for name, constants in OTHERS.items():
+        if name in VARIANTS:  # of frames' chroma, which no network computes
+            continue
         dispatch = Dispatch(f"{name}-{precision}", name, (), GRID, constants, ())
         seconds = cost(panvk, dispatch, gpu).seconds
         yield dispatch.shader, seconds / math.prod(GRID), 0.0
@@ -70,7 +100,7 @@ def main() -> None:
         gpu.board: {
             shader: [float(f"{1e9 * each:.4g}") for each in (fixed, slope)]
             for precision in PRECISIONS
-            for costs in (layer_costs, other_costs)
+            for costs in (layer_costs, luma_costs, other_costs)
             for shader, fixed, slope in costs(panvk, gpu, precision)
         }
         for gpu in GPUS

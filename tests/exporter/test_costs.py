@@ -51,7 +51,10 @@ def test_kernels_without_figures_are_named(monkeypatch: pytest.MonkeyPatch) -> N
     table = {"RK3588": {"pack-fp16": (1.0, 0.0)}}
     monkeypatch.setattr(costs, "_table", lambda: table)
     found = costs.estimate(read_model(find_model("realtime-x2")), "RK3588", "fp16")
-    assert found.unknown == ("conv3x3_1x6-fp16", "conv3x3_1x6_bytes-fp16")
+    assert found.unknown == (
+        "conv3x3_half_1x12-fp16",
+        "conv3x3_half_1x12_bytes-fp16",
+    )
 
 
 def test_a_deep_network_s_smallest_tile_is_said() -> None:

@@ -8,7 +8,8 @@ ffmpeg's libplacebo filter, beside the player's own filters and FSRCNNX 8-0-4-1 
 
 FOLDER holds pairs as Set5/x2/001_HR.png and 001_LR.png. A picture's luma is that of a
 video, BT.601 of 16 to 235 in eight bits; Y-PSNR is against the original's, a border of
-two pixels left out, VMAF is of each picture as a grey video of one frame. "as upfrost"
+two pixels left out, VMAF is of each picture as a grey video of one frame. The
+quality of compute shaders is that of fragment shaders, and not measured. "as upfrost"
 is the PSNR of a shader's luma against that of the same network by upfrost's reference,
 rounded to samples, the lowest of the pictures of Set5, edges included. Clips are
 scaled down to --height, then halved by bicubic, and enlarged as they are and after
@@ -76,6 +77,8 @@ class Way:
     shader: Path | None
     upscaler: str = "bilinear"
     graph: Graph | None = None
+    # False where another way is known to give the same.
+    measured: bool = True
 
     @property
     def key(self) -> str:
@@ -95,8 +98,10 @@ class Kept:
 
     def get(
         self, way: Way, what: str, measure: Callable[[], tuple[float, float]]
-    ) -> tuple[float, float]:
+    ) -> tuple[float, float] | None:
         """Y-PSNR and VMAF of a way on `what`, measured unless they are kept."""
+        if not way.measured:
+            return None
         key = f"{way.key} {what}"
         if key not in self.found:
             self.found[key] = [*measure()]
@@ -180,11 +185,13 @@ def main() -> None:
 
 
 def put(
-    row: dict[str, str | int | float | None], what: str, found: tuple[float, float]
+    row: dict[str, str | int | float | None],
+    what: str,
+    found: tuple[float, float] | None,
 ) -> None:
     """Enter Y-PSNR and VMAF into a table's row."""
-    row[f"{what} Y-PSNR, dB"] = f"{found[0]:.2f}"
-    row[f"{what} VMAF"] = f"{found[1]:.1f}"
+    row[f"{what} Y-PSNR, dB"] = f"{found[0]:.2f}" if found else None
+    row[f"{what} VMAF"] = f"{found[1]:.1f}" if found else None
 
 
 def contenders(folder: Path, models: Sequence[str]) -> Iterator[Way]:
@@ -209,7 +216,8 @@ def contenders(folder: Path, models: Sequence[str]) -> Iterator[Way]:
         for form in FORMS:
             path = folder / f"{graph.name}-{form}.glsl"
             write_shader(graph, path, form)
-            yield Way(f"**{graph.name}**, {form}", path, graph=graph)
+            first = form == FORMS[0]
+            yield Way(f"**{graph.name}**, {form}", path, graph=graph, measured=first)
 
 
 def shape(way: Way) -> dict[str, int | None]:

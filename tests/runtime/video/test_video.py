@@ -31,6 +31,7 @@ from tests.runtime.clips import (
     GRAPH,
     HDR,
     LUMA,
+    MAKER,
     ffmpeg,
     frames,
     header,
@@ -488,11 +489,13 @@ def test_hdr_goes_through_a_network_for_luma_as_it_is(
     assert before.light == (1000, 400)
     record = upscale(source, target, VideoOptions(codec=codec), FakeUpscaler(LUMA))
     assert record.path == "luma, 4:2:0 of 10 bits, PQ as it is"
-    after = probe(FFMPEG, target)
+    # Older ones find neither siting nor, in H.264, what was told the encoder.
+    after = probe(MAKER, target)
     assert after.pixel_format == "yuv420p10le"
     assert after.colors == before.colors
     assert (after.mastering, after.light) == (before.mastering, before.light)
-    assert (before.siting, after.siting) == ("topleft", "topleft")
+    if before.siting is not None:
+        assert (before.siting, after.siting) == ("topleft", "topleft")
 
 
 def test_what_has_no_luma_goes_by_rgb(tmp_path: Path) -> None:

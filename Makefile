@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo gstreamer test trixie lint shaders clean
+.PHONY: help demo gstreamer test trixie swiftshader lint shaders clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON_FOLDERS := runtime exporter training benchmarks tools tests
@@ -9,6 +9,7 @@ help:
 	@echo "make gstreamer  set up the GStreamer element upfrostscale"
 	@echo "make test     set up, lint, check types, run every test"
 	@echo "make trixie   the runtime's and the element's tests on Debian 13, in a chroot"
+	@echo "make swiftshader  the kernels' tests in fp32 on a second Vulkan driver"
 	@echo "make lint     ruff and mypy alone"
 	@echo "make shaders  compile shaders/ to runtime/upfrost/gpu/spirv/"
 	@echo "make clean    remove what these made, .venv and demo/ included"
@@ -26,6 +27,13 @@ test: lint
 # TESTS=tests/runtime/gpu make trixie: others
 trixie:
 	@tools/trixie.sh $(TESTS)
+
+# Debian's chromium brings it. It has no half precision.
+SWIFTSHADER := /usr/lib/chromium/vk_swiftshader_icd.json
+swiftshader:
+	@tools/setup.sh test
+	@VK_DRIVER_FILES=$(SWIFTSHADER) VK_ICD_FILENAMES=$(SWIFTSHADER) \
+		.venv/bin/python -m pytest --numprocesses auto -k fp32 tests/runtime/gpu
 
 lint:
 	@tools/setup.sh test

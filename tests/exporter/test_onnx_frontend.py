@@ -668,6 +668,13 @@ def test_a_model_for_a_square_picture(tmp_path: Path) -> None:
     assert read_onnx(saved(made, tmp_path)).scale == 2
 
 
+def test_a_name_that_is_no_text_is_taken_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = saved(model([node("Relu", "x")]), tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"the_Relu", b"the_\xffelu"))
+    graph = read_onnx(path)
+    assert [each.name for each in graph.nodes] == ["the__elu"]
+
+
 @pytest.mark.parametrize("kind", ["Conv", "MaxPool"])
 def test_pads_of_another_number_are_refused(kind: str, tmp_path: Path) -> None:
     inputs = ["x", "w"] if kind == "Conv" else ["x"]
@@ -721,7 +728,7 @@ def test_a_quantised_model_is_read_as_the_float_one(tmp_path: Path) -> None:
         node("DequantizeLinear", "aq", "step", "least", to="ad"),
         node("Conv", "ad", "v", to="y"),
     ]
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "step": np.array(0.02, np.float32),
         "middle": np.array(3, np.int8),
         "least": np.array(-128, np.int8),
@@ -744,7 +751,7 @@ def test_quantised_operations_are_refused_with_what_to_do(tmp_path: Path) -> Non
         node("QLinearConv", "xq", *names[1:], to="q"),
         node("DequantizeLinear", "q", "step", "zero"),
     ]
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "step": np.array(0.02, np.float32),
         "zero": np.array(0, np.uint8),
         "w": np.ones((3, 3, 1, 1), np.uint8),

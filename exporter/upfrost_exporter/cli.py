@@ -271,7 +271,7 @@ def _costs(graph: Graph) -> Iterator[tuple[str, str]]:
 
 
 def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.0f} MB"
+    return f"{count / 1e6:,.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"
 
 
 def _seconds(count: float) -> str:

@@ -54,12 +54,19 @@ class Call:
         self.inputs = inputs
         self.opset = opset
         self.place = place
-        self._attributes = {
-            attribute.name: helper.get_attribute_value(attribute)
-            for attribute in node.attribute
-        }
+        try:
+            self._attributes = {
+                attribute.name: helper.get_attribute_value(attribute)
+                for attribute in node.attribute
+            }
+        # Of a kind that is not the one it says.
+        except (AttributeError, TypeError, ValueError):
+            raise self.refuse("an attribute of it is malformed", "") from None
         # PyTorch writes /body/body.0/Conv.
-        self.label = (node.name or node.output[0]).strip("/").replace("/", ".")
+        label: str | bytes = node.name or node.output[0]
+        if isinstance(label, bytes):  # of a damaged file: it is no UTF-8
+            label = label.decode(errors="replace")
+        self.label = label.strip("/").replace("/", ".")
 
     def get(self, attribute: str, default: Any = None) -> Any:
         found = self._attributes.get(attribute, default)

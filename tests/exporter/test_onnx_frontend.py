@@ -668,6 +668,13 @@ def test_a_model_for_a_square_picture(tmp_path: Path) -> None:
     assert read_onnx(saved(made, tmp_path)).scale == 2
 
 
+def test_a_name_that_is_no_text_is_taken_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = saved(model([node("Relu", "x")]), tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"the_Relu", b"the_\xffelu"))
+    graph = read_onnx(path)
+    assert [each.name for each in graph.nodes] == ["the__elu"]
+
+
 @pytest.mark.parametrize("kind", ["Conv", "MaxPool"])
 def test_pads_of_another_number_are_refused(kind: str, tmp_path: Path) -> None:
     inputs = ["x", "w"] if kind == "Conv" else ["x"]

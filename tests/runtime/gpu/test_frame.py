@@ -12,6 +12,7 @@ import pytest
 
 from tests import graphs
 from upfrost import Upscaler
+from upfrost.errors import UsageError
 from upfrost.gpu import upscaler
 from upfrost.gpu.device import NotFiniteError
 from upfrost.gpu.dispatches import Precision
@@ -253,3 +254,14 @@ def test_a_frame_of_another_shape_or_type_is_refused() -> None:
         pytest.raises(ValueError, match="need a network of one channel"),
     ):
         upscale.frame(Frame(kind, (luma, chroma, chroma)))
+
+
+def test_a_result_can_be_written_into_a_frame_that_is_there(upscale: Upscaler) -> None:
+    frame = noise(FORMATS["I420"], 12, 20)
+    into = Frame.empty(frame.format, 24, 40)
+    assert upscale.frame(frame, into=into) is into
+    for one, other in zip(into.planes, upscale.frame(frame).planes, strict=True):
+        np.testing.assert_array_equal(one, other)
+    small = Frame.empty(frame.format, 24, 38)
+    with pytest.raises(UsageError, match=r"the result is a frame of 40×24 .* 38×24"):
+        upscale.frame(frame, into=small)

@@ -37,6 +37,7 @@ from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost_exporter.costs import TABLE, units
 
 CHANNELS = (4, 16, 32, 64)
+SMALL = 4  # slices of the widest layer that kernels for small networks compute
 # Widths of networks for luma whose last convolution writes samples.
 LUMA_CHANNELS = (4, 16)
 # Workgroups in x and y, and slices, of a kernel that is no convolution.
@@ -58,6 +59,8 @@ def layer_costs(
                 each = seconds / math.prod(dispatch.grid)
                 found.setdefault(dispatch.shader, {})[units(dispatch)] = each
         for shader, by_units in found.items():
+            if max(by_units) > SMALL:  # few slices are bound by something else
+                by_units = {n: each for n, each in by_units.items() if n >= SMALL}
             (few, cheap), (many, dear) = min(by_units.items()), max(by_units.items())
             slope = (dear - cheap) / (many - few) if many > few else 0.0
             yield shader, cheap - slope * few, slope

@@ -175,11 +175,17 @@ def main() -> None:
         [
             "reads: texture reads for each pixel of the small picture.",
             f"times: for a frame of {TIMED_SIZE}, without what the same run takes with "
-            f"the player's bilinear filter alone; medians of {chosen.runs} runs of "
-            f"{chosen.timed} frames that took turns. The clock's says little on a "
-            "machine that has other work.",
-            f"clips: {chosen.frames} frames of {chosen.height} rows, halved; crf: then "
-            "through x264.",
+            f"the player's bilinear filter alone; median of {chosen.runs} "
+            f"run{'s' * (chosen.runs > 1)} of {chosen.timed} frames. The clock's says "
+            "little on a machine that has other work.",
+            *(
+                [
+                    f"clips: {chosen.frames} frames of {chosen.height} rows, halved; "
+                    f"crf {CRF}: then through x264."
+                ]
+                if chosen.clips
+                else []
+            ),
         ],
     )
 

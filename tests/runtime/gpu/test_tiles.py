@@ -190,7 +190,8 @@ def assert_seamless(
     wider: tuple[int, ...] = (0, 7),
 ) -> None:
     """Tiles that are so many pixels wider than the smallest give the whole's bits."""
-    picture = np.random.default_rng(5).integers(0, 256, (*size, 3), dtype=np.uint8)
+    shape = (*size, graph.channels)
+    picture = np.random.default_rng(5).integers(0, 256, shape, dtype=np.uint8)
     with Upscaler(graph, precision=precision) as upscale:
         whole, rules = upscale(picture), upscale.tiling
     for extra in wider:

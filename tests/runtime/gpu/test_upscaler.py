@@ -40,12 +40,14 @@ from upfrost.network.modelfile import bundled_models, read_model
 from upfrost_exporter import trace_module
 
 
-def photograph(seed: int, height: int, width: int) -> Bytes:
+def photograph(seed: int, height: int, width: int, channels: int = 3) -> Bytes:
     """A random picture without more detail than a photograph has."""
     rng = np.random.default_rng(seed)
-    coarse = torch.tensor(rng.uniform(0, 1, (1, 3, height // 3 + 1, width // 3 + 1)))
+    shape = (1, channels, height // 3 + 1, width // 3 + 1)
+    coarse = torch.tensor(rng.uniform(0, 1, shape))
     smooth = functional.interpolate(coarse, size=(height, width), mode="bicubic")
-    noisy = smooth[0].permute(1, 2, 0).numpy() + rng.normal(0, 0.02, (height, width, 3))
+    noise = rng.normal(0, 0.02, (height, width, channels))
+    noisy = smooth[0].permute(1, 2, 0).numpy() + noise
     return (np.clip(noisy, 0, 1) * 255).astype(np.uint8)
 
 
@@ -63,7 +65,7 @@ def psnr(one: Bytes, other: Bytes) -> float:
 
 
 def check_against_torch(graph: Graph, module: nn.Module, seed: int) -> None:
-    picture = photograph(seed, 61, 83)
+    picture = photograph(seed, 61, 83, graph.channels)
     expected = torch_bytes(module, picture)
     with Upscaler(graph, precision="fp32") as upscale:
         single = upscale(picture)

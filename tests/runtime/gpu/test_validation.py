@@ -39,6 +39,7 @@ UPSCALE = """
 import sys
 import numpy as np
 from upfrost.gpu import families, upscaler
+from upfrost.gpu.frame import Frame, FrameFormat
 from upfrost.gpu.upscaler import Upscaler
 from upfrost.gpu.tiles import smallest_side
 model, precision, *family = sys.argv[1:]
@@ -46,8 +47,10 @@ if family:
     upscaler.tuned_family = lambda *_: getattr(families, *family)
 with Upscaler(model, precision=precision) as upscale:
     side = smallest_side(upscale.tiling)
+    if upscale.graph.colour == "luma":
+        upscale.frame(Frame.empty(FrameFormat("420"), 20, 24))
 with Upscaler(model, precision=precision, tile=side) as upscale:
-    upscale(np.zeros((side + 9, side + 5, 3), np.uint8))
+    upscale(np.zeros((side + 9, side + 5, upscale.graph.channels), np.uint8))
 """
 
 # Two dispatches, the second reading what the first wrote, in one submission.

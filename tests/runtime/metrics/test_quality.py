@@ -28,7 +28,8 @@ def test_quality_is_what_the_model_file_says(model: str) -> None:
     assert isinstance(quality, dict)
     folder = Path(DATA, "Set5", f"x{graph.scale}")
     with Upscaler(graph, precision="fp32") as upscale:
-        found = evaluate_folder(folder, upscale, graph.scale)
+        colour = graph.colour or "rgb"
+        found = evaluate_folder(folder, upscale, graph.scale, colour)
     assert found.psnr == pytest.approx(quality["Set5"]["psnr_y"], abs=DECIBELS)
 
 

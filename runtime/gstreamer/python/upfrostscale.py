@@ -247,11 +247,13 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
         self, direction: Gst.PadDirection, caps: Gst.Caps, allowed: Gst.Caps | None
     ) -> Gst.Caps:
         """Sizes on the other side of the element; all else is the same."""
-        scale = self._scale()
+        with self._lock:
+            scale = self._scale()
+            of_rgb = bool(scale) and self._graph.channels == 3
         # Without a model all can be linked, and the reason is said when it starts.
         larger = direction == Gst.PadDirection.SINK
         result = _scaled_caps(caps, scale, larger) if scale else _CAPS.copy()
-        if scale and self._graph.channels == 3:
+        if of_rgb:
             result = result.intersect_full(_caps("RGB"), Gst.CapsIntersectMode.FIRST)
         if allowed is None:
             return result

@@ -435,6 +435,7 @@ def conv_candidates(
         for kernel in kernels
         if min(shape[:2]) >= kernel.least
         and shape[1] <= kernel.most
+        and (kernel.rgb or shape[1] != 3)
         and precision in kernel.precisions
     )
 

@@ -167,7 +167,8 @@ class Device:
         """
         _check_limits(plan, self.info)
         if self.info.kind == "cpu":
-            sizes = plan.buffer_bytes
+            # Two tiles in flight have a picture in and out each.
+            sizes = (*plan.buffer_bytes, *plan.buffer_bytes[:2])
             if not self._constants:
                 sizes = (*sizes, plan.constant_bytes)
             _check_system_memory(sizes)

@@ -189,8 +189,6 @@ class LoadedPlan:
             raise DeviceLostError(f"{self._name} was lost before; open it again")
         slot = next(each for each in self._slots if each not in self._in_flight)
         self._wait_for(slot)  # of a tile that was forgotten
-        slot.token = secrets.randbits(32)
-        slot.given[0] = slot.result[0] = slot.token
         for target, plane in zip(slot.given_planes, planes, strict=True):
             target[...] = plane
         self._submit(slot)
@@ -356,6 +354,8 @@ class LoadedPlan:
         sequence.record(kp.OpAlgoDispatch(self._algorithms[key], push))
 
     def _submit(self, slot: _Slot) -> None:
+        slot.token = secrets.randbits(32)
+        slot.given[0] = slot.result[0] = slot.token
         with self._errors():
             slot.busy = 0.0
             slot.submitted = time.monotonic()
@@ -385,6 +385,8 @@ class LoadedPlan:
         """
         for other in self._in_flight:
             self._wait_for(other)
+            # Of that one it cannot be told either.
+            other.busy = max(other.busy, slot.busy)
         self._submit(slot)
         self._wait_for(slot)
         if slot.busy > limit and not self._alone:

@@ -51,6 +51,7 @@ class ConvKernel:
     tile: RegisterTile
     least: int = 1  # channels in and out that it takes
     most: int = 1 << 16  # channels in
+    rgb: bool = True  # whether it takes three, which may be a picture's bytes
     precisions: tuple[Precision, ...] = ("fp32", "fp16")
 
     @property
@@ -106,7 +107,11 @@ _DIRECT_3X3 = (
     ConvKernel("conv3x3", RegisterTile(1, 3, (16, 4))),
 )
 _HALF_3X3 = ConvKernel(
-    "conv3x3_half", RegisterTile(1, 12, (16, 2)), most=HALF_SUMS, precisions=("fp16",)
+    "conv3x3_half",
+    RegisterTile(1, 12, (16, 2)),
+    most=HALF_SUMS,
+    rgb=False,  # a column of twelve of them spills registers
+    precisions=("fp16",),
 )
 MALI = Family(
     "mali",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -58,15 +59,16 @@ def _computes(info: DeviceInfo) -> bool:
             if kept in ("yes", "no"):
                 return kept == "yes"
     found = _try(info)
-    if path is not None:
+    if path is not None and found is not None:
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             with new_file(path, overwrite=True) as file:
                 file.write(b"yes\n" if found else b"no\n")
-    return found
+    return bool(found)
 
 
-def _try(info: DeviceInfo) -> bool:
+def _try(info: DeviceInfo) -> bool | None:
+    """Whether a child computes; None where it could not try, or was ended."""
     try:
         child = subprocess.run(
             [sys.executable, "-m", "upfrost.gpu.halfprecision", str(info.index)],
@@ -77,7 +79,9 @@ def _try(info: DeviceInfo) -> bool:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return False
+        return None
+    if child.returncode in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
+        return None
     return child.returncode == 0
 
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from upfrost.arrays import Bytes
+from upfrost.errors import UsageError
 from upfrost.gpu.frame import ChromaFormat
 from upfrost.network.graph import (
     MAX_SIZE,
@@ -146,7 +147,7 @@ def tile_grid(tiling: Tiling, height: int, width: int, side: int) -> TileGrid:
     where `side` leaves nothing between the halos.
     """
     if side < max(height, width) and tiling.needs_whole_picture:
-        raise ValueError(
+        raise UsageError(
             f"this network looks at the whole picture: {width}×{height} pixels cannot "
             f"be cut into tiles of {side}"
         )
@@ -263,7 +264,7 @@ def _cut(extent: int, side: int, reach: int, step: int) -> _Cut:
     rest = extent % step
     usable = (side - rest) // step * step - 2 * reach
     if usable < step:
-        raise ValueError(
+        raise UsageError(
             f"a tile of {side} pixels is too small for this network: "
             f"at least {2 * reach + step + rest} are needed"
         )

@@ -197,7 +197,12 @@ class Upscaler:
         Errors are those of calling.
         """
         with self._turn(), _in_flight() as work:
+            size = None
             for picture in pictures:
+                # Plans for two sizes at a time could take twice the budget.
+                if size not in (None, shape := np.shape(picture)):
+                    yield from work.finish()
+                size = shape
                 yield from work.add(self._picture_tiles(picture, progress))
             yield from work.finish()
 
@@ -359,9 +364,15 @@ class Upscaler:
                 f"found one of {result.width}×{result.height}, {result.format}"
             )
         aligned = _align_frame(frame, self.graph)
+        seams = None if self.tiling == self._seamless else Seams(scale)
+        self.seam = None
         loaded, grid = self._load(aligned.height, aligned.width, kind)
 
         def keep(done: int, tile: Tile, outputs: Sequence[Samples]) -> Frame | None:
+            if seams is not None:
+                luma = outputs[0] >> (kind.shift + kind.bits - 8)
+                seams.add(tile, luma.astype(np.uint8)[..., None])
+                self.seam = seams.largest
             for plane, output, (y, x) in zip(
                 result.planes, outputs, kind.ratios, strict=True
             ):
@@ -449,8 +460,8 @@ class Upscaler:
             return
         with self._turn():
             self._closed = True
+            self._device.close()  # which asks the plans whether it was lost
             self._loaded.clear()
-            self._device.close()
 
     def __enter__(self) -> Self:
         return self

@@ -185,6 +185,9 @@ def _bits(pixel_format: str) -> int:
     """Bits of a sample."""
     if pixel_format.startswith("nv"):
         return 10 if pixel_format.startswith(("nv15", "nv20")) else 8
+    packed = {"y210": 10, "y212": 12, "xv30": 10, "xv36": 12}
+    if (bits := packed.get(pixel_format[:4])) is not None:
+        return bits
     found = re.search(r"(?:^p[024]|\D)(9|10|12|14|16)(?:le|be)?$", pixel_format)
     return int(found[1]) if found else 8
 

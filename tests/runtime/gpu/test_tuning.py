@@ -96,7 +96,12 @@ def test_all_candidates_of_a_precision_compute_the_same_bits(
     node = next(node for node in graph.nodes if node.name == probe)
     assert isinstance(node, Conv2d)
     shape = graph.tensors[node.weight].shape
-    candidates = conv_candidates(node, shape, family, precision)
+    # Sums in half precision alone are others; test_kernels bounds their error.
+    candidates = [
+        candidate
+        for candidate in conv_candidates(node, shape, family, precision)
+        if candidate.source != "conv3x3_half"
+    ]
     assert len(candidates) > 1
     rng = np.random.default_rng(seed)
     picture = rng.integers(0, 256, (38, 70, 3), dtype=np.uint8)

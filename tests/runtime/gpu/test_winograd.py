@@ -289,7 +289,7 @@ def test_tuning_can_turn_it_off() -> None:
 
 
 def test_weights_that_fp16_cannot_hold_once_transformed_are_refused() -> None:
-    graph = graphs.plain_network(seed=0, channels=16)
+    graph = graphs.plain_network(seed=0, channels=20)
     name = graph.nodes[2].name + ".weight"
     large = np.full_like(graph.tensors[name], 40_000)
     changed = replace(graph, tensors={**graph.tensors, name: large})
@@ -311,7 +311,12 @@ def test_tuning_measures_it_against_the_direct_kernel(
     found = {each.layer: each for each in tuning.measure(graph, device, "fp16")}
     device.close()
     layer = found["3×3, 16 → 16"]
-    assert list(layer.seconds) == ["winograd_2x2", "conv3x3_1x6", "conv3x3_1x3"]
+    assert list(layer.seconds) == [
+        "conv3x3_half_1x12",
+        "winograd_2x2",
+        "conv3x3_1x6",
+        "conv3x3_1x3",
+    ]
     assert layer.macs == 16 * 16 * 9 * 20 * 30
     assert list(found["3×3, 3 → 16"].seconds) == ["conv3x3_1x6", "conv3x3_1x3"]
 

@@ -1,11 +1,12 @@
 """Which kernels are fastest on a device: measured once, kept in the cache folder.
 
-A family's table in `kernels` names the candidates for each shape of convolution, the
+A family's table in `families` names the candidates for each shape of convolution, the
 usual choice first. `measure` times them within a network; `save` keeps the winners in
 a file for each device and precision, and `tuned_family` gives the family with what is
 kept. All candidates of a precision compute the same numbers, but for the rounding of
-`winograd`, a candidate on Bifrost and, in single precision, on CPU devices: elsewhere
-only a result's time depends on what is kept.
+`winograd`, a candidate on Bifrost and, in single precision, on CPU devices, and of
+`conv3x3_half` on GPUs in half precision: elsewhere only a result's time depends on what
+is kept.
 """
 
 from __future__ import annotations

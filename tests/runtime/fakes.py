@@ -79,13 +79,17 @@ class FakeUpscaler:
         self._output = output
         self.loaded_plan = FakePlan(64, 48, 12345)
 
-    def frame(self, frame: Frame) -> Frame:
+    def frame(
+        self, frame: Frame, progress: Callable[[int, int], None] | None = None
+    ) -> Frame:
         """Every sample repeated, of every plane."""
         scale = self.graph.scale
         large = Frame.empty(frame.format, frame.height * scale, frame.width * scale)
         for plane, source in zip(large.planes, frame.planes, strict=True):
             repeated = source.repeat(scale, axis=0).repeat(scale, axis=1)
             plane[...] = repeated[: plane.shape[0], : plane.shape[1]]
+        if progress is not None:
+            progress(1, 1)
         return large
 
     def __call__(

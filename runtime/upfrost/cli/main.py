@@ -377,7 +377,7 @@ def _models(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([dataclasses.asdict(info) for info in infos], indent=2))
         return 0
-    rows = [("name", "scale", "parameters", "MACs/pixel", "licence", "measured")]
+    rows = [("name", "scale", "parameters", "MACs/px", "licence", "measured")]
     for info in infos:
         row = (
             info.name,

@@ -33,8 +33,8 @@ what it does:
   it, UPFROST_CACHE names another folder), for this device, its driver's
   version, this version of upfrost and the precision, as soon as it is known:
   what ends early keeps what it has measured. Let nothing else run meanwhile.
-  All kernels compute the same picture, but for rounding on GPUs in half precision;
-  only the time differs.
+  All kernels compute the same picture, on GPUs in half precision but for
+  rounding; only the time differs.
 """
 
 

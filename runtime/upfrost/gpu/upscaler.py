@@ -200,9 +200,10 @@ class Upscaler:
             size = None
             for picture in pictures:
                 # Plans for two sizes at a time could take twice the budget.
-                if size not in (None, shape := np.shape(picture)):
+                picture = checks.picture_of(picture, self.graph)
+                if size not in (None, picture.shape):
                     yield from work.finish()
-                size = shape
+                size = picture.shape
                 yield from work.add(self._picture_tiles(picture, progress))
             yield from work.finish()
 
@@ -210,7 +211,6 @@ class Upscaler:
         self, picture: Bytes, progress: Progress | None
     ) -> Iterator[_Tile[Bytes]]:
         """The tiles of a picture, of which the last one gives the result."""
-        picture = checks.picture_of(picture, self.graph)
         channels = self.graph.channels
         height, width, _ = picture.shape
         aligned = align(picture, self.graph)

@@ -6,6 +6,7 @@ The page is one file that needs nothing else: pictures are in it as PNG.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -253,7 +254,8 @@ def _frame(ffmpeg: str, info: VideoInfo, moment: Fraction) -> Frame:
         is_late = shown is None or shown.pts * info.time_base > moment
         # Not every file can be decoded from its middle.
         if shown is not None and (position is None or not (is_late or decoder.errors)):
-            return shown
+            pixels = shown.pixels.reshape(info.height, info.width, 3)
+            return dataclasses.replace(shown, pixels=pixels)
     raise VideoError(
         f"{printable(info.path)}: no frame at {float(moment):.2f} s "
         f"({decoder.errors[0] if decoder.errors else 'it ends before'})"

@@ -48,8 +48,8 @@ class Frame:
 class Decoder:
     """An ffmpeg that decodes, from `position` seconds of the file's clock on.
 
-    Frames are what `filters` make of them, flat: H·W·3 bytes of RGB, or `frame_bytes` of
-    planes.
+    Frames are what `filters` make of them, flat: H·W·3 bytes of RGB, or `frame_bytes`
+    of planes.
 
     Iterate over it once. `errors` holds what ffmpeg complained about, up to then. A
     decoder that does not come to the file's end raises `VideoError`: its frames are

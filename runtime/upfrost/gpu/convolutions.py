@@ -213,6 +213,26 @@ class Convolution:
         return self.epilogue.other or self.target
 
     @property
+    def buffers(self) -> tuple[int | Constant, ...]:
+        """What a direct or transposed convolution's kernel binds, in its order."""
+        return (
+            self.source.buffer,
+            self.target.buffer,
+            self.packed.weights.constant,
+            self.packed.parameters.constant,
+            self.residual.buffer,
+        )
+
+    @property
+    def offsets(self) -> tuple[int, int, int]:
+        """Where residual, weights and parameters begin in their buffers."""
+        return (
+            self.residual.layout.base,
+            self.packed.weights.first,
+            self.packed.parameters.first,
+        )
+
+    @property
     def bands(self) -> list[tuple[int, int]]:
         """The bands of rows, (first, rows), in which it is computed."""
         layout = self.target.layout
@@ -295,7 +315,7 @@ def _band_rows(family: Family, macs_per_row: int, height: int) -> int:
 
 def _conv_band(band: Convolution, rows: int) -> Dispatch:
     node, shape, kernel = band.node, band.shape, band.kernel
-    source, target, other = band.source, band.target.layout, band.residual
+    source, target = band.source, band.target.layout
     reads_bytes = band.unit is not None
     reads = band.pixel_format if reads_bytes else band.packed.in_slices
     constants = [reads, *band.epilogue.constants]
@@ -310,13 +330,7 @@ def _conv_band(band: Convolution, rows: int) -> Dispatch:
     return Dispatch(
         shader=f"{kernel.name}{'_bytes' if reads_bytes else ''}-{band.precision}",
         label=node.name,
-        buffers=(
-            source.buffer,
-            band.target.buffer,
-            band.packed.weights.constant,
-            band.packed.parameters.constant,
-            other.buffer,
-        ),
+        buffers=band.buffers,
         grid=(
             slices(shape[0]),
             -(-target.stride // kernel.tile.coverage[0]),
@@ -326,9 +340,7 @@ def _conv_band(band: Convolution, rows: int) -> Dispatch:
         push=(
             *layout_in.words,
             *target.words,
-            other.layout.base,
-            band.packed.weights.first,
-            band.packed.parameters.first,
+            *band.offsets,
             *(() if band.unit is None else (float_word(band.unit),)),
         ),
         macs=math.prod(shape) * target.width * min(rows, target.height),
@@ -488,17 +500,11 @@ def deconv4x4(convolution: Convolution) -> list[Dispatch]:
 def _deconv4x4_band(band: Convolution, rows: int, macs_per_row: int) -> Dispatch:
     kernel = band.family.deconv4x4
     width, height = kernel.tile.coverage
-    source, target, other = band.source, band.target.layout, band.residual
+    source, target = band.source, band.target.layout
     return Dispatch(
         shader=f"{kernel.name}-{band.precision}",
         label=band.node.name,
-        buffers=(
-            source.buffer,
-            band.target.buffer,
-            band.packed.weights.constant,
-            band.packed.parameters.constant,
-            other.buffer,
-        ),
+        buffers=band.buffers,
         grid=(
             4 * target.slices,
             -(-target.stride // (2 * width)),
@@ -508,9 +514,7 @@ def _deconv4x4_band(band: Convolution, rows: int, macs_per_row: int) -> Dispatch
         push=(
             *replace(source.layout, height=source.rows).words,
             *target.words,
-            other.layout.base,
-            band.packed.weights.first,
-            band.packed.parameters.first,
+            *band.offsets,
         ),
         macs=macs_per_row * min(rows, source.layout.height),
     )

@@ -12,8 +12,7 @@ from pathlib import Path
 ADDRESS_SPACE = 1_000_000_000  # lavapipe was seen to crash with 650 to 900 MB
 _BOOKWORM = "sudo apt install -t bookworm-backports mesa-vulkan-drivers"
 _NEWER = "sudo apt install mesa-vulkan-drivers"
-NO_NODE = (
-    "The kernel drives no GPU here: there is no /dev/dri/renderD128. "
+MALI_KERNEL = (
     "A Mali board needs a kernel with panfrost (Mali-G31, G51, G52, G72, G76) "
     "or panthor (Mali-G310, G610; with a Mesa newer than 25.0: G720, G725)."
 )
@@ -53,7 +52,10 @@ def gpu_advice(root: Path = Path("/")) -> list[str]:
             lines.append(f"{variable} is set: only the drivers of {files} are seen.")
     nodes = render_nodes(root)
     if not nodes:
-        lines.append(NO_NODE)
+        lines.append(
+            "The kernel drives no GPU here: there is no /dev/dri/renderD128. "
+            + MALI_KERNEL
+        )
     lines += [access_advice(node) for node in nodes if not node.accessible]
     drivers = sorted({node.driver for node in nodes} - {""})
     known = f"The kernel drives it by {', '.join(drivers)}; " if drivers else ""

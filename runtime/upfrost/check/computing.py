@@ -23,7 +23,7 @@ _SECOND = 1_000_000_000
 
 def jobs(request: Request) -> Mapping[str, Job]:
     from upfrost.check.bench import Bench
-    from upfrost.gpu.binding import DeviceLostError, kp
+    from upfrost.gpu.binding import NotComputedError, kp
     from upfrost.gpu.device import Device, choose_device
     from upfrost.gpu.plan import compile_graph, make_plan
     from upfrost.network.modelfile import find_model, read_model
@@ -56,7 +56,7 @@ def jobs(request: Request) -> Mapping[str, Job]:
     def dead_dispatch() -> Facts:
         try:
             run(dead=True)
-        except DeviceLostError:
+        except NotComputedError:
             return {"noticed": True}
         return {"noticed": False}
 
@@ -75,17 +75,17 @@ def jobs(request: Request) -> Mapping[str, Job]:
         return {"noticed": False}
 
     return {
-        _ONE: one_dispatch,
-        _PICTURE: picture,
-        _DEAD: dead_dispatch,
-        _WAIT: short_wait,
+        _ONE: Job(one_dispatch),
+        _PICTURE: Job(picture),
+        _DEAD: Job(dead_dispatch),
+        _WAIT: Job(short_wait),
     }
 
 
 def is_alive(results: Results) -> bool:
     """Whether it is worth while to go on."""
-    picture = results.get(_PICTURE)
-    return picture is not None and not picture.failure
+    one = results.get(_ONE)
+    return one is not None and one.facts is not None and not one.facts["left"]
 
 
 def judge(results: Results) -> Section:
@@ -119,7 +119,7 @@ def judge(results: Results) -> Section:
     ):
         if result is not None and result.failure:
             section.add("wrong", f"{name}: {result.failure}", advice)
-    if is_alive(results):
+    if picture is not None and picture.facts is not None:
         section.add("good", "A picture came back, with the proof that it was computed")
     _say_noticed(
         section,

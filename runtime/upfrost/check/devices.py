@@ -41,7 +41,10 @@ def jobs(request: Request) -> Mapping[str, Job]:
         half = faster_precision(info) == "fp16" if info.is_gpu else info.has_float16
         return {"fp16": half}
 
-    return {"the list of devices": what_there_is, "half precision": precisions}
+    return {
+        "the list of devices": Job(what_there_is),
+        "half precision": Job(precisions),
+    }
 
 
 def chosen(results: Results) -> Mapping[str, Any] | None:

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, BinaryIO
 
 SILENCE = 150.0  # seconds for a job: a driver may compile for a minute
@@ -25,12 +25,19 @@ MOST_DEATHS = 6  # of children, after which the rest is left
 OPENING = ""  # the name of what is done before the first job
 
 Facts = dict[str, Any]
-Job = Callable[[], Facts]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to find out, and what is known of it even if it ends the process."""
+
+    work: Callable[[], Facts]
+    about: Facts = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Request:
-    """Which part of the check (a module of this package with `jobs`), on which device.
+    """Which part of the check (a module that has `jobs`), on which device.
 
     `done` are the jobs that need no more be done.
     """
@@ -45,10 +52,11 @@ class Request:
 class Result:
     """What a job found, or why it failed. `module` is one that could not be imported.
 
-    `ended` says that the child did not survive it.
+    `about` is the job's, and `ended` says that the child did not survive it.
     """
 
     facts: Facts | None = None
+    about: Facts = field(default_factory=dict)
     failure: str = ""
     module: str | None = None
     ended: bool = False
@@ -68,20 +76,26 @@ def run_jobs(
     What failed before the first job is under the name `OPENING`.
     """
     results: dict[str, Result] = {}
+    names: list[str] = []
     while sum(result.ended for result in results.values()) < MOST_DEATHS:
         asked = replace(request, done=tuple(results))
-        if _one_child(asked, results, progress, silence) or OPENING in results:
+        if _one_child(asked, names, results, progress, silence) or OPENING in results:
             break
-    return results
+    left = Result(failure=f"not tried: {MOST_DEATHS} others ended their process")
+    return {**results, **{name: left for name in names if name not in results}}
 
 
 def _one_child(
     request: Request,
+    names: list[str],
     results: dict[str, Result],
     progress: Callable[[str], None],
     silence: float,
 ) -> bool:
-    """Whether the child did all that was left; `results` gets what it did."""
+    """Whether the child did all that was left.
+
+    `names` gets those of all jobs, `results` what it did.
+    """
     reading, writing = os.pipe()
     loud = bool(os.environ.get("UPFROST_TRACEBACK"))
     child = subprocess.Popen(
@@ -96,6 +110,7 @@ def _one_child(
     )
     os.close(writing)
     under_way = OPENING
+    about: Facts = {}
     answered = True
     try:
         with os.fdopen(reading, "rb") as stream:
@@ -106,12 +121,15 @@ def _one_child(
                 told = json.loads(line)
                 if told["event"] == "end":
                     return True
-                if told["event"] == "begin":
-                    under_way = told["name"]
+                if told["event"] == "jobs":
+                    names[:] = told["names"]
+                elif told["event"] == "begin":
+                    under_way, about = told["name"], told["about"]
                     progress(under_way)
                 else:
-                    results[told["name"]] = Result(**told["result"])
-                    under_way = OPENING
+                    result = Result(**told["result"])
+                    results[told["name"]] = replace(result, about=about)
+                    under_way, about = OPENING, {}
     finally:
         # It has told all, or it hangs, or whoever asked was stopped.
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -125,7 +143,7 @@ def _one_child(
         else f"it gave no answer for {silence:.0f} s and was stopped"
     )
     if under_way or not results.keys() - set(request.done):
-        results[under_way] = Result(failure=why, ended=True)
+        results[under_way] = Result(failure=why, about=about, ended=True)
     return False
 
 
@@ -159,36 +177,35 @@ def main(words: str, descriptor: str) -> None:
     request = Request(**{**asked, "done": tuple(asked["done"])})
     with os.fdopen(int(descriptor), "w", encoding="utf-8") as stream:
 
-        def tell(event: str, name: str = "", result: Result | None = None) -> None:
-            said: dict[str, object] = {"event": event, "name": name}
-            if result is not None:
-                said["result"] = asdict(result)
-            stream.write(json.dumps(said) + "\n")
+        def tell(event: str, name: str = "", **more: object) -> None:
+            stream.write(json.dumps({"event": event, "name": name, **more}) + "\n")
             stream.flush()
+
+        def tell_result(name: str, result: Result) -> None:
+            tell("result", name, result=asdict(result))
 
         try:
             from upfrost.gpu.binding import DeviceLostError
 
-            module = importlib.import_module(f"upfrost.check.{request.part}")
+            module = importlib.import_module(request.part)
             jobs: Mapping[str, Job] = module.jobs(request)
         except Exception as error:
-            tell("result", OPENING, _failure(error))
+            tell_result(OPENING, _failure(error))
             return
+        tell("jobs", names=list(jobs))
         for name, job in jobs.items():
             if name in request.done:
                 continue
-            tell("begin", name)
+            tell("begin", name, about=job.about)
             try:
-                tell("result", name, Result(facts=job()))
+                tell_result(name, Result(facts=job.work()))
             except DeviceLostError as error:
                 # What follows may find the device well again, in another process.
-                tell("result", name, _failure(error))
-                stream.flush()
+                tell_result(name, replace(_failure(error), ended=True))
                 os._exit(0)
             except Exception as error:
-                tell("result", name, _failure(error))
+                tell_result(name, _failure(error))
         tell("end")
-        stream.flush()
         # A driver's last rites are not what is checked here.
         os._exit(0)
 

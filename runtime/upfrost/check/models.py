@@ -67,7 +67,7 @@ def jobs(request: Request) -> Mapping[str, Job]:
     info = choose_device(request.device)
     computing = precisions(info, quick=request.quick)
     return {
-        f"{name}, {precision}": partial(_try, name, info.index, precision)
+        f"{name}, {precision}": Job(partial(_try, name, info.index, precision))
         for name in bundled_models()
         if not request.quick or name in QUICK
         for precision in computing

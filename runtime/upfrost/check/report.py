@@ -10,8 +10,8 @@ import re
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from dataclasses import dataclass, field, replace
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -120,7 +120,7 @@ class Report:
                 if are_figures:  # some are in columns
                     lines += ["```", *(each.text for each in findings), "```"]
                     continue
-                for each in findings:
+                for each in _advised_once(list(findings)):
                     lines.append(f"- **{_MARKS[each.state]}** {each.text}")
                     if each.advice:
                         lines.append(f"  - → {each.advice}")
@@ -138,11 +138,18 @@ class Report:
 def page(section: Section) -> Iterator[str]:
     """A section's lines for a terminal of `WIDTH` columns."""
     yield section.title
-    for each in section.findings:
+    for each in _advised_once(section.findings):
         first = f"  {_MARKS[each.state]:{_INDENT - 2}}"
         yield from _wrap(each.text, first)
         if each.advice:
             yield from _wrap(f"→ {each.advice}", " " * _INDENT)
+
+
+def _advised_once(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Findings of which the last one alone has an advice that follows several."""
+    for each, after in zip_longest(findings, findings[1:]):
+        again = after is not None and after.advice == each.advice
+        yield replace(each, advice=None) if again else each
 
 
 def _wrap(text: str, first: str) -> Sequence[str]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from upfrost import __version__
 from upfrost.check import computing, devices, kernels, machine, models, speeds
@@ -55,12 +56,12 @@ def _sections(
     begin(machine.TITLE)
     yield (about := _guarded(machine, lambda: machine.look(options.root)))
 
-    def run(part: str, device: int | str | None) -> Results:
-        request = Request(part, device, options.quick)
+    def run(part: ModuleType, device: int | str | None) -> Results:
+        request = Request(part.__name__, device, options.quick)
         return run_jobs(request, progress)
 
     begin(devices.TITLE)
-    listed = run(devices.NAME, options.device)
+    listed = run(devices, options.device)
     nodes = about.facts.get("nodes")
     mali = isinstance(nodes, list) and any(
         node["driver"] in machine.MALI_DRIVERS for node in nodes
@@ -82,22 +83,22 @@ def _sections(
     index = info["index"]
 
     begin(computing.TITLE)
-    computed = run(computing.NAME, index)
+    computed = run(computing, index)
     yield _guarded(computing, lambda: computing.judge(computed))
     if not computing.is_alive(computed):
         yield from _skipped(kernels, models, speeds, why="the device does not compute")
         return
 
     begin(kernels.TITLE)
-    tried = run(kernels.NAME, index)
+    tried = run(kernels, index)
     yield _guarded(kernels, lambda: kernels.judge(tried))
 
     begin(models.TITLE)
-    upscaled = run(models.NAME, index)
+    upscaled = run(models, index)
     yield _guarded(models, lambda: models.judge(upscaled))
 
     begin(speeds.TITLE)
-    timed = run(speeds.NAME, index)
+    timed = run(speeds, index)
     job = section.facts.get("job_seconds")
     yield _guarded(
         speeds,
@@ -105,7 +106,7 @@ def _sections(
     )
 
 
-def _guarded(part: object, judge: Callable[[], Section]) -> Section:
+def _guarded(part: ModuleType, judge: Callable[[], Section]) -> Section:
     """A section, or what went wrong with it: no fault of a check ends the others."""
     try:
         return judge()
@@ -116,15 +117,15 @@ def _guarded(part: object, judge: Callable[[], Section]) -> Section:
         return section
 
 
-def _skipped(*parts: object, why: str) -> Iterator[Section]:
+def _skipped(*parts: ModuleType, why: str) -> Iterator[Section]:
     for part in parts:
         section = _empty(part)
         section.add("skipped", f"Not tried: {why}")
         yield section
 
 
-def _empty(part: object) -> Section:
-    return Section(getattr(part, "NAME", ""), getattr(part, "TITLE", ""))
+def _empty(part: ModuleType) -> Section:
+    return Section(part.NAME, part.TITLE)
 
 
 def write(report: Report, folder: Path) -> tuple[Path, Path]:

@@ -50,10 +50,16 @@ def jobs(request: Request) -> Mapping[str, Job]:
     layered = LAYERED[:1] if request.quick else usual
     live = LIVE[:1] if request.quick else LIVE
     return {
-        "copies": partial(_copies, info),
-        "a submission": partial(_submission, info),
-        **{f"layers of {n}": partial(_layers, info, n, precision) for n in layered},
-        **{f"frames of {n}": partial(_frames, info, n, precision) for n in live},
+        "copies": Job(partial(_copies, info)),
+        "a submission": Job(partial(_submission, info)),
+        **{
+            f"layers of {name}": Job(partial(_layers, info, name, precision))
+            for name in layered
+        },
+        **{
+            f"frames of {name}": Job(partial(_frames, info, name, precision))
+            for name in live
+        },
     }
 
 

@@ -45,20 +45,20 @@ def jobs(request: Request) -> Mapping[str, Job]:
         for probe in probes(info.family, precision):
             if request.quick and not probe.name.startswith(QUICK):
                 continue
-            plan = _plan(probe, precision)
+            plan = plan_of(probe, precision)
             found[f"{probe.name}, {precision}"] = Job(
                 partial(_try, device, probe, plan),
-                {"precision": precision, **_about(plan)},
+                {"precision": precision, **about(plan)},
             )
     return found
 
 
-def _plan(probe: Probe, precision: Precision) -> Plan:
+def plan_of(probe: Probe, precision: Precision) -> Plan:
     program = compile_graph(probe.graph, probe.family, precision)
     return make_plan(program, HEIGHT, WIDTH, FRAME.chroma if probe.of_frames else None)
 
 
-def _about(plan: Plan) -> Facts:
+def about(plan: Plan) -> Facts:
     """A plan's kernels as they are specialized, and those before the probe's value."""
     labels = [each.label for each in plan.dispatches]
     until = len(labels) - labels[::-1].index("probe") if "probe" in labels else 0
@@ -75,7 +75,7 @@ def _specialized(dispatches: Sequence[Dispatch]) -> list[str]:
     )
 
 
-def _shader(kernel: str) -> str:
+def shader(kernel: str) -> str:
     return kernel.partition("(")[0]
 
 
@@ -173,7 +173,7 @@ def judge(results: Results) -> Section:
         name: result.about | (result.facts or {"failure": result.failure})
         for name, result in results.items()
     }
-    for culprits, names in _culprits(suspects, {_shader(kernel) for kernel in right}):
+    for culprits, names in _culprits(suspects, {shader(kernel) for kernel in right}):
         what = problems[names[0]]
         others = f" (and in {len(names) - 1} more)" if len(names) > 1 else ""
         who = " or ".join(culprits) or "its kernel"
@@ -191,7 +191,7 @@ def judge(results: Results) -> Section:
         ]
         if done:
             kernels = {
-                _shader(kernel) for result in done for kernel in result.about["kernels"]
+                shader(kernel) for result in done for kernel in result.about["kernels"]
             }
             worst = max(result.facts["error"] for result in done if result.facts)
             section.add(
@@ -227,9 +227,9 @@ def _suspects(result: Result, right: set[str]) -> set[str]:
     """Shaders that may be why a probe has a problem: the one that it names, or all but
     those that were right elsewhere, specialized as here."""
     kernels = set(result.about.get("kernels", ()))
-    shaders = {_shader(each) for each in kernels}
+    shaders = {shader(each) for each in kernels}
     named = {each for each in shaders if f"({each}:" in result.failure}
-    return named or {_shader(each) for each in kernels - right}
+    return named or {shader(each) for each in kernels - right}
 
 
 def _culprits(

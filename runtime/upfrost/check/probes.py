@@ -100,19 +100,16 @@ def _elementwise() -> Graph:
 
 
 def _deconv4x4() -> Graph:
-    def make(build: Builder, value: str) -> tuple[str, int]:
-        value = build.conv(value, _CHANNELS, 4 * _CHANNELS)
-        weight = build.tensors[f"{value}.weight"]
-        # Each phase of a transposed convolution of 4×4 has 2×2 of the taps.
-        for phase in range(4):
-            i, j = divmod(phase, 2)
-            weight[phase::4, :, 2 * (1 - i), :] = 0
-            weight[phase::4, :, :, 2 * (1 - j)] = 0
-        return build.add(PixelShuffle, value, factor=2), _CHANNELS
-
     build = Builder(SEED)
-    lifted = build.conv(INPUT, 3, _CHANNELS, kernel=1)
-    make(build, lifted)
+    value = build.conv(INPUT, 3, _CHANNELS, kernel=1)
+    value = build.conv(value, _CHANNELS, 4 * _CHANNELS, bias=False)
+    weight = build.tensors[f"{value}.weight"]
+    # Each phase of a transposed convolution of 4×4 has 2×2 of the taps.
+    for phase in range(4):
+        i, j = divmod(phase, 2)
+        weight[phase::4, :, 2 * (1 - i), :] = 0
+        weight[phase::4, :, :, 2 * (1 - j)] = 0
+    build.add(PixelShuffle, value, factor=2)
     return _finish(build, _CHANNELS, scale=2)
 
 

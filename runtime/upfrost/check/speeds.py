@@ -32,7 +32,7 @@ LIVE = ("live-x2-xs-clean", "live-x2-s-clean", "live-x2-m-clean")
 # Narrow and wide layers, for luma and for RGB.
 LAYERED = ("live-x2-s-clean", "realtime-x2", "cascade-x2")
 ROUNDS = 9
-LAYER_SECONDS, FRAMES_SECONDS = 0.3, 3.0  # of each, at most
+LAYER_SECONDS, FRAMES_SECONDS = 0.3, 2.0  # of each, at most
 MOST_FRAMES = 60
 # Beyond this the model is wrong, or the device slower than it should be.
 SLOW = 2.0

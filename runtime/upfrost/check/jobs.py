@@ -100,9 +100,12 @@ def _one_child(
     loud = bool(os.environ.get("UPFROST_TRACEBACK"))
     child = subprocess.Popen(
         [
-            *(sys.executable, "-m", "upfrost.check.jobs"),
+            # Not what lies in the folder that one is in.
+            *(sys.executable, "-P", "-m", "upfrost.check.jobs"),
             *(json.dumps(asdict(request)), str(writing)),
         ],
+        # A program may have put upfrost on its path itself, as a package's does.
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,  # where drivers talk
         stderr=None if loud else subprocess.DEVNULL,

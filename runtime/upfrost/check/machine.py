@@ -25,7 +25,7 @@ from upfrost.gpu.advice import (
 MALI_DRIVERS = ("panfrost", "panthor")
 NAME, TITLE = "machine", "The machine"
 # What decides which drivers Vulkan's loader and Mesa show.
-_VARIABLES = (
+VARIABLES = (
     "VK_DRIVER_FILES",
     "VK_ICD_FILENAMES",
     "VK_INSTANCE_LAYERS",
@@ -62,7 +62,7 @@ def look(root: Path = Path("/")) -> Section:
     facts["nodes"] = [vars(node) for node in nodes]
     _say_nodes(section, nodes, root)
     _say_mesa(section, nodes, mesa, root)
-    for name in _VARIABLES:
+    for name in VARIABLES:
         if value := os.environ.get(name):
             names = ", ".join(Path(part).name for part in value.split(":"))
             section.add("note", f"{name} is set: {names}")

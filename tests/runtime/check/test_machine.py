@@ -24,7 +24,7 @@ Version: 25.0.7-2
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES", "LD_PRELOAD"):
+    for name in machine.VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
 

@@ -121,8 +121,7 @@ def test_a_kernel_that_was_damaged(
         place += length
     assert changed
     words.tofile(path)
-    rest = os.environ.get("PYTHONPATH", "")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{rest}")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     section = kernels.judge(run_jobs(Request(kernels.__name__, None, quick=True)))
     (wrong,) = section.wrong
     assert wrong.text.startswith(f"{kernel} is wrong: ")

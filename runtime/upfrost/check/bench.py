@@ -62,7 +62,7 @@ class Bench:
 
 def median_seconds(work: Callable[[], object], rounds: int, most: float) -> float:
     """The median of `rounds` times, or of as many as begin within `most` seconds."""
-    seconds: list[float] = []
+    seconds = []
     began = time.perf_counter()
     for _ in range(rounds):
         start = time.perf_counter()

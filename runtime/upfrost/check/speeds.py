@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -105,10 +105,8 @@ def _submission(info: DeviceInfo) -> Facts:
 
 
 def _layers(info: DeviceInfo, name: str, precision: Precision) -> Facts:
-    """Seconds of each shape of layer in a model, beside those of the cost model.
-
-    `worked` is without the submission, where the device's timestamps tell it.
-    """
+    """Seconds of each shape of layer in a model, beside those of the cost model."""
+    from upfrost.check.bench import median_seconds
     from upfrost.gpu.device import Device
     from upfrost.gpu.tuning import tuned_family
 
@@ -127,7 +125,7 @@ def _layers(info: DeviceInfo, name: str, precision: Precision) -> Facts:
         if key not in rows:
             layer = loaded.layer(label)
             layer()
-            row["seconds"], row["worked"] = _times(layer)
+            row["seconds"] = median_seconds(layer, ROUNDS, LAYER_SECONDS)
             rows[key] = row
     loaded.run(picture)  # a device that was lost meanwhile took no time at all
     device.close()
@@ -139,16 +137,6 @@ def _layers(info: DeviceInfo, name: str, precision: Precision) -> Facts:
         "width": size[1],
         "rows": list(rows.values()),
     }
-
-
-def _times(layer: Callable[[], float | None]) -> tuple[float, float | None]:
-    """Median seconds by the clock, and of the device's own work where it tells them."""
-    from upfrost.check.bench import median_seconds
-
-    worked: list[float | None] = []
-    seconds = median_seconds(lambda: worked.append(layer()), ROUNDS, LAYER_SECONDS)
-    known = [each for each in worked if each is not None]
-    return seconds, statistics.median(known) if known else None
 
 
 def _row(plan: Plan, label: str, graph: Graph, info: DeviceInfo) -> Facts:

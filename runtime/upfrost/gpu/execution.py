@@ -87,14 +87,12 @@ class LoadedPlan:
         endurance: Endurance,
         *,
         inspect: bool = False,
-        tick: float = 0.0,
     ) -> None:
         self.plan = plan
         self._manager = manager
         self._name = name
         self._endurance = endurance
         self._inspect = inspect
-        self._tick = tick  # seconds of the device's timestamps, 0 without
         self._process = os.getpid()
         self._in_flight: deque[_Slot] = deque()
         self._idle_since = 0.0  # when the device last was known to have finished
@@ -228,12 +226,10 @@ class LoadedPlan:
         """Nobody wants what is in flight any more."""
         self._in_flight.clear()
 
-    def layer(self, label: str) -> Callable[[], float | None]:
+    def layer(self, label: str) -> Callable[[], None]:
         """What dispatches all that has that label, and waits for it, when it is called.
 
-        It returns the seconds that the device worked on it by its own timestamps, which
-        leave out what a submission costs; None where it has none. Raises what `finish`
-        does.
+        Raises what `finish` does.
         """
         plan = self.plan
         numbers = [n for n, d in enumerate(plan.dispatches) if d.label == label]
@@ -241,14 +237,12 @@ class LoadedPlan:
             [plan.dispatches[number] for number in numbers],
             [plan.dispatch_seconds[number] for number in numbers],
             self._endurance.submission,
-            timed=self._tick > 0,
         )
 
-        def run() -> float | None:
+        def run() -> None:
             with self._errors():
                 for sequence in sequences:
                     sequence.eval()
-                return self._worked(sequences) if self._tick else None
 
         return run
 
@@ -258,34 +252,15 @@ class LoadedPlan:
         seconds: Sequence[float],
         most: float,
         slot: _Slot | None = None,
-        *,
-        timed: bool = False,
     ) -> list[kp.Sequence]:
-        """Dispatches in submissions of `most` seconds, by the estimate of each.
-
-        With `timed`, each has a timestamp at its beginning and after each dispatch.
-        """
+        """Dispatches in submissions of `most` seconds, by the estimate of each."""
         sequences = []
         for numbers in submissions(seconds, most):
-            timestamps = len(numbers) + 1 if timed else 0
-            sequence = self._manager.sequence(total_timestamps=timestamps)
+            sequence = self._manager.sequence()
             for number in numbers:
                 self._record(sequence, slot or self._slots[0], dispatches[number])
             sequences.append(sequence)
         return sequences
-
-    def _worked(self, sequences: Sequence[kp.Sequence]) -> float | None:
-        """Seconds between the first and the last timestamp of each, in all.
-
-        None where they began again from 0 meanwhile.
-        """
-        ticks = 0
-        for sequence in sequences:
-            first, *_, last = sequence.get_timestamps()
-            if last < first:
-                return None
-            ticks += last - first
-        return self._tick * ticks
 
     def value(self, name: str) -> npt.NDArray[np.float32]:
         """A value of the last run as (C, H, W), if its buffer is still its own.

@@ -104,17 +104,6 @@ def test_what_is_forgotten_disturbs_nothing(loaded: LoadedPlan) -> None:
     assert np.array_equal(loaded.run_planes([tile(1)])[0], expected)
 
 
-def test_a_layer_tells_how_long_the_device_worked_if_the_device_can(
-    device: Device, loaded: LoadedPlan
-) -> None:
-    label = loaded.plan.dispatches[0].label
-    worked = loaded.layer(label)()
-    assert (worked is not None) == (device.info.tick > 0)
-    assert worked is None or worked > 0
-    loaded._tick = 0.0
-    assert loaded.layer(label)() is None
-
-
 def test_many_submissions_give_the_bits_of_one(
     loaded: LoadedPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:

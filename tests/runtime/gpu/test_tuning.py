@@ -181,19 +181,6 @@ def test_the_median_of_a_layers_calls_is_taken_and_no_other_call_is_made() -> No
     assert noisy.done == tuning.ROUNDS
 
 
-def test_the_devices_timestamps_are_believed_where_there_are_any() -> None:
-    """They leave out what a submission costs, which is the same for all kernels."""
-    clock = Clock()
-    work = Work(clock, [0.5])
-
-    def timed() -> float:
-        work()
-        return 0.02
-
-    plans = [SimpleNamespace(layer=lambda _: timed), fake_plan(a=work)]
-    assert tuning._times(plans, "a", clock) == [0.02, 0.5]
-
-
 def test_slow_layers_are_measured_less_often() -> None:
     clock = Clock()
     work = Work(clock, [tuning.MOST_SECONDS / 2.5])

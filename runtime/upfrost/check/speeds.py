@@ -36,6 +36,8 @@ LAYER_SECONDS, FRAMES_SECONDS = 0.3, 2.0  # of each, at most
 MOST_FRAMES = 60
 # Beyond this the model is wrong, or the device slower than it should be.
 SLOW = 2.0
+# Seconds: less is a submission's or a cache's affair, and no driver ends it.
+LEAST_PLANNED = 1e-3
 _COLUMN = 44  # of a layer's name on the page
 
 
@@ -120,7 +122,7 @@ def _layers(info: DeviceInfo, name: str, precision: Precision) -> Facts:
     loaded.run(picture)
     rows: dict[str, Facts] = {}
     for label in dict.fromkeys(each.label for each in plan.dispatches):
-        row = _row(plan, label, graph, info)
+        row = row_of(plan, label, graph, info)
         key = f"{row['layer']} {row['shaders']}"
         if key not in rows:
             layer = loaded.layer(label)
@@ -139,7 +141,7 @@ def _layers(info: DeviceInfo, name: str, precision: Precision) -> Facts:
     }
 
 
-def _row(plan: Plan, label: str, graph: Graph, info: DeviceInfo) -> Facts:
+def row_of(plan: Plan, label: str, graph: Graph, info: DeviceInfo) -> Facts:
     """What is known of a layer before it is measured."""
     numbers = [n for n, each in enumerate(plan.dispatches) if each.label == label]
     dispatches = [plan.dispatches[n] for n in numbers]
@@ -234,7 +236,9 @@ def judge(results: Results, device: Mapping[str, Any], job: float | None) -> Sec
             _list(section, "layers").append(facts)
         else:
             _list(section, "frames").append(facts)
-    _say_layers(section, device["name"], job)
+    submission = results.get("a submission")
+    alone = submission.facts["submission"] if submission and submission.facts else 0.0
+    _say_layers(section, device["name"], job, alone)
     _say_frames(section)
     return section
 
@@ -255,7 +259,9 @@ def _say_copies(section: Section, facts: Facts) -> None:
     )
 
 
-def _say_layers(section: Section, device: str, job: float | None) -> None:
+def _say_layers(
+    section: Section, device: str, job: float | None, submission: float
+) -> None:
     models = _list(section, "layers")
     if not models:
         return
@@ -281,8 +287,9 @@ def _say_layers(section: Section, device: str, job: float | None) -> None:
             section.add("figure", _layer_line(row))
             if row["modelled"] and row["seconds"] > SLOW * row["modelled"]:
                 slow.append(row)
-            # Of the pieces of work that the estimate makes of a layer.
-            longest = max(longest, row["seconds"] / row["planned"])
+            if row["planned"] >= LEAST_PLANNED:
+                took = row["seconds"] - row["submissions"] * submission
+                longest = max(longest, took / row["planned"])
     if slow:
         section.add(
             "note",
@@ -290,13 +297,13 @@ def _say_layers(section: Section, device: str, job: float | None) -> None:
             "Attach upfrost-report.json to an issue: it makes the model true. Heat and "
             "the clock's governor (devfreq) make a GPU slow, too",
         )
-    # A submission is a third of the driver's limit, by the estimate.
-    if job is not None:
+    if job is not None and longest:
+        # A submission is planned to take a third of the driver's limit at most.
         safe = longest < 3
         section.add(
             "good" if safe else "wrong",
             f"Time-outs: the slowest layer takes {longest:.2g} times what is planned "
-            f"for it; {3} times would reach the {job:g} s of the kernel's driver",
+            f"for it; three times would reach the {job:g} s of the kernel's driver",
             None if safe else "'upfrost tune' measures the device, and plans by that",
         )
 

@@ -86,7 +86,6 @@ class DeviceInfo:
     pipeline_cache: str = ""  # Vulkan's name for what its driver has compiled
     driver_info: str = ""  # in its own words, such as "Mesa 25.0.7"
     memory_types: tuple[MemoryType, ...] = ()
-    has_timestamps: bool = False  # that tell when a dispatch began and ended
 
     @property
     def is_gpu(self) -> bool:
@@ -306,8 +305,5 @@ def _info(index: int, told: dict[str, Any]) -> DeviceInfo:
                 kind["host_cached"],
             )
             for kind in told["memory_types"]
-        ),
-        has_timestamps=bool(
-            told["timestamps_supported"] and told["timestamp_valid_bits"]
         ),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from tests.runtime.fakes import device_info
 from upfrost.check import computing, devices, models, speeds
 from upfrost.check.jobs import Facts, Result
 from upfrost.check.report import Section
+from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost.network import reference
 from upfrost.network.modelfile import bundled_models, read_model
 
@@ -157,3 +158,23 @@ def test_a_device_without_a_model_is_said() -> None:
     section = speeds.judge(results, {"name": "Some GPU"}, None)
     assert "There is no cost model for Some GPU" in texts(section)
     assert not section.wrong
+
+
+def test_a_small_layer_says_nothing_of_time_outs() -> None:
+    """A submission alone takes many times what is planned for it."""
+    results = {"layers of live": layers(0.0004, 0.0001, 0.00002)}
+    section = speeds.judge(results, {"name": "Mali-G52"}, 0.5)
+    assert not section.wrong
+    assert "Time-outs" not in texts(section)
+
+
+def test_a_board_of_the_model_has_it_beside_each_layer() -> None:
+    graph = read_model(bundled_models()["live-x2-s-clean"])
+    info = replace(device_info(), name="Mali-G52 r1")
+    plan = make_plan(compile_graph(graph, info.family, "fp16"), *speeds.GPU_SIZE)
+    labels = dict.fromkeys(each.label for each in plan.dispatches)
+    rows = [speeds.row_of(plan, label, graph, info) for label in labels]
+    assert all(row["modelled"] > 0 for row in rows)
+    assert rows[0]["layer"] == "3×3, 1 → 8"
+    unknown = speeds.row_of(plan, next(iter(labels)), graph, device_info())
+    assert unknown["modelled"] is None

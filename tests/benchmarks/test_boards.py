@@ -47,6 +47,7 @@ def results(**changes: object) -> dict[str, Result]:
         "precision": "fp16",
         "height": 360,
         "width": 640,
+        "scale": 2,
         "frames": 30,
         "submissions": 1,
         "modelled": 0.004,

@@ -85,6 +85,12 @@ def run_jobs(
     return {**results, **{name: left for name in names if name not in results}}
 
 
+def opened(results: Results) -> tuple[str, Results]:
+    """Why no more jobs could begin, if that was so, and the jobs' results."""
+    failure = results[OPENING].failure if OPENING in results else ""
+    return failure, {name: each for name, each in results.items() if name != OPENING}
+
+
 def _one_child(
     request: Request,
     names: list[str],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from upfrost.arrays import Bytes
-from upfrost.check.jobs import OPENING, Facts, Job, Request, Result, Results
+from upfrost.check.jobs import Facts, Job, Request, Result, Results, opened
 from upfrost.check.probes import HEIGHT, SEED, WIDTH, Probe, probes
 from upfrost.check.report import Section
 from upfrost.gpu.dispatches import Dispatch, Precision
@@ -154,9 +154,9 @@ def _apart(found: Samples, expected: Samples) -> int:
 
 def judge(results: Results) -> Section:
     section = Section(NAME, TITLE)
-    if OPENING in results:
-        section.add("wrong", results[OPENING].failure)
-        return section
+    opening, results = opened(results)
+    if opening:
+        section.add("wrong", opening)
     problems = {
         name: problem
         for name, result in results.items()

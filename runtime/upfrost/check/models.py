@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from upfrost.arrays import Bytes
-from upfrost.check.jobs import OPENING, Facts, Job, Request, Results
+from upfrost.check.jobs import Facts, Job, Request, Results, opened
 from upfrost.check.kernels import precisions
 from upfrost.check.report import Section
 from upfrost.gpu.dispatches import Precision
@@ -102,9 +102,9 @@ def _try(name: str, device: int, precision: Precision) -> Facts:
 
 def judge(results: Results) -> Section:
     section = Section(NAME, TITLE)
-    if OPENING in results:
-        section.add("wrong", results[OPENING].failure)
-        return section
+    opening, results = opened(results)
+    if opening:
+        section.add("wrong", opening)
     section.facts["models"] = {
         name: result.facts or {"failure": result.failure}
         for name, result in results.items()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from upfrost.check.jobs import OPENING, Facts, Job, Request, Results
+from upfrost.check.jobs import Facts, Job, Request, Results, opened
 from upfrost.check.report import Section
 from upfrost.gpu.convolutions import layer_key
 from upfrost.gpu.costs import BOARDS, board_of, dispatch_seconds
@@ -191,9 +191,10 @@ def _frames(info: DeviceInfo, name: str, precision: Precision) -> Facts:
             seconds.append(time.perf_counter() - start)
             if time.perf_counter() - began > FRAMES_SECONDS:
                 break
-        grid = upscaler.tiles(HEIGHT, WIDTH, kind=kind)
-        plan = upscaler.plan(grid)
-        tiles = len(grid)
+        plan = upscaler.loaded_plan
+        tiles = len(upscaler.tiles(HEIGHT, WIDTH, kind=kind))
+        scale = upscaler.graph.scale
+    assert plan is not None
     estimate = submissions(plan.dispatch_seconds, info.endurance.submission)
     modelled = _modelled(info.name, list(plan.dispatches))
     return {
@@ -201,6 +202,7 @@ def _frames(info: DeviceInfo, name: str, precision: Precision) -> Facts:
         "precision": precision,
         "height": HEIGHT,
         "width": WIDTH,
+        "scale": scale,
         "frames": len(seconds),
         "seconds": statistics.median(seconds),
         "submissions": tiles * len(estimate),
@@ -213,9 +215,9 @@ def _frames(info: DeviceInfo, name: str, precision: Precision) -> Facts:
 def judge(results: Results, device: Mapping[str, Any], job: float | None) -> Section:
     """`device` are the facts of the device, `job` how long its kernel driver waits."""
     section = Section(NAME, TITLE)
-    if OPENING in results:
-        section.add("wrong", results[OPENING].failure)
-        return section
+    opening, results = opened(results)
+    if opening:
+        section.add("wrong", opening)
     for name, result in results.items():
         if result.facts is None:
             section.add("wrong", f"{name}: {result.failure}")
@@ -293,7 +295,7 @@ def _say_layers(
     if slow:
         section.add(
             "note",
-            f"{len(slow)} layers take more than {SLOW:g} times what the model says",
+            f"More than {SLOW:g} times what the model says: {len(slow)} of the layers",
             "Attach upfrost-report.json to an issue: it makes the model true. Heat and "
             "the clock's governor (devfreq) make a GPU slow, too",
         )
@@ -329,8 +331,8 @@ def _say_frames(section: Section) -> None:
         section.add(
             "figure",
             f"{facts['model']}, {facts['precision']}: {1 / facts['seconds']:.1f} "
-            f"frames/s of {facts['width']}×{facts['height']} → "
-            f"{2 * facts['width']}×{2 * facts['height']}{model}",
+            f"frames/s of {facts['width']}×{facts['height']}, "
+            f"×{facts['scale']}{model}",
         )
 
 

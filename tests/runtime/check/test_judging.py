@@ -148,7 +148,7 @@ def test_layers_stand_beside_the_cost_model() -> None:
 def test_a_slow_layer_is_noted_and_one_that_may_time_out_is_wrong() -> None:
     results = {"layers of live": layers(0.1, 0.0015, 0.01)}
     section = speeds.judge(results, {"name": "Mali-G52"}, 0.5)
-    assert "1 layers take more than 2 times" in texts(section)
+    assert "More than 2 times what the model says: 1 of" in texts(section)
     assert "Time-outs: the slowest layer takes 10 times" in section.wrong[0].text
     assert "upfrost tune" in (section.wrong[0].advice or "")
 

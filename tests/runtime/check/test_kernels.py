@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from upfrost.check import kernels
-from upfrost.check.jobs import Result
+from upfrost.check.jobs import OPENING, Result
 from upfrost.check.probes import probes
 from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.families import CPU, MALI, VALHALL, VARIANTS, Family
@@ -100,3 +100,14 @@ def test_a_failure_that_names_a_kernel_is_believed() -> None:
 
 def test_what_is_no_number_is_wrong() -> None:
     assert wrong(a=result("lift()", error=1e9)) == ["lift is wrong"]
+
+
+def test_what_was_done_before_the_device_could_not_be_opened_counts() -> None:
+    closed = {OPENING: Result(failure="the device was lost")}
+    results = {"a": result("lift()", error=0.5), "b": result("pad()")} | closed
+    section = kernels.judge(results)
+    assert [each.text.partition(":")[0] for each in section.wrong] == [
+        "the device was lost",
+        "lift is wrong",
+    ]
+    assert section.findings[-1].state == "good"

@@ -27,6 +27,7 @@ from upfrost.network.graph import (
     ResizeTo,
     Unary,
 )
+from upfrost.network.modelfile import bundled_models, read_model
 
 
 def plain_network(
@@ -260,6 +261,19 @@ def _random_activation(build: Builder, source: str, channels: int) -> str:
     if kind == 2:
         return build.add(LeakyRelu, source, slope=0.125)
     return build.add(Clamp, source, low=-2.0, high=2.0)
+
+
+def one_of_each_structure() -> list[str]:
+    """Names of bundled models that differ in more than the values of their weights.
+
+    For what does not depend on those: which dispatches there are, and in which order.
+    """
+    found: dict[object, str] = {}
+    for name, path in sorted(bundled_models().items()):
+        graph = read_model(path)
+        shapes = tuple((key, array.shape) for key, array in graph.tensors.items())
+        found.setdefault((graph.nodes, graph.scale, graph.channels, shapes), name)
+    return list(found.values())
 
 
 def assert_same_graph(found: Graph, expected: Graph) -> None:

@@ -89,7 +89,7 @@ def other_costs(
     panvk: Path, gpu: Gpu, precision: Precision
 ) -> Iterator[tuple[str, float, float]]:
     for name, constants in OTHERS.items():
-        if name in VARIANTS:  # of frames' chroma, which no network computes
+        if name in VARIANTS:  # of frames' colours, which no network computes
             continue
         dispatch = Dispatch(f"{name}-{precision}", name, (), GRID, constants, ())
         seconds = cost(panvk, dispatch, gpu).seconds

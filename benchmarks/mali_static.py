@@ -40,6 +40,8 @@ OTHERS: dict[str, tuple[int, ...]] = {
     "unpack": (3,),
     "pack": (3, dispatches.float_word(255.0), 2, operations.MODES["bilinear"], 2, 1, 1),
     "chroma": (1, 1, 0, 2, 2, 2, 0, 1),
+    "luma_of_rgb": (dispatches.float_word(16.0), dispatches.float_word(219 / 255)),
+    "rgb_by_luma": (dispatches.float_word(16.0), dispatches.float_word(219 / 255), 2),
     "pixel_shuffle": (2, 3),
     "resize": (operations.MODES["bicubic"], 2, 1),
     "elementwise": (7, 1, 1),

@@ -31,6 +31,8 @@ layout(constant_id = 7) const uint OFFSET_Y = 0;
 layout(constant_id = 8) const float LOW = 0.0;        // what a sample may be
 layout(constant_id = 9) const float HIGH = 255.0;
 
+#include "catmull_rom.glsl"
+
 const uint MASK = (SAMPLE_BYTES == 1 ? 255 : 0xFFFF) >> LOWEST_BIT;
 const uint GROUP = 4 / (COMPONENTS * SAMPLE_BYTES);  // columns of a word
 // Between columns of the frame's chroma there are so many steps of a position.
@@ -42,15 +44,6 @@ const uint STEPS_Y = 2 * SUB_Y * SCALE;
 uint steps(uint place, uint sub, uint offset)
 {
     return 2 * sub * place + 2 * sub * SCALE - (SCALE - 1) * (1 + offset);
-}
-
-vec4 weights(float t)
-{
-    const float a = -0.5;
-    vec4 d = vec4(1.0 + t, t, 1.0 - t, 2.0 - t);
-    vec4 near = ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0;
-    vec4 far = ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a;
-    return vec4(far.x, near.y, near.z, far.w);
 }
 
 vec2 fetch(uint row, int column)
@@ -69,7 +62,7 @@ void main()
     if (x >= push.picture_row || y >= SCALE * push.height)
         return;
     uint down = steps(y, SUB_Y, OFFSET_Y);
-    vec4 weight = weights(float(down % STEPS_Y) / float(STEPS_Y));
+    vec4 weight = catmull_rom(float(down % STEPS_Y) / float(STEPS_Y));
     int top = int(down / STEPS_Y) - 2;
     uint rows[4];
     for (int j = 0; j < 4; j++) {
@@ -95,7 +88,7 @@ void main()
     for (uint i = 0; i < 4; i++) {
         if (i < GROUP) {
             uint place = rest + 2 * SUB_X * i, c = place / STEPS_X;
-            vec4 across = weights(float(place % STEPS_X) / float(STEPS_X));
+            vec4 across = catmull_rom(float(place % STEPS_X) / float(STEPS_X));
             vec2 value = across.x * column[c] + across.y * column[c + 1]
                 + across.z * column[c + 2] + across.w * column[c + 3];
             uvec2 bits = uvec2(clamp(value, LOW, HIGH) + 0.5) << LOWEST_BIT;

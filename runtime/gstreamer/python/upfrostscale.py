@@ -588,14 +588,12 @@ def _upscale(upscaler: Any, source: Any, target: Any, small: Any, large: Any) ->
     """A frame's bytes to those of the result, by what the two infos say of them."""
     import numpy as np
 
-    from upfrost.gpu.channels import upscale_channels
-
     if _has_planes(small):
         into = _frame(target, large, small)
         upscaler.frame(_frame(source, small, small), into=into)
     else:
         picture = np.ascontiguousarray(_rows(source, small))
-        _rows(target, large)[...] = upscale_channels(upscaler, picture)
+        _rows(target, large)[...] = upscaler(picture)
 
 
 def _close(choice: Any) -> None:

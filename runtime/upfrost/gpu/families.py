@@ -224,7 +224,8 @@ def _variants() -> dict[str, Variant]:
                 f"{kernel.name}_bytes", kernel.source, {**defines, "BYTES": 1}
             )
             shaders.append((reader, kernel.precisions))
-    variants = [Variant("clear", "clear"), Variant("chroma", "chroma")]
+    exact = ("clear", "chroma", "luma_of_rgb", "rgb_by_luma")
+    variants = [Variant(name, name) for name in exact]
     for shader, precisions in shaders:
         for precision in precisions:
             half = {"FP16": 1} if precision == "fp16" else {}

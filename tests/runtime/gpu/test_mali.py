@@ -48,6 +48,9 @@ CONSTANTS: dict[str, list[tuple[int, ...]]] = {
         for sample in ((1, 0), (2, 6))
         for scale in (1, 2, 3, 4)
     ],
+    # bits of 16.0 and of 219 / 255, scale
+    "luma_of_rgb": [(0x41800000, 0x3F5BDBDC)],
+    "rgb_by_luma": [(0x41800000, 0x3F5BDBDC, scale) for scale in (1, 2, 3, 4)],
     "pixel_shuffle": [(2, 3), (3, 16)],
     "resize": [(1, 2, 1), (2, 3, 2), (3, 4, 1)],
     "elementwise": [(7, *end) for end in [*_EPILOGUES, *((3, a) for a in range(17))]],

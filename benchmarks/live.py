@@ -1,30 +1,36 @@
 """Video that keeps up: frames a second on boards on paper, and the processor's part.
 
-usage: python -m benchmarks.live [--panvk FOLDER] [--frames N]
+usage: python -m benchmarks.live [--panvk FOLDER] [--frames N] [--rounds N]
 
 Networks for luma of random weights, 3×3 layers with PReLU and a bilinear skip, by the
 cost model of docs/mali.md, with chroma, a submission and the copies of a frame at
-stated speeds. Then, measured here: processor time for each frame of `upfrost video`
+stated speeds. Then, measured here: processor time for each frame of `upfrost video` and
+of the GStreamer element (`make gstreamer`; UPFROST_GSTREAMER names another place of it)
 outside the device, by luma and by RGB, with a device that takes no time.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
-import resource
+import shlex
+import statistics
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
-from fractions import Fraction
+from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
+from unittest import mock
 
 import numpy as np
 
+from benchmarks.idle import idle_device, processor_seconds
 from benchmarks.mali_static import GPUS, Gpu, cost, with_panvk
 from benchmarks.report import Row, publish
-from upfrost.gpu.frame import Frame, FrameFormat
+from upfrost import Upscaler
+from upfrost.gpu.frame import FrameFormat
 from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost.network.graph import (
     INPUT,
@@ -37,11 +43,11 @@ from upfrost.network.graph import (
     Resize,
     Tensor,
 )
-from upfrost.video.color import Conversion, conversion, fourcc, luma_conversion
-from upfrost.video.decode import Decoder
-from upfrost.video.ffmpeg import find_ffmpeg, probe, run_ffmpeg
-from upfrost.video.frames import picture_box
-from upfrost.video.matroska import RGB24, frame_header, raw_video_header
+from upfrost.status import Status
+from upfrost.video import upscale
+from upfrost.video.encode import Encoding
+from upfrost.video.ffmpeg import find_ffmpeg, run_ffmpeg
+from upfrost.video.job import Job, Segment
 
 # Channels and inner layers.
 NETWORKS = ((4, 3), (8, 2), (8, 4), (16, 4), (16, 9))
@@ -51,6 +57,9 @@ SIZES = ((360, 640), (540, 960), (1080, 1920))
 # a Cortex-A53; the boards of today are faster).
 CACHED, UNCACHED = 1.2e9, 0.18e9
 SUBMISSION = 120e-6  # seconds, of Kompute on lavapipe
+# By path; what they compute does not matter.
+MODELS = {"luma": "live-x2-s-clean", "RGB": "video-x2"}
+SHORT = 50  # frames of the run that is subtracted: a segment
 
 
 def network(channels: int, layers: int) -> Graph:
@@ -121,116 +130,142 @@ def model_row(panvk: Path, gpu: Gpu, graph: Graph, size: tuple[int, int]) -> Row
     }
 
 
-def processor_seconds() -> float:
-    """Of this process and of those that it waited for."""
-    both = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    used = [resource.getrusage(who) for who in both]
-    return sum(each.ru_utime + each.ru_stime for each in used)
-
-
-def convert_frames(
-    ffmpeg: str, clip: Path, convert: Callable[..., Conversion], decode: bool
-) -> float:
-    """Processor seconds of a clip's frames through a device that takes no time.
-
-    Decoder, conversion and copies as `upfrost video` has them, into an encoder that
-    does nothing. Without `decode` all else than the decoder.
-    """
-    info = probe(ffmpeg, clip)
-    colors = convert(info)
-    kind, (height, width) = colors.kind, (info.height, info.width)
+def video_seconds(ffmpeg: str, clip: Path, model: str) -> float:
+    """Processor seconds of `upfrost video` on a clip, encoders that do nothing."""
     began = processor_seconds()
-    size = kind.frame_bytes(height, width) if kind else 3 * height * width
-    if decode:
-        decoder = Decoder(ffmpeg, info, colors.to_frames, None, size)
-        frames = [frame.pixels for frame in decoder]
-        decoder.close()
-        return processor_seconds() - began
-    large = (2 * height, 2 * width)
-    pixel_format = colors.pixel_format
-    filters = (
-        colors.from_planes(pixel_format) if kind else colors.from_rgb(pixel_format)
-    )
-    encoder = subprocess.Popen(
-        [
-            *(ffmpeg, "-hide_banner", "-loglevel", "error", "-f", "matroska"),
-            *("-i", "pipe:0", "-vf", filters, "-c:v", "wrapped_avframe"),
-            *("-f", "null", "-"),
-        ],
-        stdin=subprocess.PIPE,
-    )
-    assert encoder.stdin is not None
-    code = fourcc(kind) if kind else RGB24
-    encoder.stdin.write(
-        raw_video_header(large[1], large[0], None, info.frame_rate, code)
-    )
-    device_in = np.empty(size, np.uint8)
-    device_out = np.full(4 * size, 128, np.uint8)
-    frames = [np.full(size, 90, np.uint8)] * round(
-        float((info.duration or 0) * (info.frame_rate or 0))
-    )
-    for number, pixels in enumerate(frames):
-        picture_box(
-            Frame.of_bytes(kind, height, width, pixels)
-            if kind
-            else pixels.reshape(height, width, 3)
-        )
-        device_in[...] = pixels
-        result = device_out.copy()
-        moment = number / (info.frame_rate or Fraction(25))
-        encoder.stdin.write(frame_header(moment, result.nbytes))
-        encoder.stdin.write(result.data)
-    encoder.stdin.close()
-    encoder.wait()
+    with ExitStack() as stack:
+        stack.enter_context(idle_device())
+        for owner, name, new in (
+            (Encoding, "command", property(_null_command)),
+            (Job, "add", _count_segment),
+            (upscale, "try_encoding", lambda *_: None),
+            (upscale, "write_result", lambda *arguments: arguments[3].touch()),
+            (upscale, "lost_tags", lambda *_: []),
+        ):
+            stack.enter_context(mock.patch.object(owner, name, new))
+        target = clip.with_name(f"{model}.mkv")
+        with Upscaler(model) as upscaler:
+            upscale.upscale_video(
+                clip,
+                target,
+                upscaler,
+                upscale.VideoOptions(ffmpeg=ffmpeg, overwrite=True),
+                Status(io.StringIO()),
+                upscale.VideoRecord(str(clip), str(target)),
+            )
     return processor_seconds() - began
 
 
-def processor_rows(frames: int) -> list[Row]:
-    """By luma and by RGB, in one run."""
-    ffmpeg = find_ffmpeg()
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as folder:
-        clip = Path(folder) / "clip.mkv"
-        run_ffmpeg(
-            ffmpeg,
-            [
-                *("-f", "lavfi", "-i", f"testsrc2=s=640x360:r=25:d={frames / 25}"),
-                *("-pix_fmt", "yuv420p", "-c:v", "rawvideo", str(clip)),
-            ],
-        )
-        ways = {"luma": luma_conversion, "RGB": conversion}
-        for name, convert in ways.items():
-            before = convert_frames(ffmpeg, clip, convert, True) / frames
-            after = convert_frames(ffmpeg, clip, convert, False) / frames
-            rows.append(
-                {
-                    "path": name,
-                    "from the decoder ms": 1e3 * before,
-                    "to the encoder ms": 1e3 * after,
-                    "both ms": 1e3 * (before + after),
-                }
-            )
-    total = [cast("float", row["both ms"]) for row in rows]
+def _null_command(encoding: Encoding) -> list[str]:
+    """Frames through the encoder's filters, to nowhere."""
     return [
-        {**row, "share of RGB": each / total[1]}
-        for row, each in zip(rows, total, strict=True)
+        *("-f", "matroska", "-probesize", "32", "-analyzeduration", "0"),
+        *("-i", "pipe:0", "-map", "0:v", "-vf", encoding.filters),
+        *("-fps_mode", "passthrough", "-c:v", "wrapped_avframe", "-f", "null"),
     ]
+
+
+def _count_segment(job: Job, part: Path, segment: Segment) -> None:  # noqa: ARG001
+    job.segments += 1
+    job.frames += len(segment.times)
+
+
+def video_row(path: str, frames: int) -> Row:
+    """`upfrost video`: the difference between a long and a short clip."""
+    ffmpeg = find_ffmpeg()
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        for length in (SHORT, SHORT, SHORT + frames):  # the first for caches
+            clip = Path(folder) / f"{length}.mkv"
+            duration = length / 25
+            run_ffmpeg(
+                ffmpeg,
+                [
+                    *("-f", "lavfi", "-i", f"testsrc2=s=640x360:r=25:d={duration}"),
+                    *("-pix_fmt", "yuv420p", "-c:v", "rawvideo", "-y", str(clip)),
+                ],
+            )
+            seconds.append(video_seconds(ffmpeg, clip, MODELS[path]))
+    return {
+        "program": "upfrost video",
+        "path": path,
+        "ms": 1e3 * (seconds[2] - seconds[1]) / frames,
+    }
+
+
+def element_row(path: str, frames: int) -> Row:
+    """The GStreamer element, what converts for it counted in."""
+    setup = Path(os.environ.get("UPFROST_GSTREAMER", ".venv-gstreamer"))
+    element = f"upfrostscale model={MODELS[path]}"
+    if path == "RGB":
+        convert = "videoconvert ! video/x-raw,format={}"
+        element = f"{convert.format('RGB')} ! {element} ! {convert.format('I420')}"
+    pipeline = (
+        "videotestsrc num-buffers=1 ! video/x-raw,format=I420,width=640,height=360,"
+        f"framerate=25/1 ! imagefreeze num-buffers=FRAMES ! {element} ! fakesink"
+    )
+    words = ["python", "-m", "benchmarks.live_element", str(frames), pipeline]
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f". {shlex.quote(str(setup))}/gstreamer.sh && {shlex.join(words)}",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"live: the GStreamer element (make gstreamer): {done.stderr}")
+    return {
+        "program": "upfrostscale",
+        "path": path,
+        "ms": 1e3 * float(done.stdout.split()[-1]),
+    }
+
+
+def processor_rows(frames: int, rounds: int) -> list[Row]:
+    """By luma and by RGB in turns, the median of some rounds."""
+    rows: list[Row] = []
+    for measure in (video_row, element_row):
+        by_path: dict[str, list[Row]] = {path: [] for path in MODELS}
+        for _ in range(rounds):
+            for path, found in by_path.items():
+                found.append(measure(path, frames))
+        medians = {
+            path: statistics.median(cast("float", row["ms"]) for row in found)
+            for path, found in by_path.items()
+        }
+        rows += [
+            {
+                **found[0],
+                "ms": medians[path],
+                "share of RGB": medians[path] / medians["RGB"],
+            }
+            for path, found in by_path.items()
+        ]
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--frames", type=int, default=250)
+    parser.add_argument("--frames", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments, panvk = with_panvk(parser, "live")
     publish(
         "live_cpu",
         "Processor time for each frame of 640×360 outside the device, by path",
-        processor_rows(arguments.frames),
+        processor_rows(arguments.frames, arguments.rounds),
         [
-            "A clip of raw frames and an encoder that does nothing: what is left is "
-            "reading, conversion, pipes, copies to and from the device, which takes "
-            "no time. User and system time of all processes.",
-            f"{os.cpu_count()} processors, others may work on them; {arguments.frames} "
-            "frames.",
+            "User and system time of all processes, with a device that takes no time: "
+            "copies to and from its buffers are in it. By luma: "
+            f"{MODELS['luma']}, planes as they are; by RGB: {MODELS['RGB']}, with the "
+            "conversions that it needs.",
+            "upfrost video: a clip of raw frames, and encoders that do nothing, one "
+            "for each segment. upfrostscale: I420 in and out.",
+            f"{os.cpu_count()} processors, others may work on them; the difference "
+            f"between {SHORT + arguments.frames} frames and {SHORT}, the median of "
+            f"{arguments.rounds} rounds.",
         ],
     )
     publish(

@@ -117,7 +117,8 @@ def chroma(
         shader="chroma",
         label="chroma",
         buffers=buffers,
-        grid=grid_of(words, target.height, planes),
+        # Three words of a row an invocation where the scale is three.
+        grid=grid_of(-(-words // 3) if scale == 3 else words, target.height, planes),
         constants=(
             chroma_format.components,
             samples.bytes,

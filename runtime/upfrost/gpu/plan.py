@@ -246,6 +246,10 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
             weight = graph.tensors[step.node.weight]
             bias = graph.tensors[step.node.bias] if step.node.bias else None
             pack = convolutions.pack_conv
+            if step is tail.step:
+                weight = convolutions.luma_rows(tail.factor, weight)
+                if bias is not None:
+                    bias = convolutions.luma_rows(tail.factor, bias)
             if step.deconv4x4:
                 pack = convolutions.pack_deconv4x4
             elif step.winograd:
@@ -589,6 +593,7 @@ def _tail_dispatches(
         row_words(result.width, samples.bytes),
         samples,
         graph.value_range,
+        factor=tail.factor,
         skip=tail.skip is not None,
     )
 
@@ -600,8 +605,8 @@ def _writes_luma(
     family: Family,
     precision: Precision,
 ) -> bool:
-    """Whether the last convolution can write samples of doubled luma itself."""
-    kernel = family.luma
+    """Whether the last convolution can write samples of enlarged luma itself."""
+    kernel = family.luma_kernel(tail.factor)
     if kernel is None or precision not in kernel.precisions or not steps:
         return False
     step, skip = steps[-1], tail.skip
@@ -609,11 +614,12 @@ def _writes_luma(
         return False
     shape = graph.tensors[step.node.weight].shape
     bilinear = skip is None or (
-        skip.inputs == (INPUT,) and skip.mode == "bilinear" and skip.ratio == (2, 1)
+        skip.inputs == (INPUT,)
+        and skip.mode == "bilinear"
+        and skip.ratio == (tail.factor, 1)
     )
     return (
         graph.channels == 1
-        and tail.factor == 2
         and bilinear
         and step.output == tail.source
         and step.inputs != (INPUT,)
@@ -894,13 +900,15 @@ def _layouts(
             if step.deconv4x4:
                 x, y = family.deconv4x4.tile.coverage
                 coverages.append((2 * x, 2 * y))
-            elif step is program.tail.step and family.luma:
-                coverages.append(family.luma.tile.coverage)
+            elif step is program.tail.step and (
+                kernel := family.luma_kernel(program.tail.factor)
+            ):
+                coverages.append(kernel.tile.coverage)
             else:
-                kernel = convolutions.conv_kernel(
+                plain = convolutions.conv_kernel(
                     step.node, weight.shape, family, program.precision
                 )
-                coverages.append(kernel.tile.coverage)
+                coverages.append(plain.tile.coverage)
             if step.winograd:
                 source, result = shapes[step.sources[0]], shapes[step.output]
                 size = source.height, source.width

@@ -64,9 +64,12 @@ CONSTANTS: dict[str, list[tuple[int, ...]]] = {
     "gather": [(0, 16), (3, 18)],
     "conv3x3_half": [(slices, *end) for slices in (1, 4) for end in _EPILOGUES],
     # input slices, pixel, bits of 255.0, skip
-    "conv3x3_luma": [
-        (slices, pixel, 0x437F0000, 1) for slices in (1, 4) for pixel in (1, 0x602)
-    ],
+    **{
+        f"conv3x3_luma{factor}": [
+            (slices, pixel, 0x437F0000, 1) for slices in (1, 4) for pixel in (1, 0x602)
+        ]
+        for factor in (2, 3)
+    },
     "conv3x3": [(slices, *end) for slices in (1, 4, 16) for end in _EPILOGUES],
     "deconv4x4": [(slices, *end) for slices in (1, 4, 16) for end in _EPILOGUES],
     "conv1x1": [(slices, *end) for slices in (1, 6, 16) for end in _EPILOGUES],

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 from unittest import mock
@@ -30,6 +31,7 @@ from benchmarks.idle import idle_device, processor_seconds
 from benchmarks.mali_static import GPUS, Gpu, cost, with_panvk
 from benchmarks.report import Row, publish
 from upfrost import Upscaler
+from upfrost.gpu.families import VARIANTS
 from upfrost.gpu.frame import FrameFormat
 from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost.network.graph import (
@@ -49,8 +51,11 @@ from upfrost.video.encode import Encoding
 from upfrost.video.ffmpeg import find_ffmpeg, run_ffmpeg
 from upfrost.video.job import Job, Segment
 
-# Channels and inner layers.
-NETWORKS = ((4, 3), (8, 2), (8, 4), (16, 4), (16, 9))
+# Channels, inner layers, scale.
+NETWORKS = (
+    *((4, 3, 2), (8, 2, 2), (8, 4, 2), (16, 4, 2), (16, 9, 2)),
+    (8, 4, 3),
+)
 SIZES = ((360, 640), (540, 960), (1080, 1920))
 # Bytes a second that a board's processor copies: to memory that it caches, and from
 # memory that it does not, as Mali's is under kernels before 6.19 (measured by others on
@@ -62,14 +67,14 @@ MODELS = {"luma": "live-x2-s-clean", "RGB": "video-x2"}
 SHORT = 50  # frames of the run that is subtracted: a segment
 
 
-def network(channels: int, layers: int) -> Graph:
-    """A network for luma that doubles, its weights random."""
+def network(channels: int, layers: int, scale: int = 2) -> Graph:
+    """A network for luma, its weights random."""
     rng = np.random.default_rng(0)
     nodes: list[Node] = []
     tensors: dict[str, Tensor] = {}
     value, count = INPUT, 1
     for number in range(layers + 2):
-        wanted = channels if number <= layers else 4
+        wanted = channels if number <= layers else scale**2
         name = f"conv{number}"
         tensors[f"{name}.w"] = rng.normal(0, 0.1, (wanted, count, 3, 3)).astype("f4")
         tensors[f"{name}.b"] = np.zeros(wanted, np.float32)
@@ -88,13 +93,13 @@ def network(channels: int, layers: int) -> Graph:
             value = f"prelu{number}"
             nodes.append(Prelu(name=value, inputs=(name,), slope=f"{name}.s"))
     nodes += [
-        PixelShuffle(name="shuffled", inputs=(value,), factor=2),
-        Resize(name="skip", inputs=(INPUT,), mode="bilinear", ratio=(2, 1)),
+        PixelShuffle(name="shuffled", inputs=(value,), factor=scale),
+        Resize(name="skip", inputs=(INPUT,), mode="bilinear", ratio=(scale, 1)),
         Add(name="result", inputs=("shuffled", "skip")),
     ]
     return Graph(
         name=f"1-{channels}-{layers}",
-        scale=2,
+        scale=scale,
         channels=1,
         nodes=tuple(nodes),
         output="result",
@@ -112,21 +117,61 @@ def model_row(panvk: Path, gpu: Gpu, graph: Graph, size: tuple[int, int]) -> Row
     for dispatch in plan.dispatches:
         part = "chroma" if dispatch.shader == "chroma" else "network"
         seconds[part] += cost(panvk, dispatch, gpu).seconds
-    given, result = kind.frame_bytes(*size), kind.frame_bytes(2 * height, 2 * width)
+    # The last layer and `pack`, where it could not write samples itself.
+    packing = make_plan(
+        compile_graph(graph, replace(gpu.family, luma=()), "fp16"), *size
+    )
+    by_pack = sum(cost(panvk, dispatch, gpu).seconds for dispatch in packing.dispatches)
+    scale = graph.scale
+    given = kind.frame_bytes(*size)
+    result = kind.frame_bytes(scale * height, scale * width)
     copies = {speed: (given / CACHED + result / speed) for speed in (CACHED, UNCACHED)}
     device = sum(seconds.values()) + SUBMISSION
     return {
         "board": gpu.board,
         "network": graph.name,
+        "scale": f"×{scale}",
         "from": f"{width}×{height}",
         "dispatches": len(plan.dispatches),
         "network ms": 1e3 * seconds["network"],
+        "with pack ms": 1e3 * by_pack,
         "chroma ms": 1e3 * seconds["chroma"],
         "copies ms": 1e3 * copies[CACHED],
         "uncached": 1e3 * copies[UNCACHED],
         "frames/s": 1 / max(device, copies[CACHED]),
         "one by one": 1 / (device + copies[CACHED]),
         "uncached frames/s": 1 / max(device, copies[UNCACHED]),
+    }
+
+
+def fused_row(panvk: Path, gpu: Gpu, channels: int, size: tuple[int, int]) -> Row:
+    """Two inner layers of a network, and the least that one dispatch of both takes.
+
+    It would compute the first layer for its workgroup's pixels and those around them,
+    and read and write what one layer does. Values between the two would go through
+    shared memory, which is ordinary memory there: instructions stay what they are.
+    """
+    plan = make_plan(compile_graph(network(channels, 2), gpu.family, "fp16"), *size)
+    bands = [dispatch for dispatch in plan.dispatches if dispatch.label == "conv1"]
+    costs = [cost(panvk, band, gpu) for band in bands]
+    compute, memory = (
+        sum(getattr(each, part) for each in costs) for part in ("compute", "memory")
+    )
+    variant = VARIANTS[bands[0].shader].defines
+    width = variant["TILE_W"] * variant["GROUP_X"]
+    height = variant["TILE_H"] * variant["GROUP_Y"]
+    again = (width + 2) * (height + 2) / (width * height)
+    fused = max((1 + again) * compute, memory)
+    two = 2 * max(compute, memory)
+    return {
+        "board": gpu.board,
+        "channels": channels,
+        "from": f"{size[1]}×{size[0]}",
+        "compute ms": 1e3 * compute,
+        "memory ms": 1e3 * memory,
+        "two layers ms": 1e3 * two,
+        "fused, at least ms": 1e3 * fused,
+        "share": fused / two,
     }
 
 
@@ -270,7 +315,7 @@ def main() -> None:
     )
     publish(
         "live_boards",
-        "Networks for luma on boards, ×2, by the cost model of docs/mali.md",
+        "Networks for luma on boards, by the cost model of docs/mali.md",
         [
             model_row(panvk, gpu, network(*of), size)
             for gpu in GPUS
@@ -286,6 +331,22 @@ def main() -> None:
             "frames/s: copies beside the device's work, with "
             f"{SUBMISSION * 1e6:g} µs for a submission; one by one: after it",
             "chroma: every access a cache line of its own, the worst case",
+            "with pack: the network, if its last layer did not write samples itself",
+        ],
+    )
+    publish(
+        "live_fused",
+        "Two inner layers in one dispatch, by the cost model of docs/mali.md",
+        [
+            fused_row(panvk, gpu, channels, size)
+            for gpu, size in zip(GPUS, (SIZES[0], SIZES[2]), strict=True)
+            for channels in (4, 8, 12, 16)
+        ],
+        [
+            "An estimate, of a kernel that was not written. Half precision; compute "
+            "and memory: of one layer, of which the larger counts",
+            "fused, at least: the first layer's pixels around a workgroup computed "
+            "again, values between the layers for the instructions that they cost now",
         ],
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from benchmarks.pq import light_of_pq, pq_of_light, ways
 
 

@@ -31,6 +31,17 @@ uint steps(uint place)
     return 2 * place + SCALE + 1;
 }
 
+// How many columns four pixels lie between is known beforehand. Spelled out, since Mesa's
+// compiler does not unroll as many.
+#define COLUMN(i) \
+    if (i < 4 + (2 + SCALE) / SCALE) { \
+        uint place = uint(clamp(left + i, 0, int(push.width) - 1)); \
+        column[i] = weight.x * given_pixel(rows[0] + place).rgb \
+            + weight.y * given_pixel(rows[1] + place).rgb \
+            + weight.z * given_pixel(rows[2] + place).rgb \
+            + weight.w * given_pixel(rows[3] + place).rgb; \
+    }
+
 void main()
 {
     uint x = 4 * gl_GlobalInvocationID.x, y = gl_GlobalInvocationID.y;
@@ -45,16 +56,7 @@ void main()
         rows[j] = row * push.given_stride;
     }
     vec3 column[7];
-    // How many columns four pixels lie between is known beforehand.
-    for (int i = 0; i < 7; i++) {
-        if (i < 4 + (2 + SCALE) / SCALE) {
-            uint place = uint(clamp(left + i, 0, int(push.width) - 1));
-            column[i] = weight.x * given_pixel(rows[0] + place).rgb
-                + weight.y * given_pixel(rows[1] + place).rgb
-                + weight.z * given_pixel(rows[2] + place).rgb
-                + weight.w * given_pixel(rows[3] + place).rgb;
-        }
-    }
+    COLUMN(0) COLUMN(1) COLUMN(2) COLUMN(3) COLUMN(4) COLUMN(5) COLUMN(6)
     uint place = HEADER + y * push.luma_row + x / 2;
     uint words[2] = uint[2](luma[place], luma[place + 1]);
     // Where the scale divides four, so is where each lies.

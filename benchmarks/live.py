@@ -1,6 +1,7 @@
 """Video that keeps up: frames a second on boards on paper, and the processor's part.
 
 usage: python -m benchmarks.live [--panvk FOLDER] [--frames N] [--rounds N]
+                                 [--only cpu|boards]
 
 Networks for luma of random weights, 3×3 layers with PReLU and a bilinear skip, by the
 cost model of docs/mali.md, with chroma, a submission and the copies of a frame at
@@ -21,6 +22,8 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import cast
 from unittest import mock
@@ -175,8 +178,11 @@ def fused_row(panvk: Path, gpu: Gpu, channels: int, size: tuple[int, int]) -> Ro
     }
 
 
-def video_seconds(ffmpeg: str, clip: Path, model: str) -> float:
-    """Processor seconds of `upfrost video` on a clip, encoders that do nothing."""
+def video_seconds(ffmpeg: str, clip: Path, model: str, segment: Fraction) -> float:
+    """Processor seconds of `upfrost video` on a clip, encoders that do nothing.
+
+    One is started for each `segment` seconds.
+    """
     began = processor_seconds()
     with ExitStack() as stack:
         stack.enter_context(idle_device())
@@ -194,7 +200,7 @@ def video_seconds(ffmpeg: str, clip: Path, model: str) -> float:
                 clip,
                 target,
                 upscaler,
-                upscale.VideoOptions(ffmpeg=ffmpeg, overwrite=True),
+                upscale.VideoOptions(ffmpeg=ffmpeg, overwrite=True, segment=segment),
                 Status(io.StringIO()),
                 upscale.VideoRecord(str(clip), str(target)),
             )
@@ -215,7 +221,9 @@ def _count_segment(job: Job, part: Path, segment: Segment) -> None:  # noqa: ARG
     job.frames += len(segment.times)
 
 
-def video_row(path: str, frames: int) -> Row:
+def video_row(
+    path: str, frames: int, segment: Fraction = upscale.SEGMENT_SECONDS
+) -> Row:
     """`upfrost video`: the difference between a long and a short clip."""
     ffmpeg = find_ffmpeg()
     seconds = []
@@ -230,9 +238,10 @@ def video_row(path: str, frames: int) -> Row:
                     *("-pix_fmt", "yuv420p", "-c:v", "rawvideo", "-y", str(clip)),
                 ],
             )
-            seconds.append(video_seconds(ffmpeg, clip, MODELS[path]))
+            seconds.append(video_seconds(ffmpeg, clip, MODELS[path], segment))
     return {
-        "program": "upfrost video",
+        "program": "upfrost video"
+        + ("" if segment == upscale.SEGMENT_SECONDS else ", one encoder"),
         "path": path,
         "ms": 1e3 * (seconds[2] - seconds[1]) / frames,
     }
@@ -272,7 +281,8 @@ def element_row(path: str, frames: int) -> Row:
 def processor_rows(frames: int, rounds: int) -> list[Row]:
     """By luma and by RGB in turns, the median of some rounds."""
     rows: list[Row] = []
-    for measure in (video_row, element_row):
+    one_encoder = partial(video_row, segment=Fraction(SHORT + frames))
+    for measure in (video_row, one_encoder, element_row):
         by_path: dict[str, list[Row]] = {path: [] for path in MODELS}
         for _ in range(rounds):
             for path, found in by_path.items():
@@ -292,27 +302,27 @@ def processor_rows(frames: int, rounds: int) -> list[Row]:
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--frames", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments, panvk = with_panvk(parser, "live")
+def publish_processor(frames: int, rounds: int) -> None:
     publish(
         "live_cpu",
         "Processor time for each frame of 640×360 outside the device, by path",
-        processor_rows(arguments.frames, arguments.rounds),
+        processor_rows(frames, rounds),
         [
             "User and system time of all processes, with a device that takes no time: "
             "copies to and from its buffers are in it. By luma: "
             f"{MODELS['luma']}, planes as they are; by RGB: {MODELS['RGB']}, with the "
             "conversions that it needs.",
-            "upfrost video: a clip of raw frames, and encoders that do nothing, one "
-            "for each segment. upfrostscale: I420 in and out.",
+            "upfrost video: a clip of raw frames, and encoders that do nothing: one "
+            "for each segment of two seconds, as usual, or one for all, without what "
+            "their starts take. upfrostscale: I420 in and out.",
             f"{os.cpu_count()} processors, others may work on them; the difference "
-            f"between {SHORT + arguments.frames} frames and {SHORT}, the median of "
-            f"{arguments.rounds} rounds.",
+            f"between {SHORT + frames} frames and {SHORT}, the median of "
+            f"{rounds} rounds.",
         ],
     )
+
+
+def publish_boards(panvk: Path) -> None:
     publish(
         "live_boards",
         "Networks for luma on boards, by the cost model of docs/mali.md",
@@ -349,6 +359,18 @@ def main() -> None:
             "again, values between the layers for the instructions that they cost now",
         ],
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--frames", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=("cpu", "boards"))
+    arguments, panvk = with_panvk(parser, "live")
+    if arguments.only != "boards":
+        publish_processor(arguments.frames, arguments.rounds)
+    if arguments.only != "cpu":
+        publish_boards(panvk)
 
 
 if __name__ == "__main__":

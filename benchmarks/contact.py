@@ -21,7 +21,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from upfrost import Upscaler
 from upfrost.arrays import Bytes
-from upfrost.gpu.channels import upscale_channels
 from upfrost_training.data import read_rgb
 from upfrost_training.resize import shrink
 
@@ -72,7 +71,7 @@ def main() -> None:
         with ExitStack() as stack:
             for model in models:
                 upscaler = stack.enter_context(Upscaler(model))
-                ways[model] = partial(upscale_channels, upscaler)
+                ways[model] = upscaler
             for name, enlarge in ways.items():
                 columns[name] = [
                     enlarged(crop, picture, scale, enlarge)

@@ -19,7 +19,6 @@ import numpy as np
 from PIL import Image
 
 from upfrost.arrays import Bytes
-from upfrost.gpu.channels import upscale_channels
 from upfrost.image.images import PictureError, read_picture
 from upfrost.metrics.filters import FILTERS
 from upfrost.metrics.niqe import niqe
@@ -212,7 +211,7 @@ def all_ways(upscaler: Upscaler) -> dict[str, Enlarge]:
         return enlarge
 
     ways = {name: by_filter(by.pillow) for name, by in FILTERS.items()}
-    ways[upscaler.graph.name] = lambda small: upscale_channels(upscaler, small)
+    ways[upscaler.graph.name] = upscaler
     return ways
 
 

@@ -65,6 +65,9 @@ CONSTANTS: dict[str, list[tuple[int, ...]]] = {
         for sample in ((1, 0), (2, 6))
         for scale in (1, 2, 3, 4)
     ],
+    # bits of 16.0 and of 219 / 255, scale
+    "luma_of_rgb": [(0x41800000, 0x3F5BDBDC)],
+    "rgb_by_luma": [(0x41800000, 0x3F5BDBDC, scale) for scale in (1, 2, 3, 4)],
     "pixel_shuffle": [(2, 3), (3, 16)],
     "resize": [(1, 2, 1), (2, 3, 2), (3, 4, 1)],
     "elementwise": [(7, *end) for end in [*_EPILOGUES, *((3, a) for a in range(17))]],
@@ -78,9 +81,12 @@ CONSTANTS: dict[str, list[tuple[int, ...]]] = {
     "gather": [(0, 16), (3, 18)],
     "conv3x3_half": _loops(1, 4),
     # input slices, pixel, bits of 255.0, skip
-    "conv3x3_luma": [
-        (slices, pixel, 0x437F0000, 1) for slices in (1, 4) for pixel in (1, 0x602)
-    ],
+    **{
+        f"conv3x3_luma{factor}": [
+            (slices, pixel, 0x437F0000, 1) for slices in (1, 4) for pixel in (1, 0x602)
+        ]
+        for factor in (2, 3)
+    },
     "conv3x3": _loops(1, 4, 16),
     "deconv4x4": _loops(1, 4, 16),
     # A single slice leaves no loop.

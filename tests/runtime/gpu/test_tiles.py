@@ -214,7 +214,7 @@ def test_a_budget_bounds_the_plans_bytes() -> None:
 def test_strides_repeat_the_last_row_and_column() -> None:
     graph = graphs.every_operation(seed=0)
     picture = np.arange(3 * 5 * 3, dtype=np.uint8).reshape(3, 5, 3)
-    aligned = align(picture, graph)
+    aligned = align(picture, tiling(graph))
     assert aligned.shape == (4, 6, 3)
     assert np.array_equal(aligned[3], aligned[2])
     assert np.array_equal(aligned[:, 5], aligned[:, 4])

@@ -456,7 +456,7 @@ def test_tiles_give_the_bits_of_the_whole(
         assert "winograd_input" in " ".join(
             dispatch.shader for dispatch in plan.dispatches
         )
-    height, width = align(picture, graph).shape[:2]
+    height, width = align(picture, rules).shape[:2]
     side = smallest_side(rules) + extra
     with Upscaler(graph, precision=precision, tile=side) as upscale:
         tiled = upscale(picture)

@@ -65,6 +65,8 @@ class _Slot:
     given_planes: list[Samples]
     result: Words
     result_planes: list[Samples]
+    # By pipeline, of dispatches that touch its pictures.
+    algorithms: dict[Dispatch, kp.Algorithm] = field(default_factory=dict)
     sequences: list[kp.Sequence] = field(default_factory=list)
     token: int = 0
     submitted: float = 0.0  # by the monotonic clock
@@ -112,7 +114,7 @@ class LoadedPlan:
             )
             for size in plan.buffer_bytes[PICTURE_OUT + 1 :]
         ]
-        self._algorithms: dict[tuple[int, Dispatch], kp.Algorithm] = {}
+        self._algorithms: dict[Dispatch, kp.Algorithm] = {}  # of all slots
         self._slots = [self._new_slot()]
         if plan.setup:
             setup = manager.sequence()
@@ -180,11 +182,7 @@ class LoadedPlan:
         To be called while `can_start`. Raises what `finish` does, and `DeviceError`
         in a process that was forked after the plan was loaded.
         """
-        if os.getpid() != self._process:
-            raise DeviceError(
-                "the device was opened before this process was forked, and works in "
-                "its parent alone: open it again"
-            )
+        self._check_process()
         if self._lost:
             raise DeviceLostError(f"{self._name} was lost before; open it again")
         slot = next(each for each in self._slots if each not in self._in_flight)
@@ -202,6 +200,7 @@ class LoadedPlan:
         `NotFiniteError` when the network's numbers went beyond all bounds, and
         `DeviceError` for another error of Vulkan's.
         """
+        self._check_process()
         slot = self._in_flight.popleft()
         self._wait_for(slot)
         limit = self._endurance.job
@@ -220,6 +219,13 @@ class LoadedPlan:
                 + ("; use --precision fp32" if self.plan.precision == "fp16" else "")
             )
         return slot.result_planes
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise DeviceError(
+                "the device was opened before this process was forked, and works in "
+                "its parent alone: open it again"
+            )
 
     def forget(self) -> None:
         """Nobody wants what is in flight any more."""
@@ -336,22 +342,23 @@ class LoadedPlan:
         pictures = any(
             number in (PICTURE_IN, PICTURE_OUT) for number in dispatch.buffers
         )
-        key = id(slot) if pictures else 0, dispatch.pipeline
-        if key not in self._algorithms:
+        algorithms = slot.algorithms if pictures else self._algorithms
+        pipeline = dispatch.pipeline
+        if pipeline not in algorithms:
             tensors = [
                 self._constants[id(item)]
                 if isinstance(item, Constant)
                 else self._buffer(slot, item)
                 for item in dispatch.buffers
             ]
-            self._algorithms[key] = self._manager.algorithm(
+            algorithms[pipeline] = self._manager.algorithm(
                 tensors,
                 _spirv(dispatch.shader),
                 list(dispatch.grid),
                 np.array(dispatch.constants, np.uint32),
                 push,
             )
-        sequence.record(kp.OpAlgoDispatch(self._algorithms[key], push))
+        sequence.record(kp.OpAlgoDispatch(algorithms[pipeline], push))
 
     def _submit(self, slot: _Slot) -> None:
         slot.token = secrets.randbits(32)

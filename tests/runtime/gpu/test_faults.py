@@ -29,19 +29,20 @@ def picture(tmp_path: Path) -> Path:
 
 
 def upscale(
-    picture: Path, environment: dict[str, str]
+    picture: Path, environment: dict[str, str], tile: int = 48
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
             *(sys.executable, "-m", "upfrost.cli.main", "upscale", str(picture)),
             *("-o", str(picture.with_name("large.png"))),
-            *("--model", "realtime-x2", "--tile", "48", "--device", "0", "--quiet"),
+            *("--model", "realtime-x2", "--tile", str(tile)),
+            *("--device", "0", "--quiet"),
         ],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
 
@@ -121,10 +122,10 @@ def test_one_allocation_that_fails_makes_the_tiles_smaller(
     picture: Path, call: str
 ) -> None:
     large = picture.with_name("large.png")
-    assert upscale(picture, faults.environment()).returncode == 0
+    assert upscale(picture, faults.environment(), 96).returncode == 0
     expected = large.read_bytes()
     large.unlink()
-    found = upscale(picture, faults.environment((call, 2, DEVICE)))
+    found = upscale(picture, faults.environment((call, 2, DEVICE)), 96)
     assert found.returncode == 0, found.stderr
     assert "going on with tiles of" in found.stderr
     assert large.read_bytes() == expected
@@ -157,7 +158,7 @@ def test_a_device_that_never_answers_is_an_error_and_can_be_closed() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     assert found.returncode == 0, found.stderr
     first, second, last = found.stdout.splitlines()

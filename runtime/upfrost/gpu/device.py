@@ -23,7 +23,7 @@ from upfrost.gpu.binding import (
 )
 from upfrost.gpu.cache import PipelineFile
 from upfrost.gpu.dispatches import Constant, Precision
-from upfrost.gpu.execution import Endurance, LoadedPlan
+from upfrost.gpu.execution import Endurance, LoadedPlan, Ticks
 from upfrost.gpu.families import CPU, MALI, VALHALL, Family
 from upfrost.gpu.plan import Plan
 
@@ -72,6 +72,7 @@ class DeviceInfo:
     max_shared_bytes: int
     has_float16: bool = False  # and 16-bit storage, as Vulkan's features say
     has_cached_memory: bool = False  # the device's own, that the host's cache holds
+    ticks: Ticks | None = None  # of its timestamps, where it has them
     pipeline_cache: str = ""  # Vulkan's name for what its driver has compiled
 
     @property
@@ -179,6 +180,7 @@ class Device:
                 self._constant,
                 self.info.name,
                 self.info.endurance,
+                self.info.ticks,
                 inspect=inspect,
             )
         self._loaded = [each for each in self._loaded if each() is not None]
@@ -281,6 +283,11 @@ def _info(index: int, told: dict[str, Any]) -> DeviceInfo:
         has_cached_memory=any(
             kind["device_local"] and kind["host_visible"] and kind["host_cached"]
             for kind in told["memory_types"]
+        ),
+        ticks=(
+            Ticks(told["timestamp_period"] * 1e-9, told["timestamp_valid_bits"])
+            if told["timestamps_supported"]
+            else None
         ),
         pipeline_cache=told["pipeline_cache_uuid"].hex(),
     )

@@ -56,6 +56,18 @@ class Endurance:
     answers: bool
 
 
+@dataclass(frozen=True)
+class Ticks:
+    """What timestamps count: units of `seconds`, by a counter of `bits` bits."""
+
+    seconds: float
+    bits: int
+
+    def between(self, first: int, last: int) -> float:
+        """Seconds from one timestamp to another."""
+        return ((last - first) % (1 << self.bits)) * self.seconds
+
+
 @dataclass(eq=False)
 class _Slot:
     """The pictures of one tile in flight, and the dispatches recorded for them."""
@@ -86,6 +98,7 @@ class LoadedPlan:
         constant: Callable[[Constant], kp.Tensor],
         name: str,
         endurance: Endurance,
+        ticks: Ticks | None,
         *,
         inspect: bool = False,
     ) -> None:
@@ -93,6 +106,7 @@ class LoadedPlan:
         self._manager = manager
         self._name = name
         self._endurance = endurance
+        self._ticks = ticks
         self._inspect = inspect
         self._process = os.getpid()
         self._in_flight: deque[_Slot] = deque()
@@ -231,23 +245,33 @@ class LoadedPlan:
         """Nobody wants what is in flight any more."""
         self._in_flight.clear()
 
-    def layer(self, label: str) -> Callable[[], None]:
-        """What dispatches all that has that label, and waits for it, when it is called.
+    def layer(self, label: str) -> Callable[[], float]:
+        """What dispatches all that has that label, and gives the seconds it took.
 
-        Raises what `finish` does.
+        They are the device's own where it has timestamps, and otherwise those of the
+        clock, with what a submission costs. Calling raises what `finish` does.
         """
-        plan = self.plan
+        plan, ticks = self.plan, self._ticks
         numbers = [n for n, d in enumerate(plan.dispatches) if d.label == label]
         sequences = self.record(
             [plan.dispatches[number] for number in numbers],
             [plan.dispatch_seconds[number] for number in numbers],
             self._endurance.submission,
+            timestamps=ticks is not None,
         )
 
-        def run() -> None:
+        def run() -> float:
             with self._errors():
+                began = time.perf_counter()
                 for sequence in sequences:
                     sequence.eval()
+                elapsed = time.perf_counter() - began
+                if ticks is None:
+                    return elapsed
+                stamps = [sequence.get_timestamps() for sequence in sequences]
+            seconds = sum(ticks.between(each[0], each[-1]) for each in stamps)
+            # A driver may have none to give, whatever it says.
+            return seconds if 0 < seconds <= elapsed else elapsed
 
         return run
 
@@ -257,11 +281,16 @@ class LoadedPlan:
         seconds: Sequence[float],
         most: float,
         slot: _Slot | None = None,
+        *,
+        timestamps: bool = False,
     ) -> list[kp.Sequence]:
-        """Dispatches in submissions of `most` seconds, by the estimate of each."""
+        """Dispatches in submissions of `most` seconds, by the estimate of each.
+
+        With `timestamps` the device notes when each begins and ends.
+        """
         sequences = []
         for numbers in submissions(seconds, most):
-            sequence = self._manager.sequence()
+            sequence = self._manager.sequence(0, len(numbers) if timestamps else 0)
             for number in numbers:
                 self._record(sequence, slot or self._slots[0], dispatches[number])
             sequences.append(sequence)

@@ -7,11 +7,11 @@ and each of its processes is looked at twice a second. Resident memory counts pa
 processes share for each of them; anonymous memory is what a process has of its own.
 Growth is from the fifth that follows the first 500 frames to the last fifth.
 
-overlap: the wall time of `upfrost video`, with a device that only takes time (and
-Python's lock, as Kompute does) so that either the device or ffmpeg is the slowest:
-over the device's time, and over that of one ffmpeg that decodes, repeats pixels, and
-encodes with the same settings; once by way of RGB, with the conversions that a network
-needs, once without. Runs take turns; medians.
+overlap: the wall time of `upfrost video`, with a device that only takes time, and works
+on one frame after the other, so that either the device or ffmpeg is the slowest: over
+the device's time, and over that of one ffmpeg that decodes, repeats pixels, and encodes
+with the same settings; once by way of RGB, with the conversions that a network needs,
+once without. Runs take turns; medians.
 
 frames: ten seconds of CLIP at 320×180, whether each frame in a lossless result is byte
 for byte that of `upfrost upscale` for the decoded frame as PNG.
@@ -20,7 +20,6 @@ for byte that of `upfrost upscale` for the decoded frame as PNG.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import io
 import json
 import os
@@ -29,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -216,9 +215,10 @@ def _descendants(process: int) -> Iterator[int]:
 
 
 class Pretender:
-    """An upscaler's stand-in: repeats pixels after that many seconds a frame.
+    """An upscaler's stand-in, whose device takes that many seconds for each frame.
 
-    For these it holds Python's lock, as Kompute's binding does while a device works.
+    It works on one after the other, as a device does, while Python is free. A frame's
+    pixels are repeated when its result is asked for, as others are copied then.
     """
 
     def __init__(self, graph: Graph, seconds: float) -> None:
@@ -239,21 +239,33 @@ class Pretender:
             max_grid=(65535, 65535, 65535),
             max_shared_bytes=1 << 15,
         )
-        self._sleep = ctypes.PyDLL(None).usleep
         self._seconds = seconds
+        self._free = 0.0  # when the device has done all that it was given
 
-    def __call__(
-        self, picture: Bytes, progress: Callable[[int, int], None] | None = None
-    ) -> Bytes:
-        del progress
-        if self._seconds:
-            self._sleep(round(self._seconds * 1e6))
-        scale, (height, width, _) = self.graph.scale, picture.shape
+    def start(self, picture: Bytes) -> Pretended:
+        now = time.monotonic()
+        self._free = max(self._free, now) + self._seconds
+        return Pretended(picture, self.graph.scale, self._free)
+
+
+@dataclass(frozen=True)
+class Pretended:
+    """A result that the device has at the moment `ready`."""
+
+    picture: Bytes
+    scale: int
+    ready: float
+
+    def result(self) -> Bytes:
+        left = self.ready - time.monotonic()
+        if left > 0:
+            time.sleep(left)
+        scale, (height, width, _) = self.scale, self.picture.shape
         result = np.empty((height, scale, width, scale, 3), np.uint8)
         # Row by row and plane by plane, as NumPy is slow with three bytes a pixel.
         for plane in range(3):
             for column in range(scale):
-                result[:, 0, :, column, plane] = picture[..., plane]
+                result[:, 0, :, column, plane] = self.picture[..., plane]
         result[:, 1:] = result[:, :1]
         return result.reshape(height * scale, width * scale, 3)
 

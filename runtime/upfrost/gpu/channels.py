@@ -38,6 +38,15 @@ def upscale_channels(
     return _to_rgb(upscaler.frame(_to_frame(rgb, limited=limited), progress))
 
 
+def start_channels(upscaler: Upscaler, rgb: Bytes) -> Callable[[], Bytes]:
+    """Hands it to the device; what is returned waits for the result."""
+    if upscaler.graph.channels == 3:
+        return upscaler.start(rgb).result
+    limited = upscaler.graph.colour == "luma"
+    frame = upscaler.start_frame(_to_frame(rgb, limited=limited))
+    return lambda: _to_rgb(frame.result())
+
+
 def _to_frame(rgb: Bytes, *, limited: bool) -> Frame:
     """Luma and chroma of a picture, chroma as large as luma.
 

@@ -195,12 +195,17 @@ class Device:
         self._constants.clear()
         plans = [plan for each in self._loaded if (plan := each()) is not None]
         self._loaded.clear()
-        if os.getpid() == self._process and not any(plan.lost for plan in plans):
-            with suppress(kp.VulkanError, RuntimeError):
-                self._pipelines.write(self._manager.pipeline_cache())
+        if os.getpid() != self._process:  # there is nothing to wait for
             self._manager.destroy()
-        else:
+            return
+        for plan in plans:
+            plan.close()
+        if any(plan.lost for plan in plans):
             self._manager.destroy(_GOODBYE)
+            return
+        with suppress(kp.VulkanError, RuntimeError):
+            self._pipelines.write(self._manager.pipeline_cache())
+        self._manager.destroy()
 
     def _constant(self, constant: Constant) -> kp.Tensor:
         """The tensor of a constant, uploaded when it is first asked for."""

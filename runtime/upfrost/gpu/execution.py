@@ -13,6 +13,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -83,6 +84,7 @@ class _Slot:
     token: int = 0
     submitted: float = 0.0  # by the monotonic clock
     busy: float = 0.0  # seconds that its longest submission took, or more
+    awaited: Future[None] | None = None  # by a thread of its own
 
 
 class LoadedPlan:
@@ -110,6 +112,9 @@ class LoadedPlan:
         self._inspect = inspect
         self._process = os.getpid()
         self._in_flight: deque[_Slot] = deque()
+        # Where a submission's time says whether its driver has ended it, a thread waits
+        # for each, so that the caller's own pace does not count.
+        self._waiter = ThreadPoolExecutor(1, thread_name_prefix="upfrost device")
         self._idle_since = 0.0  # when the device last was known to have finished
         self._lost = False
         self._most_slots = IN_FLIGHT
@@ -240,6 +245,10 @@ class LoadedPlan:
                 "the device was opened before this process was forked, and works in "
                 "its parent alone: open it again"
             )
+
+    def close(self) -> None:
+        """Wait for nothing any more. It cannot be used after it."""
+        self._waiter.shutdown(cancel_futures=True)
 
     def forget(self) -> None:
         """Nobody wants what is in flight any more."""
@@ -397,14 +406,25 @@ class LoadedPlan:
             slot.submitted = time.monotonic()
             for sequence in slot.sequences:
                 sequence.eval_async()
+        if self._endurance.job is not None:
+            slot.awaited = self._waiter.submit(self._await, slot)
 
     def _wait_for(self, slot: _Slot) -> None:
         """Wait until nothing of it runs."""
+        if slot.awaited is None:
+            self._await(slot)
+        else:
+            slot.awaited.result()
+            slot.awaited = None
+
+    def _await(self, slot: _Slot) -> None:
         # Another tile's work may be before it in the queue.
         allowed = ANSWER_SECONDS * IN_FLIGHT * len(slot.sequences)
         nanoseconds = int(allowed * _SECOND) if self._endurance.answers else _NEVER
         with self._errors():
             for sequence in slot.sequences:
+                if self._lost:
+                    raise DeviceLostError(f"{self._name} was lost before")
                 if not sequence.is_running():
                     continue
                 sequence.eval_await(nanoseconds)
@@ -416,8 +436,9 @@ class LoadedPlan:
     def _repeat(self, slot: _Slot, limit: float) -> None:
         """Compute a tile again that may have been ended by the kernel's driver.
 
-        It took longer than `limit` seconds, or was asked for late, which cannot be
-        told; so it is asked for at once, and then with a submission for each dispatch.
+        It took longer than `limit` seconds, or this process was stopped meanwhile,
+        which cannot be told; so it is submitted again, and then with a submission for
+        each dispatch.
         """
         for other in self._in_flight:
             self._wait_for(other)

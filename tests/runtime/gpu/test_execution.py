@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import subprocess
@@ -119,22 +120,47 @@ def test_many_submissions_give_the_bits_of_one(
     assert np.array_equal(loaded.run_planes([tile(1)])[0], expected)
 
 
-def test_a_tile_that_is_asked_for_late_is_computed_again(
+def test_a_tile_that_may_have_been_ended_is_computed_again(
     loaded: LoadedPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether its driver ended it meanwhile cannot be told."""
+    """It, or this process: hours have passed, of which one was allowed."""
     expected = loaded.run_planes([tile(1)])[0].copy()
-    hour = 3600.0
-    limit = Endurance(submission=math.inf, job=hour, answers=False)
+    limit = Endurance(submission=math.inf, job=3600.0, answers=False)
     monkeypatch.setattr(loaded, "_endurance", limit)
+    moments = itertools.chain([1e6], itertools.repeat(2e6))
+    clock = "upfrost.gpu.execution.time.monotonic"
+    monkeypatch.setattr(clock, moments.__next__)
     loaded.start([tile(1)])
     (slot,) = loaded._slots
-    slot.submitted -= 2 * hour
-    loaded._idle_since = 0.0
+    loaded._wait_for(slot)
     slot.result[8] ^= 0xFF
     assert np.array_equal(loaded.finish()[0], expected)
-    assert slot.busy < hour
     assert not loaded._alone
+
+
+def test_a_tile_may_be_asked_for_as_late_as_one_likes(
+    loaded: LoadedPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it was done is known all the same: it is not computed again."""
+    limit = Endurance(submission=math.inf, job=3600.0, answers=False)
+    monkeypatch.setattr(loaded, "_endurance", limit)
+    now = [1e6]
+    clock = "upfrost.gpu.execution.time.monotonic"
+    monkeypatch.setattr(clock, lambda: now[0])
+    loaded.start([tile(1)])
+    assert loaded.can_start()
+    loaded.start([tile(2)])
+    for slot in loaded._slots:
+        assert slot.awaited is not None
+        slot.awaited.result()
+    now[0] = 2e6
+
+    def again(*_: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(loaded, "_repeat", again)
+    loaded.finish()
+    loaded.finish()
 
 
 def test_a_dispatch_that_the_kernels_driver_ends_is_refused(

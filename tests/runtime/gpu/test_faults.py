@@ -138,7 +138,7 @@ from dataclasses import replace
 from upfrost.gpu import device, execution, upscaler
 from upfrost import Upscaler
 execution.ANSWER_SECONDS = 0.05
-info = replace(device.list_devices()[0], kind="integrated", name="Pretender")
+info = replace(device.list_devices()[0], kind="integrated", name="Mali-G52")
 upscaler.choose_device = lambda _: info
 picture = np.zeros((20, 30, 3), np.uint8)
 with Upscaler("realtime-x2", precision="fp32") as upscale:
@@ -162,6 +162,6 @@ def test_a_device_that_never_answers_is_an_error_and_can_be_closed() -> None:
     )
     assert found.returncode == 0, found.stderr
     first, second, last = found.stdout.splitlines()
-    assert "Pretender does not answer (vkWaitForFences: VK_TIMEOUT)" in first
-    assert "Pretender was lost before" in second
+    assert "Mali-G52 does not answer (vkWaitForFences: VK_TIMEOUT)" in first
+    assert "Mali-G52 was lost before" in second
     assert last == "closed"

@@ -131,8 +131,8 @@ def test_one_allocation_that_fails_makes_the_tiles_smaller(
     assert large.read_bytes() == expected
 
 
-# A GPU that never answers; a CPU would be waited for. Once it is closed the process ends
-# at once, since the driver here is a CPU's, and still at work on what was left alone.
+# A GPU that never answers; a CPU would be waited for. Once it is closed the process
+# ends at once, since the driver here is a CPU's, and at work on what was left alone.
 HANGING = """
 import os
 import numpy as np

@@ -1,6 +1,6 @@
 """What one submission a tile is worth, and whether Python is free meanwhile.
 
-usage: python -m benchmarks.submissions [--device N|NAME] [--model MODEL] [--runs N]
+usage: python -m benchmarks.submissions [--device N|NAME] [--models MODEL…] [--runs N]
 
 The table: a picture's submissions and milliseconds with a submission for each dispatch,
 each waited for, and with as few as the kernel's driver allows; both take turns in one
@@ -40,6 +40,7 @@ from upfrost.network.modelfile import find_model, read_model
 
 SIZES = ((64, 64), (320, 180))
 LARGE = (960, 540)
+SMALL_TILE = 128
 FIRST = """
 import sys
 import numpy as np
@@ -174,14 +175,16 @@ def interruption(upscaler: Upscaler, picture: Bytes, after: float) -> float:
     return found
 
 
-def to_the_prompt(model: str, device: int, picture: Bytes, after: float) -> float:
+def to_the_prompt(
+    model: str, device: int, picture: Bytes, after: float, *options: str
+) -> float:
     """Seconds from SIGINT, `after` the start of a picture, to the command's end."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "picture.png"
         Image.fromarray(picture).save(source)
         command = [
             *(sys.executable, "-m", "upfrost.cli.main", "upscale", str(source)),
-            *("--model", model, "--device", str(device)),
+            *("--model", model, "--device", str(device), *options),
         ]
         # What is said first stands there before the first picture begins.
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -189,28 +192,42 @@ def to_the_prompt(model: str, device: int, picture: Bytes, after: float) -> floa
             process.stderr.readline()
             time.sleep(after)
             process.send_signal(signal.SIGINT)
-            return seconds(process.wait)
+            found = seconds(process.wait)
+        if process.returncode != 128 + signal.SIGINT:
+            raise SystemExit("the command had ended before it was interrupted")
+        return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", help="a number or part of a name")
-    parser.add_argument("--model", default="realtime-x2", help="default: %(default)s")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=["realtime-x2", "live-x2-xs-clean"],
+        metavar="MODEL",
+        help="default: %(default)s; notes are of the first",
+    )
     parser.add_argument("--runs", type=int, default=9, help="default: %(default)s")
     arguments = parser.parse_args()
     info = choose_device(arguments.device)
-    graph = read_model(find_model(arguments.model))
+    graphs = [read_model(find_model(model)) for model in arguments.models]
+    graph = graphs[0]
     device = Device(info)
-    rows = [row(device, graph, size, arguments.runs) for size in SIZES]
+    rows = [
+        row(device, each, size, arguments.runs) for each in graphs for size in SIZES
+    ]
     held = longest_dispatch(device, graph, LARGE)
     device.close()
-    cold, warm = first_pictures(arguments.model, info.index)
+    cold, warm = first_pictures(arguments.models[0], info.index)
     large = np.zeros((*LARGE[::-1], graph.channels), np.uint8)
     with Upscaler(graph, device=info.index) as upscaler:
         upscaler(large)
         taken, wait = longest_wait(upscaler, large)
         heard = interruption(upscaler, large, taken / 3)
-    ended = to_the_prompt(arguments.model, info.index, large, 2 * taken)
+    where = arguments.models[0], info.index, large, taken / 2
+    ended = to_the_prompt(*where)
+    ended_soon = to_the_prompt(*where, "--tile", str(SMALL_TILE))
     publish(
         "submissions",
         f"Submissions of a picture, {info.precision}, on {info.name}",
@@ -221,8 +238,9 @@ def main() -> None:
             f"another thread of Python waited {1e3 * wait:.0f} ms at the longest "
             f"during a picture of {LARGE[0]}×{LARGE[1]}, which took {taken:.2f} s; the "
             f"longest of its dispatches takes {1e3 * held:.0f} ms",
-            f"from SIGINT in the middle of that to the exception: {1e3 * heard:.0f} "
-            f"ms; to the end of the command: {1e3 * ended:.0f} ms",
+            f"from SIGINT in the middle of that, one submission, to the exception: "
+            f"{1e3 * heard:.0f} ms; to the end of the command: {1e3 * ended:.0f} ms, "
+            f"{1e3 * ended_soon:.0f} ms with --tile {SMALL_TILE}",
             f"medians of {arguments.runs} runs; load average {os.getloadavg()[0]:.1f} "
             f"on {os.cpu_count()} processors",
         ],

@@ -116,7 +116,7 @@ def _run(options: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(said, ensure_ascii=False, indent=2) + "\n")
         return 0
     size = f"at most {tuning.WIDTH}×{tuning.HEIGHT} pixels"
-    by = "by the clock" if info.ticks is None else "by its own timestamps"
+    by = "wall time" if info.ticks is None else "device time"
     _print_table(f"{info.name}, {precision}, {size}, {by}", rows)
     if path is not None:
         sys.stdout.write(f"Kept in {path}\n")

@@ -178,7 +178,17 @@ def interruption(upscaler: Upscaler, picture: Bytes, after: float) -> float:
 def to_the_prompt(
     model: str, device: int, picture: Bytes, after: float, *options: str
 ) -> float:
-    """Seconds from SIGINT, `after` the start of a picture, to the command's end."""
+    """Seconds from SIGINT, `after` the start of a picture, to the command's end.
+
+    The least of three: Mesa's thread for its cache has the lowest priority, and ends
+    late where other work is done.
+    """
+    return min(_to_the_end(model, device, picture, after, *options) for _ in range(3))
+
+
+def _to_the_end(
+    model: str, device: int, picture: Bytes, after: float, *options: str
+) -> float:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "picture.png"
         Image.fromarray(picture).save(source)

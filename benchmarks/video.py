@@ -67,6 +67,9 @@ def main() -> None:
     parser.add_argument("--size", default="32x18", help="of the clip, for memory")
     parser.add_argument("--model", default="realtime-x2")
     parser.add_argument("--clip", type=Path, help="for overlap, a real one")
+    parser.add_argument(
+        "--length", type=int, default=OVERLAP_FRAMES, help="frames, for overlap"
+    )
     parser.add_argument("--runs", type=int, default=3, help="for overlap")
     parser.add_argument(
         "--codecs",
@@ -276,7 +279,7 @@ def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
     if clip is not None:
         source = ["-i", clip]
     ffmpeg(
-        *(*source, "-vf", "scale=640:360,format=yuv420p", "-frames:v", OVERLAP_FRAMES),
+        *(*source, "-vf", "scale=640:360,format=yuv420p", "-frames:v", options.length),
         *("-an", "-c:v", "libx264", "-crf", 20, small),
     )
     graph = read_model(find_model(options.model))
@@ -290,13 +293,15 @@ def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
         through_rgb: list[Run] = []
         fast: list[Run] = []
         for _ in range(options.runs):
-            alone.append(_ffmpeg_alone(small, folder, codec, larger))
-            through_rgb.append(_ffmpeg_alone(small, folder, codec, ",".join(by_rgb)))
+            alone.append(_ffmpeg_alone(small, folder, codec, larger, options.length))
+            through_rgb.append(
+                _ffmpeg_alone(small, folder, codec, ",".join(by_rgb), options.length)
+            )
             fast.append(_through(small, folder, codec, Pretender(graph, 0.0)))
         rows.append(_overlap_row(codec, "ffmpeg, by way of RGB", fast, through_rgb))
         rows.append(_overlap_row(codec, "ffmpeg", fast, alone))
         # Twice as slow as ffmpeg, so that the device is the slowest.
-        seconds = 2 * statistics.median(run.wall for run in alone) / OVERLAP_FRAMES
+        seconds = 2 * statistics.median(run.wall for run in alone) / options.length
         slow = _through(small, folder, codec, Pretender(graph, seconds))
         device = Run(slow.frames, seconds * slow.frames, None)
         rows.append(_overlap_row(codec, "device", [slow], [device]))
@@ -311,6 +316,7 @@ def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
             "the same settings; by way of RGB, it converts colours there and back as "
             "upfrost does.",
             "The device is pretended: it takes its time, and no processor.",
+            f"Load average {os.getloadavg()[0]:.1f} at the end.",
         ],
     )
 
@@ -345,13 +351,15 @@ def _busy(runs: Sequence[Run]) -> float | None:
     return round(statistics.median(known), 2) if known else None
 
 
-def _ffmpeg_alone(source: Path, folder: Path, codec: str, filters: str) -> Run:
+def _ffmpeg_alone(
+    source: Path, folder: Path, codec: str, filters: str, frames: int
+) -> Run:
     target = folder / "alone.mp4"
     arguments = encoder_arguments(CODECS[codec], None, None)
     began, busy = time.perf_counter(), _processor_time()
     ffmpeg("-i", source, "-vf", filters, *arguments, target)
     wall = time.perf_counter() - began
-    return Run(OVERLAP_FRAMES, wall, _processor_time() - busy)
+    return Run(frames, wall, _processor_time() - busy)
 
 
 def _through(source: Path, folder: Path, codec: str, upscaler: Any) -> Run:

@@ -70,6 +70,12 @@ def main() -> None:
     parser.add_argument(
         "--length", type=int, default=OVERLAP_FRAMES, help="frames, for overlap"
     )
+    parser.add_argument(
+        "--device",
+        type=float,
+        metavar="SECONDS",
+        help="for overlap: the device's time for a frame, and it alone as the slowest",
+    )
     parser.add_argument("--runs", type=int, default=3, help="for overlap")
     parser.add_argument(
         "--codecs",
@@ -292,6 +298,9 @@ def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
         alone: list[Run] = []
         through_rgb: list[Run] = []
         fast: list[Run] = []
+        if options.device is not None:
+            rows.append(_device_row(small, folder, codec, graph, options.device))
+            continue
         for _ in range(options.runs):
             alone.append(_ffmpeg_alone(small, folder, codec, larger, options.length))
             through_rgb.append(
@@ -302,9 +311,7 @@ def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
         rows.append(_overlap_row(codec, "ffmpeg", fast, alone))
         # Twice as slow as ffmpeg, so that the device is the slowest.
         seconds = 2 * statistics.median(run.wall for run in alone) / options.length
-        slow = _through(small, folder, codec, Pretender(graph, seconds))
-        device = Run(slow.frames, seconds * slow.frames, None)
-        rows.append(_overlap_row(codec, "device", [slow], [device]))
+        rows.append(_device_row(small, folder, codec, graph, seconds))
     publish(
         "video-overlap",
         "A video: wall time over that of its slowest part",
@@ -328,6 +335,15 @@ class Run:
     frames: int
     wall: float
     busy: float | None
+
+
+def _device_row(
+    source: Path, folder: Path, codec: str, graph: Graph, seconds: float
+) -> Row:
+    """With a device that takes so many seconds for a frame."""
+    run = _through(source, folder, codec, Pretender(graph, seconds))
+    device = Run(run.frames, seconds * run.frames, None)
+    return _overlap_row(codec, "device", [run], [device])
 
 
 def _overlap_row(

@@ -75,7 +75,7 @@ FMA_GROUPS, FMA_TURNS = 256, 256
 SMALL = 36, 64  # (H, W) of the picture with which pipelines are made
 COPY_BYTES = 64 * 2**20
 
-Action = Callable[[], None]
+Action = Callable[[], object]
 
 
 def compiled(source: str, precision: str) -> bytes:

@@ -1,13 +1,15 @@
 """What one submission a tile is worth, and whether Python is free meanwhile.
 
-usage: python -m benchmarks.submissions [--device N|NAME] [--model MODEL] [--runs N]
+usage: python -m benchmarks.submissions [--device N|NAME] [--models MODEL…] [--runs N]
 
 The table: a picture's submissions and milliseconds with a submission for each dispatch,
 each waited for, and with as few as the kernel's driver allows; both take turns in one
-process, on the same buffers and pipelines, and medians are taken. The notes: how long a
-process takes from its start to its first picture with empty caches and with full ones;
-the longest time that another thread of Python had to wait during a picture; and the
-time from SIGINT to its exception in the middle of a long submission.
+process, on the same buffers and pipelines, with the picture's bytes written and read,
+and medians are taken. The notes: how long a process takes from its start to its first
+picture with empty caches and with full ones; the longest time that another thread of
+Python had to wait during a picture, beside the longest dispatch, for which the original
+binding holds Python's lock; the time from SIGINT in the middle of a submission to its
+exception, and, of the command, to its end.
 """
 
 from __future__ import annotations
@@ -22,18 +24,23 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.report import Row, publish
+from upfrost.arrays import Bytes
 from upfrost.gpu.device import Device, choose_device
 from upfrost.gpu.execution import LoadedPlan
-from upfrost.gpu.plan import compile_graph, make_plan
+from upfrost.gpu.plan import PICTURE_IN, PICTURE_OUT, compile_graph, make_plan
 from upfrost.gpu.upscaler import Upscaler
 from upfrost.network.graph import Graph
 from upfrost.network.modelfile import find_model, read_model
 
 SIZES = ((64, 64), (320, 180))
+LARGE = (960, 540)
+SMALL_TILE = 128
 FIRST = """
 import sys
 import numpy as np
@@ -49,14 +56,23 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def one_by_one(loaded: LoadedPlan) -> Callable[[], None]:
-    """Every dispatch as a submission that is waited for before the next."""
-    plan = loaded.plan
-    each = loaded.record(plan.dispatches, [0.0] * len(plan.dispatches), 0.0)
+def one_by_one(loaded: LoadedPlan, picture: Bytes) -> Callable[[], float]:
+    """Every dispatch as a submission that is waited for before the next.
 
-    def run() -> None:
-        for sequence in each:
-            sequence.eval()
+    Gives the seconds of the longest one.
+    """
+    plan = loaded.plan
+    each = loaded.record(plan.dispatches, [1.0] * len(plan.dispatches), 0.0)
+    (given,), (result,) = (
+        [plane.rows(loaded.words(number)) for plane in planes]
+        for number, planes in ((PICTURE_IN, plan.given), (PICTURE_OUT, plan.result))
+    )
+
+    def run() -> float:
+        given[...] = picture.reshape(given.shape)
+        longest = max(seconds(sequence.eval) for sequence in each)
+        result.copy()
+        return longest
 
     return run
 
@@ -65,14 +81,14 @@ def row(device: Device, graph: Graph, size: tuple[int, int], runs: int) -> Row:
     width, height = size
     info = device.info
     program = compile_graph(graph, info.family, info.precision)
-    loaded = device.load(make_plan(program, height, width))
+    loaded = device.load(make_plan(program, height, width), inspect=True)
     picture = np.zeros((height, width, graph.channels), np.uint8)
-    apart = one_by_one(loaded)
+    apart = one_by_one(loaded, picture)
     ways: dict[str, list[float]] = {"apart": [], "together": []}
     for number in range(runs + 1):
         taken = {
             "apart": seconds(apart),
-            "together": seconds(lambda: loaded.run(picture)),
+            "together": seconds(lambda: loaded.run(picture).copy()),
         }
         if number:  # the first one compiles
             for way, each in taken.items():
@@ -106,7 +122,18 @@ def first_pictures(model: str, device: int) -> tuple[float, float]:
         return cold, statistics.median(seconds(process) for _ in range(3))
 
 
-def longest_wait(upscaler: Upscaler, picture: np.ndarray) -> tuple[float, float]:
+def longest_dispatch(device: Device, graph: Graph, size: tuple[int, int]) -> float:
+    """Seconds of the longest dispatch of a picture, waited for by itself."""
+    width, height = size
+    info = device.info
+    program = compile_graph(graph, info.family, info.precision)
+    loaded = device.load(make_plan(program, height, width), inspect=True)
+    apart = one_by_one(loaded, np.zeros((height, width, graph.channels), np.uint8))
+    apart()
+    return apart()
+
+
+def longest_wait(upscaler: Upscaler, picture: Bytes) -> tuple[float, float]:
     """Seconds of a picture, and the longest that another thread waited meanwhile."""
     over = threading.Event()
     gaps = [0.0]
@@ -127,7 +154,7 @@ def longest_wait(upscaler: Upscaler, picture: np.ndarray) -> tuple[float, float]
     return taken, max(gaps)
 
 
-def interruption(upscaler: Upscaler, picture: np.ndarray, after: float) -> float:
+def interruption(upscaler: Upscaler, picture: Bytes, after: float) -> float:
     """Seconds from SIGINT, `after` the start of a picture, to its exception."""
     sent = 0.0
 
@@ -148,23 +175,69 @@ def interruption(upscaler: Upscaler, picture: np.ndarray, after: float) -> float
     return found
 
 
+def to_the_prompt(
+    model: str, device: int, picture: Bytes, after: float, *options: str
+) -> float:
+    """Seconds from SIGINT, `after` the start of a picture, to the command's end.
+
+    The least of three: Mesa's thread for its cache has the lowest priority, and ends
+    late where other work is done.
+    """
+    return min(_to_the_end(model, device, picture, after, *options) for _ in range(3))
+
+
+def _to_the_end(
+    model: str, device: int, picture: Bytes, after: float, *options: str
+) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "picture.png"
+        Image.fromarray(picture).save(source)
+        command = [
+            *(sys.executable, "-m", "upfrost.cli.main", "upscale", str(source)),
+            *("--model", model, "--device", str(device), *options),
+        ]
+        # What is said first stands there before the first picture begins.
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            process.stderr.readline()
+            time.sleep(after)
+            process.send_signal(signal.SIGINT)
+            found = seconds(process.wait)
+        if process.returncode != 128 + signal.SIGINT:
+            raise SystemExit("the command had ended before it was interrupted")
+        return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", help="a number or part of a name")
-    parser.add_argument("--model", default="realtime-x2", help="default: %(default)s")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=["realtime-x2", "live-x2-xs-clean"],
+        metavar="MODEL",
+        help="default: %(default)s; notes are of the first",
+    )
     parser.add_argument("--runs", type=int, default=9, help="default: %(default)s")
     arguments = parser.parse_args()
     info = choose_device(arguments.device)
-    graph = read_model(find_model(arguments.model))
+    graphs = [read_model(find_model(model)) for model in arguments.models]
+    graph = graphs[0]
     device = Device(info)
-    rows = [row(device, graph, size, arguments.runs) for size in SIZES]
+    rows = [
+        row(device, each, size, arguments.runs) for each in graphs for size in SIZES
+    ]
+    held = longest_dispatch(device, graph, LARGE)
     device.close()
-    cold, warm = first_pictures(arguments.model, info.index)
-    large = np.zeros((540, 960, graph.channels), np.uint8)
+    cold, warm = first_pictures(arguments.models[0], info.index)
+    large = np.zeros((*LARGE[::-1], graph.channels), np.uint8)
     with Upscaler(graph, device=info.index) as upscaler:
         upscaler(large)
         taken, wait = longest_wait(upscaler, large)
         heard = interruption(upscaler, large, taken / 3)
+    where = arguments.models[0], info.index, large, taken / 2
+    ended = to_the_prompt(*where)
+    ended_soon = to_the_prompt(*where, "--tile", str(SMALL_TILE))
     publish(
         "submissions",
         f"Submissions of a picture, {info.precision}, on {info.name}",
@@ -173,8 +246,11 @@ def main() -> None:
             f"a process from its start to its first picture of 64×64: {cold:.2f} s "
             f"with empty caches, {warm:.2f} s with full ones",
             f"another thread of Python waited {1e3 * wait:.0f} ms at the longest "
-            f"during a picture of 960×540, which took {taken:.2f} s",
-            f"from SIGINT in the middle of that to the exception: {1e3 * heard:.0f} ms",
+            f"during a picture of {LARGE[0]}×{LARGE[1]}, which took {taken:.2f} s; the "
+            f"longest of its dispatches takes {1e3 * held:.0f} ms",
+            f"from SIGINT in the middle of that, one submission, to the exception: "
+            f"{1e3 * heard:.0f} ms; to the end of the command: {1e3 * ended:.0f} ms, "
+            f"{1e3 * ended_soon:.0f} ms with --tile {SMALL_TILE}",
             f"medians of {arguments.runs} runs; load average {os.getloadavg()[0]:.1f} "
             f"on {os.cpu_count()} processors",
         ],

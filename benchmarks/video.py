@@ -7,11 +7,11 @@ and each of its processes is looked at twice a second. Resident memory counts pa
 processes share for each of them; anonymous memory is what a process has of its own.
 Growth is from the fifth that follows the first 500 frames to the last fifth.
 
-overlap: the wall time of `upfrost video`, with a device that only takes time (and
-Python's lock, as Kompute does) so that either the device or ffmpeg is the slowest:
-over the device's time, and over that of one ffmpeg that decodes, repeats pixels, and
-encodes with the same settings; once by way of RGB, with the conversions that a network
-needs, once without. Runs take turns; medians.
+overlap: the wall time of `upfrost video`, with a device that only takes time, and works
+on one frame after the other, so that either the device or ffmpeg is the slowest: over
+the device's time, and over that of one ffmpeg that decodes, repeats pixels, and encodes
+with the same settings; once by way of RGB, with the conversions that a network needs,
+once without. Runs take turns; medians.
 
 frames: ten seconds of CLIP at 320×180, whether each frame in a lossless result is byte
 for byte that of `upfrost upscale` for the decoded frame as PNG.
@@ -20,7 +20,6 @@ for byte that of `upfrost upscale` for the decoded frame as PNG.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import io
 import json
 import os
@@ -29,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -68,6 +67,15 @@ def main() -> None:
     parser.add_argument("--size", default="32x18", help="of the clip, for memory")
     parser.add_argument("--model", default="realtime-x2")
     parser.add_argument("--clip", type=Path, help="for overlap, a real one")
+    parser.add_argument(
+        "--length", type=int, default=OVERLAP_FRAMES, help="frames, for overlap"
+    )
+    parser.add_argument(
+        "--device",
+        type=float,
+        metavar="SECONDS",
+        help="for overlap: the device's time for a frame, and it alone as the slowest",
+    )
     parser.add_argument("--runs", type=int, default=3, help="for overlap")
     parser.add_argument(
         "--codecs",
@@ -216,9 +224,10 @@ def _descendants(process: int) -> Iterator[int]:
 
 
 class Pretender:
-    """An upscaler's stand-in: repeats pixels after that many seconds a frame.
+    """An upscaler's stand-in, whose device takes that many seconds for each frame.
 
-    For these it holds Python's lock, as Kompute's binding does while a device works.
+    It works on one after the other, as a device does, while Python is free. A frame's
+    pixels are repeated when its result is asked for, as others are copied then.
     """
 
     def __init__(self, graph: Graph, seconds: float) -> None:
@@ -239,21 +248,33 @@ class Pretender:
             max_grid=(65535, 65535, 65535),
             max_shared_bytes=1 << 15,
         )
-        self._sleep = ctypes.PyDLL(None).usleep
         self._seconds = seconds
+        self._free = 0.0  # when the device has done all that it was given
 
-    def __call__(
-        self, picture: Bytes, progress: Callable[[int, int], None] | None = None
-    ) -> Bytes:
-        del progress
-        if self._seconds:
-            self._sleep(round(self._seconds * 1e6))
-        scale, (height, width, _) = self.graph.scale, picture.shape
+    def start(self, picture: Bytes) -> Pretended:
+        now = time.monotonic()
+        self._free = max(self._free, now) + self._seconds
+        return Pretended(picture, self.graph.scale, self._free)
+
+
+@dataclass(frozen=True)
+class Pretended:
+    """A result that the device has at the moment `ready`."""
+
+    picture: Bytes
+    scale: int
+    ready: float
+
+    def result(self) -> Bytes:
+        left = self.ready - time.monotonic()
+        if left > 0:
+            time.sleep(left)
+        scale, (height, width, _) = self.scale, self.picture.shape
         result = np.empty((height, scale, width, scale, 3), np.uint8)
         # Row by row and plane by plane, as NumPy is slow with three bytes a pixel.
         for plane in range(3):
             for column in range(scale):
-                result[:, 0, :, column, plane] = picture[..., plane]
+                result[:, 0, :, column, plane] = self.picture[..., plane]
         result[:, 1:] = result[:, :1]
         return result.reshape(height * scale, width * scale, 3)
 
@@ -264,7 +285,7 @@ def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
     if clip is not None:
         source = ["-i", clip]
     ffmpeg(
-        *(*source, "-vf", "scale=640:360,format=yuv420p", "-frames:v", OVERLAP_FRAMES),
+        *(*source, "-vf", "scale=640:360,format=yuv420p", "-frames:v", options.length),
         *("-an", "-c:v", "libx264", "-crf", 20, small),
     )
     graph = read_model(find_model(options.model))
@@ -277,17 +298,20 @@ def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
         alone: list[Run] = []
         through_rgb: list[Run] = []
         fast: list[Run] = []
+        if options.device is not None:
+            rows.append(_device_row(small, folder, codec, graph, options.device))
+            continue
         for _ in range(options.runs):
-            alone.append(_ffmpeg_alone(small, folder, codec, larger))
-            through_rgb.append(_ffmpeg_alone(small, folder, codec, ",".join(by_rgb)))
+            alone.append(_ffmpeg_alone(small, folder, codec, larger, options.length))
+            through_rgb.append(
+                _ffmpeg_alone(small, folder, codec, ",".join(by_rgb), options.length)
+            )
             fast.append(_through(small, folder, codec, Pretender(graph, 0.0)))
         rows.append(_overlap_row(codec, "ffmpeg, by way of RGB", fast, through_rgb))
         rows.append(_overlap_row(codec, "ffmpeg", fast, alone))
         # Twice as slow as ffmpeg, so that the device is the slowest.
-        seconds = 2 * statistics.median(run.wall for run in alone) / OVERLAP_FRAMES
-        slow = _through(small, folder, codec, Pretender(graph, seconds))
-        device = Run(slow.frames, seconds * slow.frames, None)
-        rows.append(_overlap_row(codec, "device", [slow], [device]))
+        seconds = 2 * statistics.median(run.wall for run in alone) / options.length
+        rows.append(_device_row(small, folder, codec, graph, seconds))
     publish(
         "video-overlap",
         "A video: wall time over that of its slowest part",
@@ -299,6 +323,7 @@ def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
             "the same settings; by way of RGB, it converts colours there and back as "
             "upfrost does.",
             "The device is pretended: it takes its time, and no processor.",
+            f"Load average {os.getloadavg()[0]:.1f} at the end.",
         ],
     )
 
@@ -310,6 +335,15 @@ class Run:
     frames: int
     wall: float
     busy: float | None
+
+
+def _device_row(
+    source: Path, folder: Path, codec: str, graph: Graph, seconds: float
+) -> Row:
+    """With a device that takes so many seconds for a frame."""
+    run = _through(source, folder, codec, Pretender(graph, seconds))
+    device = Run(run.frames, seconds * run.frames, None)
+    return _overlap_row(codec, "device", [run], [device])
 
 
 def _overlap_row(
@@ -333,13 +367,15 @@ def _busy(runs: Sequence[Run]) -> float | None:
     return round(statistics.median(known), 2) if known else None
 
 
-def _ffmpeg_alone(source: Path, folder: Path, codec: str, filters: str) -> Run:
+def _ffmpeg_alone(
+    source: Path, folder: Path, codec: str, filters: str, frames: int
+) -> Run:
     target = folder / "alone.mp4"
     arguments = encoder_arguments(CODECS[codec], None, None)
     began, busy = time.perf_counter(), _processor_time()
     ffmpeg("-i", source, "-vf", filters, *arguments, target)
     wall = time.perf_counter() - began
-    return Run(OVERLAP_FRAMES, wall, _processor_time() - busy)
+    return Run(frames, wall, _processor_time() - busy)
 
 
 def _through(source: Path, folder: Path, codec: str, upscaler: Any) -> Run:

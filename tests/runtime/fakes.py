@@ -19,8 +19,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Literal, Self
+from typing import Generic, Literal, Self, TypeVar
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from upfrost.image import streams
 from upfrost.network.graph import Graph
 
 UNLUCKY = 13
+T = TypeVar("T")
 
 
 def device_info(kind: Literal["integrated", "cpu"] = "integrated") -> DeviceInfo:
@@ -59,6 +61,13 @@ class FakePlan:
     bytes: int
 
 
+@dataclass(frozen=True)
+class Promise(Generic[T]):
+    """What is computed when it is asked for."""
+
+    result: Callable[[], T]
+
+
 class FakeUpscaler:
     """Repeats every pixel."""
 
@@ -78,6 +87,12 @@ class FakeUpscaler:
         self.tuned_kernels: dict[str, str] = {}
         self._output = output
         self.loaded_plan = FakePlan(64, 48, 12345)
+
+    def start(self, picture: Bytes) -> Promise[Bytes]:
+        return Promise(partial(self, picture))
+
+    def start_frame(self, frame: Frame) -> Promise[Frame]:
+        return Promise(partial(self.frame, frame))
 
     def frame(
         self, frame: Frame, progress: Callable[[int, int], None] | None = None

@@ -15,7 +15,7 @@ from upfrost.check.probes import HEIGHT, SEED, WIDTH, Probe, probes
 from upfrost.check.report import Section
 from upfrost.gpu.dispatches import Dispatch, Precision
 from upfrost.gpu.frame import FrameFormat, Samples
-from upfrost.gpu.plan import Plan, compile_graph, make_plan
+from upfrost.gpu.plan import Plan, compile_graph, for_rgb, make_plan
 from upfrost.network import reference
 from upfrost.network.graph import Graph
 
@@ -55,7 +55,10 @@ def jobs(request: Request) -> Mapping[str, Job]:
 
 def plan_of(probe: Probe, precision: Precision) -> Plan:
     program = compile_graph(probe.graph, probe.family, precision)
-    return make_plan(program, HEIGHT, WIDTH, FRAME.chroma if probe.of_frames else None)
+    if probe.of == "photographs":
+        program = for_rgb(program)
+    chroma = FRAME.chroma if probe.of == "frames" else None
+    return make_plan(program, HEIGHT, WIDTH, chroma)
 
 
 def about(plan: Plan) -> Facts:
@@ -98,7 +101,11 @@ def _try(device: Device, probe: Probe, plan: Plan) -> Facts:
     graph = probe.graph
     rng = np.random.default_rng(SEED)
     loaded = device.load(plan, inspect=True)
-    if probe.of_frames:
+    if probe.of == "photographs":
+        picture = rng.integers(60, 190, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        wanted = reference.upscale_rgb_by_luma(graph, picture)
+        return {"error": 0.0, "levels": _apart(loaded.run(picture), wanted)}
+    if probe.of == "frames":
         # Around the middle, so that nothing clips.
         planes = [
             rng.integers(60, 190, shape, dtype=np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.families import ConvKernel, Family
@@ -31,13 +32,13 @@ _CHANNELS = 8  # two slices
 class Probe:
     """A network whose value `probe` one kernel computes, with the kernels' table.
 
-    A network for luma, `of_frames`, is looked at by its samples alone.
+    A network for luma is looked at by its samples alone: of a frame, or of a picture.
     """
 
     name: str
     graph: Graph
     family: Family
-    of_frames: bool = False
+    of: Literal["values", "frames", "photographs"] = "values"
 
 
 def probes(family: Family, precision: Precision) -> Iterator[Probe]:
@@ -52,7 +53,9 @@ def probes(family: Family, precision: Precision) -> Iterator[Probe]:
         yield from _convolutions(replace(family, conv=(kernel,)), kernel, 5)
     for name, make in _OTHERS.items():
         yield Probe(name, make(), family)
-    yield Probe("chroma and luma", _luma(), family, of_frames=True)
+    for scale in (2, 3):
+        yield Probe(f"chroma and luma, ×{scale}", _luma(scale), family, "frames")
+    yield Probe("colours by luma", _luma(2), family, "photographs")
 
 
 def _convolutions(family: Family, kernel: ConvKernel, side: int) -> Iterator[Probe]:
@@ -185,16 +188,16 @@ def _resize_to() -> Graph:
     return _of_values(make)
 
 
-def _luma() -> Graph:
+def _luma(scale: int) -> Graph:
     """A network for luma whose last layer writes samples where the family has that."""
     build = Builder(SEED)
     value = build.conv(INPUT, 1, _CHANNELS)
     value = build.prelu(value, _CHANNELS)
-    value = build.conv(value, _CHANNELS, 4)
+    value = build.conv(value, _CHANNELS, scale**2)
     build.tensors[f"{value}.weight"] *= 0.2
-    value = build.add(PixelShuffle, value, factor=2)
-    value = build.add(Add, value, build.resize(INPUT, "bilinear", 2))
-    return build.graph(value, 2, 1, name="probe", colour="luma")
+    value = build.add(PixelShuffle, value, factor=scale)
+    value = build.add(Add, value, build.resize(INPUT, "bilinear", scale))
+    return build.graph(value, scale, 1, name="probe", colour="luma")
 
 
 _OTHERS: dict[str, Callable[[], Graph]] = {

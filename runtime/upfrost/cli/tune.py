@@ -109,13 +109,15 @@ def _run(options: argparse.Namespace) -> int:
             "device": info.name,
             "driver_version": info.driver_version,
             "precision": precision,
+            "clock": "host" if info.ticks is None else "device",
             "file": None if path is None else str(path),
             "layers": [vars(each) | {"winner": each.winner} for each in rows],
         }
         sys.stdout.write(json.dumps(said, ensure_ascii=False, indent=2) + "\n")
         return 0
     size = f"at most {tuning.WIDTH}×{tuning.HEIGHT} pixels"
-    _print_table(f"{info.name}, {precision}, {size}", rows)
+    by = "wall time" if info.ticks is None else "device time"
+    _print_table(f"{info.name}, {precision}, {size}, {by}", rows)
     if path is not None:
         sys.stdout.write(f"Kept in {path}\n")
     return 0

@@ -23,7 +23,7 @@ from upfrost.gpu.binding import (
 )
 from upfrost.gpu.cache import PipelineFile
 from upfrost.gpu.dispatches import Constant, Precision
-from upfrost.gpu.execution import Endurance, LoadedPlan
+from upfrost.gpu.execution import Endurance, LoadedPlan, Ticks
 from upfrost.gpu.families import CPU, MALI, VALHALL, Family
 from upfrost.gpu.plan import Plan
 
@@ -83,6 +83,7 @@ class DeviceInfo:
     max_shared_bytes: int
     has_float16: bool = False  # and 16-bit storage, as Vulkan's features say
     has_cached_memory: bool = False  # the device's own, that the host's cache holds
+    ticks: Ticks | None = None  # of its timestamps, where it has them
     pipeline_cache: str = ""  # Vulkan's name for what its driver has compiled
     driver_info: str = ""  # in its own words, such as "Mesa 25.0.7"
     memory_types: tuple[MemoryType, ...] = ()
@@ -192,6 +193,7 @@ class Device:
                 self._constant,
                 self.info.name,
                 self.info.endurance,
+                self.info.ticks,
                 inspect=inspect,
             )
         self._loaded = [each for each in self._loaded if each() is not None]
@@ -206,12 +208,17 @@ class Device:
         self._constants.clear()
         plans = [plan for each in self._loaded if (plan := each()) is not None]
         self._loaded.clear()
-        if os.getpid() == self._process and not any(plan.lost for plan in plans):
-            with suppress(kp.VulkanError, RuntimeError):
-                self._pipelines.write(self._manager.pipeline_cache())
+        if os.getpid() != self._process:  # there is nothing to wait for
             self._manager.destroy()
-        else:
+            return
+        for plan in plans:
+            plan.close()
+        if any(plan.lost for plan in plans):
             self._manager.destroy(_GOODBYE)
+            return
+        with suppress(kp.VulkanError, RuntimeError):
+            self._pipelines.write(self._manager.pipeline_cache())
+        self._manager.destroy()
 
     def _constant(self, constant: Constant) -> kp.Tensor:
         """The tensor of a constant, uploaded when it is first asked for."""
@@ -294,6 +301,11 @@ def _info(index: int, told: dict[str, Any]) -> DeviceInfo:
         has_cached_memory=any(
             kind["device_local"] and kind["host_visible"] and kind["host_cached"]
             for kind in told["memory_types"]
+        ),
+        ticks=(
+            Ticks(told["timestamp_period"] * 1e-9, told["timestamp_valid_bits"])
+            if told["timestamps_supported"]
+            else None
         ),
         pipeline_cache=told["pipeline_cache_uuid"].hex(),
         driver_info=told["driver_info"],

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -57,6 +58,18 @@ class Endurance:
     answers: bool
 
 
+@dataclass(frozen=True)
+class Ticks:
+    """What timestamps count: units of `seconds`, by a counter of `bits` bits."""
+
+    seconds: float
+    bits: int
+
+    def between(self, first: int, last: int) -> float:
+        """Seconds from one timestamp to another."""
+        return ((last - first) % (1 << self.bits)) * self.seconds
+
+
 @dataclass(eq=False)
 class _Slot:
     """The pictures of one tile in flight, and the dispatches recorded for them."""
@@ -66,10 +79,13 @@ class _Slot:
     given_planes: list[Samples]
     result: Words
     result_planes: list[Samples]
+    # By pipeline, of dispatches that touch its pictures.
+    algorithms: dict[Dispatch, kp.Algorithm] = field(default_factory=dict)
     sequences: list[kp.Sequence] = field(default_factory=list)
     token: int = 0
     submitted: float = 0.0  # by the monotonic clock
     busy: float = 0.0  # seconds that its longest submission took, or more
+    awaited: Future[None] | None = None  # by a thread of its own
 
 
 class LoadedPlan:
@@ -85,6 +101,7 @@ class LoadedPlan:
         constant: Callable[[Constant], kp.Tensor],
         name: str,
         endurance: Endurance,
+        ticks: Ticks | None,
         *,
         inspect: bool = False,
     ) -> None:
@@ -92,9 +109,13 @@ class LoadedPlan:
         self._manager = manager
         self._name = name
         self._endurance = endurance
+        self._ticks = ticks
         self._inspect = inspect
         self._process = os.getpid()
         self._in_flight: deque[_Slot] = deque()
+        # Where a submission's time says whether its driver has ended it, a thread waits
+        # for each, so that the caller's own pace does not count.
+        self._waiter = ThreadPoolExecutor(1, thread_name_prefix="upfrost device")
         self._idle_since = 0.0  # when the device last was known to have finished
         self._lost = False
         self._most_slots = IN_FLIGHT
@@ -113,7 +134,7 @@ class LoadedPlan:
             )
             for size in plan.buffer_bytes[PICTURE_OUT + 1 :]
         ]
-        self._algorithms: dict[tuple[int, Dispatch], kp.Algorithm] = {}
+        self._algorithms: dict[Dispatch, kp.Algorithm] = {}  # of all slots
         self._slots = [self._new_slot()]
         if plan.setup:
             setup = manager.sequence()
@@ -181,11 +202,7 @@ class LoadedPlan:
         To be called while `can_start`. Raises what `finish` does, and `DeviceError`
         in a process that was forked after the plan was loaded.
         """
-        if os.getpid() != self._process:
-            raise DeviceError(
-                "the device was opened before this process was forked, and works in "
-                "its parent alone: open it again"
-            )
+        self._check_process()
         if self._lost:
             raise DeviceLostError(f"{self._name} was lost before; open it again")
         slot = next(each for each in self._slots if each not in self._in_flight)
@@ -203,6 +220,7 @@ class LoadedPlan:
         `NotFiniteError` when the network's numbers went beyond all bounds, and
         `DeviceError` for another error of Vulkan's.
         """
+        self._check_process()
         slot = self._in_flight.popleft()
         self._wait_for(slot)
         limit = self._endurance.job
@@ -222,27 +240,48 @@ class LoadedPlan:
             )
         return slot.result_planes
 
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise DeviceError(
+                "the device was opened before this process was forked, and works in "
+                "its parent alone: open it again"
+            )
+
+    def close(self) -> None:
+        """Wait for nothing any more. It cannot be used after it."""
+        self._waiter.shutdown(cancel_futures=True)
+
     def forget(self) -> None:
         """Nobody wants what is in flight any more."""
         self._in_flight.clear()
 
-    def layer(self, label: str) -> Callable[[], None]:
-        """What dispatches all that has that label, and waits for it, when it is called.
+    def layer(self, label: str) -> Callable[[], float]:
+        """What dispatches all that has that label, and gives the seconds it took.
 
-        Raises what `finish` does.
+        They are the device's own where it has timestamps, and otherwise those of the
+        clock, with what a submission costs. Calling raises what `finish` does.
         """
-        plan = self.plan
+        plan, ticks = self.plan, self._ticks
         numbers = [n for n, d in enumerate(plan.dispatches) if d.label == label]
         sequences = self.record(
             [plan.dispatches[number] for number in numbers],
             [plan.dispatch_seconds[number] for number in numbers],
             self._endurance.submission,
+            timestamps=ticks is not None,
         )
 
-        def run() -> None:
+        def run() -> float:
             with self._errors():
+                began = time.perf_counter()
                 for sequence in sequences:
                     sequence.eval()
+                elapsed = time.perf_counter() - began
+                if ticks is None:
+                    return elapsed
+                stamps = [sequence.get_timestamps() for sequence in sequences]
+            seconds = sum(ticks.between(each[0], each[-1]) for each in stamps)
+            # A driver may have none to give, whatever it says.
+            return seconds if 0 < seconds <= elapsed else elapsed
 
         return run
 
@@ -252,11 +291,16 @@ class LoadedPlan:
         seconds: Sequence[float],
         most: float,
         slot: _Slot | None = None,
+        *,
+        timestamps: bool = False,
     ) -> list[kp.Sequence]:
-        """Dispatches in submissions of `most` seconds, by the estimate of each."""
+        """Dispatches in submissions of `most` seconds, by the estimate of each.
+
+        With `timestamps` the device notes when each begins and ends.
+        """
         sequences = []
         for numbers in submissions(seconds, most):
-            sequence = self._manager.sequence()
+            sequence = self._manager.sequence(0, len(numbers) if timestamps else 0)
             for number in numbers:
                 self._record(sequence, slot or self._slots[0], dispatches[number])
             sequences.append(sequence)
@@ -337,8 +381,9 @@ class LoadedPlan:
         pictures = any(
             number in (PICTURE_IN, PICTURE_OUT) for number in dispatch.buffers
         )
-        key = id(slot) if pictures else 0, dispatch.pipeline
-        if key not in self._algorithms:
+        algorithms = slot.algorithms if pictures else self._algorithms
+        pipeline = dispatch.pipeline
+        if pipeline not in algorithms:
             tensors = [
                 self._constants[id(item)]
                 if isinstance(item, Constant)
@@ -346,7 +391,7 @@ class LoadedPlan:
                 for item in dispatch.buffers
             ]
             try:
-                self._algorithms[key] = self._manager.algorithm(
+                algorithms[pipeline] = self._manager.algorithm(
                     tensors,
                     _spirv(dispatch.shader),
                     list(dispatch.grid),
@@ -355,7 +400,7 @@ class LoadedPlan:
                 )
             except kp.VulkanError as error:
                 raise type(error)(f"{dispatch.shader}: {error}") from error
-        sequence.record(kp.OpAlgoDispatch(self._algorithms[key], push))
+        sequence.record(kp.OpAlgoDispatch(algorithms[pipeline], push))
 
     def _submit(self, slot: _Slot) -> None:
         slot.token = secrets.randbits(32)
@@ -365,14 +410,25 @@ class LoadedPlan:
             slot.submitted = time.monotonic()
             for sequence in slot.sequences:
                 sequence.eval_async()
+        if self._endurance.job is not None:
+            slot.awaited = self._waiter.submit(self._await, slot)
 
     def _wait_for(self, slot: _Slot) -> None:
         """Wait until nothing of it runs."""
+        if slot.awaited is None:
+            self._await(slot)
+        else:
+            slot.awaited.result()
+            slot.awaited = None
+
+    def _await(self, slot: _Slot) -> None:
         # Another tile's work may be before it in the queue.
         allowed = ANSWER_SECONDS * IN_FLIGHT * len(slot.sequences)
         nanoseconds = int(allowed * _SECOND) if self._endurance.answers else _NEVER
         with self._errors():
             for sequence in slot.sequences:
+                if self._lost:
+                    raise DeviceLostError(f"{self._name} was lost before")
                 if not sequence.is_running():
                     continue
                 sequence.eval_await(nanoseconds)
@@ -384,8 +440,9 @@ class LoadedPlan:
     def _repeat(self, slot: _Slot, limit: float) -> None:
         """Compute a tile again that may have been ended by the kernel's driver.
 
-        It took longer than `limit` seconds, or was asked for late, which cannot be
-        told; so it is asked for at once, and then with a submission for each dispatch.
+        It took longer than `limit` seconds, or this process was stopped meanwhile,
+        which cannot be told; so it is submitted again, and then with a submission for
+        each dispatch.
         """
         for other in self._in_flight:
             self._wait_for(other)

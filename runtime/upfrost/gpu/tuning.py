@@ -101,6 +101,7 @@ def measure(
 ) -> Iterator[Measured]:
     """Time the candidates for each shape of convolution in `graph`, in turns.
 
+    Seconds are the device's own where it has timestamps; `clock` bounds the rounds.
     A layer is measured where it stands in the network, on a picture of `WIDTH` ×
     `HEIGHT` pixels, or less where the device could not bind its buffers or a dispatch
     could take too long. It is given out once the device has proved that it still
@@ -171,9 +172,7 @@ def _times(plans: Sequence[LoadedPlan], label: str, clock: Clock) -> list[float]
     began = clock()
     for _ in range(ROUNDS):
         for layer, seconds in zip(layers, times, strict=True):
-            start = clock()
-            layer()
-            seconds.append(clock() - start)
+            seconds.append(layer())
         if clock() - began > MOST_SECONDS:
             break
     return [statistics.median(each) for each in times]

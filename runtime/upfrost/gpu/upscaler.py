@@ -7,11 +7,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 
@@ -28,8 +28,10 @@ from upfrost.gpu.device import (
     choose_device,
 )
 from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.execution import IN_FLIGHT
 from upfrost.gpu.frame import ChromaFormat, Frame, FrameFormat, Samples
 from upfrost.gpu.halfprecision import faster_precision
+from upfrost.gpu.pending import Keep, Pending, TileQueue, Work
 from upfrost.gpu.plan import (
     Plan,
     Program,
@@ -61,64 +63,9 @@ Kind = FrameFormat | Literal["RGB"] | None
 _Asked = tuple[int, int, int | None, Kind]
 
 _log = logging.getLogger("upfrost")
+T = TypeVar("T")
 
 PLANS_KEPT = 4
-_Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True)
-class _Tile(Generic[_Result]):
-    """A tile to compute, and what takes its planes and may give a complete result."""
-
-    loaded: LoadedPlan
-    planes: Sequence[Samples]
-    keep: Callable[[Sequence[Samples]], _Result | None]
-
-
-class _InFlight(Generic[_Result]):
-    """Tiles that the device has and that nobody has kept yet."""
-
-    def __init__(self) -> None:
-        self._tiles: deque[_Tile[_Result]] = deque()
-
-    def add(self, tiles: Iterable[_Tile[_Result]]) -> Iterator[_Result]:
-        """Start tiles; the results that are complete meanwhile."""
-        for tile in tiles:
-            loaded = tile.loaded
-            # Plans share the device's queue and keep no order among their results.
-            while self._tiles and not (
-                self._tiles[0].loaded is loaded and loaded.can_start()
-            ):
-                yield from self._next()
-            loaded.start(tile.planes)
-            self._tiles.append(tile)
-
-    def finish(self) -> Iterator[_Result]:
-        """Wait for what was started; the results that it completes."""
-        while self._tiles:
-            yield from self._next()
-
-    def forget(self) -> None:
-        """Nobody wants what is in flight any more."""
-        for tile in self._tiles:
-            tile.loaded.forget()
-        self._tiles.clear()
-
-    def _next(self) -> Iterator[_Result]:
-        tile = self._tiles.popleft()
-        complete = tile.keep(tile.loaded.finish())
-        if complete is not None:
-            yield complete
-
-
-@contextmanager
-def _in_flight() -> Iterator[_InFlight[Any]]:
-    """Tiles in flight, which are forgotten when the block ends early."""
-    work: _InFlight[Any] = _InFlight()
-    try:
-        yield work
-    finally:
-        work.forget()
 
 
 class Upscaler:
@@ -179,6 +126,7 @@ class Upscaler:
         # Of the last picture: a video's frames are all alike, and finding out which
         # tiles fit takes milliseconds.
         self._grid: tuple[_Asked, TileGrid] | None = None
+        self._queue = TileQueue()
         self._lock = threading.Lock()
         self._holder: int | None = None  # the thread that has the lock
         # The largest difference at a seam of the last picture, in levels of 255; None
@@ -198,8 +146,19 @@ class Upscaler:
         or shape and after `close`, `DeviceLostError` when the device did not compute,
         and `OutOfDeviceMemoryError` when no tile fits.
         """
-        (result,) = self.pictures([picture], progress)
-        return result
+        with self._turn():
+            return self._compute(self._picture_work(picture, progress))
+
+    def start(self, picture: Bytes, progress: Progress | None = None) -> Pending[Bytes]:
+        """Hand a picture to the device, to ask for its result later.
+
+        Meanwhile others can be started: the device has two tiles at a time. `progress`
+        is called by whoever then waits for a tile. Errors are those of calling, here
+        or where the result is asked for.
+        """
+        with self._turn():
+            work = self._picture_work(picture, progress)
+            return self._queue.start(work, self._finish)
 
     def pictures(
         self, pictures: Iterable[Bytes], progress: Progress | None = None
@@ -207,44 +166,51 @@ class Upscaler:
         """Upscale pictures as `__call__` does, one after the other.
 
         While the device works on one, the next is asked for and the last is handed out:
-        quicker than a call for each. Other threads' calls wait until the iterator ends.
-        Errors are those of calling.
+        quicker than a call for each. Errors are those of calling and of `pictures`, and
+        come after the results of the pictures before them.
         """
-        with self._turn(), _in_flight() as work:
-            size = None
-            for picture in pictures:
-                # Plans for two sizes at a time could take twice the budget.
-                picture = checks.picture_of(picture, self.graph)
-                if size not in (None, picture.shape):
-                    yield from work.finish()
-                size = picture.shape
-                yield from work.add(self._picture_tiles(picture, progress))
-            yield from work.finish()
+        waiting: deque[Pending[Bytes]] = deque()
+        for pending in self._started(pictures, progress):
+            waiting.append(pending)
+            if len(waiting) == IN_FLIGHT:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
-    def _picture_tiles(
-        self, picture: Bytes, progress: Progress | None
-    ) -> Iterator[_Tile[Bytes]]:
-        """The tiles of a picture, of which the last one gives the result."""
+    def _started(
+        self, pictures: Iterable[Bytes], progress: Progress | None
+    ) -> Iterator[Pending[Bytes]]:
+        """Pictures that were started, the last one with the error that came then."""
+        try:
+            for picture in pictures:
+                yield self.start(picture, progress)
+        except Exception as error:
+            failed = Pending(np.empty(0, np.uint8), 1, self._finish)
+            failed.fail(error)
+            yield failed
+
+    def _picture_work(self, picture: Bytes, progress: Progress | None) -> Work[Bytes]:
+        picture = checks.picture_of(picture, self.graph)
         height, width, channels = picture.shape
         aligned = align(picture, self.tiling)
         scale = self.graph.scale
         result = np.empty((height * scale, width * scale, channels), np.uint8)
         filled = 0
 
-        def write(rows: Bytes) -> Bytes | None:
+        def write(rows: Bytes) -> None:
             nonlocal filled
             part = result[filled : filled + len(rows)]
             part[...] = rows[: len(part), : width * scale]
             filled += len(rows)
-            return result if filled == aligned.shape[0] * scale else None
 
-        return self._tiles(
+        return self._work(
             aligned.shape[0],
             aligned.shape[1],
             lambda start, stop: aligned[start:stop],
             write,
             progress,
             channels,
+            result,
         )
 
     @property
@@ -283,22 +249,21 @@ class Upscaler:
         """
         checks.check_size(height, width, self.graph)
         channels = checks.channels_of(channels or self.graph.channels, self.graph)
-        with self._turn(), _in_flight() as work:
-            tiles: Iterator[_Tile[None]] = self._tiles(
-                height, width, read, write, progress, channels
+        with self._turn():
+            self._compute(
+                self._work(height, width, read, write, progress, channels, None)
             )
-            deque(work.add(tiles), maxlen=0)
-            deque(work.finish(), maxlen=0)
 
-    def _tiles(
+    def _work(
         self,
         height: int,
         width: int,
         read: Callable[[int, int], Bytes],
-        write: Callable[[Bytes], _Result | None],
+        write: Callable[[Bytes], None],
         progress: Progress | None,
         channels: int,
-    ) -> Iterator[_Tile[_Result]]:
+        result: T,
+    ) -> Work[T]:
         """The tiles of `stream`, to be started in their order and kept likewise."""
         scale = self.graph.scale
         seams = None if self.tiling == self._seamless else Seams(scale)
@@ -309,41 +274,42 @@ class Upscaler:
         done = 0
 
         def keep(
-            result: Bytes, kept_rows: slice, tile: Tile, planes: Sequence[Samples]
-        ) -> _Result | None:
+            band: Bytes, kept_rows: slice, tile: Tile, planes: Sequence[Samples]
+        ) -> None:
             nonlocal done
             output = planes[0].reshape(len(planes[0]), -1, channels)
             kept, left = tile.kept_columns, tile.columns.start
             if seams is not None:
                 seams.add(tile, output.view(np.uint8))
                 self.seam = seams.largest
-            result[:, kept.start * scale : kept.stop * scale] = output[
+            band[:, kept.start * scale : kept.stop * scale] = output[
                 kept_rows, (kept.start - left) * scale : (kept.stop - left) * scale
             ]
             done += 1
             if progress is not None:
                 progress(done, len(grid))
-            return write(result) if done % len(columns) == 0 else None
+            if done % len(columns) == 0:
+                write(band)
 
-        for rows, kept_rows in grid.windows[0]:
-            band = checks.check_rows(
-                read(rows.start, rows.stop), (rows.stop - rows.start, width, channels)
-            )
-            kept = slice(
-                (kept_rows.start - rows.start) * scale,
-                (kept_rows.stop - rows.start) * scale,
-            )
-            result = np.empty(
-                (kept.stop - kept.start, width * scale, channels), np.uint8
-            )
-            for window, kept_columns in columns:
-                part = band[:, window.start : window.stop]
-                tile = Tile(rows, window, kept_rows, kept_columns)
-                yield _Tile(
-                    loaded,
-                    [part.reshape(len(part), -1)],
-                    partial(keep, result, kept, tile),
+        def tiles() -> Iterator[tuple[Sequence[Samples], Keep]]:
+            for rows, kept_rows in grid.windows[0]:
+                given = checks.check_rows(
+                    read(rows.start, rows.stop),
+                    (rows.stop - rows.start, width, channels),
                 )
+                kept = slice(
+                    (kept_rows.start - rows.start) * scale,
+                    (kept_rows.stop - rows.start) * scale,
+                )
+                band = np.empty(
+                    (kept.stop - kept.start, width * scale, channels), np.uint8
+                )
+                for window, kept_columns in columns:
+                    part = given[:, window.start : window.stop]
+                    tile = Tile(rows, window, kept_rows, kept_columns)
+                    yield [part.reshape(len(part), -1)], partial(keep, band, kept, tile)
+
+        return Work(loaded, len(grid), tiles(), result)
 
     def frame(
         self,
@@ -359,22 +325,25 @@ class Upscaler:
         `scale` times the size. Raises `UsageError` for a network of RGB, otherwise as
         calling.
         """
+        with self._turn():
+            return self._compute(self._frame_work(frame, progress, into))
+
+    def start_frame(
+        self, frame: Frame, progress: Progress | None = None
+    ) -> Pending[Frame]:
+        """Hand a frame to the device, as `start` does a picture."""
+        with self._turn():
+            work = self._frame_work(frame, progress, None)
+            return self._queue.start(work, self._finish)
+
+    def _frame_work(
+        self, frame: Frame, progress: Progress | None, into: Frame | None
+    ) -> Work[Frame]:
         if self.graph.channels != 1:
             raise UsageError(
                 f"{self.graph.name} takes RGB; frames of luma and chroma need a "
                 "network of one channel"
             )
-        with self._turn(), _in_flight() as work:
-            tiles = self._frame_tiles(frame, progress, into)
-            deque(work.add(tiles), maxlen=0)
-            result: Frame
-            (result,) = work.finish()
-        return result
-
-    def _frame_tiles(
-        self, frame: Frame, progress: Progress | None, into: Frame | None
-    ) -> Iterator[_Tile[Frame]]:
-        """The tiles of a frame, of which the last one gives the result."""
         kind, scale = frame.format, self.graph.scale
         size = frame.height * scale, frame.width * scale
         result = into if into is not None else Frame.empty(kind, *size)
@@ -388,7 +357,7 @@ class Upscaler:
         self.seam = None
         loaded, grid = self._load(aligned.height, aligned.width, kind)
 
-        def keep(done: int, tile: Tile, outputs: Sequence[Samples]) -> Frame | None:
+        def keep(done: int, tile: Tile, outputs: Sequence[Samples]) -> None:
             if seams is not None:
                 luma = outputs[0] >> (kind.shift + kind.bits - 8)
                 seams.add(tile, luma.astype(np.uint8)[..., None])
@@ -406,18 +375,28 @@ class Upscaler:
                 target[...] = pixels[top : top + height, left : left + width]
             if progress is not None:
                 progress(done, len(grid))
-            return result if done == len(grid) else None
 
-        for done, tile in enumerate(grid, 1):
-            parts = [
-                plane[_part(tile.rows, y), _part(tile.columns, x)]
-                for plane, (y, x) in zip(aligned.planes, kind.ratios, strict=True)
-            ]
-            yield _Tile(
-                loaded,
-                [part.reshape(len(part), -1) for part in parts],
-                partial(keep, done, tile),
-            )
+        def tiles() -> Iterator[tuple[Sequence[Samples], Keep]]:
+            for done, tile in enumerate(grid, 1):
+                parts = [
+                    plane[_part(tile.rows, y), _part(tile.columns, x)]
+                    for plane, (y, x) in zip(aligned.planes, kind.ratios, strict=True)
+                ]
+                yield (
+                    [part.reshape(len(part), -1) for part in parts],
+                    partial(keep, done, tile),
+                )
+
+        return Work(loaded, len(grid), tiles(), result)
+
+    def _compute(self, work: Work[T]) -> T:
+        """The result of work, within a turn."""
+        pending = self._queue.start(work, self._queue.finish)
+        return pending.result()
+
+    def _finish(self, pending: Pending[Any]) -> None:
+        with self._turn():
+            self._queue.finish(pending)
 
     def tiles(
         self,
@@ -475,11 +454,15 @@ class Upscaler:
         return 1.0 if self._grid is None else self._grid[1].overhead
 
     def close(self) -> None:
-        """Give the device's memory back. Nothing can be upscaled after it."""
+        """Give the device's memory back. Nothing can be upscaled after it.
+
+        What was started and not finished has no result.
+        """
         if self._closed:
             return
         with self._turn():
             self._closed = True
+            self._queue.abandon(_closed())
             self._device.close()  # which asks the plans whether it was lost
             self._loaded.clear()
 
@@ -500,15 +483,23 @@ class Upscaler:
         mine = threading.get_ident()
         if self._holder == mine:
             raise RuntimeError(
-                "an Upscaler was called while it worked for the same thread: finish "
-                "its pictures() first, or make another one"
+                "an Upscaler was called by what it calls while it works (progress, "
+                "read or write): call it afterwards, or make another one"
             )
         with self._lock:
             if self._closed:
-                raise UsageError("this Upscaler is closed; make another one")
+                raise _closed()
             self._holder = mine
             try:
                 yield
+            except Exception:
+                raise
+            except BaseException as error:
+                # Between which two steps a signal was handled cannot be told.
+                self._queue.abandon(error)
+                for loaded in self._loaded.values():
+                    loaded.forget()
+                raise
             finally:
                 self._holder = None
 
@@ -560,6 +551,8 @@ class Upscaler:
         loaded = self._loaded.pop(size, None)
         if loaded is None:
             plan = self._plan(grid.height, grid.width, kind)
+            # Two plans with tiles in flight could take twice the budget.
+            self._queue.drain()
             while self._loaded and (
                 len(self._loaded) >= PLANS_KEPT
                 # The weights are the same for all of them.
@@ -576,6 +569,10 @@ class Upscaler:
 def _chroma(kind: Kind) -> ChromaFormat | None:
     """How chroma lies among luma in pictures of that kind, if they are frames."""
     return kind.chroma if isinstance(kind, FrameFormat) else None
+
+
+def _closed() -> UsageError:
+    return UsageError("this Upscaler is closed; make another one")
 
 
 def _part(window: Window, ratio: int, scale: int = 1) -> slice:

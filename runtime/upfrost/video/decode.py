@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import queue
 import re
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import IO
+from io import BufferedReader
+from typing import IO, cast
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from upfrost.video.ffmpeg import (
     seconds,
     source_arguments,
     split_level,
+    widen,
 )
 
 AHEAD = 3  # frames that are decoded before they are asked for
@@ -87,25 +88,20 @@ class Decoder:
             *("-enc_time_base", f"{base.numerator}:{base.denominator}"),
             *("-f", "rawvideo", "pipe:1"),
         ]
-        # A socket, since recv can wait for a whole frame in one call. Each return from
-        # a call needs Python's lock, which Kompute holds while the device works.
-        self._socket, theirs = socket.socketpair()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         try:
             self._process = subprocess.Popen(
                 [ffmpeg, *LOG, "-copyts", *source, *output],
                 stdin=subprocess.DEVNULL,
-                stdout=theirs.fileno(),
+                stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 process_group=0,  # Ctrl-C is for the process that handles it
             )
         except OSError as error:
-            self._socket.close()
             raise cannot_run(ffmpeg, error) from error
-        finally:
-            theirs.close()
+        assert self._process.stdout is not None
         assert self._process.stderr is not None
+        self._pipe = cast("BufferedReader", self._process.stdout)
+        widen(self._pipe)
         self._threads = [
             threading.Thread(target=self._follow, args=[self._process.stderr]),
             threading.Thread(target=self._read),
@@ -130,7 +126,7 @@ class Decoder:
                 with suppress(queue.Empty):
                     self._frames.get_nowait()
                 thread.join(0.01)
-        self._socket.close()
+        self._pipe.close()
 
     def _follow(self, log: IO[bytes]) -> None:
         """Read the log: a line of `showinfo` for each frame, and errors."""
@@ -197,17 +193,7 @@ class Decoder:
             raise VideoError(f"{name}: the decoder failed with code {code}")
 
     def _next_pixels(self) -> Bytes | None:
-        if self._closed:
-            return None
+        """A whole frame, None at the end."""
         pixels = np.empty(self._frame_bytes, np.uint8)
-        try:
-            got = self._socket.recv_into(pixels.data, 0, socket.MSG_WAITALL)
-        except ConnectionResetError:
-            return None
-        # A signal may cut a long wait short.
-        while 0 < got < pixels.size:
-            more = self._socket.recv_into(pixels[got:].data, 0, socket.MSG_WAITALL)
-            if not more:
-                return None
-            got += more
-        return pixels if got else None
+        whole = not self._closed and self._pipe.readinto(pixels.data) == pixels.size
+        return pixels if whole else None

@@ -6,13 +6,12 @@ stopped and went on gives the file of one that was not.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import queue
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,12 +21,18 @@ from typing import IO
 
 from upfrost.gpu.frame import Samples
 from upfrost.text import printable
-from upfrost.video.ffmpeg import LOG, VideoError, cannot_run, ended_by, last_error
+from upfrost.video.ffmpeg import (
+    LOG,
+    VideoError,
+    cannot_run,
+    ended_by,
+    last_error,
+    widen,
+)
 from upfrost.video.job import Job, Segment
 from upfrost.video.matroska import frame_header, raw_video_header
 
 BEHIND = 3  # frames that wait for the encoder
-_PIPE_BYTES = 1 << 20
 # Packets are told apart by their times in milliseconds; rounding takes up to one.
 _APART = Fraction(2, 1000)  # seconds
 
@@ -214,15 +219,13 @@ class _Encoder:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=self._log,
-                bufsize=0,
                 process_group=0,
             )
         except OSError as error:
             raise cannot_run(ffmpeg, error) from error
         assert self.process.stdin is not None
-        self._pipe = self.process.stdin.fileno()
-        with suppress(OSError, AttributeError):
-            fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._pipe = self.process.stdin
+        widen(self._pipe)
         self._write([encoding.header])
 
     def write(self, item: _Item) -> None:
@@ -237,8 +240,8 @@ class _Encoder:
 
     def end(self) -> None:
         """No more frames."""
-        if self.process.stdin is not None:
-            self.process.stdin.close()
+        with suppress(BrokenPipeError):  # what it did not take, it will say
+            self._pipe.close()
 
     def wait(self) -> None:
         """Wait until the file is complete. Raises `VideoError`."""
@@ -252,16 +255,11 @@ class _Encoder:
         self.end()
         self._log.close()
 
-    def _write(self, parts: list[bytes | memoryview]) -> None:
-        # One call for the whole frame, for the reason given in `Decoder`.
-        left = [memoryview(part).cast("B") for part in parts]
+    def _write(self, parts: Iterable[bytes | memoryview]) -> None:
         try:
-            while left:
-                done = os.writev(self._pipe, left)
-                while left and done >= len(left[0]):
-                    done -= len(left.pop(0))
-                if left:
-                    left[0] = left[0][done:]
+            for part in parts:
+                self._pipe.write(part)
+            self._pipe.flush()
         except BrokenPipeError:
             self.process.wait()
             raise VideoError(self._reason()) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -10,10 +11,11 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from upfrost.errors import UpfrostError
 from upfrost.image.images import sniff_format
@@ -188,6 +190,12 @@ def run_ffmpeg(
         )
     except OSError as error:
         raise cannot_run(ffmpeg, error) from error
+
+
+def widen(pipe: IO[bytes]) -> None:
+    """Let more than the usual 64 KiB wait in a pipe, where the system allows it."""
+    with suppress(OSError, AttributeError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
 def cannot_run(ffmpeg: str, error: OSError) -> FfmpegMissingError:

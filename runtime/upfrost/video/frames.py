@@ -20,6 +20,7 @@ from upfrost.gpu.tiles import Tiling
 
 Picture = Bytes | Frame  # RGB (H, W, 3), or planes
 T = TypeVar("T", bound=Picture)
+Later = Callable[[], T]  # a result, which is waited for
 Box = tuple[int, int, int, int]  # top, bottom, left, right in pixels of the frame
 
 # A smaller box means other buffers and pipelines on the device, so it is only taken
@@ -40,46 +41,61 @@ class Counts:
     pixels: int = 0
 
 
+class _Once(Generic[T]):
+    """A result that is waited for once, and given to all who ask for it."""
+
+    def __init__(self, wait: Later[T]) -> None:
+        self._wait: Later[T] | None = wait
+        self._result: T | None = None
+
+    def __call__(self) -> T:
+        if self._wait is not None:
+            self._result, self._wait = self._wait(), None
+        assert self._result is not None
+        return self._result
+
+
 class FrameUpscaler(Generic[T]):
     """Upscales the frames of one video, one after the other.
 
-    `upscale` takes RGB (H, W, 3) to (sH, sW, 3), `scale` times the size, or a frame
-    of planes to one of them, and `tiling` is what parts of a frame have to be like for
-    it. Results are read-only: a frame that comes again gets the same one.
+    `begin` takes RGB (H, W, 3), to give (sH, sW, 3) later, `scale` times the size, or
+    a frame of planes, and `tiling` is what parts of a frame have to be like for it.
+    Results are read-only: a frame that comes again gets the same one.
     """
 
     def __init__(
         self,
-        upscale: Callable[[T], T],
+        begin: Callable[[T], Later[T]],
         scale: int,
         tiling: Tiling,
         height: int,
         width: int,
     ) -> None:
         self.counts = Counts()
-        self._upscale = upscale
+        self._begin = begin
         self._scale = scale
         self._size = (height, width)
         self._tiling = tiling
-        self._of_black: T | None = None
+        self._of_black: Later[T] | None = None
         self._box: Box | None = None  # the part that is computed
         self._needed: Box | None = None  # what the last frames would have needed
         self._served = 0
-        self._last: tuple[T, T] | None = None
+        self._last: tuple[T, Later[T]] | None = None
 
-    def __call__(self, frame: T) -> T:
-        """The result for a frame, which must not be changed afterwards."""
+    def start(self, frame: T) -> Later[T]:
+        """The result for a frame, which must not be changed afterwards.
+
+        Frames are begun in their order, and waited for in their order.
+        """
         self.counts.frames += 1
         if self._last is not None and _equal(self._last[0], frame):
             self.counts.duplicate += 1
             return self._last[1]
-        result = self._result(frame)
-        for plane in _planes(result):
-            plane.flags.writeable = False
+        result = self._start(frame)
         self._last = (frame, result)
         return result
 
-    def _result(self, frame: T) -> T:
+    def _start(self, frame: T) -> Later[T]:
         box = picture_box(frame)
         if box is None:
             self.counts.black += 1
@@ -91,33 +107,43 @@ class FrameUpscaler(Generic[T]):
         size = rows.stop - rows.start, columns.stop - columns.start
         self.counts.pixels += size[0] * size[1]
         if size == self._size:
-            return _map(np.ascontiguousarray, self._upscale(frame))
+            return self._whole(frame)
+        black = self._black(frame)
         crops = [
             np.ascontiguousarray(plane[_part(rows, y), _part(columns, x)])
             for plane, (y, x) in zip(_planes(frame), _ratios(frame), strict=True)
         ]
-        computed = self._upscale(_like(frame, crops))
-        result = _map(np.copy, self._black(frame))
-        for target, source, (y, x) in zip(
-            _planes(result), _planes(computed), _ratios(frame), strict=True
-        ):
-            target[
-                _part(self._scaled(kept_rows), y), _part(self._scaled(kept_columns), x)
-            ] = source[
-                _part(self._scaled(kept_rows, rows.start), y),
-                _part(self._scaled(kept_columns, columns.start), x),
-            ]
-        return result
+        begun = self._begin(_like(frame, crops))
 
-    def _black(self, frame: T) -> T:
+        def insert() -> T:
+            computed = begun()
+            result = _map(np.copy, black())
+            for target, source, (y, x) in zip(
+                _planes(result), _planes(computed), _ratios(result), strict=True
+            ):
+                target[
+                    _part(self._scaled(kept_rows), y),
+                    _part(self._scaled(kept_columns), x),
+                ] = source[
+                    _part(self._scaled(kept_rows, rows.start), y),
+                    _part(self._scaled(kept_columns, columns.start), x),
+                ]
+            return _finished(result)
+
+        return _Once(insert)
+
+    def _whole(self, frame: T) -> Later[T]:
+        begun = self._begin(frame)
+        return _Once(lambda: _finished(_map(np.ascontiguousarray, begun())))
+
+    def _black(self, frame: T) -> Later[T]:
         """What the network makes of a black frame like `frame`."""
         if self._of_black is None:
             planes = [
                 np.full_like(plane, value)
                 for plane, value in zip(_planes(frame), _blacks(frame), strict=True)
             ]
-            upscaled = self._upscale(_like(frame, planes))
-            self._of_black = _map(np.ascontiguousarray, upscaled)
+            self._of_black = self._whole(_like(frame, planes))
         return self._of_black
 
     def _choose(self, box: Box) -> Box:
@@ -244,6 +270,12 @@ def _like(picture: T, planes: Sequence[Samples]) -> T:
 
 def _map(change: Callable[[Samples], Samples], picture: T) -> T:
     return _like(picture, [change(plane) for plane in _planes(picture)])
+
+
+def _finished(picture: T) -> T:
+    for plane in _planes(picture):
+        plane.flags.writeable = False
+    return picture
 
 
 def _part(window: slice, ratio: int) -> slice:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from upfrost import __version__
+from upfrost.gpu.execution import IN_FLIGHT
 from upfrost.gpu.frame import FULL_CHROMA, ChromaFormat, FrameFormat, Samples
 from upfrost.gpu.frame import Frame as PlaneFrame
 from upfrost.gpu.tiles import frame_tiling
@@ -43,7 +45,7 @@ from upfrost.video.formats import (
     carries_hdr,
     encoder_arguments,
 )
-from upfrost.video.frames import Counts, FrameUpscaler, Picture
+from upfrost.video.frames import Counts, FrameUpscaler, Later, Picture
 from upfrost.video.job import Job, is_unfinished, open_job
 from upfrost.video.matroska import RGB24
 from upfrost.video.mux import (
@@ -348,13 +350,13 @@ def _upscale_frames(
 
     height, width, kind = work.info.height, work.info.width, work.conversion.kind
 
-    def through_network(frame: Picture) -> Picture:
+    def begin(frame: Picture) -> Later[Picture]:
         if isinstance(frame, PlaneFrame):
-            return upscaler.frame(frame)
-        return upscaler(frame)
+            return upscaler.start_frame(frame).result
+        return upscaler.start(frame).result
 
     frames = FrameUpscaler(
-        through_network,
+        begin,
         upscaler.graph.scale,
         frame_tiling(upscaler.tiling, _chroma(kind, upscaler)),
         height,
@@ -370,23 +372,37 @@ def _upscale_frames(
         spent[phase] += now - mark
         mark = now
 
+    # While the device works on one frame, the last one's bytes are read and the next
+    # one's written.
+    waiting: deque[tuple[Frame, Later[Picture]]] = deque()
+
+    def encode_first() -> None:
+        frame, result = waiting.popleft()
+        large = result()
+        lap("upscale")
+        crc = zlib.crc32(frame.pixels.data)
+        planes: tuple[Samples, ...] = (
+            large.planes if isinstance(large, PlaneFrame) else (large,)
+        )
+        writer.put(frame.pts, frame.duration, crc, planes)
+        progress.advance(frames.counts.frames - len(waiting))
+        lap("encode")
+
     source = _Source(work, job)
     try:
         for frame in source:
             lap("decode")
-            result = frames(
+            result = frames.start(
                 PlaneFrame.of_bytes(kind, height, width, frame.pixels)
                 if kind
                 else frame.pixels.reshape(height, width, 3)
             )
+            waiting.append((frame, result))
             lap("upscale")
-            crc = zlib.crc32(frame.pixels.data)
-            planes: tuple[Samples, ...] = (
-                result.planes if isinstance(result, PlaneFrame) else (result,)
-            )
-            writer.put(frame.pts, frame.duration, crc, planes)
-            progress.advance(frames.counts.frames)
-            lap("encode")
+            if len(waiting) == IN_FLIGHT:
+                encode_first()
+        while waiting:
+            encode_first()
         writer.finish()
         lap("encode")
     finally:

@@ -30,7 +30,8 @@ def shaders(family: Family, precision: Precision) -> set[str]:
         for name, variant in VARIANTS.items()
         if name.endswith(precision) and "TILE_W" not in variant.defines
     }
-    return (tiled & VARIANTS.keys()) | plain | {"clear", "chroma"}
+    exact = {"clear", "chroma", "luma_of_rgb", "rgb_by_luma"}
+    return (tiled & VARIANTS.keys()) | plain | exact
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -194,7 +194,8 @@ static void without_half(VkPhysicalDevice device, VkPhysicalDeviceFeatures2 *fea
 }
 
 /* A device that is lost works no more. The one here does: so the wait is a real one, even
- * where it is to fail, or what it works on would be freed under it. */
+ * where it is to fail, or what it works on would be freed under it. Of one that never
+ * answers, a wait without an end does not return. */
 VKAPI_ATTR VkResult VKAPI_CALL
 vkWaitForFences(VkDevice device, uint32_t number, const VkFence *fences, VkBool32 all,
                 uint64_t timeout)
@@ -202,6 +203,9 @@ vkWaitForFences(VkDevice device, uint32_t number, const VkFence *fences, VkBool3
     static atomic_int count;
     VkResult result;
     const int fails = fault(__func__, &count, &result);
+    if (fails && result == VK_TIMEOUT && timeout == UINT64_MAX)
+        for (;;)
+            pause();
     const VkResult waited = ((PFN_vkWaitForFences)real(__func__))(
         device, number, fences, all, fails ? UINT64_MAX : timeout);
     return fails ? result : waited;

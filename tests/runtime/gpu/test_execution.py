@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import subprocess
@@ -16,9 +17,11 @@ import pytest
 
 from tests import graphs
 from upfrost.arrays import Bytes
+from upfrost.errors import UsageError
+from upfrost.gpu.binding import kp
 from upfrost.gpu.cache import PipelineFile
 from upfrost.gpu.device import Device, DeviceLostError, choose_device, list_devices
-from upfrost.gpu.execution import Endurance, LoadedPlan
+from upfrost.gpu.execution import Endurance, LoadedPlan, _Slot
 from upfrost.gpu.families import CPU
 from upfrost.gpu.plan import compile_graph, make_plan, submissions
 from upfrost.gpu.upscaler import Upscaler
@@ -117,22 +120,47 @@ def test_many_submissions_give_the_bits_of_one(
     assert np.array_equal(loaded.run_planes([tile(1)])[0], expected)
 
 
-def test_a_tile_that_is_asked_for_late_is_computed_again(
+def test_a_tile_that_may_have_been_ended_is_computed_again(
     loaded: LoadedPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether its driver ended it meanwhile cannot be told."""
+    """It, or this process: hours have passed, of which one was allowed."""
     expected = loaded.run_planes([tile(1)])[0].copy()
-    hour = 3600.0
-    limit = Endurance(submission=math.inf, job=hour, answers=False)
+    limit = Endurance(submission=math.inf, job=3600.0, answers=False)
     monkeypatch.setattr(loaded, "_endurance", limit)
+    moments = itertools.chain([1e6], itertools.repeat(2e6))
+    clock = "upfrost.gpu.execution.time.monotonic"
+    monkeypatch.setattr(clock, moments.__next__)
     loaded.start([tile(1)])
     (slot,) = loaded._slots
-    slot.submitted -= 2 * hour
-    loaded._idle_since = 0.0
+    loaded._wait_for(slot)
     slot.result[8] ^= 0xFF
     assert np.array_equal(loaded.finish()[0], expected)
-    assert slot.busy < hour
     assert not loaded._alone
+
+
+def test_a_tile_may_be_asked_for_as_late_as_one_likes(
+    loaded: LoadedPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it was done is known all the same: it is not computed again."""
+    limit = Endurance(submission=math.inf, job=3600.0, answers=False)
+    monkeypatch.setattr(loaded, "_endurance", limit)
+    now = [1e6]
+    clock = "upfrost.gpu.execution.time.monotonic"
+    monkeypatch.setattr(clock, lambda: now[0])
+    loaded.start([tile(1)])
+    assert loaded.can_start()
+    loaded.start([tile(2)])
+    for slot in loaded._slots:
+        assert slot.awaited is not None
+        slot.awaited.result()
+    now[0] = 2e6
+
+    def again(*_: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(loaded, "_repeat", again)
+    loaded.finish()
+    loaded.finish()
 
 
 def test_a_dispatch_that_the_kernels_driver_ends_is_refused(
@@ -177,6 +205,84 @@ def test_pictures_one_after_the_other_are_those_of_calls() -> None:
         assert np.array_equal(one, other)
 
 
+def test_results_come_before_the_error_of_a_later_picture() -> None:
+    good = np.random.default_rng(8).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+    def source() -> Iterator[Bytes]:
+        yield from [good, good]
+        raise OSError("no more of them")
+
+    bad = np.zeros((20, 30, 4), np.uint8)
+    with Upscaler(graphs.plain_network(seed=5), tile=24) as upscale:
+        expected = upscale(good)
+        for pictures, error in (
+            (source(), "no more of them"),
+            (iter([good, good, bad, good]), "takes 3 channels"),
+        ):
+            found = upscale.pictures(pictures)
+            for _ in range(2):
+                assert np.array_equal(next(found), expected)
+            with pytest.raises((OSError, ValueError), match=error):
+                next(found)
+            assert next(found, None) is None
+
+
+def test_pictures_that_nobody_goes_on_with_are_in_nobodys_way() -> None:
+    """Calls between two of them, from any thread, and the end of it all."""
+    rng = np.random.default_rng(9)
+    sizes = [(20, 30), (20, 30), (12, 40), (20, 30), (20, 30)]
+    pictures = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    upscale = Upscaler(graphs.plain_network(seed=5), tile=24)
+    expected = [upscale(picture) for picture in pictures]
+    iterator = upscale.pictures(pictures)
+    found = [next(iterator)]
+    assert np.array_equal(upscale(pictures[2]), expected[2])
+    thread = threading.Thread(target=lambda: found.append(next(iterator)))
+    thread.start()
+    thread.join(60)
+    found += [next(iterator), next(iterator)]
+    for one, other in zip(found, expected, strict=False):
+        assert np.array_equal(one, other)
+    assert len(found) == 4
+    upscale.close()
+    with pytest.raises(UsageError, match="this Upscaler is closed"):
+        next(iterator)
+
+
+def test_what_is_stopped_in_the_middle_disturbs_nothing() -> None:
+    picture = np.random.default_rng(10).integers(0, 256, (20, 90, 3), dtype=np.uint8)
+    with Upscaler(graphs.plain_network(seed=5), tile=24) as upscale:
+        expected = upscale(picture)
+        before = upscale.start(picture[:, ::-1])
+
+        def stop(done: int, _: int) -> None:
+            if done == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            upscale(picture, stop)
+        assert np.array_equal(upscale(picture), expected)
+        assert np.array_equal(before.result(), upscale(picture[:, ::-1]))
+
+
+def test_a_second_tile_for_which_there_is_no_memory_leaves_nothing(
+    loaded: LoadedPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = loaded.run_planes([tile(1)])[0].copy()
+    before = len(loaded._algorithms), loaded.allocated_bytes
+    record = loaded._record_slot
+
+    def fail(slot: _Slot) -> None:
+        record(slot)
+        raise kp.OutOfMemoryError("what comes last")
+
+    monkeypatch.setattr(loaded, "_record_slot", fail)
+    loaded.start([tile(1)])
+    assert not loaded.can_start()
+    assert (len(loaded._algorithms), loaded.allocated_bytes) == before
+    assert np.array_equal(loaded.finish()[0], expected)
+
+
 def test_a_call_within_a_call_is_refused() -> None:
     picture = np.zeros((20, 30, 3), np.uint8)
     with Upscaler(graphs.plain_network(seed=5)) as upscale:
@@ -184,7 +290,7 @@ def test_a_call_within_a_call_is_refused() -> None:
         def again(*_: int) -> None:
             upscale(picture)
 
-        with pytest.raises(RuntimeError, match="while it worked for the same thread"):
+        with pytest.raises(RuntimeError, match="by what it calls while it works"):
             upscale(picture, again)
         scale = upscale.graph.scale
         assert upscale(picture).shape == (20 * scale, 30 * scale, 3)

@@ -30,6 +30,7 @@ from upfrost.gpu.device import (
     choose_device,
 )
 from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.execution import Ticks
 from upfrost.gpu.families import CPU, DISPATCH_SECONDS, FAMILIES, MALI, Family
 from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost.gpu.tuning import Measured, merge, save, tuned_family
@@ -159,9 +160,11 @@ class Work:
     seconds: Sequence[float]
     done: int = 0
 
-    def __call__(self) -> None:
-        self.clock.now += self.seconds[self.done % len(self.seconds)]
+    def __call__(self) -> float:
+        seconds = self.seconds[self.done % len(self.seconds)]
+        self.clock.now += seconds
         self.done += 1
+        return seconds
 
 
 def fake_plan(**work: Work) -> Any:
@@ -186,6 +189,67 @@ def test_slow_layers_are_measured_less_often() -> None:
     work = Work(clock, [tuning.MOST_SECONDS / 2.5])
     tuning._times([fake_plan(a=work)], "a", clock)
     assert work.done == 3
+
+
+class Stamped:
+    """A manager whose sequences have been told what they measured."""
+
+    def __init__(self, manager: Any, stamps: list[int]) -> None:
+        self._manager, self._stamps = manager, stamps
+        self.asked: list[int] = []
+
+    def sequence(self, queue: int, timestamps: int) -> Any:
+        self.asked.append(timestamps)
+        sequence = self._manager.sequence(queue, 0)
+        return SimpleNamespace(
+            record=sequence.record,
+            eval=sequence.eval,
+            get_timestamps=lambda: self._stamps,
+        )
+
+
+@pytest.mark.parametrize(
+    ("ticks", "stamps", "seconds"),
+    [
+        (Ticks(1e-9, 64), [5, 7, 105], 1e-7),
+        (Ticks(2e-9, 36), [(1 << 36) - 40, 60], 2e-7),  # they begin again at 0
+        (Ticks(1e-9, 64), [0, 0], None),  # there are none in truth
+        (Ticks(1.0, 64), [0, 1 << 40], None),
+        (None, [], None),
+    ],
+)
+def test_a_layers_time_is_the_devices_own_where_it_can_be(
+    device: Device,
+    monkeypatch: pytest.MonkeyPatch,
+    ticks: Ticks | None,
+    stamps: list[int],
+    seconds: float | None,
+) -> None:
+    program = compile_graph(graphs.plain_network(seed=0), device.info.family, "fp32")
+    loaded = device.load(make_plan(program, 8, 8))
+    manager = Stamped(loaded._manager, stamps)
+    monkeypatch.setattr(loaded, "_manager", manager)
+    monkeypatch.setattr(loaded, "_ticks", ticks)
+    moments = iter([1.0, 4.0])
+    monkeypatch.setattr("upfrost.gpu.execution.time.perf_counter", moments.__next__)
+    layer = loaded.layer(loaded.plan.dispatches[0].label)
+    assert layer() == pytest.approx(3.0 if seconds is None else seconds)
+    assert manager.asked == [0 if ticks is None else 1]
+
+
+def test_the_devices_timestamps_are_taken(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if device.info.ticks is None:
+        pytest.skip("the device has no timestamps")
+    program = compile_graph(graphs.plain_network(seed=0), device.info.family, "fp32")
+    loaded = device.load(make_plan(program, 40, 40))
+    layer = loaded.layer(loaded.plan.dispatches[0].label)
+    age = 1e12
+    monkeypatch.setattr(
+        "upfrost.gpu.execution.time.perf_counter", iter([0.0, age]).__next__
+    )
+    assert 0 < layer() < age
 
 
 @pytest.mark.parametrize(

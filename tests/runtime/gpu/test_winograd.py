@@ -509,8 +509,10 @@ def test_parts_of_a_frame_have_the_bits_of_the_whole(
     frame[top:bottom, left:right] = np.random.default_rng(7).integers(1, 256, shape)
     with Upscaler("realtime-x2", precision="fp16") as upscale:
         scale, rules = upscale.graph.scale, upscale.tiling
-        frames = FrameUpscaler(upscale, scale, rules, 131, 95)
-        assert np.array_equal(frames(frame), upscale(frame))
+        frames = FrameUpscaler(
+            lambda part: upscale.start(part).result, scale, rules, 131, 95
+        )
+        assert np.array_equal(frames.start(frame)(), upscale(frame))
         assert frames.counts.pixels < 131 * 95
 
 

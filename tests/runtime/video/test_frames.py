@@ -13,7 +13,7 @@ from upfrost.arrays import Bytes
 from upfrost.gpu.frame import Frame, FrameFormat, Subsampling
 from upfrost.gpu.tiles import frame_tiling, tiling
 from upfrost.video import frames as module
-from upfrost.video.frames import FrameUpscaler, picture_box
+from upfrost.video.frames import FrameUpscaler, Later, picture_box
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,10 @@ def test_results_with_bars_are_bit_for_bit_those_of_the_whole_frame(
 ) -> None:
     # An odd height, which is no multiple of the network's alignment.
     frame = framed(8, 131, 96, box)
-    through = FrameUpscaler(upscaler, upscaler.graph.scale, upscaler.tiling, 131, 96)
-    np.testing.assert_array_equal(through(frame), upscaler(frame))
+    through = FrameUpscaler(
+        begun_by(upscaler), upscaler.graph.scale, upscaler.tiling, 131, 96
+    )
+    np.testing.assert_array_equal(through.start(frame)(), upscaler(frame))
 
 
 def test_bars_that_come_and_go_change_nothing(
@@ -64,15 +66,19 @@ def test_bars_that_come_and_go_change_nothing(
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 4)
     boxes = [(30, 90, 0, 96)] * 2 + [(0, 96, 0, 96)] * 2 + [(48, 80, 10, 80)] * 10
-    through = FrameUpscaler(upscaler, upscaler.graph.scale, upscaler.tiling, 96, 96)
+    through = FrameUpscaler(
+        begun_by(upscaler), upscaler.graph.scale, upscaler.tiling, 96, 96
+    )
     for seed, box in enumerate(boxes):
         frame = framed(seed, 96, 96, box)
-        np.testing.assert_array_equal(through(frame), upscaler(frame), str(seed))
+        np.testing.assert_array_equal(
+            through.start(frame)(), upscaler(frame), str(seed)
+        )
     counts = through.counts
     assert counts.computed == len(boxes)
     # The last frames are computed in part again.
     before = counts.pixels
-    through(framed(99, 96, 96, boxes[-1]))
+    through.start(framed(99, 96, 96, boxes[-1]))()
     assert counts.pixels - before < 96 * 96
 
 
@@ -92,56 +98,64 @@ def test_frames_of_planes_with_bars_are_those_of_the_whole_frame(
             rng = np.random.default_rng(number)
             plane[part] = rng.integers(64, 900, plane[part].shape)
     tiling = frame_tiling(luma.tiling, kind.chroma)
-    through = FrameUpscaler(luma.frame, 2, tiling, 61, 57)
-    found, expected = through(whole), luma.frame(whole)
+    through = FrameUpscaler(
+        lambda part: luma.start_frame(part).result, 2, tiling, 61, 57
+    )
+    found, expected = through.start(whole)(), luma.frame(whole)
     assert through.counts.pixels < 61 * 57
     for one, other in zip(found.planes, expected.planes, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert through(whole) is found
+    assert through.start(whole)() is found
 
 
-def count_calls(scale: int) -> tuple[list[tuple[int, ...]], Callable[[Bytes], Bytes]]:
+def begun_by(upscaler: Upscaler) -> Callable[[Bytes], Later[Bytes]]:
+    return lambda frame: upscaler.start(frame).result
+
+
+def larger(frame: Bytes) -> Bytes:
+    return frame.repeat(2, axis=0).repeat(2, axis=1)
+
+
+def count_calls() -> tuple[list[tuple[int, ...]], Callable[[Bytes], Later[Bytes]]]:
     calls: list[tuple[int, ...]] = []
 
-    def upscale(frame: Bytes) -> Bytes:
+    def begin(frame: Bytes) -> Later[Bytes]:
         calls.append(frame.shape)
-        return frame.repeat(scale, axis=0).repeat(scale, axis=1)
+        return lambda: larger(frame)
 
-    return calls, upscale
+    return calls, begin
 
 
 def test_equal_frames_are_computed_once() -> None:
     graph = graphs.plain_network(seed=1)
-    calls, upscale = count_calls(graph.scale)
-    through = FrameUpscaler(upscale, graph.scale, tiling(graph), 20, 30)
+    calls, begin = count_calls()
+    through = FrameUpscaler(begin, graph.scale, tiling(graph), 20, 30)
     one, other = framed(1, 20, 30, (0, 20, 0, 30)), framed(2, 20, 30, (0, 20, 0, 30))
-    results = [through(frame.copy()) for frame in (one, one, one, other, one)]
+    # All are begun before the first one is asked for.
+    begun = [through.start(frame.copy()) for frame in (one, one, one, other, one)]
+    results = [result() for result in begun]
     assert len(calls) == 3
     counts = through.counts
     assert (counts.frames, counts.computed, counts.duplicate) == (5, 3, 2)
     for result, frame in zip(results, (one, one, one, other, one), strict=True):
-        np.testing.assert_array_equal(result, upscale(frame))
+        np.testing.assert_array_equal(result, larger(frame))
 
 
 def test_black_frames_are_computed_once() -> None:
     graph = graphs.plain_network(seed=1)
-    calls, upscale = count_calls(graph.scale)
-    through = FrameUpscaler(upscale, graph.scale, tiling(graph), 20, 30)
+    calls, begin = count_calls()
+    through = FrameUpscaler(begin, graph.scale, tiling(graph), 20, 30)
     black, other = framed(1, 20, 30, (0, 0, 0, 0)), framed(2, 20, 30, (0, 20, 0, 30))
     for frame in (black, other, black, other, black):
-        np.testing.assert_array_equal(
-            through(frame), frame.repeat(2, axis=0).repeat(2, axis=1)
-        )
+        np.testing.assert_array_equal(through.start(frame)(), larger(frame))
     assert through.counts.black == 3
     assert len(calls) == 3
 
 
 def test_a_result_cannot_be_changed_by_whoever_gets_it() -> None:
     graph = graphs.plain_network(seed=1)
-    through = FrameUpscaler(
-        count_calls(graph.scale)[1], graph.scale, tiling(graph), 20, 30
-    )
-    result = through(framed(2, 20, 30, (0, 20, 0, 30)))
+    through = FrameUpscaler(count_calls()[1], graph.scale, tiling(graph), 20, 30)
+    result = through.start(framed(2, 20, 30, (0, 20, 0, 30)))()
     with pytest.raises(ValueError, match="read-only"):
         result[0, 0] = 0
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ from tests.runtime.clips import (
     times,
     upscale,
 )
-from tests.runtime.fakes import FakeUpscaler
+from tests.runtime.fakes import FakeUpscaler, Promise
 from upfrost import Upscaler, status
 from upfrost.arrays import Bytes
 from upfrost.cli import main as cli
@@ -515,6 +516,33 @@ def test_the_plan_says_model_path_and_depth(tmp_path: Path) -> None:
     done = run(source, tmp_path / "out.mp4", "-m", model)
     assert done.returncode == 0, done.stderr
     assert "plain by luma, 4:2:0 of 8 bits; h264, yuv420p" in done.stderr
+
+
+class Counting(FakeUpscaler):
+    """Counts what it was given and nobody has asked for yet."""
+
+    def __init__(self) -> None:
+        super().__init__(GRAPH)
+        self.begun = self.most = 0
+
+    def start(self, picture: Bytes) -> Promise[Bytes]:
+        self.begun += 1
+        self.most = max(self.most, self.begun)
+        return Promise(partial(self._finish, super().start(picture)))
+
+    def _finish(self, promise: Promise[Bytes]) -> Bytes:
+        self.begun -= 1
+        return promise.result()
+
+
+def test_a_frame_is_given_to_the_device_before_the_last_one_is_asked_for(
+    tmp_path: Path, clip: Path
+) -> None:
+    upscaler = Counting()
+    assert upscale(clip, tmp_path / "out.mkv", LOSSLESS, upscaler).frames == 24
+    assert (upscaler.most, upscaler.begun) == (2, 0)
+    given = frames(clip, (64, 36), *to_rgb("smpte170m"))
+    assert same(frames(tmp_path / "out.mkv", (128, 72)), larger(given))
 
 
 # What is not computed twice

@@ -2,10 +2,10 @@
 
     python -m benchmarks.mali_costs --panvk FOLDER
 
-writes exporter/upfrost_exporter/mali_costs.json, by which `upfrost export` estimates
-how long a network takes where no Mali compiler is at hand: nanoseconds of a workgroup,
-and nanoseconds more for each input slice (of the general convolution, and tap) that it
-reads.
+writes runtime/upfrost/gpu/mali_costs.json, by which `upfrost export` estimates how long
+a network takes where no Mali compiler is at hand, and `upfrost check` says how long a
+kernel should take: nanoseconds of a workgroup, and nanoseconds more for each input
+slice (of the general convolution, and tap) that it reads.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from benchmarks.mali_static import (
     layer_dispatches,
     with_panvk,
 )
+from upfrost.gpu.costs import TABLE, units
 from upfrost.gpu.dispatches import Dispatch, Precision
 from upfrost.gpu.families import MALI, VARIANTS
 from upfrost.gpu.plan import compile_graph, make_plan
-from upfrost_exporter.costs import TABLE, units
 
 CHANNELS = (4, 16, 32, 64)
 SMALL = 4  # slices of the widest layer that kernels for small networks compute

@@ -27,6 +27,7 @@ import numpy as np
 
 from benchmarks.report import Row, publish
 from upfrost.gpu import convolutions, dispatches, operations, winograd
+from upfrost.gpu.costs import BOARDS
 from upfrost.gpu.dispatches import Dispatch, Epilogue, Layout, Precision, TensorView
 from upfrost.gpu.families import MALI, VALHALL, VARIANTS, Family
 from upfrost.gpu.plan import compile_graph, make_plan
@@ -86,8 +87,8 @@ class Gpu:
 
 
 GPUS = (
-    Gpu("g52", "RK3568", 1, 16, 8, clock=0.8e9, bandwidth=8e9, family=MALI),
-    Gpu("g610", "RK3588", 4, 64, 16, clock=1e9, bandwidth=25e9, family=VALHALL),
+    Gpu("g52", "RK3568", 1, 16, 8, BOARDS["RK3568"].clock, 8e9, MALI),
+    Gpu("g610", "RK3588", 4, 64, 16, BOARDS["RK3588"].clock, 25e9, VALHALL),
 )
 
 # Valhall's units; what is in none of them is a conversion or integer arithmetic. The

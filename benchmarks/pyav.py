@@ -23,7 +23,7 @@ from typing import Any
 import av
 import numpy as np
 
-from benchmarks.live import processor_seconds
+from benchmarks.idle import processor_seconds
 from benchmarks.report import publish
 from upfrost.arrays import Bytes
 from upfrost.video.color import fourcc, luma_conversion

@@ -64,7 +64,9 @@ def units(dispatch: Dispatch) -> int:
     match variant.source:
         case "conv":
             return slices * math.prod(dispatch.constants[5:7])
-        case "conv3x3" | "conv3x3_half" | "conv3x3_luma2" | "conv3x3_luma3" | "conv1x1":
+        case "conv3x3" | "conv3x3_half" | "conv1x1":
+            return slices
+        case "conv3x3_luma2" | "conv3x3_luma3":
             return slices
         case "deconv4x4" | "winograd_products":
             return slices

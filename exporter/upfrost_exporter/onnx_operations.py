@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from upfrost.network import graph as ops
 from upfrost.network.graph import MAX_EXTENT, GraphError, Shape
@@ -20,6 +20,8 @@ from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
 from upfrost_exporter.lowering import Moved, Partial
 
 Constant = npt.NDArray[Any]
+# What attributes and constants that no operation has lead to.
+MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _LARGEST = float(np.finfo(np.float32).max)
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
@@ -36,6 +38,21 @@ class Pooled:
 
 
 Given = str | Moved | Pooled | Partial | Constant | None
+
+
+def tensor_array(tensor: TensorProto) -> Constant:
+    """A tensor's numbers. Raises `ExportError` for one that is damaged."""
+    try:
+        return numpy_helper.to_array(tensor)
+    except MALFORMED as error:
+        raise ExportError(
+            f"tensor {tensor.name[:140]!r} is damaged: {line(error)}"
+        ) from None
+
+
+def line(error: Exception) -> str:
+    """An error of a library in one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 class Call:
@@ -141,7 +158,7 @@ def translate(call: Call) -> Sequence[Result]:
         return [_move(call)]
     handler = HANDLERS.get(kind)
     if handler is None:
-        raise call.refuse("upfrost has no such operation", _advice(kind))
+        raise call.refuse("upfrost has no such operation", advice(kind))
     if is_moved and kind not in _LAST_AXIS:
         return [_among_moved(call)]
     return _results(handler(call))
@@ -399,9 +416,9 @@ REPLACE = (
 _NO_ATTENTION = "attention is out of scope: choose a convolutional network"
 
 
-def _advice(kind: str) -> str:
+def advice(kind: str) -> str:
     if kind.startswith("QLinear") or kind.endswith("Integer"):
-        return "use the float model, or the quantised one in the form QDQ"
+        return "use the float model"
     if kind in ("Softmax", "Attention"):
         return _NO_ATTENTION
     return REPLACE

@@ -34,13 +34,12 @@ from upfrost_exporter.builder import (
     whole_scale,
 )
 from upfrost_exporter.check import Report, Source, fits_full_size, verify
-from upfrost_exporter.lowering import Moved, Partial
+from upfrost_exporter.lowering import Moved, Partial, Pooled
 from upfrost_exporter.onnx_operations import (
     MALFORMED,
     Call,
     Constant,
     Given,
-    Pooled,
     advice,
     channels_last,
     line,

@@ -167,6 +167,41 @@ def test_networks_that_pytorch_writes(
         ([node("Conv", "x", "w")], {"w": random(3, 3, 1, 1)}),
         ([node("Conv", "x", "w", auto_pad="SAME_UPPER")], {"w": random(3, 3, 2, 4)}),
         ([node("Conv", "x", "w", auto_pad="SAME_LOWER")], {"w": random(3, 3, 2, 4)}),
+        *(
+            (
+                [
+                    node("Conv", "x", "w", to="c", strides=[2, 4], auto_pad=side),
+                    node("ConvTranspose", "c", "w", strides=[2, 4], pads=[1, 0, 0, 0]),
+                ],
+                {"w": random(3, 3, 3, 4)},
+            )
+            for side in ("SAME_UPPER", "SAME_LOWER")
+        ),
+        (
+            [
+                node("Greater", "x", "s", to="g"),
+                node("Not", "g", to="n"),
+                node("Exp", "x", to="e"),
+                node("Where", "n", "e", "x"),
+            ],
+            {"s": floats(0.4)},
+        ),
+        (
+            [
+                node("LessOrEqual", "x", "s", to="g"),
+                node("Where", "g", "s", "x", to="w"),
+                node("Less", "w", "t", to="l"),
+                helper.make_node("Cast", ["l"], ["c"], "cast", to=TensorProto.FLOAT),
+                node("Mul", "c", "w"),
+            ],
+            {"s": floats(0.4), "t": floats(0.7)},
+        ),
+        (
+            [node("Where", "always", "x", "s", to="w"), node("Exp", "w")],
+            {"always": np.array(True), "s": random(1)},
+        ),
+        ([node("Sigmoid", "x", to="s"), node("Log", "s")], {}),
+        ([node("Softmax", "x", axis=1)], {}),
         (
             [node("Conv", "x", "w", group=3, pads=[2, 0, 2, 0], dilations=[2, 1])],
             {"w": random(3, 1, 3, 1)},
@@ -463,7 +498,7 @@ def test_upsample_of_old_models(tmp_path: Path) -> None:
 
 ATTENTION = [
     node("Relu", "x", to="r"),
-    node("Softmax", "r", axis=1),
+    node("Softmax", "r", axis=3),
 ]
 
 
@@ -543,7 +578,7 @@ ATTENTION = [
                 [node("Resize", "x", "", "s", mode="linear")],
                 {"s": floats(1, 1, 2, 3)},
             ),
-            "height and width are scaled differently",
+            "result is 2 times as high and 3 times as wide",
         ),
         (
             model(

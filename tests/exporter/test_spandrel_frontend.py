@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from upfrost.network import reference
 from upfrost_exporter import ExportError, trace_module
 from upfrost_exporter.spandrel_frontend import (
     import_spandrel,
@@ -116,6 +117,28 @@ def test_a_checkpoint_becomes_a_graph(tmp_path: Path) -> None:
     graph = read_checkpoint(path)
     assert (graph.name, graph.scale) == ("small", 2)
     assert graph.metadata["source"] == "small.pth"
+
+
+@needs_spandrel
+def test_a_choice_of_experts_is_all_of_them() -> None:
+    import_spandrel()
+    from spandrel.architectures.SeemoRe import SeemoRe
+
+    torch.manual_seed(0)
+    sizes = {"num_layers": 1, "embedding_dim": 8, "num_experts": 3}
+    network = SeemoRe(scale=2, global_kernel_size=3, topk=2, **sizes).eval()
+    gates = [each for each in network.modules() if hasattr(each, "num_expert")]
+    for gate in gates:  # so that pictures differ in what they choose
+        nn.init.normal_(gate.gate.body[2].weight, 0, 20)
+    pictures = [torch.rand(1, 3, 32, 48) * scale for scale in (1, 0.1)]
+    expected = [network(picture) for picture in pictures]
+    graph = trace_module(settle(network, channels=3), name="net", scale=2)
+    for picture, wanted in zip(pictures, expected, strict=True):
+        found = reference.run(graph, picture[0].numpy())
+        # As the exporter's own check.
+        torch.testing.assert_close(
+            torch.from_numpy(found), wanted[0], rtol=1e-4, atol=1e-4
+        )
 
 
 def test_without_spandrel_the_error_says_what_to_install(

@@ -193,7 +193,7 @@ def test_the_file_holds_the_graph(precision: str, tmp_path: Path) -> None:
 
 class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.softmax(x, dim=1)
+        return x * torch.softmax(x, dim=-1)
 
 
 class Windows(nn.Module):
@@ -231,7 +231,7 @@ class Lambda(nn.Module):
         (
             Attention(),
             r"aten.softmax.int in module 'body\.1\.0', "
-            r"test_torch_frontend.py line \d+: `return x \* torch\.softmax\(x, dim=1\)"
+            r"test_torch_frontend.py line \d+: `return x \* torch\.softmax\(x, dim=-1\)"
             r"`: .*transformers are out of scope",
         ),
         (
@@ -251,7 +251,11 @@ class Lambda(nn.Module):
             nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
             r"upsample_bilinear2d.vec in module .*align_corners is set; use",
         ),
-        (nn.Upsample(scale_factor=(2, 3)), "height and width are scaled differently"),
+        (
+            nn.Upsample(scale_factor=(1.5, 1), mode="bilinear"),
+            "height and width are resized by 3/2 and 1, bilinear",
+        ),
+        (nn.Upsample(scale_factor=(2, 3)), "is 4 times as high and 6 times as wide"),
         (nn.Upsample(size=(9, 9)), "it resizes to 9×9, the size of no other value"),
     ],
     ids=[
@@ -262,6 +266,7 @@ class Lambda(nn.Module):
         "batch-statistics",
         "align-corners",
         "uneven",
+        "uneven-result",
         "fixed-size",
     ],
 )

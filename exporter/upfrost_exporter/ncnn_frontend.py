@@ -20,7 +20,7 @@ from upfrost_exporter.builder import (
 )
 from upfrost_exporter.check import Report, verify
 from upfrost_exporter.ncnn_file import Layer, Weights, parse, read
-from upfrost_exporter.ncnn_operations import HANDLERS, Call, advice
+from upfrost_exporter.ncnn_operations import Call, Given, shape_of, translate
 
 # Large enough that networks without padding leave something.
 _EXAMPLE = (192, 256)
@@ -115,9 +115,7 @@ class _Translation:
         margin: int = 0,
     ) -> None:
         self.builder = GraphBuilder(channels, *_EXAMPLE)
-        self._values: dict[str, str] = {}
-        # Values that are one number for each channel, at every pixel alike.
-        uniform: set[str] = set()
+        self._values: dict[str, Given] = {}
         inputs = [layer for layer in layers if layer.kind == "Input"]
         if any(layer.kind == "pnnx.Input" for layer in layers):
             raise ExportError(
@@ -134,16 +132,14 @@ class _Translation:
             for blob in layer.inputs:
                 if blob not in self._values:
                     raise layer.refuse(f"no earlier layer gives its input {blob!r}", "")
-            handler = HANDLERS.get(layer.kind)
-            if handler is None:
-                raise layer.refuse("upfrost has no such operation", advice(layer.kind))
             values = [self._values[blob] for blob in layer.inputs]
             try:
-                results = handler(Call(self.builder, layer, values, weights, uniform))
-            except GraphError as error:
+                results = translate(Call(self.builder, layer, values, weights))
+            except ExportError:
+                raise
+            # ValueError: of an expression that is none.
+            except (GraphError, ValueError) as error:
                 raise layer.refuse(str(error), "") from None
-            if isinstance(results, str):
-                results = [results] * len(layer.outputs)
             self._values.update(zip(layer.outputs, results, strict=False))
         weights.end()
         read = {blob for layer in layers for blob in layer.inputs}
@@ -151,7 +147,14 @@ class _Translation:
         if len(loose) != 1:
             raise ExportError(f"the network has {len(loose)} outputs, not one")
         self.output_blob = loose[0]
-        self.output = self._values[loose[0]]
+        output = self._values[loose[0]]
+        if not isinstance(output, str):
+            shape = shape_of(self.builder, output)
+            raise ExportError(
+                f"the network's result has the shape {shape}: upfrost takes networks "
+                "that give a picture"
+            )
+        self.output = output
 
 
 def _runtime(

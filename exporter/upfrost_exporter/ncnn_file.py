@@ -154,6 +154,10 @@ def parse(data: bytes, path: Path) -> list[Layer]:
         )
     if count > 16 * MAX_NODES:
         raise ExportError(f"{path}: {count} layers are too many")
+    if any(words[0] == "pnnx.Input" for _, words in rows[1:]):
+        raise ExportError(
+            f"{path}: this is pnnx's own .param: give the .ncnn.param beside it"
+        )
     layers, known = [], set[str]()
     for number, words in rows[1:]:
         try:

@@ -50,10 +50,10 @@ def read_ncnn(
     """
     param = Path(param)
     weights = param.with_suffix(".bin") if weights is None else Path(weights)
-    check_is_network(param)
+    check_is_network(param, is_text=True)
+    layers = parse(read(param, _MAX_TEXT), param)
     # There are layers without weights.
     check_is_network(weights, may_be_empty=True)
-    layers = parse(read(param, _MAX_TEXT), param)
     data = read(weights, _MAX_WEIGHTS)
     channels = channels or _picture_channels(layers)
     translation = _Translation(layers, Weights(data, weights), channels)
@@ -117,10 +117,6 @@ class _Translation:
         self.builder = GraphBuilder(channels, *_EXAMPLE)
         self._values: dict[str, Given] = {}
         inputs = [layer for layer in layers if layer.kind == "Input"]
-        if any(layer.kind == "pnnx.Input" for layer in layers):
-            raise ExportError(
-                "this is pnnx's own .param: give the .ncnn.param beside it"
-            )
         if len(inputs) != 1 or len(inputs[0].outputs) != 1:
             raise ExportError(f"the network has {len(inputs)} inputs, not one")
         self.input_blob = inputs[0].outputs[0]

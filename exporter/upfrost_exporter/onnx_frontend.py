@@ -270,9 +270,11 @@ class _Translation:
         self._opset = next(
             (entry.version for entry in model.opset_import if not entry.domain), 1
         )
+        attends = _has_attention(model)
         for index, node in enumerate(_with_gelu(model)):
             place = f"operation {index + 1} of {len(model.graph.node)}"
-            call = Call(self.builder, node, self._inputs(node), self._opset, place)
+            given = self.builder, node, self._inputs(node), self._opset, place
+            call = Call(*given, attends=attends)
             try:
                 results = self._call(call)
             except (ExportError, GraphError):
@@ -331,6 +333,21 @@ class _Translation:
             return translate(call)
         except GraphError as error:
             raise call.refuse(str(error), "") from None
+
+
+def _has_attention(model: ModelProto) -> bool:
+    """Whether a softmax stands beside products of two computed values."""
+    kinds = {node.op_type for node in model.graph.node}
+    if kinds & {"Attention", "MultiHeadAttention"}:
+        return True
+    constants = {"", *(tensor.name for tensor in model.graph.initializer)}
+    multiplies = False
+    for node in model.graph.node:
+        if constants.issuperset(node.input):
+            constants.update(node.output)
+        elif node.op_type in ("MatMul", "Einsum"):
+            multiplies |= constants.isdisjoint(node.input)
+    return multiplies and "Softmax" in kinds
 
 
 def _with_gelu(model: ModelProto) -> list[NodeProto]:

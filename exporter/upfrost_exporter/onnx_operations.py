@@ -53,12 +53,16 @@ class Call:
         inputs: Sequence[Given],
         opset: int,
         place: str,
+        *,
+        attends: bool = False,
     ) -> None:
         self.builder = builder
         self.node = node
         self.inputs = inputs
         self.opset = opset
         self.place = place
+        # Whether the model has attention somewhere.
+        self.attends = attends
         try:
             self._attributes = {
                 attribute.name: helper.get_attribute_value(attribute)
@@ -75,7 +79,8 @@ class Call:
 
     def on(self, inputs: Sequence[Given]) -> Call:
         """The same operation with other inputs."""
-        return Call(self.builder, self.node, inputs, self.opset, self.place)
+        given = self.builder, self.node, inputs, self.opset, self.place
+        return Call(*given, attends=self.attends)
 
     def get(self, attribute: str, default: Any = None) -> Any:
         found = self._attributes.get(attribute, default)
@@ -88,7 +93,7 @@ class Call:
             raise self.refuse(
                 f"input {index + 1} has the shape {found.places.shape}, which is not "
                 "(1, channels, height, width)",
-                "upfrost takes channels first (NCHW): export the model so",
+                _CHANNELS_FIRST,
             )
         if isinstance(found, Partial):
             raise self.refuse(
@@ -129,6 +134,9 @@ class Call:
 
     def refuse(self, reason: str, advice: str) -> ExportError:
         name = f" {self.node.name!r}" if self.node.name else ""
+        # What stops a transformer first is often a mere change of shape.
+        if self.attends and advice in (REPLACE, _CHANNELS_FIRST):
+            advice = _NO_ATTENTION
         what_to_do = f"; {advice}" if advice else ""
         return ExportError(
             f"cannot import {self.node.op_type}{name} ({self.place}): "
@@ -418,6 +426,7 @@ REPLACE = (
 )
 
 
+_CHANNELS_FIRST = "upfrost takes channels first (NCHW): export the model so"
 _NO_ATTENTION = "attention is out of scope: choose a convolutional network"
 
 

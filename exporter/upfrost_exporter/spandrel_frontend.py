@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
+import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -49,7 +51,7 @@ def read_checkpoint(
     nothing. The graph is checked against the network in PyTorch. Raises `ExportError`.
     """
     path = Path(path)
-    check_is_network(path)
+    check_is_network(path, may_be_zip=True)
     spandrel = import_spandrel()
     state = _read(path)
     try:
@@ -58,9 +60,10 @@ def read_checkpoint(
             descriptor = spandrel.ModelLoader("cpu").load_from_state_dict(state)
     # spandrel's architectures raise whatever a tensor of a wrong shape leads to.
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        found = " ".join(str(error).split())[:200]
+        reason = f": {found}" if found else ""
         raise ExportError(
-            f"{path}: spandrel knows no architecture with these tensors: {reason}"
+            f"{path}: spandrel knows no architecture with these tensors{reason}"
         ) from None
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
         raise ExportError(f"{path}: the network takes more than a picture")
@@ -190,7 +193,25 @@ class _First(nn.Module):
         return first
 
 
+def _check_archive(path: Path) -> None:
+    """Refuse a zip archive that is none of PyTorch's. Raises `ExportError`."""
+    if not zipfile.is_zipfile(path):
+        return
+    with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if not any(name.endswith("data.pkl") for name in names):
+            raise ExportError(
+                f"{path}: a zip archive: unpack it, and give what is in it"
+            )
+        if any("/code/" in name for name in names):
+            raise ExportError(
+                f"{path}: a TorchScript program, which does not say its architecture: "
+                "give the checkpoint that it was made from, or an ONNX file of it"
+            )
+
+
 def _read(path: Path) -> dict[str, Any]:
+    _check_archive(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -155,7 +155,7 @@ def _source_line(node: fx.Node) -> str:
 
 
 def advice(call: Call) -> str:
-    if re.search(_ATTENTION, call.operation):
+    if _ATTENTION in call.operation:
         return _NO_ATTENTION
     if re.search(r"_aa\.|antialias", call.operation):
         return "antialiased resizing: set antialias=False"
@@ -163,8 +163,10 @@ def advice(call: Call) -> str:
 
 
 def _has_attention(graph: fx.Graph) -> bool:
-    targets = (str(node.target) for node in graph.nodes)
-    return any(re.search(_ATTENTION, name) for name in targets)
+    targets = " ".join(str(node.target) for node in graph.nodes)
+    # A softmax alone may weigh channels.
+    products = re.search(r"aten\.(matmul|bmm|einsum)", targets)
+    return bool(_ATTENTION in targets or (products and "softmax" in targets))
 
 
 Handler = Callable[[Call], Any]
@@ -178,7 +180,7 @@ _NO_ATTENTION = (
     "attention and transformers are out of scope: choose a convolutional network"
 )
 
-_ATTENTION = r"softmax|dot_product_attention"
+_ATTENTION = "dot_product_attention"
 
 
 def _conv2d(call: Call) -> Value:

@@ -511,7 +511,7 @@ def test_what_cannot_be_carried_is_refused(
         ("7767517\n1 1\nInput in 0 1 x zero=0\n", "line 3 is malformed"),
         ("7767517\n2 2\nInput a 0 1 x\nInput b 0 1 y\n", "has 2 inputs, not one"),
         ("7767517\n1 1\nSplit a 0 1 x\n", "has 0 inputs, not one"),
-        ("7767517\n1 1\npnnx.Input a 0 1 x\n", "give the .ncnn.param"),
+        ("7767517\n1 1\npnnx.Input a 0 1 x #x=(1,3,?,?)f32\n", "give the .ncnn.param"),
         ("\xdd\x85\x76\x00\x01\x00", "give the text .param that ncnn2mem"),
         (
             "7767517\n2 2\nInput a 0 1 x\nNoop b 1 1 x x\n",

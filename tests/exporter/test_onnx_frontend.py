@@ -537,6 +537,19 @@ ATTENTION = [
             ),
             r"MatMul 'the_MatMul' \(operation 3 of 3\): .*attention is out of scope",
         ),
+        (
+            # What stops a window transformer first is a change of shape.
+            model(
+                [
+                    node("Reshape", "x", "s", to="r"),
+                    node("Conv", "r", "w", to="c"),
+                    node("MatMul", "c", "c", to="m"),
+                    node("Softmax", "m"),
+                ],
+                {"s": ints(1, 48, 3, -1), "w": random(48, 48, 1, 1)},
+            ),
+            r"'Conv_to_c' .*has the shape .*attention is out of scope",
+        ),
         *(
             (
                 model([node("Transpose", "x", perm=order)]),

@@ -6,7 +6,9 @@ import importlib.util
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,7 +87,7 @@ def test_a_pickle_that_executes_code_is_refused_and_runs_nothing(
 
 
 @needs_spandrel
-@pytest.mark.parametrize("data", [b"", b"hello", bytes(1000)])
+@pytest.mark.parametrize("data", [b"", b"\x80hello", bytes(1000)])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_damaged_checkpoint_is_refused(
     suffix: str, data: bytes, tmp_path: Path
@@ -146,7 +148,7 @@ def test_without_spandrel_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "spandrel", None)
     path = tmp_path / "net.pth"
-    path.write_bytes(b"content")
+    path.write_bytes(b"\x80content")
     with pytest.raises(ExportError, match="pip install --no-deps spandrel"):
         read_checkpoint(path)
 
@@ -176,3 +178,30 @@ def test_a_checkpoint_needs_no_torchvision(content: str | None, tmp_path: Path) 
         check=False,
     )
     assert result.stdout == "ModelLoader False\n", result.stderr
+
+
+@needs_spandrel
+def test_an_archive_of_a_checkpoint_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("4x/model.pth", b"")
+    with pytest.raises(ExportError, match="a zip archive: unpack it, and give what"):
+        read_checkpoint(path)
+
+
+@needs_spandrel
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_sites_answer_is_called_so(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"net{suffix}"
+    path.write_text("Entry not found")
+    with pytest.raises(ExportError, match="a text that begins with 'Entry not found'"):
+        read_checkpoint(path)
+
+
+@needs_spandrel
+def test_a_torchscript_program_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    program: Any = torch.jit.script(nn.ReLU())
+    program.save(str(path))
+    with pytest.raises(ExportError, match="a TorchScript program"):
+        read_checkpoint(path)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from upfrost.network.graph import (
     INPUT,
+    MAX_EXTENT,
     Add,
     Clamp,
     Conv2d,
@@ -58,6 +59,8 @@ def transposed_convolution(
     pixels that are too many are left out behind it.
     """
     factor = math.lcm(*stride)
+    if not 1 <= factor <= MAX_EXTENT:
+        raise GraphError(f"its strides are {stride}")
     apart = factor // stride[0], factor // stride[1]
     rows, columns = (
         _phases(
@@ -228,7 +231,7 @@ def resize_by_axes(
     rectangle. Raises `GraphError` for other factors and modes.
     """
     if mode not in ("nearest", "bilinear") or any(
-        factor < 1 or factor != int(factor) for factor in factors
+        not 1 <= factor <= MAX_EXTENT or factor != int(factor) for factor in factors
     ):
         shown = " and ".join(str(Fraction(factor)) for factor in factors)
         raise GraphError(f"height and width are resized by {shown}, {mode}")
@@ -641,6 +644,14 @@ def average_pool(
         padding=padding,
         groups=channels,
     )
+
+
+# Why DySample (arXiv:2308.15085) and deformable convolutions are refused.
+SAMPLES_ANYWHERE = (
+    "it takes pixels from where the network itself says, however far, so no tile would "
+    "surely hold them"
+)
+UPSAMPLE_OTHERWISE = "choose a network that upsamples by pixel shuffle or interpolation"
 
 
 @dataclass(frozen=True)

@@ -107,11 +107,17 @@ def translate(call: Call) -> Sequence[Given]:
     """What becomes of a layer. Raises `ExportError` or `GraphError`."""
     kind = call.layer.kind
     handler = HANDLERS.get(kind)
+    if not call.values and kind != "MemoryData":
+        raise call.layer.refuse("it has no input", "")
     if kind in _KEPT:
         results: Given | list[Given] = call.values[0]
     elif kind in _MOVES:
         results = _move(call)
     elif handler is None:
+        if kind in ("GridSample", "DeformableConv2D"):
+            raise call.layer.refuse(
+                lowering.SAMPLES_ANYWHERE, lowering.UPSAMPLE_OTHERWISE
+            )
         raise call.layer.refuse("upfrost has no such operation", advice(kind))
     elif any(isinstance(given, Moved) for given in call.values):
         results = handler(call) if kind in _LAST_AXIS else _among_moved(call)

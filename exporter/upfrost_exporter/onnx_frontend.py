@@ -271,8 +271,17 @@ class _Translation:
             (entry.version for entry in model.opset_import if not entry.domain), 1
         )
         attends = _has_attention(model)
+        count = len(model.graph.node)
+        for index, node in enumerate(model.graph.node):
+            # It explains what stands before it, as the making of its grid.
+            if node.op_type in ("GridSample", "DeformConv"):
+                place = f"operation {index + 1} of {count}"
+                call = Call(self.builder, node, [], self._opset, place)
+                raise call.refuse(
+                    lowering.SAMPLES_ANYWHERE, lowering.UPSAMPLE_OTHERWISE
+                )
         for index, node in enumerate(_with_gelu(model)):
-            place = f"operation {index + 1} of {len(model.graph.node)}"
+            place = f"operation {index + 1} of {count}"
             given = self.builder, node, self._inputs(node), self._opset, place
             call = Call(*given, attends=attends)
             try:

@@ -11,7 +11,6 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -195,19 +194,19 @@ class _First(nn.Module):
 
 def _check_archive(path: Path) -> None:
     """Refuse a zip archive that is none of PyTorch's. Raises `ExportError`."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    # No archive, or a damaged one, of which zipfile raises many kinds.
+    except Exception:
         return
-    with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        if not any(name.endswith("data.pkl") for name in names):
-            raise ExportError(
-                f"{path}: a zip archive: unpack it, and give what is in it"
-            )
-        if any("/code/" in name for name in names):
-            raise ExportError(
-                f"{path}: a TorchScript program, which does not say its architecture: "
-                "give the checkpoint that it was made from, or an ONNX file of it"
-            )
+    if not any(name.endswith("data.pkl") for name in names):
+        raise ExportError(f"{path}: a zip archive: unpack it, and give what is in it")
+    if any("/code/" in name for name in names):
+        raise ExportError(
+            f"{path}: a TorchScript program, which does not say its architecture: "
+            "give the checkpoint that it was made from, or an ONNX file of it"
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

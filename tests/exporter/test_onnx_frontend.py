@@ -506,6 +506,10 @@ ATTENTION = [
     ("made", "message"),
     [
         (model(ATTENTION), r"Softmax 'the_Softmax' \(operation 2 of 2\): .*attention"),
+        (
+            model([node("Softmax", "x", to="s"), node("GridSample", "s", "x")]),
+            r"GridSample 'the_GridSample' \(operation 2 of 2\): it takes pixels from",
+        ),
         (model([node("GlobalMaxPool", "x")]), "output is a number for each channel"),
         (model([node("GlobalAveragePool", "x")]), "upfrost takes models that give a"),
         (

@@ -239,6 +239,10 @@ class Lambda(nn.Module):
             r"dot_product_attention.* in module 'body\.1\.0'.*transformers are out",
         ),
         (
+            Lambda(lambda x: functional.grid_sample(x, x[:, :2].permute(0, 2, 3, 1))),
+            r"grid_sampler in module 'body\.1\.0'.*it takes pixels from where the",
+        ),
+        (
             Lambda(lambda x: functional.relu(x.permute(0, 1, 3, 2))),
             r"pixel_shuffle.*is not \(1, channels, height, width\); replace it",
         ),
@@ -261,6 +265,7 @@ class Lambda(nn.Module):
     ids=[
         "attention",
         "windows",
+        "grid-sample",
         "transposed",
         "pooling",
         "batch-statistics",

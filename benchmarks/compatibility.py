@@ -154,7 +154,7 @@ CORPUS = "papers"
 # What the tests' networks come by.
 SOURCES = ("PyTorch", "ONNX by TorchScript", "ONNX by dynamo", "ncnn by pnnx")
 # How an import refuses what pnnx left as PyTorch's own.
-_NOT_HELD = "ncnn has none either"
+_NOT_HELD = "it is no layer of ncnn's"
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from upfrost_exporter.builder import (
 )
 from upfrost_exporter.check import Report, verify
 from upfrost_exporter.ncnn_file import Layer, Weights, parse, read
-from upfrost_exporter.ncnn_operations import Call, Given, shape_of, translate
+from upfrost_exporter.ncnn_operations import Call, Given, advice, shape_of, translate
 
 # Large enough that networks without padding leave something.
 _EXAMPLE = (192, 256)
@@ -120,6 +120,10 @@ class _Translation:
         if len(inputs) != 1 or len(inputs[0].outputs) != 1:
             raise ExportError(f"the network has {len(inputs)} inputs, not one")
         self.input_blob = inputs[0].outputs[0]
+        for layer in layers:
+            # What pnnx left as PyTorch's runs nowhere, whatever else stands before it.
+            if "." in layer.kind:
+                raise layer.refuse("it is no layer of ncnn's", advice(layer.kind))
         for layer in layers:
             if layer.kind == "Input":
                 padded = lowering.padded_input(self.builder, margin)

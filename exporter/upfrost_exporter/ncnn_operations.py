@@ -89,7 +89,7 @@ def advice(kind: str) -> str:
         return _NO_ATTENTION
     # pnnx leaves what it cannot translate, as torch.var or Tensor.expand_as.
     if "." in kind:
-        return "ncnn has none either: export the network as ONNX"
+        return "pnnx found none for it: export the network as ONNX"
     return ADVICE
 
 

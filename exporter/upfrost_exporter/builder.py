@@ -176,7 +176,13 @@ _STAND_INS = (
 )
 
 
-def check_is_network(path: Path, *, may_be_empty: bool = False) -> None:
+def check_is_network(
+    path: Path,
+    *,
+    may_be_empty: bool = False,
+    is_text: bool = False,
+    may_be_zip: bool = False,
+) -> None:
     """Refuse what downloads leave in a network's place. Raises `ExportError`."""
     try:
         with path.open("rb") as file:
@@ -188,6 +194,23 @@ def check_is_network(path: Path, *, may_be_empty: bool = False) -> None:
     for start, reason in _STAND_INS:
         if head.lstrip().lower().startswith(start):
             raise ExportError(f"{path}: {reason}")
+    if head.startswith(b"PK\x03\x04") and not may_be_zip:
+        raise ExportError(f"{path}: a zip archive: unpack it, and give what is in it")
+    if head and not is_text and (words := _text(head)):
+        raise ExportError(
+            f"{path}: a text that begins with {words!r}, as sites answer where there "
+            "is no file: download the network again"
+        )
+
+
+def _text(head: bytes) -> str:
+    """The first words of a file that begins as text does; "" of any other."""
+    try:
+        text = head.decode("ascii")
+    except UnicodeDecodeError:
+        return ""
+    is_text = all(letter.isprintable() or letter.isspace() for letter in text)
+    return " ".join(text.split())[:40] if is_text else ""
 
 
 def whole_scale(scale: Fraction) -> int:

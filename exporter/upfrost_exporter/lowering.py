@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from upfrost.network.graph import (
     INPUT,
+    MAX_EXTENT,
     Add,
     Clamp,
     Conv2d,
@@ -31,7 +32,7 @@ from upfrost.network.graph import (
     Shape,
     Unary,
 )
-from upfrost_exporter.builder import GraphBuilder, Numbers
+from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
 
 _Pair = tuple[int, int]
 
@@ -51,12 +52,16 @@ def transposed_convolution(
 ) -> str:
     """torch.nn.ConvTranspose2d as a convolution and a pixel shuffle.
 
-    Each of the stride² phases of the result is a convolution of its own, with every
-    stride-th tap (Shi et al. 2016, arXiv:1609.07009). `weight` is (in channels, out
-    channels / groups, rows, columns); `padding` (top, left, bottom, right) is what is
-    cut off the result. Raises `GraphError` for strides that differ.
+    Each phase of the result is a convolution of its own, with every stride-th tap (Shi
+    et al. 2016, arXiv:1609.07009). `weight` is (in channels, out channels / groups,
+    rows, columns); `padding` (top, left, bottom, right) is what is cut off the result.
+    Of strides that differ the pixel shuffle is by their least common multiple, and the
+    pixels that are too many are left out behind it.
     """
-    factor = stride[0]
+    factor = math.lcm(*stride)
+    if not 1 <= factor <= MAX_EXTENT:
+        raise GraphError(f"its strides are {stride}")
+    apart = factor // stride[0], factor // stride[1]
     rows, columns = (
         _phases(
             weight.shape[2 + axis],
@@ -67,8 +72,6 @@ def transposed_convolution(
         )
         for axis in (0, 1)
     )
-    if stride[1] != factor:
-        raise GraphError(f"the strides {stride} differ")
     inputs, group_outputs = len(weight) // groups, weight.shape[1]
     by_group = weight.reshape(groups, inputs, *weight.shape[1:]).swapaxes(1, 2)
     phases = np.zeros(
@@ -76,9 +79,10 @@ def transposed_convolution(
     )
     for row, (row_phase, row_place) in enumerate(rows.taps):
         for column, (column_phase, column_place) in enumerate(columns.taps):
-            phases[:, :, row_phase, column_phase, :, row_place, column_place] = (
-                by_group[..., row, column]
-            )
+            phase = row_phase * apart[0], column_phase * apart[1]
+            phases[:, :, *phase, :, row_place, column_place] = by_group[
+                ..., row, column
+            ]
     result = builder.add(
         Conv2d,
         label,
@@ -94,6 +98,8 @@ def transposed_convolution(
     )
     if factor > 1:
         result = builder.add(PixelShuffle, f"{label}.shuffle", [result], factor=factor)
+    if apart != (1, 1):
+        result = pick_pixels(builder, label, result, apart)
     if rows.surplus or columns.surplus:
         margins = (0, 0, rows.surplus, columns.surplus)
         result = builder.add(Crop, f"{label}.crop", [result], margins=margins)
@@ -107,6 +113,15 @@ def pixel_unshuffle(builder: GraphBuilder, label: str, value: str, factor: int) 
     weight = builder.tensor(f"{label}.pick", np.tile(pick, (channels, 1, 1, 1)))
     return builder.add(
         Conv2d, label, [value], weight=weight, stride=(factor, factor), groups=channels
+    )
+
+
+def pick_pixels(builder: GraphBuilder, label: str, value: str, steps: _Pair) -> str:
+    """Every `steps`-th row and column, from the first on."""
+    channels = builder.shapes[value].channels
+    weight = builder.tensor(f"{label}.ones", np.ones((channels, 1, 1, 1)))
+    return builder.add(
+        Conv2d, label, [value], weight=weight, stride=steps, groups=channels
     )
 
 
@@ -162,6 +177,107 @@ def minimum(builder: GraphBuilder, label: str, first: str, second: str) -> str:
 
 def _difference(builder: GraphBuilder, label: str, first: str, second: str) -> str:
     return builder.add(Add, label, [first, scaled(builder, label, second, -1)])
+
+
+def log(builder: GraphBuilder, label: str, value: str) -> str:
+    """Of a sigmoid alone, as LogSigmoid is written: -softplus(-x).
+
+    Raises `GraphError` for any other value.
+    """
+    made = next((node for node in builder.nodes if node.name == value), None)
+    if not isinstance(made, Unary) or made.function != "sigmoid":
+        raise GraphError("it is the logarithm of what is no sigmoid")
+    return softplus(builder, label, made.inputs[0], -1.0)
+
+
+def softmax(builder: GraphBuilder, label: str, value: str) -> str:
+    """exp(x) by its sum over the channels, of each pixel."""
+    spread = [0] * builder.shapes[value].channels
+    largest = pick_channels(builder, label, channel_max(builder, label, value), spread)
+    less = _difference(builder, label, value, largest)
+    powers = builder.add(Unary, label, [less], function="exp")
+    total = channel_sum(builder, label, powers)
+    inverse = builder.add(Unary, label, [total], function="reciprocal")
+    factors = pick_channels(builder, label, inverse, spread)
+    return builder.add(Multiply, label, [powers, factors])
+
+
+def is_above(builder: GraphBuilder, label: str, value: str) -> str:
+    """1 where x > 0, 0 elsewhere: a ramp as steep as single precision makes it.
+
+    It rises over 2⁻²⁰, in two steps, so that half precision does not overflow.
+    """
+    for factor in (1024.0, 1024.0, 1.0):
+        value = builder.add(Clamp, label, [value], low=0.0, high=1.0)
+        value = scaled(builder, label, value, factor)
+    return value
+
+
+def choose(
+    builder: GraphBuilder, label: str, condition: str, first: str, second: str
+) -> str:
+    """`first` where `condition` is 1, `second` where it is 0."""
+    more = _difference(builder, label, first, second)
+    chosen = builder.add(Multiply, label, [condition, more])
+    return builder.add(Add, label, [second, chosen])
+
+
+def resize_by_axes(
+    builder: GraphBuilder, label: str, value: str, mode: str, factors: Sequence[Any]
+) -> str:
+    """Interpolation by whole factors that differ between height and width.
+
+    A transposed convolution with a triangle for each pixel, or, for nearest, a
+    rectangle. Raises `GraphError` for other factors and modes.
+    """
+    if mode not in ("nearest", "bilinear") or any(
+        not 1 <= factor <= MAX_EXTENT or factor != int(factor) for factor in factors
+    ):
+        shown = " and ".join(str(Fraction(factor)) for factor in factors)
+        raise GraphError(f"height and width are resized by {shown}, {mode}")
+    channels = builder.shapes[value].channels
+    stride = int(factors[0]), int(factors[1])
+    kernels, cuts = [], []
+    for factor in stride:
+        if mode == "nearest" or factor == 1:
+            kernels.append(np.ones(factor))
+            cuts.append((0, 0))
+            continue
+        # Rows from that of pixel 0 on, and how near their centres are to its centre.
+        places = np.arange(-factor, 2 * factor)
+        near = 1 - np.abs((places + 0.5) / factor - 0.5)
+        kernels.append(near[near > 0])
+        before = factor // 2
+        cuts.append((factor + before, len(kernels[-1]) - before))
+    if any(map(any, cuts)):
+        edge = [int(any(cut)) for cut in cuts]
+        value = builder.add(
+            Pad, label, [value], mode="replicate", padding=(*edge, *edge)
+        )
+    kernel = np.outer(*kernels)
+    return transposed_convolution(
+        builder,
+        label,
+        value,
+        np.broadcast_to(kernel, (channels, 1, *kernel.shape)),
+        None,
+        stride=stride,
+        padding=(cuts[0][0], cuts[1][0], cuts[0][1], cuts[1][1]),
+        groups=channels,
+    )
+
+
+def same_padding(
+    kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What TensorFlow's padding "same" adds to rows and columns that the strides
+    divide: the smaller halves and the larger ones."""
+    total = [
+        max(0, (taps - 1) * step + 1 - apart)
+        for taps, step, apart in zip(kernel, dilation, stride, strict=True)
+    ]
+    less = tuple(extent // 2 for extent in total)
+    return less, tuple(map(int.__sub__, total, less))
 
 
 def scaled(
@@ -311,7 +427,17 @@ def scale_and_margin(picture: Shape, result: Shape) -> tuple[Fraction, int]:
 
     The result of a network that pads nothing has scale · (side - 2 · margin) pixels,
     for two sides that differ. Of a square, nothing tells a margin from another scale.
+    Raises `ExportError` where height and width are scaled by whole factors that differ.
     """
+    (rows, above), (columns, beside) = (
+        divmod(result.height, picture.height),
+        divmod(result.width, picture.width),
+    )
+    if rows != columns and not (above or beside):
+        raise ExportError(
+            f"the network's result is {rows} times as high and {columns} times as wide "
+            "as the picture: upfrost takes networks that scale both alike"
+        )
     if picture.width == picture.height:
         return Fraction(result.height, picture.height), 0
     scale = Fraction(result.width - result.height, picture.width - picture.height)
@@ -341,6 +467,17 @@ class Moved:
 
     name: str
     places: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A value that is one number for each channel, and the shape its source gives it.
+
+    The graph has that number at every pixel.
+    """
+
+    name: str
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -507,6 +644,14 @@ def average_pool(
         padding=padding,
         groups=channels,
     )
+
+
+# Why DySample (arXiv:2308.15085) and deformable convolutions are refused.
+SAMPLES_ANYWHERE = (
+    "it takes pixels from where the network itself says, however far, so no tile would "
+    "surely hold them"
+)
+UPSAMPLE_OTHERWISE = "choose a network that upsamples by pixel shuffle or interpolation"
 
 
 @dataclass(frozen=True)

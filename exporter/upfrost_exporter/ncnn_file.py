@@ -24,15 +24,18 @@ _BINARY_MAGIC = struct.pack("<I", int(_MAGIC))
 _HALF, _FLOAT, _INT8 = 0x01306B47, 0x0002C056, 0x000D4B38
 
 
+Parameter = float | tuple[float, ...] | str
+
+
 @dataclass(frozen=True)
 class Layer:
-    """One line of the `.param` file. Parameters are numbers or lists of numbers."""
+    """One line of the `.param` file."""
 
     kind: str
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    parameters: Mapping[int, float | tuple[float, ...]]
+    parameters: Mapping[int, Parameter]
     place: str
 
     def integer(self, key: int, default: int) -> int:
@@ -43,13 +46,23 @@ class Layer:
 
     def number(self, key: int, default: float) -> float:
         found = self.parameters.get(key, default)
-        if isinstance(found, tuple):
-            raise self.refuse(f"parameter {key} is a list", "")
+        if isinstance(found, tuple | str):
+            kind = "text" if isinstance(found, str) else "a list"
+            raise self.refuse(f"parameter {key} is {kind}, no number", "")
         return found
 
     def numbers(self, key: int) -> tuple[float, ...]:
         found = self.parameters.get(key, ())
+        if isinstance(found, str):
+            raise self.refuse(f"parameter {key} is text, no list of numbers", "")
         return found if isinstance(found, tuple) else (found,)
+
+    def text(self, key: int) -> str:
+        """A text, "" where it is missing."""
+        found = self.parameters.get(key, "")
+        if not isinstance(found, str):
+            raise self.refuse(f"parameter {key} is no text", "")
+        return found
 
     def refuse(self, reason: str, advice: str) -> ExportError:
         what_to_do = f"; {advice}" if advice else ""
@@ -141,6 +154,10 @@ def parse(data: bytes, path: Path) -> list[Layer]:
         )
     if count > 16 * MAX_NODES:
         raise ExportError(f"{path}: {count} layers are too many")
+    if any(words[0] == "pnnx.Input" for _, words in rows[1:]):
+        raise ExportError(
+            f"{path}: this is pnnx's own .param: give the .ncnn.param beside it"
+        )
     layers, known = [], set[str]()
     for number, words in rows[1:]:
         try:
@@ -161,7 +178,7 @@ def _parse_layer(words: list[str], number: int) -> Layer:
     if min(ends) < 0 or len(rest) < 2 + sum(ends):
         raise ValueError(number)
     first = 2 + ends[0]
-    parameters: dict[int, float | tuple[float, ...]] = {}
+    parameters: dict[int, Parameter] = {}
     for word in rest[first + ends[1] :]:
         key_text, _, text = word.partition("=")
         key = int(key_text)
@@ -170,6 +187,8 @@ def _parse_layer(words: list[str], number: int) -> Layer:
             if int(length) != len(values):
                 raise ValueError(number)
             parameters[-23300 - key] = tuple(_finite(value) for value in values)
+        elif text.startswith('"'):
+            parameters[key] = text.strip('"')
         else:
             parameters[key] = _finite(text)
     return Layer(

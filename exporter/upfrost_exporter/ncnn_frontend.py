@@ -20,7 +20,7 @@ from upfrost_exporter.builder import (
 )
 from upfrost_exporter.check import Report, verify
 from upfrost_exporter.ncnn_file import Layer, Weights, parse, read
-from upfrost_exporter.ncnn_operations import HANDLERS, Call, advice
+from upfrost_exporter.ncnn_operations import Call, Given, advice, shape_of, translate
 
 # Large enough that networks without padding leave something.
 _EXAMPLE = (192, 256)
@@ -50,10 +50,10 @@ def read_ncnn(
     """
     param = Path(param)
     weights = param.with_suffix(".bin") if weights is None else Path(weights)
-    check_is_network(param)
+    check_is_network(param, is_text=True)
+    layers = parse(read(param, _MAX_TEXT), param)
     # There are layers without weights.
     check_is_network(weights, may_be_empty=True)
-    layers = parse(read(param, _MAX_TEXT), param)
     data = read(weights, _MAX_WEIGHTS)
     channels = channels or _picture_channels(layers)
     translation = _Translation(layers, Weights(data, weights), channels)
@@ -115,17 +115,15 @@ class _Translation:
         margin: int = 0,
     ) -> None:
         self.builder = GraphBuilder(channels, *_EXAMPLE)
-        self._values: dict[str, str] = {}
-        # Values that are one number for each channel, at every pixel alike.
-        uniform: set[str] = set()
+        self._values: dict[str, Given] = {}
         inputs = [layer for layer in layers if layer.kind == "Input"]
-        if any(layer.kind == "pnnx.Input" for layer in layers):
-            raise ExportError(
-                "this is pnnx's own .param: give the .ncnn.param beside it"
-            )
         if len(inputs) != 1 or len(inputs[0].outputs) != 1:
             raise ExportError(f"the network has {len(inputs)} inputs, not one")
         self.input_blob = inputs[0].outputs[0]
+        for layer in layers:
+            # What pnnx left as PyTorch's runs nowhere, whatever else stands before it.
+            if "." in layer.kind:
+                raise layer.refuse("it is no layer of ncnn's", advice(layer.kind))
         for layer in layers:
             if layer.kind == "Input":
                 padded = lowering.padded_input(self.builder, margin)
@@ -134,16 +132,14 @@ class _Translation:
             for blob in layer.inputs:
                 if blob not in self._values:
                     raise layer.refuse(f"no earlier layer gives its input {blob!r}", "")
-            handler = HANDLERS.get(layer.kind)
-            if handler is None:
-                raise layer.refuse("upfrost has no such operation", advice(layer.kind))
             values = [self._values[blob] for blob in layer.inputs]
             try:
-                results = handler(Call(self.builder, layer, values, weights, uniform))
-            except GraphError as error:
+                results = translate(Call(self.builder, layer, values, weights))
+            except ExportError:
+                raise
+            # ValueError: of an expression that is none.
+            except (GraphError, ValueError) as error:
                 raise layer.refuse(str(error), "") from None
-            if isinstance(results, str):
-                results = [results] * len(layer.outputs)
             self._values.update(zip(layer.outputs, results, strict=False))
         weights.end()
         read = {blob for layer in layers for blob in layer.inputs}
@@ -151,7 +147,14 @@ class _Translation:
         if len(loose) != 1:
             raise ExportError(f"the network has {len(loose)} outputs, not one")
         self.output_blob = loose[0]
-        self.output = self._values[loose[0]]
+        output = self._values[loose[0]]
+        if not isinstance(output, str):
+            shape = shape_of(self.builder, output)
+            raise ExportError(
+                f"the network's result has the shape {shape}: upfrost takes networks "
+                "that give a picture"
+            )
+        self.output = output
 
 
 def _runtime(

@@ -5,21 +5,31 @@ Parameter numbers: docs/developer-guide/operators.md of https://github.com/Tence
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from upfrost.network import graph as ops
-from upfrost.network.graph import MAX_CHANNELS, MAX_EXTENT, Shape
+from upfrost.network.graph import MAX_CHANNELS, MAX_EXTENT, GraphError, Shape
 from upfrost_exporter import lowering
 from upfrost_exporter.builder import GraphBuilder, Numbers
+from upfrost_exporter.lowering import Moved, Pooled
+from upfrost_exporter.ncnn_expression import evaluate
 from upfrost_exporter.ncnn_file import Floats, Layer, Weights
 
 # Stand for "as wide as needed" in paddings and "from the second input" in sizes.
 _SAME_UPPER, _SAME_LOWER, _DYNAMIC = -233, -234, -233
+# Where a Reshape's parameter for the batch's axis is left out.
+_NO_BATCH = 233
+
+# A value of the graph, one in another shape, one number for each channel, a constant.
+Given = str | Moved | Pooled | npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -28,17 +38,36 @@ class Call:
 
     builder: GraphBuilder
     layer: Layer
-    values: Sequence[str]
+    values: Sequence[Given]
     weights: Weights
-    uniform: set[str]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The values' names in the graph."""
+        names = []
+        for given in self.values:
+            if isinstance(given, np.ndarray):
+                raise self.layer.refuse("an input of it is a constant", ADVICE)
+            if not isinstance(given, str):
+                raise self.layer.refuse(
+                    f"its input has the shape {shape_of(self.builder, given)}, which "
+                    "is not (channels, height, width)",
+                    ADVICE,
+                )
+            names.append(given)
+        return names
 
     @property
     def shape(self) -> Shape:
-        return self.builder.shapes[self.values[0]]
+        return self.builder.shapes[self.names[0]]
+
+    def on(self, values: Sequence[Given]) -> Call:
+        """The same layer on other values."""
+        return Call(self.builder, self.layer, values, self.weights)
 
     def add(self, kind: Any, *inputs: str, **attributes: Any) -> str:
         return self.builder.add(
-            kind, self.layer.name, inputs or self.values, **attributes
+            kind, self.layer.name, inputs or self.names, **attributes
         )
 
     def tensor(self, suffix: str, array: Numbers) -> str:
@@ -50,13 +79,284 @@ class Call:
         return self.builder.affine(self.layer.name, value, *both)
 
 
-Handler = Callable[[Call], str | list[str]]
+Handler = Callable[[Call], Given | list[Given]]
+ADVICE = "use a model made of convolutions, interpolation and pixel shuffle"
+_NO_ATTENTION = "attention is out of scope: choose a convolutional network"
 
 
 def advice(kind: str) -> str:
-    if kind in ("Softmax", "MultiHeadAttention", "SDPA"):
-        return "attention is out of scope: choose a convolutional network"
-    return "use a model made of convolutions, interpolation and pixel shuffle"
+    if kind in ("MatMul", "MultiHeadAttention", "SDPA"):
+        return _NO_ATTENTION
+    # pnnx leaves what it cannot translate, as torch.var or Tensor.expand_as.
+    if "." in kind:
+        return "pnnx found none for it: export the network as ONNX"
+    return ADVICE
+
+
+def shape_of(builder: GraphBuilder, given: Given) -> tuple[int, ...]:
+    """The shape that ncnn gives a value, the outermost axis first."""
+    if isinstance(given, str):
+        shape = builder.shapes[given]
+        return (shape.channels, shape.height, shape.width)
+    if isinstance(given, Moved):
+        return given.places.shape
+    return given.shape
+
+
+def translate(call: Call) -> Sequence[Given]:
+    """What becomes of a layer. Raises `ExportError` or `GraphError`."""
+    kind = call.layer.kind
+    handler = HANDLERS.get(kind)
+    if not call.values and kind != "MemoryData":
+        raise call.layer.refuse("it has no input", "")
+    if kind in _KEPT:
+        results: Given | list[Given] = call.values[0]
+    elif kind in _MOVES:
+        results = _move(call)
+    elif handler is None:
+        if kind in ("GridSample", "DeformableConv2D"):
+            raise call.layer.refuse(
+                lowering.SAMPLES_ANYWHERE, lowering.UPSAMPLE_OTHERWISE
+            )
+        raise call.layer.refuse("upfrost has no such operation", advice(kind))
+    elif any(isinstance(given, Moved) for given in call.values):
+        results = handler(call) if kind in _LAST_AXIS else _among_moved(call)
+    elif any(isinstance(given, Pooled) for given in call.values):
+        results = _among_pooled(call)
+    else:
+        results = handler(call)
+    if isinstance(results, list):
+        return results
+    return [results] * len(call.layer.outputs)
+
+
+def _move(call: Call) -> Given:
+    """Permute, Reshape and the like: which numbers stand where.
+
+    A value again, where it can be one.
+    """
+    given = call.values[0]
+    if isinstance(given, np.ndarray):
+        return _MOVES[call.layer.kind](call, given)
+    if isinstance(given, Pooled):
+        numbers = np.zeros(given.shape, np.int32)
+        return Pooled(given.name, _moved(call, numbers).shape)
+    if isinstance(given, str):
+        given = Moved(given, lowering.places(call.builder, given))
+    places = _moved(call, given.places)
+    if places.ndim == 3:
+        with suppress(GraphError):
+            return lowering.rearrange(call.builder, call.layer.name, given.name, places)
+    return Moved(given.name, places)
+
+
+def _moved(call: Call, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    try:
+        return _MOVES[call.layer.kind](call, array)
+    # What numpy says to a shape or an order of axes that cannot be.
+    except (IndexError, ValueError) as error:
+        raise call.layer.refuse(
+            f"it cannot change the shape {array.shape}: {error}", ADVICE
+        ) from None
+
+
+# Axes in ncnn's order, by the number of an order: for three of them, and for four.
+_ORDERS = ("whc", "hwc", "wch", "cwh", "hcw", "chw")
+_ORDERS_OF_FOUR = (
+    *("whdc", "hwdc", "wdhc", "dwhc", "hdwc", "dhwc", "whcd", "hwcd", "wchd", "cwhd"),
+    *("hcwd", "chwd", "wdch", "dwch", "wcdh", "cwdh", "dcwh", "cdwh", "hdcw", "dhcw"),
+    *("hcdw", "chdw", "dchw", "cdhw"),
+)
+_AXES = {1: "w", 2: "hw", 3: "chw", 4: "cdhw"}
+
+
+def _permute(call: Call, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    orders = {2: ("wh", "hw"), 3: _ORDERS, 4: _ORDERS_OF_FOUR}.get(array.ndim, ("w",))
+    order = call.layer.integer(0, 0)
+    if not 0 <= order < len(orders):
+        raise ValueError(f"order {order} is unknown")
+    before = _AXES[array.ndim]
+    return array.transpose([before.index(axis) for axis in reversed(orders[order])])
+
+
+def _reshape(call: Call, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    layer = call.layer
+    if text := layer.text(6):
+        sizes = evaluate(text, [_extents(call, given) for given in call.values])
+        # A batch of 1 behind the others.
+        if layer.integer(13, _NO_BATCH) != _NO_BATCH and len(sizes) > 1:
+            sizes.pop()
+    else:
+        given = [layer.integer(key, _DYNAMIC) for key in (0, 1, 11, 2)]
+        if given[3] == _DYNAMIC or given[1] == _DYNAMIC:
+            given[2] = _DYNAMIC
+        sizes = [size for size in given if size != _DYNAMIC]
+    if 0 in sizes:
+        extents = dict(zip(_AXES[array.ndim], array.shape, strict=True))
+        axes = reversed(_AXES[len(sizes)])
+        sizes = [
+            size or extents.get(axis, 1) for size, axis in zip(sizes, axes, strict=True)
+        ]
+    if not 1 <= len(sizes) <= len(_AXES):
+        raise ValueError(f"{len(sizes)} sizes")
+    return array.reshape(sizes[::-1])
+
+
+def _extents(call: Call, given: Given) -> dict[str, int]:
+    shape = shape_of(call.builder, given)
+    ones = dict.fromkeys("whdcn", 1)
+    return ones | dict(zip(_AXES[len(shape)], shape, strict=True))
+
+
+def _squeeze(call: Call, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    axes = [int(axis) for axis in call.layer.numbers(3)]
+    if not axes:
+        flags = zip("whdc", (0, 1, 11, 2), strict=True)
+        named = [axis for axis, key in flags if call.layer.integer(key, 0)]
+        before = _AXES[array.ndim]
+        axes = [before.index(axis) for axis in named if axis in before]
+    axes = [axis for axis in axes if array.shape[axis] == 1]
+    return array.squeeze(tuple(axes)) if len(axes) < array.ndim else array.reshape(1)
+
+
+def _expand_dims(call: Call, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    axes = tuple(int(axis) for axis in call.layer.numbers(3))
+    if array.ndim + len(axes) > len(_AXES):
+        raise ValueError(f"{array.ndim + len(axes)} axes")
+    return np.expand_dims(array, axes)
+
+
+def _flatten(call: Call, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    del call
+    return array.reshape(-1)
+
+
+_MOVES: Mapping[str, Callable[[Call, npt.NDArray[Any]], npt.NDArray[Any]]] = {
+    "ExpandDims": _expand_dims,
+    "Flatten": _flatten,
+    "Permute": _permute,
+    "Reshape": _reshape,
+    "Squeeze": _squeeze,
+}
+# What gives its input on, whatever that is.
+_KEPT = {"Split", "Noop"}
+# Those that work on the last axis, where that is the channels.
+_LAST_AXIS = {"Gemm", "InnerProduct", "LayerNorm", "RMSNorm"}
+# Each number by itself, so that it does not matter where it stands.
+_POINTWISE = {
+    *("AbsVal", "BinaryOp", "CELU", "Clip", "Dropout", "ELU", "Eltwise", "GELU"),
+    *("HardSigmoid", "HardSwish", "Mish", "ReLU", "SELU", "Sigmoid", "Softplus"),
+    *("Swish", "TanH", "UnaryOp"),
+}
+# Of those with numbers for each channel, which are the outermost axis.
+_BY_CHANNEL = {"BatchNorm", "Bias", "PReLU", "Scale"}
+
+
+def _among_moved(call: Call) -> Moved:
+    """A layer on values whose axes stand in another order."""
+    first, *others = [given for given in call.values if isinstance(given, Moved)]
+    same = all(np.array_equal(other.places, first.places) for other in others)
+    whole = [given for given in call.values if isinstance(given, str | Pooled)]
+    if call.layer.kind not in _POINTWISE or whole or not same:
+        raise call.layer.refuse(
+            f"its input has the shape {first.places.shape}, which is not (channels, "
+            "height, width)",
+            ADVICE,
+        )
+    handler = HANDLERS[call.layer.kind]
+    values = [
+        given.name
+        if isinstance(given, Moved)
+        else lowering.unmoved(call.builder, given, first)[0]
+        for given in call.values
+        if isinstance(given, Moved | np.ndarray)
+    ]
+    return Moved(str(handler(call.on(values))), first.places)
+
+
+def _among_pooled(call: Call) -> Given | list[Given]:
+    """A layer on what is one number for each channel, maybe with whole values."""
+    kind = call.layer.kind
+    first = next(given for given in call.values if isinstance(given, Pooled))
+    if (special := _OF_POOLED.get(kind)) is not None:
+        return special(call, first)
+    mixed = any(isinstance(given, str) for given in call.values)
+    values: list[Given] = []
+    for given in call.values:
+        if isinstance(given, Pooled):
+            count = given.shape[0]
+            is_plain = given.shape in ((count,), (count, 1), (count, 1, 1))
+            if not is_plain and (mixed or kind not in _POINTWISE):
+                raise call.layer.refuse(f"an input has the shape {given.shape}", ADVICE)
+            values.append(given.name)
+        elif isinstance(given, np.ndarray) and given.size > 1:
+            values.append(given.reshape(-1, 1, 1))
+        else:
+            values.append(given)
+    results = HANDLERS[kind](call.on(values))
+    if mixed:
+        return results
+    if kind in _POINTWISE or kind in _BY_CHANNEL:
+        return Pooled(str(results), first.shape)
+    tail = first.shape[1:]
+    names = results if isinstance(results, list) else [results]
+    return [
+        Pooled(str(name), (call.builder.shapes[str(name)].channels, *tail))
+        for name in names
+    ]
+
+
+def _pooled_product(call: Call, given: Pooled) -> Pooled:
+    name = _linear(call, given.name)
+    return Pooled(name, (call.builder.shapes[name].channels,))
+
+
+def _pooled_gemm(call: Call, given: Pooled) -> Pooled:
+    name = _gemm_of(call, given.name)
+    return Pooled(name, (*given.shape[:-1], call.builder.shapes[name].channels))
+
+
+def _pooled_convolution(call: Call, given: Pooled) -> Pooled:
+    """A 1-D convolution, along channels or between them."""
+    layer = call.layer
+    outputs, taps, count = (layer.integer(key, 0) for key in (0, 1, 6))
+    padding = layer.integer(4, 0)
+    if (
+        len(given.shape) != 2
+        or outputs < 1
+        or taps < 1
+        or count != outputs * taps * given.shape[0]
+        or {layer.integer(2, 1), layer.integer(3, 1)} != {1}
+        or layer.integer(15, padding) != padding
+        or layer.integer(19, 0)
+    ):
+        raise layer.refuse("it is no layer on pooled channels", ADVICE)
+    numbers = call.weights.tagged(count, layer).astype(np.float64)
+    weight = numbers.reshape(outputs, given.shape[0], taps)
+    bias = call.weights.plain(outputs, layer) if layer.integer(5, 0) else None
+    if weight.shape[:2] == (1, 1):
+        name = lowering.convolved_channels(
+            call.builder, layer.name, given.name, weight[0, 0], padding
+        )
+        shape = given.shape
+    elif given.shape[1] == 1 and taps == 2 * padding + 1:
+        name = lowering.mix_channels(
+            call.builder, layer.name, given.name, weight[:, :, padding]
+        )
+        shape = (outputs, 1)
+    else:
+        raise layer.refuse("it is no layer on pooled channels", ADVICE)
+    if bias is not None:
+        name = call.affine(name, 1, bias.astype(np.float64))
+    return Pooled(_activate(call.on([name]), name), shape)
+
+
+def _pooled_softmax(call: Call, given: Pooled) -> Pooled:
+    axis = call.layer.integer(0, 0)
+    if given.shape[axis] != math.prod(given.shape):
+        raise call.layer.refuse("it is not over channels", ADVICE)
+    name = lowering.softmax(call.builder, call.layer.name, given.name)
+    return Pooled(name, given.shape)
 
 
 @dataclass(frozen=True)
@@ -138,7 +438,7 @@ def _deconvolution(call: Call) -> str:
     value = lowering.transposed_convolution(
         call.builder,
         layer.name,
-        call.values[0],
+        call.names[0],
         by_group.reshape(-1, outputs // given.groups, *kernel),
         given.bias,
         stride=given.stride,
@@ -150,31 +450,165 @@ def _deconvolution(call: Call) -> str:
     return _activate(call, value)
 
 
-def _inner_product(call: Call) -> str:
+def _inner_product(call: Call) -> Moved:
+    """A linear layer with the channels as the last of two axes."""
+    given, of = _channels_last(call, "it multiplies a whole picture")
+    if given.places.ndim != 2:
+        raise call.layer.refuse("it multiplies a whole picture", ADVICE)
+    name = _linear(call, given.name)
+    return lowering.channels_behind(call.builder, name, of)
+
+
+def _channels_last(call: Call, reason: str) -> tuple[Moved, npt.NDArray[np.int32]]:
+    """The value, and its pixels as `lowering.pixels` gives them."""
+    given = call.values[0]
+    of = lowering.pixels(call.builder, given) if isinstance(given, Moved) else None
+    if not isinstance(given, Moved) or of is None:
+        raise call.layer.refuse(reason, "use layers of fixed reach")
+    return given, of
+
+
+def _linear(call: Call, name: str) -> str:
+    """InnerProduct on the channels of a value."""
     layer = call.layer
-    if call.values[0] not in call.uniform:
-        raise layer.refuse("it multiplies a whole picture", "use layers of fixed reach")
+    channels = call.builder.shapes[name].channels
     outputs, count = layer.integer(0, 0), layer.integer(2, 0)
-    if layer.integer(8, 0) or count != outputs * call.shape.channels:
+    if layer.integer(8, 0) or count != outputs * channels or outputs < 1:
         raise layer.refuse(
-            f"{count} weights do not make {outputs} × {call.shape.channels} channels",
+            f"{count} weights do not make {outputs} × {channels} channels",
             "",
         )
     weight = call.weights.tagged(count, layer).reshape(outputs, -1, 1, 1)
     bias = call.weights.plain(outputs, layer) if layer.integer(1, 0) else None
     value = call.add(
         ops.Conv2d,
+        name,
         weight=call.tensor("weight", weight),
         bias=None if bias is None else call.tensor("bias", bias),
     )
-    return _mark(call, _activate(call, value))
+    return _activate(call, value)
 
 
-def _pooling(call: Call) -> str:
+def _gemm(call: Call) -> Moved:
+    given, of = _channels_last(call, "it multiplies a whole picture")
+    if given.places.ndim != 2:
+        raise call.layer.refuse("it multiplies a whole picture", ADVICE)
+    name = _gemm_of(call, given.name)
+    return lowering.channels_behind(call.builder, name, of)
+
+
+def _gemm_of(call: Call, name: str) -> str:
+    """A linear layer on channels, as pnnx writes it: alpha · (x · Bᵀ + beta · C)."""
+    layer = call.layer
+    channels = call.builder.shapes[name].channels
+    outputs, inputs = layer.integer(8, 0), layer.integer(9, 0)
+    by_rows, has_bias = layer.integer(3, 0), layer.integer(6, 0)
+    if (
+        len(call.values) != 1
+        or any(layer.integer(key, 0) for key in (2, 4, 11, 13, 14, 18))
+        or layer.integer(5, 0) != 1
+        or inputs != channels
+        or not 1 <= outputs <= MAX_CHANNELS
+        or (has_bias and layer.integer(10, 0) not in (0, 4))
+    ):
+        raise layer.refuse("it is no layer on channels", ADVICE)
+    weight = call.weights.tagged(outputs * inputs, layer)
+    sides = (outputs, inputs) if by_rows else (inputs, outputs)
+    alpha, beta = layer.number(0, 1.0), layer.number(1, 1.0)
+    matrix = alpha * weight.reshape(sides).astype(np.float64)
+    name = lowering.mix_channels(
+        call.builder, layer.name, name, matrix if by_rows else matrix.T
+    )
+    if not has_bias:
+        return name
+    count = outputs if layer.integer(10, 0) == 4 else 1
+    bias = call.weights.tagged(count, layer).astype(np.float64)
+    return call.affine(name, 1, alpha * beta * bias)
+
+
+def _layer_norm(call: Call) -> Moved:
+    layer = call.layer
+    kind = "rms" if layer.kind == "RMSNorm" else "layer"
+    given, of = _channels_last(call, "it is not over channels")
+    channels = _channels_of(
+        layer, layer.integer(0, 0), call.builder.shapes[given.name].channels
+    )
+    weight = bias = None
+    if layer.integer(2, 1):
+        weight = call.weights.plain(channels, layer).astype(np.float64)
+        if kind == "layer":
+            bias = call.weights.plain(channels, layer).astype(np.float64)
+    name = lowering.layer_norm(
+        call.builder,
+        layer.name,
+        given.name,
+        weight,
+        bias,
+        layer.number(1, 0.001),
+        kind=kind,
+    )
+    return lowering.channels_behind(call.builder, name, of)
+
+
+def _no_layer(call: Call) -> str:
+    raise call.layer.refuse("it is no layer on pooled channels", ADVICE)
+
+
+def _softmax(call: Call) -> str:
+    if call.layer.integer(0, 0) not in (0, -3):
+        raise call.layer.refuse("it is over pixels, as in attention", _NO_ATTENTION)
+    return lowering.softmax(call.builder, call.layer.name, call.names[0])
+
+
+def _memory_data(call: Call) -> npt.NDArray[np.float32]:
+    layer = call.layer
+    sizes = [layer.integer(key, 0) for key in (2, 11, 1, 0)]
+    shape = tuple(size for size in sizes if size)
+    if min(sizes) < 0 or not shape:
+        raise layer.refuse(f"its shape is {sizes}", "")
+    count = math.prod(shape)
+    read = call.weights.plain if layer.integer(21, 1) else call.weights.tagged
+    return read(count, layer).reshape(shape)
+
+
+def _flip(call: Call) -> str:
+    axes = [int(axis) for axis in call.layer.numbers(0)]
+    if axes not in ([0], [-3]):
+        raise call.layer.refuse("it mirrors rows or columns", "flip channels")
+    picked = range(call.shape.channels)[::-1]
+    return lowering.pick_channels(call.builder, call.layer.name, call.names[0], picked)
+
+
+def _shuffle_channel(call: Call) -> str:
+    channels, groups = call.shape.channels, call.layer.integer(0, 1)
+    if groups < 1 or channels % groups:
+        raise call.layer.refuse(f"{channels} channels, {groups} groups", "")
+    if call.layer.integer(1, 0):
+        groups = channels // groups
+    picked = np.arange(channels).reshape(groups, -1).T.reshape(-1).tolist()
+    return lowering.pick_channels(call.builder, call.layer.name, call.names[0], picked)
+
+
+def _tile(call: Call) -> str:
+    layer = call.layer
+    repeats = [int(number) for number in layer.numbers(2)] or (
+        [layer.integer(1, 1), 1, 1] if layer.integer(0, 0) in (0, -3) else []
+    )
+    channels = call.shape.channels
+    times = repeats[0] if len(repeats) == 3 and repeats[1:] == [1, 1] else 0
+    if not 1 <= times <= MAX_CHANNELS // channels:
+        raise layer.refuse("it repeats rows or columns", "repeat channels")
+    return lowering.pick_channels(
+        call.builder, layer.name, call.names[0], [*range(channels)] * times
+    )
+
+
+def _pooling(call: Call) -> str | Pooled:
     layer = call.layer
     is_mean = layer.integer(0, 0) == 1
     if layer.integer(4, 0):
-        return _mark(call, call.add(ops.GlobalMean if is_mean else ops.GlobalMax))
+        value = call.add(ops.GlobalMean if is_mean else ops.GlobalMax)
+        return Pooled(value, (call.shape.channels,))
     width = layer.integer(1, 0)
     kernel = (layer.integer(11, width), width)
     stride = (layer.integer(12, layer.integer(2, 1)), layer.integer(2, 1))
@@ -185,14 +619,9 @@ def _pooling(call: Call) -> str:
         raise layer.refuse("it rounds the size up", "round it down (pad mode 1)")
     if is_mean:
         return lowering.average_pool(
-            call.builder, layer.name, call.values[0], kernel, stride, (0, 0, 0, 0)
+            call.builder, layer.name, call.names[0], kernel, stride, (0, 0, 0, 0)
         )
     return call.add(ops.MaxPool2d, kernel=kernel, stride=stride)
-
-
-def _mark(call: Call, value: str) -> str:
-    call.uniform.add(value)
-    return value
 
 
 def _padding(
@@ -206,11 +635,7 @@ def _padding(
     right, bottom = layer.integer(15, left), layer.integer(16, top)
     if left not in (_SAME_UPPER, _SAME_LOWER):
         return (top, left, bottom, right)
-    if stride != (1, 1):
-        raise layer.refuse("padding 'same' with strides", "give the padding in pixels")
-    reach = [(taps - 1) * step for taps, step in zip(kernel, dilation, strict=True)]
-    less = [extent // 2 for extent in reach]
-    more = [extent - half for extent, half in zip(reach, less, strict=True)]
+    less, more = lowering.same_padding(kernel, stride, dilation)
     upper, lower = (less, more) if left == _SAME_UPPER else (more, less)
     return (upper[0], upper[1], lower[0], lower[1])
 
@@ -252,17 +677,17 @@ def _hard(call: Call, function: str, value: str, slope: float, shift: float) -> 
 
 def _hardswish(call: Call) -> str:
     slope, shift = call.layer.number(0, 0.2), call.layer.number(1, 0.5)
-    return _hard(call, "hardswish", call.values[0], slope, shift)
+    return _hard(call, "hardswish", call.names[0], slope, shift)
 
 
 def _hardsigmoid(call: Call) -> str:
     slope, shift = call.layer.number(0, 0.2), call.layer.number(1, 0.5)
-    return _hard(call, "hardsigmoid", call.values[0], slope, shift)
+    return _hard(call, "hardsigmoid", call.names[0], slope, shift)
 
 
 def _elu(call: Call) -> str:
     alpha = call.layer.number(0, 0.1)
-    return lowering.elu(call.builder, call.layer.name, call.values[0], alpha)
+    return lowering.elu(call.builder, call.layer.name, call.names[0], alpha)
 
 
 def _celu(call: Call) -> str:
@@ -270,14 +695,14 @@ def _celu(call: Call) -> str:
     if alpha <= 0:
         raise call.layer.refuse(f"its alpha is {alpha}", "use one above 0")
     return lowering.elu(
-        call.builder, call.layer.name, call.values[0], alpha, input_scale=1 / alpha
+        call.builder, call.layer.name, call.names[0], alpha, input_scale=1 / alpha
     )
 
 
 def _selu(call: Call) -> str:
     alpha, scale = call.layer.number(0, 1.67326324), call.layer.number(1, 1.050700987)
     return lowering.elu(
-        call.builder, call.layer.name, call.values[0], alpha, scale=scale
+        call.builder, call.layer.name, call.names[0], alpha, scale=scale
     )
 
 
@@ -295,7 +720,7 @@ def _group_norm(call: Call) -> str:
         )
     epsilon = layer.number(1 if by_channel else 2, 0.001)
     return lowering.group_norm(
-        call.builder, layer.name, call.values[0], groups, weight, bias, epsilon
+        call.builder, layer.name, call.names[0], groups, weight, bias, epsilon
     )
 
 
@@ -334,7 +759,7 @@ def _batch_norm(call: Call) -> str:
     )
     return call.builder.batch_norm(
         call.layer.name,
-        call.values[0],
+        call.names[0],
         mean=mean,
         variance=variance,
         epsilon=call.layer.number(1, 0),
@@ -351,27 +776,38 @@ def _scale(call: Call) -> str:
     factors = call.weights.plain(channels, call.layer)
     has_bias = call.layer.integer(1, 0)
     offsets = call.weights.plain(channels, call.layer) if has_bias else 0.0
-    return call.affine(call.values[0], factors, offsets)
+    return call.affine(call.names[0], factors, offsets)
 
 
 def _bias(call: Call) -> str:
     channels = _channels(call, call.layer.integer(0, 0))
-    return call.affine(call.values[0], 1, call.weights.plain(channels, call.layer))
+    return call.affine(call.names[0], 1, call.weights.plain(channels, call.layer))
 
 
 def _channels(call: Call, count: int) -> int:
-    if count != call.shape.channels:
-        raise call.layer.refuse(
-            f"{count} numbers for {call.shape.channels} channels", ""
-        )
+    return _channels_of(call.layer, count, call.shape.channels)
+
+
+def _channels_of(layer: Layer, count: int, channels: int) -> int:
+    if count != channels:
+        raise layer.refuse(f"{count} numbers for {channels} channels", "")
     return count
+
+
+# The operation with its two operands the other way round.
+_SWAPPED = {0: 0, 1: 7, 2: 2, 3: 8, 4: 4, 5: 5, 7: 1, 8: 3}
 
 
 def _binary(call: Call) -> str:
     kind = call.layer.integer(0, 0)
     if call.layer.integer(1, 0):
-        return _with_scalar(call, kind, call.layer.number(2, 0))
-    first, second = _alike(call, *_two(call))
+        return _with_numbers(call, kind, np.array(call.layer.number(2, 0)))
+    first, second = _two(call)
+    if isinstance(first, np.ndarray) and not isinstance(second, np.ndarray):
+        return _with_numbers(call.on([second]), _SWAPPED.get(kind, -1), first)
+    if isinstance(second, np.ndarray):
+        return _with_numbers(call.on([first]), kind, second)
+    first, second = _alike(call, *call.names)
     if kind == 1:
         second = call.affine(second, -1, 0)
     elif kind == 7:
@@ -404,25 +840,47 @@ def _alike(call: Call, first: str, second: str) -> tuple[str, str]:
     return one, other
 
 
-def _with_scalar(call: Call, kind: int, number: float) -> str:
-    value = call.values[0]
-    if kind == 6 and number == 2:
-        return call.add(ops.Multiply, value, value)
-    if kind == 6 and number in (0.5, -0.5, -1):
-        functions = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
-        return call.add(ops.Unary, value, function=functions[number])
+def _with_numbers(call: Call, kind: int, given: npt.NDArray[Any]) -> str:
+    """An operation on a value and one number, or one for each channel."""
+    layer, value = call.layer, call.names[0]
+    channels = call.shape.channels
+    if given.shape not in ((channels,), (channels, 1, 1)) and given.size != 1:
+        raise layer.refuse(
+            f"the constant has the shape {given.shape}, not one number for each "
+            "channel",
+            ADVICE,
+        )
+    numbers = given.astype(np.float64).reshape(-1)
+    first = float(numbers[0])
+    is_one = bool((numbers == first).all())
+    most = float(np.finfo(np.float32).max)
     if kind in (0, 1):
-        return call.affine(value, 1, number if kind == 0 else -number)
-    if kind == 2 or (kind == 3 and number):
-        return call.affine(value, number if kind == 2 else 1 / number, 0)
+        return call.affine(value, 1, numbers if kind == 0 else -numbers)
+    if kind == 2 or (kind == 3 and numbers.all()):
+        return call.affine(value, numbers if kind == 2 else 1 / numbers, 0)
     if kind == 7:
-        return call.affine(value, -1, number)
-    raise call.layer.refuse(f"operation {kind} with {number}", advice(call.layer.kind))
+        return call.affine(value, -1, numbers)
+    if kind == 8:
+        inverse = call.add(ops.Unary, value, function="reciprocal")
+        return call.affine(inverse, numbers, 0)
+    if kind in (4, 5) and is_one and abs(first) <= most:
+        low, high = (first, most) if kind == 4 else (-most, first)
+        return call.add(ops.Clamp, value, low=low, high=high)
+    functions = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
+    if kind == 6 and is_one and first in (2, 3, 4):
+        power = call.add(ops.Multiply, value, value)
+        if first == 2:
+            return power
+        return call.add(ops.Multiply, power, value if first == 3 else power)
+    if kind == 6 and is_one and first in functions:
+        return call.add(ops.Unary, value, function=functions[first])
+    raise layer.refuse(f"operation {kind} with {first:g}", advice(layer.kind))
 
 
-def _reduction(call: Call) -> str:
+def _reduction(call: Call) -> str | Pooled:
     """A mean, sum or maximum over channels, or over the whole picture."""
-    layer, builder, value = call.layer, call.builder, call.values[0]
+    layer, builder, value = call.layer, call.builder, call.names[0]
+    keeps = layer.integer(4, 0)
     axes = sorted(int(axis) % 3 for axis in layer.numbers(3))
     kind, is_plain = layer.integer(0, 0), layer.number(2, 1.0) == 1
     channels = {
@@ -430,10 +888,12 @@ def _reduction(call: Call) -> str:
         3: lowering.channel_mean,
         4: lowering.channel_max,
     }
-    if is_plain and axes == [0] and layer.integer(4, 0) and kind in channels:
+    if is_plain and axes == [0] and keeps and kind in channels:
         return channels[kind](builder, layer.name, value)
     if is_plain and axes == [1, 2] and kind in (3, 4):
-        return _mark(call, call.add(ops.GlobalMean if kind == 3 else ops.GlobalMax))
+        name = call.add(ops.GlobalMean if kind == 3 else ops.GlobalMax)
+        count = call.shape.channels
+        return Pooled(name, (count, 1, 1) if keeps else (count,))
     raise layer.refuse(
         f"operation {kind} over axes {axes}",
         "reduce channels, or take pixels' mean or maximum",
@@ -444,24 +904,25 @@ def _eltwise(call: Call) -> str:
     kind = call.layer.integer(0, 0)
     if kind not in (0, 1):
         raise call.layer.refuse("it is no sum and no product", advice("Eltwise"))
-    factors = (call.layer.numbers(1) if kind else ()) or (1.0,) * len(call.values)
-    if len(factors) != len(call.values):
+    factors = (call.layer.numbers(1) if kind else ()) or (1.0,) * len(call.names)
+    if len(factors) != len(call.names):
         raise call.layer.refuse(f"{len(factors)} factors", "")
     total, *others = (
         value if factor == 1 else call.affine(value, factor, 0)
-        for value, factor in zip(call.values, factors, strict=True)
+        for value, factor in zip(call.names, factors, strict=True)
     )
     for value in others:
         total = call.add(ops.Add if kind else ops.Multiply, total, value)
     return total
 
 
-def _slice(call: Call) -> list[str]:
+def _slice(call: Call) -> list[Given]:
     if call.layer.integer(1, 0) not in (0, -3):
         raise call.layer.refuse("it splits rows or columns", "split channels")
     sizes = [int(size) for size in call.layer.numbers(0)]
     channels = call.shape.channels
-    parts, start = [], 0
+    parts: list[Given] = []
+    start = 0
     for place, size in enumerate(sizes):
         left = len(sizes) - place
         width = (channels - start) // left if size == _DYNAMIC else size
@@ -471,7 +932,7 @@ def _slice(call: Call) -> list[str]:
             lowering.pick_channels(
                 call.builder,
                 call.layer.name,
-                call.values[0],
+                call.names[0],
                 range(start, start + width),
             )
         )
@@ -480,24 +941,29 @@ def _slice(call: Call) -> list[str]:
 
 
 def _crop(call: Call) -> str:
-    layer, shape = call.layer, call.shape
+    layer, shape, value = call.layer, call.shape, call.names[0]
     if len(call.values) == 2:
         left, top = layer.integer(0, 0), layer.integer(1, 0)
-        small = call.builder.shapes[call.values[1]]
-        sides = (top, left, small.height, small.width)
+        small = call.builder.shapes[call.names[1]]
         if layer.integer(2, 0) or small.channels != shape.channels:
             raise layer.refuse("it crops channels", "crop rows and columns")
+        rows, columns = range(top, top + small.height), range(left, left + small.width)
     elif layer.numbers(9):
-        sides = _listed_crop(call)
+        channels, rows, columns = _listed_crop(call)
+        value = lowering.pick_channels(call.builder, layer.name, value, channels)
     else:
         raise layer.refuse("it crops to a fixed size", "crop by margins")
-    top, left, height, width = sides
-    margins = (top, left, shape.height - top - height, shape.width - left - width)
-    return call.add(ops.Crop, call.values[0], margins=margins)
+    margins = (
+        rows.start,
+        columns.start,
+        shape.height - rows.stop,
+        shape.width - columns.stop,
+    )
+    return call.add(ops.Crop, value, margins=margins) if any(margins) else value
 
 
-def _listed_crop(call: Call) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a crop that lists starts, ends and axes."""
+def _listed_crop(call: Call) -> list[range]:
+    """Channels, rows and columns of a crop that lists starts, ends and axes."""
     starts, ends, axes = (
         [int(n) for n in call.layer.numbers(key)] for key in (9, 10, 11)
     )
@@ -505,15 +971,15 @@ def _listed_crop(call: Call) -> tuple[int, int, int, int]:
     if not len(starts) == len(ends) == len(axes):
         raise call.layer.refuse("its lists differ in length", "")
     extents = [call.shape.channels, call.shape.height, call.shape.width]
-    first, last = [0, 0, 0], list(extents)
+    kept = [range(extent) for extent in extents]
     for start, end, axis in zip(starts, ends, axes, strict=True):
         extent = extents[axis % 3]
-        first[axis % 3] = start if start >= 0 else extent + start
         # An end beyond the edge is the edge; one from the back depends on no size.
-        last[axis % 3] = min(end, extent) if end > 0 else extent + end
-    if (first[0], last[0]) != (0, extents[0]):
-        raise call.layer.refuse("it crops channels", "crop rows and columns")
-    return first[1], first[2], last[1] - first[1], last[2] - first[2]
+        last = min(end, extent) if end > 0 else extent + end
+        kept[axis % 3] = range(start if start >= 0 else extent + start, last)
+    if not all(kept) or min(part.start for part in kept) < 0:
+        raise call.layer.refuse("it keeps nothing", "")
+    return kept
 
 
 def _pad(call: Call) -> str:
@@ -523,7 +989,7 @@ def _pad(call: Call) -> str:
     if layer.integer(7, 0) or layer.integer(8, 0) or layer.number(5, 0):
         raise layer.refuse("it pads channels, or with a number that is not 0", "")
     if kind == 0:
-        return lowering.zero_pad(call.builder, layer.name, call.values[0], around)
+        return lowering.zero_pad(call.builder, layer.name, call.names[0], around)
     modes = {1: "replicate", 2: "reflect"}
     if kind not in modes:
         raise layer.refuse(f"padding of type {kind}", "use type 0, 1 or 2")
@@ -535,11 +1001,11 @@ def _reorg(call: Call) -> str:
         raise call.layer.refuse("its channels are in another order", "use mode 0")
     factor = call.layer.integer(0, 1)
     return lowering.pixel_unshuffle(
-        call.builder, call.layer.name, call.values[0], factor
+        call.builder, call.layer.name, call.names[0], factor
     )
 
 
-def _two(call: Call) -> tuple[str, str]:
+def _two(call: Call) -> tuple[Given, Given]:
     if len(call.values) != 2:
         raise call.layer.refuse(f"it has {len(call.values)} inputs, not two", "")
     return call.values[0], call.values[1]
@@ -560,27 +1026,45 @@ def _pixel_shuffle(call: Call) -> str:
 def _interp(call: Call) -> str:
     layer = call.layer
     mode = {1: "nearest", 2: "bilinear", 3: "bicubic"}.get(layer.integer(0, 0))
-    if mode is None or layer.integer(6, 0) or layer.integer(5, 0):
+    if mode is None or layer.integer(6, 0):
         raise layer.refuse(
-            "it aligns corners, takes its size from a value, or has an unknown mode",
+            "it aligns corners, or has an unknown mode",
             "interpolate by a constant factor with align_corners=False",
         )
     if layer.integer(3, 0) or layer.integer(4, 0):
         raise layer.refuse("it resizes to a fixed size", "resize by a factor")
-    rows, columns = (
-        Fraction(layer.number(key, 1)).limit_denominator(MAX_EXTENT) for key in (1, 2)
-    )
-    if rows != columns:
-        raise layer.refuse("height and width are scaled differently", "")
-    return call.add(ops.Resize, mode=mode, ratio=(rows.numerator, rows.denominator))
+    value, shape, size = call.names[0], call.shape, _target(call)
+    if size is None:
+        rows, columns = (
+            Fraction(layer.number(key, 1)).limit_denominator(MAX_EXTENT)
+            for key in (1, 2)
+        )
+    else:
+        rows, columns = Fraction(size[0], shape.height), Fraction(size[1], shape.width)
+    if rows == columns:
+        ratio = rows.numerator, rows.denominator
+        return call.add(ops.Resize, value, mode=mode, ratio=ratio)
+    if size is None:
+        factors = rows, columns
+        return lowering.resize_by_axes(call.builder, layer.name, value, mode, factors)
+    return lowering.resize_to(call.builder, layer.name, value, mode, size)
 
 
-def _keep(call: Call) -> str:
-    return call.values[0]
+def _target(call: Call) -> tuple[int, int] | None:
+    """Height and width of the result, where they follow from values' sizes."""
+    if text := call.layer.text(9):
+        sizes = evaluate(text, [_extents(call, given) for given in call.values])
+        if len(sizes) != 2 or min(sizes) < 1:
+            raise call.layer.refuse(f"it resizes to {sizes}", "")
+        return sizes[1], sizes[0]
+    if len(call.values) == 1:
+        return None
+    other = call.builder.shapes[call.names[1]]
+    return other.height, other.width
 
 
 def _dropout(call: Call) -> str:
-    return call.affine(call.values[0], call.layer.number(0, 1), 0)
+    return call.affine(call.names[0], call.layer.number(0, 1), 0)
 
 
 def _unary(call: Call) -> str:
@@ -594,9 +1078,11 @@ def _unary(call: Call) -> str:
         16: "tanh",
     }
     if kind == 1:
-        return call.affine(call.values[0], -1, 0)
+        return call.affine(call.names[0], -1, 0)
+    if kind == 8:
+        return lowering.log(call.builder, call.layer.name, call.names[0])
     if kind == 4:
-        return call.add(ops.Multiply, *call.values, *call.values)
+        return call.add(ops.Multiply, call.names[0], call.names[0])
     if kind not in functions:
         raise call.layer.refuse(f"function {kind}", advice(call.layer.kind))
     return call.add(ops.Unary, function=functions[kind])
@@ -608,7 +1094,16 @@ HANDLERS: Mapping[str, Handler] = {
     "ConvolutionDepthWise": _convolution,
     "Deconvolution": _deconvolution,
     "DeconvolutionDepthWise": _deconvolution,
+    "Convolution1D": _no_layer,
+    "Gemm": _gemm,
     "InnerProduct": _inner_product,
+    "MemoryData": _memory_data,
+    "Flip": _flip,
+    "ShuffleChannel": _shuffle_channel,
+    "Tile": _tile,
+    "Softmax": _softmax,
+    "LayerNorm": _layer_norm,
+    "RMSNorm": _layer_norm,
     "Pooling": _pooling,
     "Crop": _crop,
     "Padding": _pad,
@@ -641,7 +1136,11 @@ HANDLERS: Mapping[str, Handler] = {
     "Concat": _concat,
     "PixelShuffle": _pixel_shuffle,
     "Interp": _interp,
-    "Split": _keep,
-    "Noop": _keep,
     "Dropout": _dropout,
+}
+_OF_POOLED: Mapping[str, Callable[[Call, Pooled], Pooled]] = {
+    "Convolution1D": _pooled_convolution,
+    "Gemm": _pooled_gemm,
+    "InnerProduct": _pooled_product,
+    "Softmax": _pooled_softmax,
 }

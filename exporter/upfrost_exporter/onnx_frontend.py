@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -35,20 +34,21 @@ from upfrost_exporter.builder import (
     whole_scale,
 )
 from upfrost_exporter.check import Report, Source, fits_full_size, verify
-from upfrost_exporter.lowering import Moved, Partial
+from upfrost_exporter.lowering import Moved, Partial, Pooled
 from upfrost_exporter.onnx_operations import (
-    REPLACE,
+    MALFORMED,
     Call,
     Constant,
     Given,
-    Pooled,
+    advice,
     channels_last,
+    line,
+    tensor_array,
     translate,
 )
+from upfrost_exporter.onnx_quantised import QUANTISED, dequantised
 
 _MAX_CONSTANT = 1 << 26
-_QUANTISED = "upfrost.quantised"
-_MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def read_onnx(
@@ -88,7 +88,7 @@ def read_onnx(
         value_range=value_range,
         metadata={
             "source": Path(path).name,
-            **({"quantised": note} if (note := properties.get(_QUANTISED)) else {}),
+            **({"quantised": note} if (note := properties.get(QUANTISED)) else {}),
             **_json_object(properties.get("upfrost.metadata", "{}")),
             "generator": f"upfrost {__version__}, onnx {onnx.__version__}",
             **(metadata or {}),
@@ -132,64 +132,11 @@ def _load(path: Path) -> ModelProto:
     if len(model.graph.node) > 16 * MAX_NODES:
         raise ExportError(f"{path}: {len(model.graph.node)} operations are too many")
     try:
-        return _in_float32(_dequantised(model))
+        return _in_float32(dequantised(model))
     except ExportError:
         raise
-    except _MALFORMED as error:
-        raise ExportError(f"{path}: it is malformed: {_line(error)}") from None
-
-
-def _dequantised(model: ModelProto) -> ModelProto:
-    """The model with floats wherever integers stand for them, in the form QDQ.
-
-    QuantizeLinear rounds a value, DequantizeLinear scales it back: the float network
-    does neither. Where the least integer stands for 0, tools leave ReLU out.
-    """
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
-            constants[node.output[0]] = node.attribute[0].t
-    kept: list[NodeProto] = []
-    for node in model.graph.node:
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
-            kept.append(node)
-            continue
-        given, result = node.input[0], node.output[0]
-        zero = constants.get(node.input[2]) if len(node.input) > 2 else None
-        if node.op_type == "DequantizeLinear" and given in constants:
-            scale = constants.get(node.input[1])
-            if scale is None:
-                raise ExportError(f"DequantizeLinear {node.name!r}: no scale")
-            axis = next((each.i for each in node.attribute if each.name == "axis"), 1)
-            numbers = _scaled_back(_array(constants[given]), scale, zero, axis)
-            model.graph.initializer.append(numpy_helper.from_array(numbers, result))
-            continue
-        kind = "Identity"
-        if node.op_type == "QuantizeLinear":
-            least = np.array(0, np.uint8) if zero is None else _array(zero)
-            if np.all(least == np.iinfo(least.dtype).min):
-                kind = "Relu"
-        kept.append(helper.make_node(kind, [given], [result], node.name))
-    if kept != list(model.graph.node):
-        del model.graph.node[:]
-        model.graph.node.extend(kept)
-        del model.graph.value_info[:]
-        note = "int8, read as the float network that it stands for"
-        model.metadata_props.add(key=_QUANTISED, value=note)
-    return model
-
-
-def _scaled_back(
-    array: Constant, scale: TensorProto, zero: TensorProto | None, axis: int
-) -> npt.NDArray[np.float32]:
-    factors = _array(scale).astype(np.float64)
-    offsets = np.zeros(1) if zero is None else _array(zero).astype(np.float64)
-    if factors.size > 1:
-        sides = [1] * array.ndim
-        sides[axis] = -1
-        factors, offsets = factors.reshape(sides), offsets.reshape(sides)
-    found: npt.NDArray[np.float32] = ((array - offsets) * factors).astype(np.float32)
-    return found
+    except MALFORMED as error:
+        raise ExportError(f"{path}: it is malformed: {line(error)}") from None
 
 
 def _sort(model: ModelProto) -> None:
@@ -222,7 +169,7 @@ def _in_float32(model: ModelProto) -> ModelProto:
 
     def widen(tensor: TensorProto) -> None:
         if tensor.data_type == TensorProto.FLOAT16:
-            wide = _array(tensor).astype(np.float32)
+            wide = tensor_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
 
     for tensor in model.graph.initializer:
@@ -274,7 +221,7 @@ def _runtime(
             model.SerializeToString(), options, ["CPUExecutionProvider"]
         )
     except Exception as error:
-        raise ExportError(f"ONNX Runtime refuses the model: {_line(error)}") from None
+        raise ExportError(f"ONNX Runtime refuses the model: {line(error)}") from None
     name = session.get_inputs()[0].name
 
     def run(picture: Array) -> Array:
@@ -285,7 +232,7 @@ def _runtime(
             height, width = picture.shape[1:]
             raise ExportError(
                 f"ONNX Runtime cannot run the model on {width}×{height} pixels: "
-                f"{_line(error)}"
+                f"{line(error)}"
             ) from None
         return result.transpose(2, 0, 1) if last_out else result
 
@@ -315,7 +262,7 @@ class _Translation:
         # By ONNX name: a value of the graph (its name there), or a constant.
         self._known: dict[str, Given] = {"": None}
         for tensor in initializers.values():
-            self._known[tensor.name] = _array(tensor)
+            self._known[tensor.name] = tensor_array(tensor)
         picture = lowering.padded_input(self.builder, margin)
         self._known[inputs[0].name] = (
             channels_last(self.builder, picture) if is_last else picture
@@ -323,16 +270,26 @@ class _Translation:
         self._opset = next(
             (entry.version for entry in model.opset_import if not entry.domain), 1
         )
+        attends = _has_attention(model)
+        count = len(model.graph.node)
+        for index, node in enumerate(model.graph.node):
+            # It explains what stands before it, as the making of its grid.
+            if node.op_type in ("GridSample", "DeformConv"):
+                place = f"operation {index + 1} of {count}"
+                call = Call(self.builder, node, [], self._opset, place)
+                raise call.refuse(
+                    lowering.SAMPLES_ANYWHERE, lowering.UPSAMPLE_OTHERWISE
+                )
         for index, node in enumerate(_with_gelu(model)):
-            place = f"operation {index + 1} of {len(model.graph.node)}"
-            call = Call(self.builder, node, self._inputs(node), self._opset, place)
+            place = f"operation {index + 1} of {count}"
+            given = self.builder, node, self._inputs(node), self._opset, place
+            call = Call(*given, attends=attends)
             try:
                 results = self._call(call)
             except (ExportError, GraphError):
                 raise
-            # What attributes and constants that no operation has lead to.
-            except _MALFORMED as error:
-                raise call.refuse(f"it is malformed: {_line(error)}", "") from None
+            except MALFORMED as error:
+                raise call.refuse(f"it is malformed: {line(error)}", "") from None
             self._known.update(zip(node.output, results, strict=False))
         output = self._known[model.graph.output[0].name]
         last = isinstance(output, Moved) and channels_last(self.builder, output.name)
@@ -366,7 +323,7 @@ class _Translation:
     def _call(self, call: Call) -> Sequence[Given]:
         kind = call.node.op_type
         if call.node.domain not in ("", "ai.onnx"):
-            raise call.refuse(f"it belongs to {call.node.domain!r}", REPLACE)
+            raise call.refuse(f"it belongs to {call.node.domain!r}", advice(kind))
         if kind == "Shape" and isinstance(call.inputs[0], str):
             shape = self.builder.shapes[call.inputs[0]]
             extents = np.array([1, shape.channels, shape.height, shape.width])
@@ -387,6 +344,21 @@ class _Translation:
             raise call.refuse(str(error), "") from None
 
 
+def _has_attention(model: ModelProto) -> bool:
+    """Whether a softmax stands beside products of two computed values."""
+    kinds = {node.op_type for node in model.graph.node}
+    if kinds & {"Attention", "MultiHeadAttention"}:
+        return True
+    constants = {"", *(tensor.name for tensor in model.graph.initializer)}
+    multiplies = False
+    for node in model.graph.node:
+        if constants.issuperset(node.input):
+            constants.update(node.output)
+        elif node.op_type in ("MatMul", "Einsum"):
+            multiplies |= constants.isdisjoint(node.input)
+    return multiplies and "Softmax" in kinds
+
+
 def _with_gelu(model: ModelProto) -> list[NodeProto]:
     """The model's operations; those that make up a GELU by ``Erf`` as one ``Gelu``.
 
@@ -397,12 +369,12 @@ def _with_gelu(model: ModelProto) -> list[NodeProto]:
     scalars: dict[str, float] = {}
     for tensor in model.graph.initializer:
         if math.prod(tensor.dims) == 1:
-            scalars[tensor.name] = float(_array(tensor).reshape(()))
+            scalars[tensor.name] = float(tensor_array(tensor).reshape(()))
     for node in nodes:
         for attribute in node.attribute:
             is_value = node.op_type == "Constant" and attribute.name == "value"
             if is_value and math.prod(attribute.t.dims) == 1:
-                value = _array(attribute.t)
+                value = tensor_array(attribute.t)
                 scalars[node.output[0]] = float(value.reshape(()))
     readers: dict[str, list[NodeProto]] = {}
     for node in nodes:
@@ -517,18 +489,8 @@ def _compute(call: Call) -> Sequence[Constant]:
         with np.errstate(all="ignore"):
             results = ReferenceEvaluator(model).run(None, inputs)
     except Exception as error:
-        raise call.refuse(f"it cannot be computed: {_line(error)}", "") from None
+        raise call.refuse(f"it cannot be computed: {line(error)}", "") from None
     return [np.asarray(result) for result in results]
-
-
-def _array(tensor: TensorProto) -> Constant:
-    """A tensor's numbers. Raises `ExportError` for one that is damaged."""
-    try:
-        return numpy_helper.to_array(tensor)
-    except _MALFORMED as error:
-        raise ExportError(
-            f"tensor {tensor.name[:140]!r} is damaged: {_line(error)}"
-        ) from None
 
 
 def _number(text: str) -> float:
@@ -546,7 +508,3 @@ def _json_object(text: str) -> Mapping[str, object]:
     if not isinstance(found, dict):
         raise ExportError("upfrost.metadata in the model is no JSON object")
     return found
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

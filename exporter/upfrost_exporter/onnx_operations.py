@@ -5,37 +5,42 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from upfrost.network import graph as ops
 from upfrost.network.graph import MAX_EXTENT, GraphError, Shape
 from upfrost_exporter import lowering
 from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
-from upfrost_exporter.lowering import Moved, Partial
+from upfrost_exporter.lowering import Moved, Partial, Pooled
 
 Constant = npt.NDArray[Any]
+# What attributes and constants that no operation has lead to.
+MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _LARGEST = float(np.finfo(np.float32).max)
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 
-@dataclass(frozen=True)
-class Pooled:
-    """A value that is one number for each channel, and the shape the model gives it.
-
-    The graph has that number at every pixel.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-
-
 Given = str | Moved | Pooled | Partial | Constant | None
+
+
+def tensor_array(tensor: TensorProto) -> Constant:
+    """A tensor's numbers. Raises `ExportError` for one that is damaged."""
+    try:
+        return numpy_helper.to_array(tensor)
+    except MALFORMED as error:
+        raise ExportError(
+            f"tensor {tensor.name[:140]!r} is damaged: {line(error)}"
+        ) from None
+
+
+def line(error: Exception) -> str:
+    """An error of a library in one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 class Call:
@@ -48,12 +53,16 @@ class Call:
         inputs: Sequence[Given],
         opset: int,
         place: str,
+        *,
+        attends: bool = False,
     ) -> None:
         self.builder = builder
         self.node = node
         self.inputs = inputs
         self.opset = opset
         self.place = place
+        # Whether the model has attention somewhere.
+        self.attends = attends
         try:
             self._attributes = {
                 attribute.name: helper.get_attribute_value(attribute)
@@ -68,6 +77,11 @@ class Call:
             label = label.decode(errors="replace")
         self.label = label.strip("/").replace("/", ".")
 
+    def on(self, inputs: Sequence[Given]) -> Call:
+        """The same operation with other inputs."""
+        given = self.builder, self.node, inputs, self.opset, self.place
+        return Call(*given, attends=self.attends)
+
     def get(self, attribute: str, default: Any = None) -> Any:
         found = self._attributes.get(attribute, default)
         return found.decode() if isinstance(found, bytes) else found
@@ -79,7 +93,7 @@ class Call:
             raise self.refuse(
                 f"input {index + 1} has the shape {found.places.shape}, which is not "
                 "(1, channels, height, width)",
-                "upfrost takes channels first (NCHW): export the model so",
+                _CHANNELS_FIRST,
             )
         if isinstance(found, Partial):
             raise self.refuse(
@@ -120,6 +134,9 @@ class Call:
 
     def refuse(self, reason: str, advice: str) -> ExportError:
         name = f" {self.node.name!r}" if self.node.name else ""
+        # What stops a transformer first is often a mere change of shape.
+        if self.attends and advice in (REPLACE, _CHANNELS_FIRST):
+            advice = _NO_ATTENTION
         what_to_do = f"; {advice}" if advice else ""
         return ExportError(
             f"cannot import {self.node.op_type}{name} ({self.place}): "
@@ -141,7 +158,7 @@ def translate(call: Call) -> Sequence[Result]:
         return [_move(call)]
     handler = HANDLERS.get(kind)
     if handler is None:
-        raise call.refuse("upfrost has no such operation", _advice(kind))
+        raise call.refuse("upfrost has no such operation", advice(kind))
     if is_moved and kind not in _LAST_AXIS:
         return [_among_moved(call)]
     return _results(handler(call))
@@ -175,7 +192,8 @@ def _move(call: Call) -> str | Moved:
 
 
 _MOVES = {
-    *("Flatten", "Gather", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze")
+    *("Flatten", "Gather", "GatherND", "Reshape", "Squeeze", "Tile", "Transpose"),
+    "Unsqueeze",
 }
 _MOVES_OF_MOVED = {"Expand", "Slice"}
 _MOST_PLACES = 1 << 26
@@ -200,11 +218,17 @@ def _rearranged(call: Call, array: npt.NDArray[np.int32]) -> npt.NDArray[np.int3
                 return np.expand_dims(array, given or ())
             case "Slice":
                 return array[_slices(call, array.shape)]
+            case "GatherND" if not call.get("batch_dims", 0):
+                indices = tuple(np.moveaxis(call.required(1).astype(np.int64), -1, 0))
+                kept = math.prod(array.shape[len(indices) :])
+                if indices[0].size * kept <= _MOST_PLACES:
+                    picked: npt.NDArray[np.int32] = array[indices]
+                    return picked
         given = [int(side) for side in call.required(1).reshape(-1)]
         if kind == "Reshape":
             if not call.get("allowzero", 0):
-                kept = dict(enumerate(array.shape))
-                given = [side or kept.get(axis, 0) for axis, side in enumerate(given)]
+                sides = dict(enumerate(array.shape))
+                given = [side or sides.get(axis, 0) for axis, side in enumerate(given)]
             return array.reshape(given)
         size = array.size
         if kind == "Gather":
@@ -264,8 +288,7 @@ def _among_pooled(call: Call) -> Sequence[Result]:
             # Of as many numbers as there are channels, wherever these stand.
             given = given.reshape(1, -1, 1, 1) if given.size > 1 else given
         inputs.append(given)
-    plain = Call(call.builder, call.node, inputs, call.opset, call.place)
-    results = translate(plain)
+    results = translate(call.on(inputs))
     if mixed or kind in ("Expand", "Resize", "Upsample"):
         return results
     if first.shape == plain_shape:
@@ -337,10 +360,18 @@ def _pooled_convolution(call: Call, given: Pooled) -> Pooled:
     return Pooled(name, shape)
 
 
+def _pooled_softmax(call: Call, given: Pooled) -> Pooled:
+    axis = call.get("axis", -1 if call.opset >= 13 else 1)
+    if given.shape[axis] != math.prod(given.shape):
+        raise call.refuse("it is not over channels", REPLACE)
+    return Pooled(lowering.softmax(call.builder, call.label, given.name), given.shape)
+
+
 _OF_POOLED: Mapping[str, Callable[[Call, Pooled], Pooled]] = {
     "Conv": _pooled_convolution,
     "Gemm": _pooled_product,
     "MatMul": _pooled_product,
+    "Softmax": _pooled_softmax,
 }
 # Those that work on the last axis, where that is the channels.
 _LAST_AXIS = {"InstanceNormalization", "LayerNormalization", "MatMul"}
@@ -366,8 +397,7 @@ def _among_moved(call: Call) -> Moved:
         given.name if isinstance(given, Moved) else _unmoved(call, given, first)
         for given in call.inputs
     ]
-    plain = Call(call.builder, call.node, inputs, call.opset, call.place)
-    (result,) = translate(plain)
+    (result,) = translate(call.on(inputs))
     return Moved(str(result), first.places)
 
 
@@ -396,13 +426,14 @@ REPLACE = (
 )
 
 
+_CHANNELS_FIRST = "upfrost takes channels first (NCHW): export the model so"
 _NO_ATTENTION = "attention is out of scope: choose a convolutional network"
 
 
-def _advice(kind: str) -> str:
+def advice(kind: str) -> str:
     if kind.startswith("QLinear") or kind.endswith("Integer"):
-        return "use the float model, or the quantised one in the form QDQ"
-    if kind in ("Softmax", "Attention"):
+        return "use the float model"
+    if kind == "Attention":
         return _NO_ATTENTION
     return REPLACE
 
@@ -435,11 +466,14 @@ def _padding(
         return (top, left, bottom, right)
     if automatic == "VALID":
         return (0, 0, 0, 0)
-    if tuple(strides) != (1, 1):
-        raise call.refuse("auto_pad with strides", "export with explicit pads")
-    reach = [(taps - 1) * step for taps, step in zip(kernel, dilations, strict=True)]
-    less = [extent // 2 for extent in reach]
-    more = [extent - half for extent, half in zip(reach, less, strict=True)]
+    shape = call.shape()
+    if shape.height % strides[0] or shape.width % strides[1]:
+        raise call.refuse(
+            f"its strides do not divide the {shape.width}×{shape.height} pixels that "
+            "it pads by itself",
+            "export with explicit pads",
+        )
+    less, more = lowering.same_padding(kernel, strides, dilations)
     return (*less, *more) if automatic == "SAME_UPPER" else (*more, *less)
 
 
@@ -613,6 +647,55 @@ def _softsign(call: Call) -> str:
     more = lowering.scaled(call.builder, call.label, size, 1, 1)
     inverse = call.add(ops.Unary, [more], function="reciprocal")
     return call.add(ops.Multiply, [value, inverse])
+
+
+def _log(call: Call) -> str:
+    return lowering.log(call.builder, call.label, call.value())
+
+
+def _softmax(call: Call) -> str:
+    given = call.inputs[0]
+    axis = call.get("axis", -1 if call.opset >= 13 else 1) % 4
+    if not isinstance(given, str) or axis != 1:
+        raise call.refuse("it is over pixels, as in attention", _NO_ATTENTION)
+    return lowering.softmax(call.builder, call.label, given)
+
+
+def _compare(first: int, second: int, *, is_strict: bool) -> Handler:
+    """1 where input `first` is above `second` (or equal), 0 elsewhere."""
+
+    def handler(call: Call) -> str:
+        upper, lower = (first, second) if is_strict else (second, first)
+        swapped = [call.inputs[upper], call.inputs[lower]]
+        more = _subtract(call.on(swapped))
+        found = lowering.is_above(call.builder, call.label, more)
+        if is_strict:
+            return found
+        return lowering.scaled(call.builder, call.label, found, -1, 1)
+
+    return handler
+
+
+def _not(call: Call) -> str:
+    return lowering.scaled(call.builder, call.label, call.value(), -1, 1)
+
+
+def _where(call: Call) -> str:
+    condition, first, second = call.inputs
+    if (
+        isinstance(condition, np.ndarray)
+        and condition.size
+        and (condition.all() or not condition.any())
+    ):
+        return call.value(1 if condition.all() else 2)
+    if not isinstance(condition, str):
+        raise call.refuse("it chooses pixels by their place", REPLACE)
+    if isinstance(first, str) or isinstance(second, str):
+        more: Given = _subtract(call.on([first, second]))
+    else:
+        more = call.required(1).astype(np.float64) - call.required(2)
+    chosen = _multiply(call.on([condition, more]))
+    return _add(call.on([chosen, second]))
 
 
 def _extreme(function: Callable[[GraphBuilder, str, str, str], str]) -> Handler:
@@ -801,8 +884,11 @@ def _reduce(
             if isinstance(found, Partial):
                 return found
             return Pooled(found, (1, call.builder.shapes[found].channels, 1, 1))
-        if axes == [1] and keeps and over_channels is not None:
-            return over_channels(call.builder, call.label, call.value())
+        if axes == [1] and over_channels is not None:
+            value = over_channels(call.builder, call.label, call.value())
+            if keeps:
+                return value
+            return Moved(value, lowering.places(call.builder, value))
         if axes == [2, 3] and over_pixels is not None:
             channels = call.shape().channels
             shape = (1, channels, 1, 1) if keeps else (1, channels)
@@ -943,7 +1029,7 @@ def _resize(call: Call) -> str:
         as_floor = coordinates == "asymmetric" and rounding == "floor"
         # Between two pixels of a whole ratio, half pixels never round to another.
         as_round = half_pixel and rounding.startswith("round")
-        is_whole = ratio.denominator == 1 and len(set(ratios)) == 1
+        is_whole = all(each.denominator == 1 for each in ratios)
         fits = as_floor or (as_round and is_whole)
     elif mode == "bicubic":
         fits = (
@@ -963,10 +1049,13 @@ def _resize(call: Call) -> str:
     if len(set(ratios)) == 1:
         pair = (ratio.numerator, ratio.denominator)
         return call.add(ops.Resize, [call.value()], mode=mode, ratio=pair)
-    if sizes is None:
-        raise call.refuse("height and width are scaled differently", "scale both alike")
-    size = int(sizes[2]), int(sizes[3])
-    return lowering.resize_to(call.builder, call.label, call.value(), mode, size)
+    if sizes is not None:
+        size = int(sizes[2]), int(sizes[3])
+        with suppress(GraphError):
+            return lowering.resize_to(
+                call.builder, call.label, call.value(), mode, size
+            )
+    return lowering.resize_by_axes(call.builder, call.label, call.value(), mode, ratios)
 
 
 def _ratios(call: Call) -> Iterator[Fraction]:
@@ -1053,22 +1142,31 @@ HANDLERS: Mapping[str, Handler] = {
     "Neg": _negate,
     "Pow": _power,
     "Abs": _unary("abs"),
+    "And": _multiply,
     "Celu": _celu,
     "Elu": _elu,
     "Exp": _unary("exp"),
     "Gelu": _gelu,
+    "Greater": _compare(0, 1, is_strict=True),
+    "GreaterOrEqual": _compare(0, 1, is_strict=False),
     "HardSigmoid": _hardsigmoid,
     "HardSwish": _unary("hardswish"),
+    "Less": _compare(1, 0, is_strict=True),
+    "LessOrEqual": _compare(1, 0, is_strict=False),
+    "Log": _log,
     "Max": _extreme(lowering.maximum),
     "Min": _extreme(lowering.minimum),
     "Mish": _unary("mish"),
+    "Not": _not,
     "Reciprocal": _unary("reciprocal"),
     "Selu": _selu,
     "Sigmoid": _unary("sigmoid"),
+    "Softmax": _softmax,
     "Softplus": _unary("softplus"),
     "Softsign": _softsign,
     "Sqrt": _unary("sqrt"),
     "Tanh": _unary("tanh"),
+    "Where": _where,
     "ConvTranspose": _conv_transpose,
     "MaxPool": _max_pool,
     "AveragePool": _average_pool,

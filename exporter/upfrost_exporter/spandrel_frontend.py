@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -49,7 +50,7 @@ def read_checkpoint(
     nothing. The graph is checked against the network in PyTorch. Raises `ExportError`.
     """
     path = Path(path)
-    check_is_network(path)
+    check_is_network(path, may_be_zip=True)
     spandrel = import_spandrel()
     state = _read(path)
     try:
@@ -58,9 +59,10 @@ def read_checkpoint(
             descriptor = spandrel.ModelLoader("cpu").load_from_state_dict(state)
     # spandrel's architectures raise whatever a tensor of a wrong shape leads to.
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        found = " ".join(str(error).split())[:200]
+        reason = f": {found}" if found else ""
         raise ExportError(
-            f"{path}: spandrel knows no architecture with these tensors: {reason}"
+            f"{path}: spandrel knows no architecture with these tensors{reason}"
         ) from None
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
         raise ExportError(f"{path}: the network takes more than a picture")
@@ -130,9 +132,15 @@ def settle(module: nn.Module, channels: int) -> nn.Module:
 
     Layers that fuse their branches anew in every call fuse them once: SPAN's
     convolutions (arXiv:2311.12770) do that in `update_params`. Of several results, as
-    MM-RealSR's picture and degradations (arXiv:2203.04962), the first is taken.
+    MM-RealSR's picture and degradations (arXiv:2203.04962), the first is taken. A
+    choice of experts, as SeemoRe's (arXiv:2402.03412), becomes all of them, those
+    weighted by 0 that were not chosen.
     """
     module.eval()
+    for layer in list(module.modules()):
+        for name, part in layer.named_children():
+            if _is_choice(part):
+                setattr(layer, name, _AllExperts(part))
     for layer in module.modules():
         fuse = getattr(layer, "update_params", None)
         if callable(fuse) and isinstance(getattr(layer, "eval_conv", None), nn.Conv2d):
@@ -142,6 +150,34 @@ def settle(module: nn.Module, channels: int) -> nn.Module:
     with torch.no_grad():
         result = module(torch.zeros(1, channels, EXAMPLE_HEIGHT, EXAMPLE_WIDTH))
     return module if isinstance(result, torch.Tensor) else _First(module)
+
+
+def _is_choice(layer: nn.Module) -> bool:
+    experts, gate = getattr(layer, "experts", None), getattr(layer, "gate", None)
+    return isinstance(experts, nn.ModuleList) and isinstance(gate, nn.Module)
+
+
+class _AllExperts(nn.Module):
+    """A sum of those experts that a gate finds best for the picture, computed as one
+    of all experts: x + Σ weight · expert(x, k)."""
+
+    def __init__(self, choice: Any) -> None:
+        super().__init__()
+        self.experts, self.gate = choice.experts, choice.gate
+        self.count = int(choice.num_expert)
+
+    def forward(self, x: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        weights = torch.softmax(self.gate(x)[:, :, None, None], 1)
+        # The largest of what is left, one after the other.
+        chosen, left = weights * 0, weights
+        for _ in range(self.count):
+            best = (left >= left.amax(1, keepdim=True)).to(x.dtype)
+            chosen = chosen + best * weights
+            left = left - 2 * best  # below all weights
+        result = x
+        for index, expert in enumerate(self.experts):
+            result = result + expert(x, k) * chosen[:, index : index + 1]
+        return result
 
 
 class _First(nn.Module):
@@ -156,7 +192,25 @@ class _First(nn.Module):
         return first
 
 
+def _check_archive(path: Path) -> None:
+    """Refuse a zip archive that is none of PyTorch's. Raises `ExportError`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    # No archive, or a damaged one, of which zipfile raises many kinds.
+    except Exception:
+        return
+    if not any(name.endswith("data.pkl") for name in names):
+        raise ExportError(f"{path}: a zip archive: unpack it, and give what is in it")
+    if any("/code/" in name for name in names):
+        raise ExportError(
+            f"{path}: a TorchScript program, which does not say its architecture: "
+            "give the checkpoint that it was made from, or an ONNX file of it"
+        )
+
+
 def _read(path: Path) -> dict[str, Any]:
+    _check_archive(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

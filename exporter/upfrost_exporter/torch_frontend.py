@@ -9,6 +9,7 @@ normalised weights arrive as plain numbers.
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +34,13 @@ from upfrost_exporter.builder import (
     GraphBuilder,
 )
 from upfrost_exporter.check import Report, verify
-from upfrost_exporter.lowering import Moved, Partial, scale_and_margin
+from upfrost_exporter.lowering import (
+    SAMPLES_ANYWHERE,
+    UPSAMPLE_OTHERWISE,
+    Moved,
+    Partial,
+    scale_and_margin,
+)
 from upfrost_exporter.torch_operations import (
     HANDLERS,
     MOVES,
@@ -242,6 +249,11 @@ class _Translation:
         self.builder = GraphBuilder(channels)
         self._known: dict[fx.Node, Any] = {}
         names = _constants(program)
+        for node in program.graph.nodes:
+            # It explains what stands before it, as the making of its grid.
+            if re.search("grid_sampler|deform_conv", str(node.target)):
+                call = Call(self.builder, node, node.args, node.kwargs)
+                raise call.refuse(SAMPLES_ANYWHERE, UPSAMPLE_OTHERWISE)
         for node in program.graph.nodes:
             if node.op == "placeholder":
                 self._known[node] = names.get(node.name, Value(INPUT))

@@ -155,7 +155,7 @@ def _source_line(node: fx.Node) -> str:
 
 
 def advice(call: Call) -> str:
-    if re.search(_ATTENTION, call.operation):
+    if _ATTENTION in call.operation:
         return _NO_ATTENTION
     if re.search(r"_aa\.|antialias", call.operation):
         return "antialiased resizing: set antialias=False"
@@ -163,8 +163,10 @@ def advice(call: Call) -> str:
 
 
 def _has_attention(graph: fx.Graph) -> bool:
-    targets = (str(node.target) for node in graph.nodes)
-    return any(re.search(_ATTENTION, name) for name in targets)
+    targets = " ".join(str(node.target) for node in graph.nodes)
+    # A softmax alone may weigh channels.
+    products = re.search(r"aten\.(matmul|bmm|einsum)", targets)
+    return bool(_ATTENTION in targets or (products and "softmax" in targets))
 
 
 Handler = Callable[[Call], Any]
@@ -178,7 +180,7 @@ _NO_ATTENTION = (
     "attention and transformers are out of scope: choose a convolutional network"
 )
 
-_ATTENTION = r"softmax|dot_product_attention"
+_ATTENTION = "dot_product_attention"
 
 
 def _conv2d(call: Call) -> Value:
@@ -418,6 +420,53 @@ def _softplus(call: Call) -> Value:
 def _log_sigmoid(call: Call) -> Value:
     value = call.value("self")
     return Value(lowering.softplus(call.builder, call.label, value, -1.0))
+
+
+def _softmax(call: Call) -> Value:
+    rank = len(call.shape(0))
+    is_plain = rank == 4 or _is_pooled(call, "self")
+    if call["dim"] % rank != 1 or not is_plain:
+        raise call.refuse("it is over pixels, as in attention", _NO_ATTENTION)
+    return Value(lowering.softmax(call.builder, call.label, call.value("self")))
+
+
+def _compare(first: str, second: str, *, is_strict: bool) -> Handler:
+    """1 where argument `first` is above `second` (or equal), 0 elsewhere."""
+
+    def handler(call: Call) -> Value:
+        upper, lower = (first, second) if is_strict else (second, first)
+        call.arguments |= {"self": call[upper], "other": call[lower], "alpha": 1}
+        more = _subtract(call).name
+        found = lowering.is_above(call.builder, call.label, more)
+        if is_strict:
+            return Value(found)
+        return _affine(call, Value(found), scale=-1, shift=1)
+
+    return handler
+
+
+def _where(call: Call) -> Value:
+    condition, first, second = (call[name] for name in ("condition", "self", "other"))
+    if isinstance(condition, Constant) and len(set(condition.array.flat)) == 1:
+        chosen = first if condition.array.flat[0] else second
+        if isinstance(chosen, Value):
+            return chosen
+    if not isinstance(condition, Value):
+        raise call.refuse("it chooses pixels by their place", REPLACE)
+    more = _where_difference(call, first, second)
+    if not isinstance(more, Value):
+        return _affine(call, condition, scale=more, shift=_per_channel(call, second))
+    call.arguments |= {"self": condition, "other": more}
+    chosen = _multiply(call)
+    call.arguments |= {"self": chosen, "other": second, "alpha": 1}
+    return _add(call)
+
+
+def _where_difference(call: Call, first: Any, second: Any) -> Any:
+    if not isinstance(first, Value) and not isinstance(second, Value):
+        return _per_channel(call, first) - _per_channel(call, second)
+    call.arguments |= {"self": first, "other": second, "alpha": 1}
+    return _subtract(call)
 
 
 def _softsign(call: Call) -> Value:
@@ -875,11 +924,16 @@ def _resize(mode: str) -> Handler:
     def handler(call: Call) -> Value:
         if call.arguments.get("align_corners"):
             raise call.refuse("align_corners is set", "use align_corners=False")
-        ratios = set(_ratios(call))
+        by_axis = list(_ratios(call))
+        ratios = set().union(*by_axis)
         if len(ratios) != 1:
-            if call["scale_factors"] is not None:
-                raise call.refuse(
-                    "height and width are scaled differently", "scale both alike"
+            if all(len(each) == 1 for each in by_axis):
+                factors = [each.pop() for each in by_axis]
+                name = call.value("input")
+                return Value(
+                    lowering.resize_by_axes(
+                        call.builder, call.label, name, mode, factors
+                    )
                 )
             rows, columns = map(int, call.shape()[2:])
             value = call.value("input")
@@ -899,15 +953,15 @@ def _resize(mode: str) -> Handler:
     return handler
 
 
-def _ratios(call: Call) -> Iterator[Fraction]:
+def _ratios(call: Call) -> Iterator[set[Fraction]]:
+    """Of height and of width; more than one where they depend on the picture's."""
     if call["scale_factors"] is not None:
         for factor in call["scale_factors"]:
-            yield Fraction(factor).limit_denominator(MAX_EXTENT)
+            yield {Fraction(factor).limit_denominator(MAX_EXTENT)}
         return
     for after, before in zip(call.shape()[2:], call.shape(0)[2:], strict=True):
         pairs = zip(_probe(after), _probe(before), strict=True)
-        # More than one where the ratio depends on the picture's size.
-        yield from {Fraction(*pair) for pair in pairs}
+        yield {Fraction(*pair) for pair in pairs}
 
 
 def _keep(call: Call) -> Value:
@@ -1142,7 +1196,22 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.rsqrt.default": _unary("rsqrt"),
     "aten.sigmoid.default": _unary("sigmoid"),
     "aten.silu.default": _unary("silu"),
+    "aten.softmax.int": _softmax,
     "aten.softplus.default": _softplus,
+    "aten.where.self": _where,
+    "aten.where.ScalarSelf": _where,
+    "aten.where.ScalarOther": _where,
+    "aten.where.Scalar": _where,
+    **{
+        f"aten.{name}.{kind}": _compare(*order, is_strict=is_strict)
+        for name, order, is_strict in (
+            ("gt", ("self", "other"), True),
+            ("lt", ("other", "self"), True),
+            ("ge", ("self", "other"), False),
+            ("le", ("other", "self"), False),
+        )
+        for kind in ("Scalar", "Tensor")
+    },
     "aten.sqrt.default": _unary("sqrt"),
     "aten.tanh.default": _unary("tanh"),
     "aten.add.Tensor": _add,

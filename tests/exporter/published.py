@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 from torch.nn import functional
 
 CHANNELS = 8
@@ -143,6 +147,7 @@ class Functions(nn.Module):
         x = functional.elu(x, 0.5) + functional.selu(x) + functional.celu(x, 0.7)
         x = x + functional.softplus(x, 2.0) + functional.softsign(x)
         x = torch.maximum(x, x * 0.5) + torch.minimum(x, -x)
+        x = torch.where(x > 0.5, functional.logsigmoid(x), x * (x <= 0))
         return torch.max(x, x**3) - functional.hardtanh(x)
 
 
@@ -156,6 +161,39 @@ class Channels(nn.Module):
         x = groups.transpose(1, 2).reshape(batch, channels, height, width)
         x = x + x.repeat_interleave(2, 1)[:, 3:11]
         return x * torch.sigmoid(x.amax(1, keepdim=True) + x.sum(1, keepdim=True))
+
+
+class SoftChoice(nn.Module):
+    """SKNet's choice between branches (arXiv:1903.06586), and a softmax of pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates = nn.Linear(CHANNELS, 2 * CHANNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gates = torch.softmax(self.gates(x.mean((2, 3))), 1)[:, :, None, None]
+        first, second = gates.chunk(2, 1)
+        result: Tensor = x * first + torch.relu(x) * second
+        return result + torch.softmax(x, 1)
+
+
+class Strides(nn.Module):
+    """Strides and factors that differ between rows and columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(CHANNELS, CHANNELS, 3, stride=(1, 2), padding=1)
+        self.up = nn.ConvTranspose2d(CHANNELS, CHANNELS, (3, 4), (1, 2), padding=1)
+        self.flat = nn.Conv2d(CHANNELS, CHANNELS, (4, 3), (2, 1), padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        half, flat = torch.relu(self.down(x)), torch.relu(self.flat(x))
+        up = [
+            functional.interpolate(flat, scale_factor=(2, 1), mode=mode)
+            for mode in ("bilinear", "nearest")
+        ]
+        result: Tensor = x + self.up(half) + up[0] - up[1]
+        return result
 
 
 class Unshuffled(nn.Module):
@@ -212,6 +250,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "normalisations": lambda: Around(Normalisations()),
     "functions": lambda: Around(Functions()),
     "channels": lambda: Around(Channels()),
+    "soft choice": lambda: Around(SoftChoice()),
+    "strides": lambda: Around(Strides()),
     "unshuffled": Unshuffled,
     "shrinking": Shrinking,
 }
@@ -226,3 +266,23 @@ def make(name: str, seed: int = 0) -> nn.Module:
             if parameter.ndim == 1:
                 parameter.normal_(0.5, 0.2)
     return network
+
+
+def write_onnx_of(network: nn.Module, path: Path, *, dynamo: bool) -> None:
+    """An ONNX file for pictures of any size, by one of PyTorch's two exporters."""
+    free = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    how: dict[str, Any] = (
+        {"dynamic_shapes": (free,), "opset_version": 18, "verbose": False}
+        if dynamo
+        else {"dynamic_axes": {"x": {2: "h", 3: "w"}}, "opset_version": 17}
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (torch.zeros(1, 3, 48, 64),),
+            path,
+            dynamo=dynamo,
+            input_names=["x"],
+            **how,
+        )

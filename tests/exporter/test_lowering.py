@@ -116,12 +116,72 @@ def test_axes_of_a_transposed_convolution_may_differ() -> None:
     assert_matches(builder, output, picture, expected)
 
 
-def test_a_transposed_convolution_of_two_strides_is_refused() -> None:
-    weight = random(0, 3, 4, 3, 3)
-    with pytest.raises(GraphError, match=r"the strides \(2, 1\) differ"):
-        lowering.transposed_convolution(
-            GraphBuilder(3), "up", INPUT, weight, None, stride=(2, 1)
-        )
+@pytest.mark.parametrize("stride", [(2, 1), (1, 3), (2, 3)])
+def test_a_transposed_convolution_of_two_strides(stride: tuple[int, int]) -> None:
+    picture, weight, bias = random(0, 4, 5, 6), random(1, 4, 3, 4, 5), random(2, 6)
+    builder = GraphBuilder(4)
+    output = lowering.transposed_convolution(
+        builder,
+        "up",
+        INPUT,
+        weight,
+        bias,
+        stride=stride,
+        padding=(1, 2, 1, 2),
+        groups=2,
+    )
+    expected = functional.conv_transpose2d(
+        torch.from_numpy(picture)[None],
+        torch.from_numpy(weight),
+        torch.from_numpy(bias),
+        stride=stride,
+        padding=(1, 2),
+        groups=2,
+    )[0]
+    assert_matches(builder, output, picture, expected)
+
+
+@pytest.mark.parametrize("factors", [(1, 2), (2, 3), (4, 1), (3, 5)])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_a_resize_by_two_factors(mode: str, factors: tuple[int, int]) -> None:
+    picture = random(0, 3, 5, 6)
+    builder = GraphBuilder(3)
+    output = lowering.resize_by_axes(builder, "up", INPUT, mode, factors)
+    given = torch.from_numpy(picture)[None]
+    expected = functional.interpolate(given, scale_factor=factors, mode=mode)[0]
+    assert_matches(builder, output, picture, expected)
+
+
+@pytest.mark.parametrize(
+    ("mode", "factors"), [("bilinear", (1.5, 1)), ("bicubic", (2, 1))]
+)
+def test_a_resize_by_other_factors_is_refused(
+    mode: str, factors: tuple[float, float]
+) -> None:
+    with pytest.raises(GraphError, match="height and width are resized by"):
+        lowering.resize_by_axes(GraphBuilder(3), "up", INPUT, mode, factors)
+
+
+def test_softmax() -> None:
+    picture = 20 * random(0, 5, 4, 6)
+    builder = GraphBuilder(5)
+    output = lowering.softmax(builder, "softmax", INPUT)
+    expected = torch.softmax(torch.from_numpy(picture), 0)
+    assert_matches(builder, output, picture, expected)
+
+
+@pytest.mark.parametrize("size", [1e-5, 1.0, 1e5])
+def test_a_choice_by_sign(size: float) -> None:
+    # Beyond the ramp, as all numbers of that size are but some close to 0.
+    signs = np.sign(random(0, 3, 4, 6)).astype(np.float32)
+    picture = signs * np.float32(size) * (1 + np.abs(random(1, 3, 4, 6)))
+    picture[0, 0] = 0
+    builder = GraphBuilder(3)
+    condition = lowering.is_above(builder, "above", INPUT)
+    twice = lowering.scaled(builder, "twice", INPUT, 2.0)
+    output = lowering.choose(builder, "choose", condition, twice, INPUT)
+    expected = torch.from_numpy(np.where(picture > 0, 2 * picture, picture))
+    assert_matches(builder, output, picture, expected)
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3])

@@ -1,6 +1,7 @@
 """Damaged files of every kind are refused in one clear line, whatever is wrong.
 
-More of them: UPFROST_MUTATIONS=1000.
+Each with a gigabyte of memory and ten seconds of computing. More of them:
+UPFROST_MUTATIONS=1000.
 """
 
 from __future__ import annotations
@@ -8,17 +9,26 @@ from __future__ import annotations
 import copy
 import os
 import random
-from collections.abc import Callable
+import resource
+import signal
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from benchmarks.ncnn_writer import write_ncnn
-from onnx import AttributeProto, ModelProto, numpy_helper
+from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
+from tests.exporter.test_ncnn_frontend import (
+    Model,
+    last_axis,
+    pooled_shapes,
+    sizes_of_values,
+)
 from tests.graphs import every_operation, imported_operations, plain_network
 from upfrost.network.graph import Graph
 from upfrost_exporter.builder import ExportError
@@ -30,9 +40,48 @@ from upfrost_exporter.spandrel_frontend import read_checkpoint
 COUNT = int(os.environ.get("UPFROST_MUTATIONS", "15"))
 INTEGERS = (0, 1, -1, 2, 3, 5, 7, 99, -99, 2**31, -(2**31), 2**62, 65536, 1 << 20)
 NUMBERS = (0.0, -1.0, float("nan"), float("inf"), 1e39, 1e-39, 0.5, 3.0)
-WORDS = ("0", "-1", "3", "99", "-233", "65536", "2147483648", "nan", "1e39", "0.5", "")
-MODELS = (every_operation, imported_operations, plain_network)
+WORDS_OF_NUMBERS = (
+    "0",
+    "-1",
+    "3",
+    "99",
+    "-233",
+    "65536",
+    "2147483648",
+    "nan",
+    "1e39",
+    "0.5",
+    "",
+)
+WORDS = (*WORDS_OF_NUMBERS, '"0w,-1"', '"//(0h,0),1w"')
 LONGEST = 600  # characters of a line that someone can still read
+
+
+MEMORY = 1 << 30  # bytes, more than there are before
+SECONDS = 10  # of computing, not on the clock
+
+
+class TooLongError(BaseException):
+    """No `Exception`, which a reader might take for one of its library's."""
+
+
+@pytest.fixture(autouse=True)
+def _limits() -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise TooLongError
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    most = pages * resource.getpagesize() + MEMORY
+    handler = signal.signal(signal.SIGPROF, stop)
+    resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_AS, before)
+        signal.signal(signal.SIGPROF, handler)
 
 
 def mutate_onnx(model: ModelProto, choose: random.Random) -> bytes:
@@ -132,22 +181,87 @@ def assert_one_line_or_right(read: Callable[[], Graph], seed: int) -> None:
         assert len(message) <= LONGEST, f"seed {seed}: {message}"
 
 
+def quantised() -> ModelProto:
+    """A network in ONNX Runtime's form QOperator."""
+    whole = ["step", "zero"]
+    own: Any = {"domain": "com.microsoft"}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", *whole], ["a"]),
+        helper.make_node(
+            "QLinearConv", ["a", *whole, "w", *whole, *whole, "b"], ["c"], pads=[1] * 4
+        ),
+        helper.make_node("QLinearSigmoid", ["c", *whole, *whole], ["d"], **own),
+        helper.make_node(
+            "QLinearMul", ["c", *whole, "d", *whole, *whole], ["e"], **own
+        ),
+        helper.make_node(
+            "QLinearConcat", [*whole, "e", *whole, "c", *whole], ["f"], axis=1, **own
+        ),
+        helper.make_node("DequantizeLinear", ["f", *whole], ["g"]),
+        helper.make_node("DepthToSpace", ["g"], ["y"], blocksize=2, mode="CRD"),
+    ]
+    numbers = np.random.default_rng(0)
+    constants: dict[str, np.ndarray] = {
+        "step": np.array(0.02, np.float32),
+        "zero": np.array(100, np.uint8),
+        "w": numbers.integers(0, 256, (6, 3, 3, 3), np.uint8),
+        "b": numbers.integers(-99, 99, 6, np.int32),
+    }
+    sides: list[int | str | None] = [1, 3, "height", "width"]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, sides)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, sides)],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    opsets = [helper.make_opsetid(*each) for each in (("", 17), ("com.microsoft", 1))]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+ONNX: dict[str, Callable[[], ModelProto]] = {
+    "every operation": lambda: to_onnx(every_operation(0)),
+    "imported operations": lambda: to_onnx(imported_operations(0)),
+    "plain": lambda: to_onnx(plain_network(0)),
+    "quantised": quantised,
+}
+
+
 @pytest.mark.parametrize("seed", range(COUNT))
-@pytest.mark.parametrize(
-    "make",
-    [every_operation, imported_operations, plain_network],
-    ids=lambda f: f.__name__,
-)
-def test_onnx(make: Callable[[int], Graph], seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ONNX)
+def test_onnx(name: str, seed: int, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
-    path.write_bytes(mutate_onnx(to_onnx(make(0)), random.Random(seed)))
+    path.write_bytes(mutate_onnx(ONNX[name](), random.Random(seed)))
     assert_one_line_or_right(lambda: read_onnx(path), seed)
 
 
-@pytest.mark.parametrize("seed", range(COUNT))
-def test_ncnn(seed: int, tmp_path: Path) -> None:
-    choose, path = random.Random(seed), tmp_path / "net.param"
+def plain_ncnn(folder: Path) -> Path:
+    path = folder / "net.param"
     write_ncnn(plain_network(0, channels=4), path)
+    return path
+
+
+def ncnn_of(add: Callable[[Model], None]) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        made = Model()
+        add(made)
+        return made.save(folder)
+
+    return write
+
+
+NCNN: dict[str, Callable[[Path], Path]] = {
+    "plain": plain_ncnn,
+    "pooled": ncnn_of(pooled_shapes),
+    "moved": ncnn_of(last_axis),
+    "sizes": ncnn_of(sizes_of_values),
+}
+
+
+@pytest.mark.parametrize("seed", range(COUNT))
+@pytest.mark.parametrize("name", NCNN)
+def test_ncnn(name: str, seed: int, tmp_path: Path) -> None:
+    choose, path = random.Random(seed), NCNN[name](tmp_path)
     path.write_text(mutate_param(path.read_text(), choose))
     weights = path.with_suffix(".bin")
     weights.write_bytes(flip_bytes(weights.read_bytes(), choose, share=0.2))
@@ -182,8 +296,8 @@ def test_checkpoints(suffix: str, seed: int, tmp_path: Path) -> None:
 
 def test_the_models_to_change_are_right(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
-    for make in (every_operation, imported_operations):
-        onnx.save_model(to_onnx(make(0)), str(path))
+    for make in ONNX.values():
+        onnx.save_model(make(), str(path))
         assert read_onnx(path).scale == 2
-    write_ncnn(plain_network(0, channels=4), tmp_path / "net.param")
-    assert read_ncnn(tmp_path / "net.param").scale == 2
+    for write in NCNN.values():
+        read_ncnn(write(tmp_path))

@@ -6,13 +6,16 @@ import importlib.util
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from upfrost.network import reference
 from upfrost_exporter import ExportError, trace_module
 from upfrost_exporter.spandrel_frontend import (
     import_spandrel,
@@ -84,7 +87,7 @@ def test_a_pickle_that_executes_code_is_refused_and_runs_nothing(
 
 
 @needs_spandrel
-@pytest.mark.parametrize("data", [b"", b"hello", bytes(1000)])
+@pytest.mark.parametrize("data", [b"", b"\x80hello", bytes(1000)])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_damaged_checkpoint_is_refused(
     suffix: str, data: bytes, tmp_path: Path
@@ -118,12 +121,34 @@ def test_a_checkpoint_becomes_a_graph(tmp_path: Path) -> None:
     assert graph.metadata["source"] == "small.pth"
 
 
+@needs_spandrel
+def test_a_choice_of_experts_is_all_of_them() -> None:
+    import_spandrel()
+    from spandrel.architectures.SeemoRe import SeemoRe
+
+    torch.manual_seed(0)
+    sizes = {"num_layers": 1, "embedding_dim": 8, "num_experts": 3}
+    network = SeemoRe(scale=2, global_kernel_size=3, topk=2, **sizes).eval()
+    gates = [each for each in network.modules() if hasattr(each, "num_expert")]
+    for gate in gates:  # so that pictures differ in what they choose
+        nn.init.normal_(gate.gate.body[2].weight, 0, 20)
+    pictures = [torch.rand(1, 3, 32, 48) * scale for scale in (1, 0.1)]
+    expected = [network(picture) for picture in pictures]
+    graph = trace_module(settle(network, channels=3), name="net", scale=2)
+    for picture, wanted in zip(pictures, expected, strict=True):
+        found = reference.run(graph, picture[0].numpy())
+        # As the exporter's own check.
+        torch.testing.assert_close(
+            torch.from_numpy(found), wanted[0], rtol=1e-4, atol=1e-4
+        )
+
+
 def test_without_spandrel_the_error_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "spandrel", None)
     path = tmp_path / "net.pth"
-    path.write_bytes(b"content")
+    path.write_bytes(b"\x80content")
     with pytest.raises(ExportError, match="pip install --no-deps spandrel"):
         read_checkpoint(path)
 
@@ -153,3 +178,30 @@ def test_a_checkpoint_needs_no_torchvision(content: str | None, tmp_path: Path) 
         check=False,
     )
     assert result.stdout == "ModelLoader False\n", result.stderr
+
+
+@needs_spandrel
+def test_an_archive_of_a_checkpoint_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("4x/model.pth", b"")
+    with pytest.raises(ExportError, match="a zip archive: unpack it, and give what"):
+        read_checkpoint(path)
+
+
+@needs_spandrel
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_sites_answer_is_called_so(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"net{suffix}"
+    path.write_text("Entry not found")
+    with pytest.raises(ExportError, match="a text that begins with 'Entry not found'"):
+        read_checkpoint(path)
+
+
+@needs_spandrel
+def test_a_torchscript_program_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    program: Any = torch.jit.script(nn.ReLU())
+    program.save(str(path))
+    with pytest.raises(ExportError, match="a TorchScript program"):
+        read_checkpoint(path)

@@ -193,7 +193,7 @@ def test_the_file_holds_the_graph(precision: str, tmp_path: Path) -> None:
 
 class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.softmax(x, dim=1)
+        return x * torch.softmax(x, dim=-1)
 
 
 class Windows(nn.Module):
@@ -231,12 +231,16 @@ class Lambda(nn.Module):
         (
             Attention(),
             r"aten.softmax.int in module 'body\.1\.0', "
-            r"test_torch_frontend.py line \d+: `return x \* torch\.softmax\(x, dim=1\)"
+            r"test_torch_frontend.py line \d+: `return x \* torch\.softmax\(x, dim=-1\)"
             r"`: .*transformers are out of scope",
         ),
         (
             Windows(),
             r"dot_product_attention.* in module 'body\.1\.0'.*transformers are out",
+        ),
+        (
+            Lambda(lambda x: functional.grid_sample(x, x[:, :2].permute(0, 2, 3, 1))),
+            r"grid_sampler in module 'body\.1\.0'.*it takes pixels from where the",
         ),
         (
             Lambda(lambda x: functional.relu(x.permute(0, 1, 3, 2))),
@@ -251,17 +255,23 @@ class Lambda(nn.Module):
             nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
             r"upsample_bilinear2d.vec in module .*align_corners is set; use",
         ),
-        (nn.Upsample(scale_factor=(2, 3)), "height and width are scaled differently"),
+        (
+            nn.Upsample(scale_factor=(1.5, 1), mode="bilinear"),
+            "height and width are resized by 3/2 and 1, bilinear",
+        ),
+        (nn.Upsample(scale_factor=(2, 3)), "is 4 times as high and 6 times as wide"),
         (nn.Upsample(size=(9, 9)), "it resizes to 9×9, the size of no other value"),
     ],
     ids=[
         "attention",
         "windows",
+        "grid-sample",
         "transposed",
         "pooling",
         "batch-statistics",
         "align-corners",
         "uneven",
+        "uneven-result",
         "fixed-size",
     ],
 )

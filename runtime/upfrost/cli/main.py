@@ -22,6 +22,7 @@ from upfrost.cli import arguments
 from upfrost.cli.arguments import Parser
 from upfrost.cli.compare import add_compare
 from upfrost.cli.evaluate import add_eval
+from upfrost.cli.serve import add_serve
 from upfrost.cli.signals import Stopped, prompt_stop
 from upfrost.cli.tune import add_tune
 from upfrost.cli.video import add_video
@@ -148,6 +149,11 @@ def _missing(error: ImportError) -> str:
         )
     if "libvulkan" in str(error):
         return "it is Vulkan's loader (Debian: apt install libvulkan1)"
+    if error.name in ("starlette", "uvicorn"):
+        return (
+            "pip install 'upfrost[serve]' brings it (Debian: apt install "
+            "python3-starlette python3-uvicorn)"
+        )
     return "pip install upfrost brings what upfrost itself needs"
 
 
@@ -200,6 +206,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     add_compare(commands)
     add_eval(commands)
     add_tune(commands)
+    add_serve(commands)
     _add_devices(commands)
     _add_models(commands)
     _add_info(commands)

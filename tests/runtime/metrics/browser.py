@@ -137,12 +137,21 @@ class Browser:
         found = self._call("POST", f"{self._session}/element", body)
         self._call("POST", f"{self._session}/element/{found[_ELEMENT]}/click", {})
 
+    def choose(self, selector: str, *files: Path) -> None:
+        """Give files to an input for such."""
+        body = {"using": "css selector", "value": selector}
+        found = self._call("POST", f"{self._session}/element", body)
+        address = f"{self._session}/element/{found[_ELEMENT]}/value"
+        self._call("POST", address, {"text": "\n".join(map(str, files))})
+
     def accessibility(self) -> list[str]:
         """What axe-core finds wrong with the page as it is now. Skips without it."""
         if not Path(AXE).is_file():
             pytest.skip("needs axe-core: UPFROST_AXE=node_modules/axe-core/axe.min.js")
         self.run(Path(AXE).read_text("utf-8"))
-        self.run("axe.run().then((found) => { window.found = found })")
+        self.run(
+            "window.found = null; axe.run().then((found) => { window.found = found })"
+        )
         self.wait("return window.found")
         found: list[str] = self.run(
             "return found.violations.flatMap((v) => v.nodes.map((n) => "

@@ -108,15 +108,16 @@ def _run(options: argparse.Namespace) -> int:
             token=token,
             names=options.allow_host,
         )
-        worker.start()
-        try:
-            with serving(app, listening) as thread:
+        with serving(app, listening) as thread:
+            worker.start()
+            try:
                 address = _address(options.host, port, token)
                 print(f"upfrost: {address}", file=sys.stderr, flush=True)
                 while thread.is_alive():
                     thread.join(0.5)
-        finally:
-            worker.stop()
+            finally:
+                # Before answers under way get their time: there is little of it.
+                worker.stop()
     return 0
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from upfrost.serve.choices import CHOICES
@@ -99,9 +100,17 @@ class Worker:
     def _do(self, job: Job) -> None:
         began = time.monotonic()
         last: dict[str, Any] = {}
+        first: float | None = None  # share of the work that earlier runs did
         for last in self._lines([str(self._store.job_folder(job.id))], job.id):
-            if "share" in last:
-                self._store.change(job.id, share=last["share"], left=last["left"])
+            if "share" not in last:
+                continue
+            values = {"share": last["share"], "left": last["left"]}
+            first = last["share"] if first is None else first
+            if job.kind == "video" and job.attempts and last["share"] > first:
+                # However often a film is interrupted: it has come further.
+                job = replace(job, attempts=0)
+                values["attempts"] = 0
+            self._store.change(job.id, **values)
         with self._guard:
             unwanted = self._unwanted == job.id
             self._current = self._unwanted = None

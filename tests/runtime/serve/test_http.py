@@ -8,6 +8,7 @@ import io
 import os
 import re
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.runtime import fakes
 from tests.runtime.clips import frames, make_clip
 from tests.runtime.serve.served import HERE, Served, png, served
 from upfrost.serve.app import Limits
+from upfrost.serve.choices import CHOICES
 from upfrost.serve.jobs import Store
 
 
@@ -477,3 +479,16 @@ def test_errors_of_the_program_say_no_more_than_their_kind(
     answer = idle.client.get("/api/jobs")
     assert answer.status_code == 500
     assert "secret" not in answer.text
+
+
+def test_models_are_measured_while_nothing_else_is_to_be_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("upfrost.serve.worker.CHOICES", CHOICES[:1])
+    with served(tmp_path, works=True, measures=True) as it:
+        deadline = time.monotonic() + 60
+        while not (told := it.client.get("/api/models").json())["device"]:
+            assert time.monotonic() < deadline
+        assert told["device"] == "Pretender"
+        assert told["models"][0]["pixels_per_second"] > 0
+        assert told["models"][1]["pixels_per_second"] is None

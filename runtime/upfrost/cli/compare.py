@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +82,6 @@ def add_compare(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from upfrost.gpu.channels import upscale_channels
     from upfrost.image.images import PictureError, sniff_format
     from upfrost.metrics import compare
     from upfrost.network import modelfile
@@ -111,9 +109,7 @@ def _run(options: argparse.Namespace) -> int:
 
     with arguments.open_upscaler(graph, options) as upscaler:
         arguments.warn_of_cpu(upscaler, options, status)
-        network = compare.Network(
-            graph.name, graph.scale, partial(upscale_channels, upscaler)
-        )
+        network = compare.Network(graph.name, graph.scale, upscaler)
 
         def of_folders() -> Iterator[compare.Shot]:
             for number, paths in enumerate(in_folders, start=1):

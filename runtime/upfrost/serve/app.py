@@ -58,6 +58,7 @@ _PAGE = (
     ("/viewer.js", "upfrost.metrics", "viewer.js", "text/javascript"),
 )
 _LONGEST_NAME = 120
+_FORMATS = {suffix: name for name, suffix in (SUFFIXES | VIDEO_SUFFIXES).items()}
 
 
 @dataclass(frozen=True)
@@ -276,7 +277,7 @@ class _Handlers:
             "kind": job.kind,
             "bytes": job.bytes,
             "model": job.model,
-            "format": job.result_suffix[1:],
+            "format": _FORMATS[job.result_suffix],
             "created": job.created,
             "state": job.state,
             "share": round(job.share, 4),

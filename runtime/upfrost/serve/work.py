@@ -24,7 +24,6 @@ import numpy as np
 from PIL import Image
 
 from upfrost.errors import UpfrostError
-from upfrost.gpu.channels import upscale_channels
 from upfrost.gpu.upscaler import Upscaler
 from upfrost.image import batch
 from upfrost.image.images import MAX_PIXELS, read_picture
@@ -178,10 +177,10 @@ def _measure(options: argparse.Namespace) -> None:
     )
     try:
         with open_upscaler(options.measure, options) as upscaler:
-            upscale_channels(upscaler, pixels[:32, :32])  # kernels are compiled
-            upscale_channels(upscaler, pixels)
+            upscaler(pixels[:32, :32])  # kernels are compiled
+            upscaler(pixels)
             began = time.perf_counter()
-            result = upscale_channels(upscaler, pixels)
+            result = upscaler(pixels)
             seconds = time.perf_counter() - began
             device = upscaler.device
     except UpfrostError as error:

@@ -88,6 +88,7 @@ def test_formats_and_models_are_those_that_were_asked_for(busy: Served) -> None:
     default = busy.send(file.getvalue())
     asked = busy.send(png(), format="jpeg", model="realtime-x4")
     assert (default["format"], default["name"]) == ("png", "unnamed")
+    assert asked["format"] == "jpeg"
     assert busy.wait(asked["id"], "done")["output_size"] == [36, 24]
     answer = busy.client.get(f"/api/jobs/{asked['id']}/result")
     assert answer.headers["content-type"] == "image/jpeg"

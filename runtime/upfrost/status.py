@@ -65,6 +65,7 @@ class Status:
 
     def advance(self, done: int, total: int) -> None:
         """Say that `done` of `total` tiles are done."""
+        self.count(done, total)
         if not done or not self.is_due():
             return
         seconds = max(self._clock() - self._began, 1e-9)
@@ -75,6 +76,13 @@ class Status:
             f"{rate:.2f} Mpixel/s, {duration(rest)} left"
         )
         self.show(text)
+
+    def count(self, done: int, total: int | None) -> None:
+        """Nothing; who shows progress elsewhere than on a stream overrides it.
+
+        Of a picture it is tiles that are done, of a video frames. How many there are
+        in all is not always known.
+        """
 
     def is_due(self) -> bool:
         """Whether it is time for another line of progress. Asked when there is some."""

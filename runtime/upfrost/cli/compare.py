@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,20 +13,30 @@ from upfrost.cli import arguments
 
 if TYPE_CHECKING:
     from upfrost.cli.arguments import Commands
+    from upfrost.metrics.vmaf import VideoQuality
 
 HELP = """\
 Write a page that shows pictures, or moments of videos, against each other under
-a slider, with their metrics. It is one file and needs no server."""
+a slider, with their metrics. It needs no server: open it in a browser."""
 
 EPILOG = """\
 examples:
   upfrost compare photo.png -o page/            a picture, larger by each way
   upfrost compare --shrink photo.png -o page/   as the original of a smaller one
+  upfrost compare photo.png photo-x2.png -o page/
+                                                a picture and its result
   upfrost compare original.mp4 large.mp4 small.mp4 -o page/
+  upfrost compare holiday/ large/ -o page/      every picture of the folders
 
 what is compared:
-  The first of the largest files is the original. Files of its size are shown as
-  they are, smaller ones enlarged by nearest, bilinear, Lanczos and the model.
+  The first of the largest files is the original, unless it is the only one and
+  a smaller one is named before it. Files of its size are shown as they are,
+  smaller ones enlarged by nearest, bilinear, Lanczos and the model. The page
+  opens on the last file of full size, or else on the model's result.
+  Pictures of folders belong together when they have one name, with or without
+  the -x2 of a result. They become files beside the page. Videos become second
+  names beside the page, copies where that cannot be: they move in browsers that
+  can play them.
   Metrics are against the original: Y-PSNR and SSIM of what is shown, for whole
   videos of one size VMAF, PSNR and SSIM of each frame as charts. These pair
   frames by their number, as far as the shorter video goes; where frames come
@@ -41,7 +52,12 @@ def add_compare(commands: Commands) -> None:
     parser = arguments.add_command(
         commands, "compare", "show pictures or videos against each other", HELP, EPILOG
     )
-    parser.add_argument("inputs", nargs="+", metavar="FILE", help="pictures, or videos")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="IN",
+        help="pictures, or videos, or folders of pictures",
+    )
     parser.add_argument(
         "-o", "--output", required=True, metavar="DIR", help="where index.html goes"
     )
@@ -66,40 +82,77 @@ def add_compare(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from upfrost.image.images import sniff_format
+    from upfrost.image.images import PictureError, sniff_format
     from upfrost.metrics import compare
     from upfrost.network import modelfile
     from upfrost.status import Status
+    from upfrost.text import printable
 
     status = Status(sys.stderr, quiet=options.quiet)
     inputs = [Path(name) for name in options.inputs]
-    is_video = sniff_format(inputs[0]) is None
+    are_folders = {path.is_dir() for path in inputs}
+    if len(are_folders) > 1:
+        raise compare.CompareError("compare folders with folders, and files with files")
+    in_folders = compare.group_pictures(inputs) if are_folders == {True} else []
+    is_video = not in_folders and sniff_format(inputs[0]) is None
     default = arguments.VIDEO_MODEL if is_video else arguments.PICTURE_MODEL
     graph = modelfile.read_model(modelfile.find_model(options.model or default))
+    said_of_shots: list[dict[str, object]] = []
+    failed: list[str] = []
+
+    def said(shots: Iterable[compare.Shot]) -> Iterator[compare.Shot]:
+        """The same, and what `--json` says of each kept, but for the pixels."""
+        for shot in shots:
+            metrics = ((part.name, part.metrics) for part in shot.layers)
+            said_of_shots.append({"name": shot.name, **dict(metrics)})
+            yield shot
+
     with arguments.open_upscaler(graph, options) as upscaler:
         arguments.warn_of_cpu(upscaler, options, status)
+        network = compare.Network(graph.name, graph.scale, upscaler)
 
-        shots, quality = compare.compare(
-            inputs,
-            compare.Network(graph.name, graph.scale, upscaler),
-            shrink=options.shrink,
-            moments=options.frames,
-            ffmpeg=options.ffmpeg,
+        def of_folders() -> Iterator[compare.Shot]:
+            for number, paths in enumerate(in_folders, start=1):
+                name = printable(paths[0])
+                status.say(f"[{number}/{len(in_folders)}] {name}")
+                try:
+                    yield compare.compare_pictures(
+                        paths, network, shrink=options.shrink
+                    )
+                except (compare.CompareError, PictureError) as error:
+                    failed.append(name)
+                    status.warn(f"upfrost: {error}")
+            if len(failed) == len(in_folders):
+                raise compare.CompareError("none of the pictures can be compared")
+
+        if in_folders:
+            quality: dict[str, VideoQuality] = {}
+            shots: Iterable[compare.Shot] = of_folders()
+        else:
+            shots, quality = compare.compare(
+                inputs,
+                network,
+                shrink=options.shrink,
+                moments=options.frames,
+                ffmpeg=options.ffmpeg,
+            )
+        page = compare.write_page(
+            Path(options.output),
+            said(shots),
+            quality,
+            videos=inputs if is_video else (),
+            embed=not in_folders,
         )
-    page = compare.write_page(Path(options.output), shots, quality)
     if options.json:
-        said = {
+        about = {
             "page": str(page),
-            "shots": [
-                {"name": shot.name} | {part.name: part.metrics for part in shot.layers}
-                for shot in shots
-            ],
+            "shots": said_of_shots,
             "videos": {
                 name: {"means": values.means(), "frames": vars(values)}
                 for name, values in quality.items()
             },
         }
-        sys.stdout.write(json.dumps(said) + "\n")
+        sys.stdout.write(json.dumps(about) + "\n")
     for name, values in quality.items():
         means = values.means()
         status.say(
@@ -107,7 +160,7 @@ def _run(options: argparse.Namespace) -> int:
             f"SSIM {means['ssim']:.4f}, {len(values.vmaf)} frames"
         )
     status.say(f"{page}: open it in a browser")
-    return 0
+    return 1 if failed else 0
 
 
 def _count(text: str) -> int:

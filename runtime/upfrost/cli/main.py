@@ -23,6 +23,7 @@ from upfrost.cli.arguments import Parser
 from upfrost.cli.check import add_check
 from upfrost.cli.compare import add_compare
 from upfrost.cli.evaluate import add_eval
+from upfrost.cli.serve import add_serve
 from upfrost.cli.signals import Stopped, prompt_stop
 from upfrost.cli.tune import add_tune
 from upfrost.cli.video import add_video
@@ -149,6 +150,11 @@ def missing_module(error: ImportError) -> str:
         )
     if "libvulkan" in str(error):
         return "it is Vulkan's loader (Debian: apt install libvulkan1)"
+    if error.name in ("starlette", "uvicorn"):
+        return (
+            "pip install 'upfrost[serve]' brings it (Debian: apt install "
+            "python3-starlette python3-uvicorn)"
+        )
     return "pip install upfrost brings what upfrost itself needs"
 
 
@@ -201,6 +207,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     add_compare(commands)
     add_eval(commands)
     add_tune(commands)
+    add_serve(commands)
     add_check(commands)
     _add_devices(commands)
     _add_models(commands)

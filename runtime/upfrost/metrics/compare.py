@@ -1,6 +1,8 @@
 """A page that shows pictures or videos against each other, with their metrics.
 
-The page is one file that needs nothing else: pictures are in it as PNG.
+The page of one picture is one file that needs nothing else: all versions are in it as
+PNG. Pictures of folders, and videos that a browser may play, are files beside it, of
+which a browser loads what is looked at.
 """
 
 from __future__ import annotations
@@ -9,11 +11,16 @@ import base64
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Sequence
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
@@ -21,8 +28,8 @@ from PIL import Image
 from upfrost.arrays import Bytes
 from upfrost.errors import UsageError
 from upfrost.files import new_file
-from upfrost.image.images import read_picture, sniff_format
-from upfrost.metrics.chart import line_chart
+from upfrost.image.images import FORMAT_OF_SUFFIX, read_picture, sniff_format
+from upfrost.metrics.chart import NARROW, line_chart
 from upfrost.metrics.filters import SHOWN
 from upfrost.metrics.quality import y_psnr, y_ssim
 from upfrost.metrics.vmaf import VideoQuality, measure_video
@@ -38,6 +45,7 @@ _METRICS = (
     {"key": "vmaf", "label": "VMAF, all frames", "digits": 1},
 )
 _SMALLEST_SSIM = 11
+_RESULT = re.compile(r"(.+)-x\d+")  # what `upfrost upscale` calls its results
 
 
 class CompareError(UsageError):
@@ -70,6 +78,7 @@ class Shot:
     layers: list[Layer]
     left: str
     right: str
+    original: str | None = None  # which layer the others are measured against
 
 
 def compare(
@@ -82,15 +91,15 @@ def compare(
 ) -> tuple[list[Shot], dict[str, VideoQuality]]:
     """All versions of what `inputs` show, and the quality of videos by their names.
 
-    The first of the largest inputs is the original, if there is another. What is
-    smaller is enlarged by nearest, bilinear, Lanczos and, where its scale is that, the
-    network; so is a single input. With `shrink`, the first input is the original and
-    is made smaller first. Raises `CompareError`, `PictureError` or `VideoError`.
+    The first of the largest inputs is the original; where there is one of them, and
+    not the first input, it is a result, and there is no original. What is smaller is
+    enlarged by nearest, bilinear, Lanczos and, where its scale is that, the network; so
+    is a single input. With `shrink`, the first input is the original and is made
+    smaller first. Raises `CompareError`, `PictureError` or `VideoError`.
     """
     videos = [path for path in inputs if sniff_format(path) is None]
     if not videos:
-        named = [(path.name, read_picture(path).rgb) for path in inputs]
-        return [_shot(inputs[0].name, named, network, shrink)], {}
+        return [compare_pictures(inputs, network, shrink=shrink)], {}
     if len(videos) != len(inputs):
         raise CompareError("compare pictures with pictures, and videos with videos")
     program = find_ffmpeg(ffmpeg)
@@ -125,11 +134,54 @@ def compare(
     return shots, quality
 
 
+def group_pictures(folders: Sequence[Path]) -> list[list[Path]]:
+    """The pictures of all folders, those together that are versions of one picture.
+
+    These have one name but for the suffix, and for the ``-x2`` that results are given
+    when that leaves another picture's name. Raises `CompareError` without any picture.
+    """
+    found = [
+        path
+        for folder in folders
+        for path in sorted(folder.iterdir(), key=lambda path: (len(path.stem), path))
+        if path.suffix.lower() in FORMAT_OF_SUFFIX and not path.name.startswith(".")
+    ]
+    if not found:
+        raise CompareError(f"{printable(folders[0])}: no picture in this folder")
+    stems = {path.stem for path in found}
+    groups: dict[str, list[Path]] = {}
+    for path in found:
+        result = _RESULT.fullmatch(path.stem)
+        stem = result[1] if result and result[1] in stems else path.stem
+        groups.setdefault(stem, []).append(path)
+    return [groups[stem] for stem in sorted(groups)]
+
+
+def compare_pictures(
+    paths: Sequence[Path], network: Network, *, shrink: bool = False
+) -> Shot:
+    """All versions of one picture; see `compare`."""
+    named = [(path.name, read_picture(path).rgb) for path in paths]
+    return _shot(paths[0].name, named, network, shrink)
+
+
 def write_page(
-    folder: Path, shots: Sequence[Shot], quality: dict[str, VideoQuality]
+    folder: Path,
+    shots: Iterable[Shot],
+    quality: dict[str, VideoQuality],
+    *,
+    videos: Sequence[Path] = (),
+    embed: bool = True,
 ) -> Path:
-    """Write the page into `folder`, which is made if need be; its path."""
-    keys = {key for shot in shots for layer in shot.layers for key in layer.metrics}
+    """Write the page into `folder`, which is made if need be; its path.
+
+    `videos` are offered as moving pictures. Without `embed`, pictures become files
+    beside the page, as `shots` brings them: only one is in memory at a time.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    place = _data_url if embed else _PictureFiles(folder / "pictures")
+    shown = [_shot_data(shot, place) for shot in shots]
+    keys = {key for shot in shown for layer in shot["layers"] for key in layer}
     charts = []
     for metric, label in (("vmaf", "VMAF"), ("psnr", "PSNR, dB"), ("ssim", "SSIM")):
         lines = {
@@ -137,21 +189,25 @@ def write_page(
             for name, values in quality.items()
         }
         if lines:
-            charts.append(line_chart(f"{label} of each frame", "frame", lines))
+            title = f"{label} of each frame"
+            charts.append(line_chart(title, "frame", lines, width=NARROW))
     data = {
         "metrics": [metric for metric in _METRICS if metric["key"] in keys],
         "charts": charts,
-        "shots": [_shot_data(shot) for shot in shots],
+        "shots": shown,
+        "moving": _moving(folder, videos) if len(videos) > 1 else None,
     }
-    template = (
-        resources.files("upfrost.metrics").joinpath("compare.html").read_text("utf-8")
-    )
     # A name with "</script>" or "<!--" would change what the page's script is.
     text = json.dumps(data).replace("<", "\\u003c")
-    folder.mkdir(parents=True, exist_ok=True)
+    html = (
+        _resource("compare.html")
+        .replace("/*STYLE*/", _resource("viewer.css"))
+        .replace("/*VIEWER*/", _resource("viewer.js"))
+        .replace("/*DATA*/", text)
+    )
     page = folder / PAGE
     with new_file(page, overwrite=True) as file:
-        file.write(template.replace("/*DATA*/", text).encode())
+        file.write(html.encode())
     return page
 
 
@@ -172,9 +228,11 @@ def _shot(
         pixels = named[0][1]
         size = (pixels.shape[0] * network.scale, pixels.shape[1] * network.scale, 3)
     layers: list[Layer] = []
+    full: list[Layer] = []  # the inputs of that size
     for label, pixels in named:
         if pixels.shape == size:
-            layers.append(Layer(label, pixels))
+            full.append(Layer(label, pixels))
+            layers.append(full[-1])
         else:
             several = sum(other.shape != size for _, other in named) > 1
             layers += _enlarged(label, pixels, size, network, several)
@@ -182,16 +240,18 @@ def _shot(
     if len(set(labels)) != len(labels):
         for number, layer in enumerate(layers, start=1):
             layer.name = f"{number}: {layer.name}"
-    original = layers[0] if len(named) > 1 else None
+    begins = full[:1] == layers[:1]
+    original = full[0] if full and (begins or len(full) > 1) else None
     if original is not None:
-        largest = next(layer for layer in layers if layer.pixels.shape == size)
-        original = largest
         _measure(layers, original, size[0] // min(p.shape[0] for _, p in named))
-    networks = [layer for layer in layers if layer.name.endswith(network.name)]
-    right = networks[0] if networks else layers[-1]
+    # What a user brings to be looked at, or else what the network makes.
+    results = full[1:] if begins else full
+    results = results or [la for la in layers if la.name.endswith(network.name)]
+    right = results[-1] if results else layers[-1]
     lanczos = [layer for layer in layers if "Lanczos" in layer.name]
     left = lanczos[0] if lanczos else layers[0]
-    return Shot(name, layers, left.name, right.name)
+    against = None if original is None else original.name
+    return Shot(name, layers, left.name, right.name, against)
 
 
 def _enlarged(
@@ -262,7 +322,8 @@ def _frame(ffmpeg: str, info: VideoInfo, moment: Fraction) -> Frame:
     )
 
 
-def _shot_data(shot: Shot) -> dict[str, object]:
+def _shot_data(shot: Shot, place: Callable[[Bytes], str]) -> dict[str, Any]:
+    """What the page is told of it; `place` says where it finds pixels."""
     height, width, _ = shot.layers[0].pixels.shape
     return {
         "name": shot.name,
@@ -270,14 +331,56 @@ def _shot_data(shot: Shot) -> dict[str, object]:
         "height": height,
         "left": shot.left,
         "right": shot.right,
+        "original": shot.original,
         "layers": [
-            {"name": layer.name, "src": _data_url(layer.pixels), **layer.metrics}
+            {"name": layer.name, "src": place(layer.pixels), **layer.metrics}
             for layer in shot.layers
         ],
     }
 
 
-def _data_url(pixels: Bytes) -> str:
+def _png(pixels: Bytes) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return file.getvalue()
+
+
+def _data_url(pixels: Bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(_png(pixels)).decode()
+
+
+class _PictureFiles:
+    """Numbered files in a folder beside the page."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._count = 0
+        folder.mkdir(exist_ok=True)
+
+    def __call__(self, pixels: Bytes) -> str:
+        self._count += 1
+        path = self._folder / f"{self._count:05d}.png"
+        with new_file(path, overwrite=True) as file:
+            file.write(_png(pixels))
+        return f"{self._folder.name}/{path.name}"
+
+
+def _moving(folder: Path, videos: Sequence[Path]) -> dict[str, Any]:
+    """What the page is told of videos, each under a second name beside it.
+
+    Their own names stay out of addresses: they may hold what means something there.
+    """
+    told = []
+    for number, video in enumerate(videos, start=1):
+        path = folder / f"video-{number}{video.suffix.lower()}"
+        path.unlink(missing_ok=True)
+        try:
+            os.link(video, path)
+        except OSError:  # on another file system, or one that knows no second names
+            shutil.copyfile(video, path)
+        told.append({"name": video.name, "plain": video.name, "src": quote(path.name)})
+    return {"videos": told, "left": videos[0].name, "right": videos[-1].name}
+
+
+def _resource(name: str) -> str:
+    return resources.files("upfrost.metrics").joinpath(name).read_text("utf-8")

@@ -585,6 +585,7 @@ class _Progress:
         status.begin(printable(work.info.path))
 
     def advance(self, frames: int) -> None:
+        self._status.count(self._done + frames, self._total)
         if not self._status.is_due():
             return
         seconds = max(time.monotonic() - self._began, 1e-9)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.runtime import fakes
 from tests.runtime.clips import (
     HDR,
     frames,
@@ -24,9 +25,18 @@ from tests.runtime.clips import (
 )
 from tests.runtime.metrics.browser import AVAILABLE, Browser
 from upfrost.arrays import Bytes
+from upfrost.cli import arguments
 from upfrost.cli import main as cli
-from upfrost.metrics.compare import CompareError, Network, Shot, compare, write_page
+from upfrost.metrics.compare import (
+    CompareError,
+    Network,
+    Shot,
+    compare,
+    group_pictures,
+    write_page,
+)
 from upfrost.metrics.quality import y_psnr, y_ssim
+from upfrost.metrics.vmaf import VideoQuality
 from upfrost.video.ffmpeg import VideoError
 
 HOME, END, LEFT, RIGHT = "\ue011", "\ue010", "\ue012", "\ue014"
@@ -63,6 +73,7 @@ def test_a_shrunk_picture_is_measured_against_itself(tmp_path: Path) -> None:
     (shot,), quality = compare([source], NETWORK, shrink=True)
     assert names(shot) == ["photo.png", "nearest", "bilinear", "Lanczos", "doubling"]
     assert (shot.left, shot.right) == ("Lanczos", "doubling")
+    assert shot.original == "photo.png"
     assert not quality
     original = shot.layers[0]
     assert original.metrics == {}
@@ -88,6 +99,75 @@ def test_larger_and_smaller_files_meet_at_the_larger_size(tmp_path: Path) -> Non
     assert names(shot)[:2] == ["large.png", "other.png"]
     assert names(shot)[2:] == ["nearest", "bilinear", "Lanczos", "doubling"]
     assert shot.layers[1].metrics["psnr"] == 99  # equal; JSON has no infinity
+
+
+@pytest.mark.parametrize(
+    ("order", "shown", "original"),
+    [
+        (("small", "large"), ("Lanczos", "large.png"), None),
+        (("large", "small"), ("Lanczos", "doubling"), "large.png"),
+        (("large", "small", "other"), ("Lanczos", "other.png"), "large.png"),
+        (("large", "other"), ("large.png", "other.png"), "large.png"),
+    ],
+)
+def test_the_page_opens_on_what_the_user_brought(
+    tmp_path: Path,
+    order: tuple[str, ...],
+    shown: tuple[str, str],
+    original: str | None,
+) -> None:
+    sizes = {"small": (60, 80), "large": (120, 160), "other": (120, 160)}
+    paths = [picture(tmp_path / f"{name}.png", *sizes[name]) for name in order]
+    (shot,), _ = compare(paths, NETWORK)
+    assert ((shot.left, shot.right), shot.original) == (shown, original)
+    # A result is nothing to measure other results against.
+    assert any(layer.metrics for layer in shot.layers) == (original is not None)
+
+
+def test_pictures_of_folders_belong_together_by_their_names(tmp_path: Path) -> None:
+    for name in ("a/one.jpg", "a/two.png", "a/two-x3.png", "a/no.txt", "a/.x.png",
+                 "b/one-x2.png", "b/lone-x2.png"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    groups = group_pictures([tmp_path / "a", tmp_path / "b"])
+    assert [
+        [str(path.relative_to(tmp_path)) for path in group] for group in groups
+    ] == [
+        ["b/lone-x2.png"],
+        ["a/one.jpg", "b/one-x2.png"],
+        ["a/two.png", "a/two-x3.png"],
+    ]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CompareError, match="no picture in this folder"):
+        group_pictures([tmp_path / "empty"])
+
+
+def test_the_command_shows_every_picture_of_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pictures are files beside the page; a bad one costs its own place only."""
+    monkeypatch.setattr(arguments, "open_upscaler", fakes.open_fake)
+    for name, size in (("in/a.png", 20), ("in/b.png", 20), ("out/a-x2.png", 40)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture(tmp_path / name, size, size)
+    (tmp_path / "in" / "c.png").write_bytes(b"no picture")
+    folders = [str(tmp_path / "in"), str(tmp_path / "out")]
+    words = ["compare", *folders, "-o", str(tmp_path / "page"), "--json", "-q"]
+    assert cli.main(words) == 1
+    said = capsys.readouterr()
+    assert "c.png" in said.err
+    shots = json.loads(said.out)["shots"]
+    assert [shot["name"] for shot in shots] == ["a.png", "b.png"]
+    page = tmp_path / "page" / "index.html"
+    assert "data:image" not in page.read_text("utf-8")
+    first = page_data(page)["shots"][0]
+    assert first["right"] == "a-x2.png"
+    kept = {layer["name"]: page.parent / layer["src"] for layer in first["layers"]}
+    with (
+        Image.open(kept["a-x2.png"]) as shown,
+        Image.open(tmp_path / "out" / "a-x2.png") as original,
+    ):
+        np.testing.assert_array_equal(np.asarray(shown), np.asarray(original))
 
 
 @pytest.mark.parametrize(
@@ -204,12 +284,21 @@ def test_the_command_enlarges_videos_by_the_model_for_videos(tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pictures, two videos that move, and charts with a name too long for them."""
     folder = tmp_path_factory.mktemp("compare")
-    first, second = (
+    shots = [
         compare([picture(folder / name, 240, 320)], NETWORK, shrink=True)[0][0]
         for name in ("first.png", "second.png")
-    )
-    return write_page(folder, [first, second], {})
+    ]
+    tall = picture(folder / "tall.png", 400, 100)
+    shots += compare([tall], NETWORK)[0]
+    clips = [
+        make_clip(folder / "original.mp4", size="320x240"),
+        make_clip(folder / "small.mp4", size="160x120"),
+    ]
+    wave = tuple(90 + 5 * np.sin(np.arange(24)))
+    quality = {"a rather long name of a video": VideoQuality(wave, wave, wave)}
+    return write_page(folder / "page", shots, quality, videos=clips)
 
 
 @pytest.fixture(scope="module", params=["desktop", "phone"])
@@ -217,7 +306,7 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
     if not AVAILABLE:
         pytest.skip("needs Debian's chromium and chromium-driver")
     phone = request.param == "phone"
-    size = (390, 844) if phone else (1280, 900)
+    size = (390, 844) if phone else (1280, 800)
     with Browser(*size, touch=phone) as opened:
         yield opened
 
@@ -230,7 +319,7 @@ def window(browser: Browser, page: Path) -> Iterator[Browser]:
 
 
 def share(window: Browser) -> float:
-    return float(window.run("return share"))
+    return float(window.run("return viewer.share"))
 
 
 def middle(window: Browser, selector: str) -> tuple[float, float]:
@@ -241,25 +330,89 @@ def middle(window: Browser, selector: str) -> tuple[float, float]:
     return x + width / 2, y + height / 2
 
 
-def test_everything_fits_the_window(window: Browser, tmp_path: Path) -> None:
-    window.screenshot(tmp_path / "page.png")
-    assert (tmp_path / "page.png").stat().st_size > 10_000
-    wide = window.run("return [document.documentElement.scrollWidth, innerWidth]")
-    assert wide[0] <= wide[1]
+def box(window: Browser, selector: str) -> dict[str, float]:
+    found: dict[str, float] = window.run(
+        f"return document.querySelector('{selector}').getBoundingClientRect().toJSON()"
+    )
+    return found
+
+
+@pytest.mark.parametrize("number", [0, 2, 3])
+def test_the_picture_and_its_controls_fit_the_window(
+    window: Browser, number: int
+) -> None:
+    """In width and height, a tall one too, and a video with what plays it."""
+    window.wait("return by('shot').innerText.includes('moving')")
+    window.run(f"showShot({number})")
+    wide, inner, height = window.run(
+        "return [document.documentElement.scrollWidth, innerWidth, innerHeight]"
+    )
+    assert wide <= inner
+    view, controls = box(window, ".view"), box(window, "#controls")
+    assert controls["bottom"] <= view["top"] + 1
+    assert max(view["bottom"], box(window, ".transport")["bottom"]) <= height
+    sheet = box(window, ".sheet")
+    assert sheet["width"] <= view["width"] + 1
+    assert sheet["height"] == pytest.approx(view["height"], abs=1)
     assert share(window) == 0.5
 
 
+@pytest.mark.parametrize("dark", [False, True])
+def test_charts_are_legible(window: Browser, dark: bool) -> None:
+    window.dark(dark)
+    # Letters in CSS pixels, and the contrast of each text with what is behind it.
+    size, inks, paper = window.run(
+        "const svg = document.querySelector('#charts svg');"
+        "const rgb = (value) => value.match(/[0-9.]+/g).slice(0, 3).map(Number);"
+        "return [12 * svg.clientWidth / svg.viewBox.baseVal.width,"
+        "[...svg.querySelectorAll('text')].map((t) => rgb(getComputedStyle(t).fill)),"
+        "rgb(getComputedStyle(document.body).backgroundColor)]"
+    )
+    assert size >= 11
+    assert (sum(paper) < 200) == dark
+    assert min(contrast(ink, paper) for ink in inks) >= 4.5
+    # The name is cut rather than written past the chart's edge.
+    assert window.run(
+        "const svg = document.querySelector('#charts svg');"
+        "return Math.max(...[...svg.querySelectorAll('text')].map((text) => "
+        "text.getBoundingClientRect().right)) <= svg.getBoundingClientRect().right + 1"
+    )
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing(window: Browser, dark: bool) -> None:
+    window.wait("return by('shot').innerText.includes('moving')")
+    window.run("showShot(3)")
+    window.click('[data-zoom="4"]')
+    window.dark(dark)
+    assert window.accessibility() == []
+
+
+def contrast(first: list[float], second: list[float]) -> float:
+    """By WCAG 2.2, section 1.4.3."""
+
+    def luminance(rgb: list[float]) -> float:
+        values = np.array(rgb) / 255
+        linear = np.where(
+            values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4
+        )
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    lighter, darker = sorted((luminance(first), luminance(second)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
 @pytest.mark.parametrize("kind", ["mouse", "touch"])
-@pytest.mark.parametrize("place", ["#handle", "#pan"])
+@pytest.mark.parametrize("place", [".handle", ".pan"])
 def test_the_line_follows_mouse_and_finger(
     window: Browser, kind: str, place: str
 ) -> None:
-    x, y = middle(window, "#handle")
-    if place == "#pan":
+    x, y = middle(window, ".handle")
+    if place == ".pan":
         x += 40
     window.drag((x, y), (x - 90, y + 3), kind)
-    width = window.run("return by('view').clientWidth")
-    expected = 0.5 + ((40 if place == "#pan" else 0) - 90) / width
+    width = window.run("return viewer.view.clientWidth")
+    expected = 0.5 + ((40 if place == ".pan" else 0) - 90) / width
     assert share(window) == pytest.approx(expected, abs=0.02)
 
 
@@ -270,7 +423,7 @@ def test_the_line_follows_the_keyboard(window: Browser) -> None:
     assert share(window) == 0
     window.key(END)
     assert share(window) == 1
-    assert window.run("return by('handle').getAttribute('aria-valuenow')") == "100"
+    assert window.run("return viewer.handle.getAttribute('aria-valuenow')") == "100"
 
 
 def test_what_is_seen_is_the_left_and_the_right_picture(
@@ -283,16 +436,16 @@ def test_what_is_seen_is_the_left_and_the_right_picture(
         "showLayers();"
     )
     window.run(
-        "for (const l of shot.layers) if (l.name === 'nearest') { by('above')"
+        "for (const l of shot.layers) if (l.name === 'nearest') { viewer.above"
         '.src = \'data:image/svg+xml,<svg xmlns="http://www.w3.org/2000/svg" '
         'viewBox="0 0 4 3"><path fill="red" d="M0 0h4v3H0z"/></svg>\' }'
     )
-    while not window.run("return by('above').complete && by('below').complete"):
+    while not window.run("return viewer.above.complete && viewer.below.complete"):
         pass
     window.screenshot(tmp_path / "seen.png")
     with Image.open(tmp_path / "seen.png") as screenshot:
         seen = np.asarray(screenshot.convert("RGB"))
-    x, y = middle(window, "#handle")
+    x, y = middle(window, ".handle")
     ratio = window.run("return devicePixelRatio")
     row = round((y + 50) * ratio)
     left = seen[row, round((x - 30) * ratio)]
@@ -302,27 +455,89 @@ def test_what_is_seen_is_the_left_and_the_right_picture(
 
 
 def test_zoom_shows_single_pixels_and_keeps_the_middle(window: Browser) -> None:
+    before = share_of_middle(window)
     window.click('[data-zoom="8"]')
-    assert window.run("return by('sheet').clientWidth") == 320 * 8
-    assert window.run("return getComputedStyle(by('below')).imageRendering") == (
+    assert window.run("return viewer.sheet.clientWidth") == 320 * 8
+    assert window.run("return getComputedStyle(viewer.below).imageRendering") == (
         "pixelated"
     )
-    at = window.run(
-        "const p = by('pan');return (p.scrollLeft + p.clientWidth / 2) / p.scrollWidth"
-    )
-    assert at == pytest.approx(0.5, abs=0.02)
+    assert share_of_middle(window) == pytest.approx(before, abs=0.02)
     window.key("-")
-    assert window.run("return zoom") == 4
+    assert window.run("return viewer.zoom") == 4
     window.click('[data-zoom="fit"]')
-    assert window.run("return by('pan').scrollWidth <= by('pan').clientWidth")
+    assert window.run("return viewer.pan.scrollWidth <= viewer.pan.clientWidth")
+
+
+def share_of_middle(window: Browser) -> float:
+    """Which part of the picture's width is left of the view's middle."""
+    found: float = window.run(
+        "const view = viewer.view.getBoundingClientRect();"
+        "return viewer.under(view.x + view.width / 2, view.y)[0]"
+    )
+    return found
+
+
+@pytest.mark.parametrize("kind", ["wheel", "pinch"])
+def test_wheel_and_pinch_zoom_at_their_place(window: Browser, kind: str) -> None:
+    x, y = middle(window, ".view")
+    place = (x - 60, y - 40)
+    under = "return viewer.under({}, {})".format(*(round(value) for value in place))
+    before = window.run(under)
+    if kind == "pinch":
+        window.pinch(place, 60, 120)
+    elif window.touch:
+        pytest.skip("a telephone has no wheel")
+    else:
+        window.wheel(place, -300)
+    zoomed = window.run("return viewer.scale / viewer.fitting()")
+    assert zoomed == pytest.approx(2, rel=0.05)
+    # On a telephone all rows are still seen: these begin at the top.
+    axes = slice(1) if window.touch else slice(2)
+    assert window.run(under)[axes] == pytest.approx(before[axes], abs=0.03)
+    assert share(window) == 0.5  # neither moves the line
+
+
+def test_a_swipe_past_the_picture_scrolls_the_page(window: Browser) -> None:
+    x, y = middle(window, ".view")
+    if window.touch:
+        window.drag((x, y), (x, y - 200), "touch")
+    else:
+        window.wheel((x, y), 120)
+    window.wait("return scrollY > 0")
+    assert window.run("return viewer.zoom") == "fit"
+    assert share(window) == pytest.approx(0.5, abs=0.02)
+    # The controls came along.
+    assert box(window, "#controls")["top"] == 0
+
+
+def test_videos_move_together(window: Browser) -> None:
+    window.wait("return by('shot').innerText.includes('moving')")
+    window.run("by('shot').value = 3; by('shot').onchange()")
+    assert window.run("return viewer.rightTag.textContent") == (
+        "small.mp4, enlarged by the browser"
+    )
+    window.click(".transport button")
+    window.wait("return viewer.below.currentTime > 0.3")
+    window.click(".transport button")
+    assert window.run("return viewer.below.paused && viewer.above.paused")
+    window.wait(
+        "return Math.abs(viewer.below.currentTime - viewer.above.currentTime) < 0.013"
+    )
+
+
+def test_what_has_no_metrics_shows_no_table(window: Browser) -> None:
+    assert window.run("return by('metrics').offsetHeight") > 0
+    window.run("by('next').click(); by('next').click()")
+    assert window.run("return [shot.name, by('next').disabled]")[0] == "tall.png"
+    assert window.run("return by('metrics').offsetHeight") == 0
 
 
 def test_pictures_and_versions_can_be_chosen(window: Browser) -> None:
-    assert window.run("return by('left-tag').textContent") == "Lanczos"
+    assert window.run("return viewer.leftTag.textContent") == "Lanczos"
     window.run("by('left').value = 0; by('left').onchange()")
-    assert window.run("return by('left-tag').textContent") == "first.png"
+    assert window.run("return viewer.leftTag.textContent") == "first.png"
     window.run("by('shot').value = 1; by('shot').onchange()")
-    assert window.run("return by('right-tag').textContent") == "doubling"
+    assert window.run("return viewer.rightTag.textContent") == "doubling"
     rows = window.run("return by('metrics').innerText")
-    assert "second.png" in rows
+    assert "Against second.png" in rows
     assert re.search(r"bilinear\s+\d\d\.\d\d\s+0\.\d{4}", rows)

@@ -1,0 +1,94 @@
+"""The server itself: a socket, uvicorn on it, and a tidy end."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from upfrost.errors import UsageError
+from upfrost.files import new_file
+
+_CONNECTIONS = 256
+_GRACE = 0.4  # seconds that answers under way get at the end
+
+
+class AddressError(UsageError):
+    """An address that cannot be listened at."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises `AddressError`."""
+    try:
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, address = found[0]
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(_CONNECTIONS)
+        except BaseException:
+            listening.close()
+            raise
+    except OSError as error:
+        raise AddressError(
+            f"{host} port {port}: {error.strerror}; choose another --host or --port"
+        ) from error
+    return listening
+
+
+def is_loopback(listening: socket.socket) -> bool:
+    """Whether only this machine can reach it."""
+    name = str(listening.getsockname()[0])
+    return name == "::1" or name.startswith("127.")
+
+
+def kept_token(path: Path) -> str:
+    """The token in a file that only its owner can read; a new one, if there is none."""
+    with suppress(OSError):
+        token = path.read_text("ascii").strip()
+        if token:
+            return token
+    token = secrets.token_urlsafe(24)
+    with new_file(path) as file:
+        Path(file.name).chmod(0o600)
+        file.write(token.encode() + b"\n")
+    return token
+
+
+@contextmanager
+def serving(app: ASGIApp, listening: socket.socket) -> Iterator[threading.Thread]:
+    """In its block a thread answers, as long as nothing goes wrong with it."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="off",
+        ws="none",
+        http="h11",
+        limit_concurrency=_CONNECTIONS,
+        timeout_keep_alive=10,
+    )
+    server = uvicorn.Server(config)
+    # In a thread of its own it leaves signals to the command, as all commands do.
+    thread = threading.Thread(
+        target=server.run, args=([listening],), name="http", daemon=True
+    )
+    thread.start()
+    try:
+        yield thread
+    finally:
+        server.should_exit = True
+        thread.join(_GRACE)
+        server.force_exit = True
+        thread.join(_GRACE)

@@ -26,7 +26,7 @@ gstreamer:
 	@tools/gstreamer.sh
 
 test: lint
-	@.venv/bin/python -m pytest --numprocesses auto
+	@.venv/bin/python -m pytest --numprocesses auto --dist worksteal
 
 # TESTS=tests/runtime/gpu make trixie: others
 trixie:

@@ -2,10 +2,10 @@
 
     python -m benchmarks.mali_costs --panvk FOLDER
 
-writes exporter/upfrost_exporter/mali_costs.json, by which `upfrost export` estimates
-how long a network takes where no Mali compiler is at hand: nanoseconds of a workgroup,
-and nanoseconds more for each input slice (of the general convolution, and tap) that it
-reads.
+writes runtime/upfrost/gpu/mali_costs.json, by which `upfrost export` estimates how long
+a network takes where no Mali compiler is at hand, and `upfrost check` says how long a
+kernel should take: nanoseconds of a workgroup, and nanoseconds more for each input
+slice (of the general convolution, and tap) that it reads.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from benchmarks.mali_static import (
     GPUS,
     HEIGHT,
     LAYERS,
+    LUMA,
     OTHERS,
     PRECISIONS,
     WIDTH,
@@ -31,10 +32,10 @@ from benchmarks.mali_static import (
     layer_dispatches,
     with_panvk,
 )
+from upfrost.gpu.costs import TABLE, units
 from upfrost.gpu.dispatches import Dispatch, Precision
 from upfrost.gpu.families import MALI, VARIANTS
 from upfrost.gpu.plan import compile_graph, make_plan
-from upfrost_exporter.costs import TABLE, units
 
 CHANNELS = (4, 16, 32, 64)
 SMALL = 4  # slices of the widest layer that kernels for small networks compute
@@ -69,27 +70,27 @@ def layer_costs(
 def luma_costs(
     panvk: Path, gpu: Gpu, precision: Precision
 ) -> Iterator[tuple[str, float, float]]:
-    """The shader that writes doubled luma, its fixed cost and that of each slice."""
-    found: dict[int, float] = {}
-    shader = None
-    for channels in LUMA_CHANNELS:
-        network = compile_graph(luma_network(0, channels), gpu.family, precision)
-        dispatch = make_plan(network, HEIGHT, WIDTH).dispatches[-1]
-        if VARIANTS[dispatch.shader].source == "conv3x3_luma":
-            shader = dispatch.shader
-            seconds = cost(panvk, dispatch, gpu).seconds
-            found[units(dispatch)] = seconds / math.prod(dispatch.grid)
-    if shader is not None:
-        (few, cheap), (many, dear) = min(found.items()), max(found.items())
-        slope = (dear - cheap) / (many - few)
-        yield shader, cheap - slope * few, slope
+    """Shaders that write enlarged luma, their fixed costs and those of each slice."""
+    for scale in (2, 3):
+        found: dict[int, float] = {}
+        for channels in LUMA_CHANNELS:
+            graph = luma_network(0, channels, scale=scale)
+            network = compile_graph(graph, gpu.family, precision)
+            dispatch = make_plan(network, HEIGHT, WIDTH).dispatches[-1]
+            if VARIANTS[dispatch.shader].source in LUMA:
+                seconds = cost(panvk, dispatch, gpu).seconds
+                found[units(dispatch)] = seconds / math.prod(dispatch.grid)
+        if found:
+            (few, cheap), (many, dear) = min(found.items()), max(found.items())
+            slope = (dear - cheap) / (many - few)
+            yield dispatch.shader, cheap - slope * few, slope
 
 
 def other_costs(
     panvk: Path, gpu: Gpu, precision: Precision
 ) -> Iterator[tuple[str, float, float]]:
     for name, constants in OTHERS.items():
-        if name in VARIANTS:  # of frames' chroma, which no network computes
+        if name in VARIANTS:  # of frames' colours, which no network computes
             continue
         dispatch = Dispatch(f"{name}-{precision}", name, (), GRID, constants, ())
         seconds = cost(panvk, dispatch, gpu).seconds

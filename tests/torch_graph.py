@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from upfrost.arrays import Bytes
 from upfrost.network.graph import (
     INPUT,
     Add,
@@ -76,3 +77,11 @@ class TorchGraph(nn.Module):
                     raise TypeError(node.op)
             values[node.name] = result
         return values[self.graph.output]
+
+
+def torch_bytes(module: nn.Module, picture: Bytes) -> Bytes:
+    """What PyTorch makes of the picture, rounded as the runtime rounds."""
+    batch = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None].float() / 255
+    with torch.no_grad():
+        result = module.eval()(batch)[0].clamp(0, 1)
+    return torch.floor(result * 255 + 0.5).byte().permute(1, 2, 0).numpy()

@@ -244,6 +244,7 @@ def _describe(graph: Graph) -> Iterator[tuple[str, str]]:
 def _costs(graph: Graph) -> Iterator[tuple[str, str]]:
     """Memory, and time by the model of docs/mali.md, on a GPU."""
     from upfrost.gpu.budget import MOST_MEMORY
+    from upfrost.gpu.costs import BOARDS
     from upfrost_exporter import costs
 
     precision = costs.precision_of(graph)
@@ -261,7 +262,7 @@ def _costs(graph: Graph) -> Iterator[tuple[str, str]]:
                 f"unasked: --memory {math.ceil(tile.bytes / 1e6)}"
             )
         yield "smallest tile", words
-    for board in costs.BOARDS:
+    for board in BOARDS:
         found = costs.estimate(graph, board, precision)
         longest = ", ".join(f"{label} {part:.0%}" for label, part in found.layers[:3])
         words = f"{_seconds(found.seconds)} by the cost model; most of it {longest}"

@@ -1,28 +1,20 @@
 """What using a network will cost: memory of its smallest tile, and time on two boards.
 
-Times are computed, not measured: by the model of docs/mali.md, whose figures for each
-kernel benchmarks/mali_costs.py keeps in `TABLE`.
+Times are computed, not measured: by the model of docs/mali.md.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 from upfrost.gpu.budget import MOST_MEMORY
-from upfrost.gpu.dispatches import Dispatch, Precision
-from upfrost.gpu.families import MALI, VALHALL, VARIANTS, Family
+from upfrost.gpu.costs import BOARDS, dispatch_seconds
+from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.families import VALHALL
 from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost.gpu.tiles import smallest_side
 from upfrost.network.graph import Graph, alignment
 
-TABLE = Path(__file__).with_name("mali_costs.json")
-# Board → the kernels that upfrost takes on it.
-BOARDS: Mapping[str, Family] = {"RK3588": VALHALL, "RK3568": MALI}
 HEIGHT, WIDTH = 1080, 1920
 
 
@@ -70,51 +62,21 @@ def whole_picture_bytes(graph: Graph, precision: Precision) -> int:
 
 def estimate(graph: Graph, board: str, precision: Precision) -> Estimate:
     """How long a picture of 1920×1080 pixels takes, tiles' edges not counted."""
-    table = _table()[board]
-    plan = make_plan(compile_graph(graph, BOARDS[board], precision), *_size(graph))
+    program = compile_graph(graph, BOARDS[board].family, precision)
     seconds: dict[str, float] = {}
     unknown = set()
-    for dispatch in plan.dispatches:
-        # Of a first layer without figures of its own: one slice of values costs about
-        # what the picture's bytes do.
-        plain = dispatch.shader.replace("_bytes", "")
-        found = table.get(dispatch.shader) or table.get(plain)
-        if found is None:
+    for dispatch in make_plan(program, *_size(graph)).dispatches:
+        took = dispatch_seconds(board, dispatch)
+        if took is None:
             unknown.add(dispatch.shader)
-            continue
-        fixed, each = found
-        groups = math.prod(dispatch.grid)
-        took = 1e-9 * groups * (fixed + each * units(dispatch))
-        seconds[dispatch.label] = seconds.get(dispatch.label, 0.0) + took
+        else:
+            seconds[dispatch.label] = seconds.get(dispatch.label, 0.0) + took
     total = sum(seconds.values())
     longest = sorted(seconds.items(), key=lambda layer: -layer[1])
     layers = tuple((label, part / total) for label, part in longest)
     return Estimate(board, total, layers, tuple(sorted(unknown)))
 
 
-def units(dispatch: Dispatch) -> int:
-    """What a workgroup's time grows with: slices that it reads, by taps where the
-    kernel takes any number of them."""
-    variant = VARIANTS[dispatch.shader]
-    slices = 1 if "BYTES" in variant.defines else dispatch.constants[0]
-    match variant.source:
-        case "conv":
-            return slices * math.prod(dispatch.constants[5:7])
-        case "conv3x3" | "conv3x3_half" | "conv3x3_luma" | "conv1x1":
-            return slices
-        case "deconv4x4" | "winograd_products":
-            return slices
-    return 0
-
-
 def _size(graph: Graph) -> tuple[int, int]:
     step = alignment(graph)
     return -(-HEIGHT // step) * step, -(-WIDTH // step) * step
-
-
-@cache
-def _table() -> Mapping[str, Mapping[str, tuple[float, float]]]:
-    found: Mapping[str, Mapping[str, tuple[float, float]]] = json.loads(
-        TABLE.read_text(encoding="utf-8")
-    )
-    return found

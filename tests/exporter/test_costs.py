@@ -11,6 +11,7 @@ import pytest
 
 from tests.graphs import deep_network, every_operation, imported_operations
 from upfrost.gpu.budget import MOST_MEMORY
+from upfrost.gpu.costs import BOARDS
 from upfrost.network.graph import Graph
 from upfrost.network.modelfile import find_model, read_model
 from upfrost_exporter import costs
@@ -39,7 +40,7 @@ def test_times_are_those_of_the_cost_model(
 
 
 @pytest.mark.parametrize("make", [every_operation, imported_operations])
-@pytest.mark.parametrize("board", costs.BOARDS)
+@pytest.mark.parametrize("board", BOARDS)
 def test_kernels_have_figures(make: Callable[[int], Graph], board: str) -> None:
     for precision in ("fp32", "fp16"):
         found = costs.estimate(make(0), board, precision)
@@ -49,7 +50,7 @@ def test_kernels_have_figures(make: Callable[[int], Graph], board: str) -> None:
 
 def test_kernels_without_figures_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     table = {"RK3588": {"pack-fp16": (1.0, 0.0)}}
-    monkeypatch.setattr(costs, "_table", lambda: table)
+    monkeypatch.setattr("upfrost.gpu.costs._table", lambda: table)
     found = costs.estimate(read_model(find_model("realtime-x2")), "RK3588", "fp16")
     assert found.unknown == (
         "conv3x3_1x6_bytes-fp16",

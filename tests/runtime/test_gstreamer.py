@@ -5,6 +5,7 @@ Needs what `make gstreamer` sets up; UPFROST_GSTREAMER names another place of it
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.graphs import plain_network
+from tests.graphs import luma_network, plain_network
 from tests.runtime.clips import GRAPH, LUMA, make_clip
 from upfrost import Upscaler
 from upfrost.arrays import Bytes
@@ -524,3 +525,139 @@ def test_a_network_for_luma_takes_rgb_and_one_for_rgb_no_planes(
     planes = "video/x-raw,format=I420,width=32,height=18"
     done = launch(*words, planes, "!", "upfrostscale", f"model={model}", "!", *ends)
     assert done.returncode != 0
+
+
+# model=auto. AUTO has an upscaler that takes no time but a clock's, which it moves by
+# its model and by `load`.
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of models, each with more work than the one before."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, channels in (("xs", 4), ("s", 8), ("m", 12)):
+        graph = luma_network(seed=5, channels=channels, layers=1)
+        path = folder / f"live-x2-{name}.upf"
+        write_model(path, dataclasses.replace(graph, name=path.stem))
+    return folder
+
+
+AUTO = """
+        import sys, gi
+        gi.require_version("Gst", "1.0")
+        from gi.repository import Gst
+        Gst.init(None)
+        p = Gst.parse_launch(
+            "appsrc name=source format=time caps=video/x-raw,format=I420,width=64,"
+            "height=32,framerate=25/1 ! upfrostscale name=up model=auto ! "
+            "appsink name=sink sync=false")
+        up, sink, bus = p.get_by_name("up"), p.get_by_name("sink"), p.get_bus()
+        import pathlib, upfrost
+        from upfrost.video import live
+        models = {path.stem: path for path in pathlib.Path(sys.argv[1]).glob("*.upf")}
+        live.bundled_models = lambda: models
+        seconds = {"live-x2-xs": 0.004, "live-x2-s": 0.007, "live-x2-m": 0.025}
+        state = {"now": 0.0, "load": 1.0, "number": 0}
+        class Pretender:
+            def __init__(self, graph, device=None, precision="auto"):
+                if device == "none":
+                    raise ValueError("no such device")
+                self.seconds = seconds[graph.name]
+            def frame(self, frame, into):
+                state["now"] += self.seconds * state["load"]
+                into.planes[0][...] = 7
+            def close(self):
+                pass
+        upfrost.Upscaler = Pretender
+        element = sys.modules[type(up).__module__]
+        element._clock = lambda: state["now"]
+        kinds = Gst.MessageType.ERROR | Gst.MessageType.WARNING
+        kinds |= Gst.MessageType.ELEMENT
+        def said(timeout=0):
+            message = bus.timed_pop_filtered(timeout, kinds)
+            if message is None:
+                return None
+            if message.type == Gst.MessageType.WARNING:
+                return message.parse_warning()[0].message
+            if message.type == Gst.MessageType.ERROR:
+                return message.parse_error()[0].message
+            return message.get_structure()
+        def push(scene):
+            buffer = Gst.Buffer.new_wrapped(bytes([scene]) * 3072)
+            buffer.pts = state["number"] * Gst.SECOND // 25
+            state["number"] += 1
+            p.get_by_name("source").emit("push-buffer", buffer)
+            sink.emit("pull-sample")
+        def until_said(scene, most=20000):
+            for _ in range(most):
+                push(scene)
+                if (message := said()) is not None:
+                    return message
+        def show(message):
+            print(*map(message.get_value, ("previous", "model", "reason")),
+                  round(message.get_value("frame-ms")), message.get_value("budget-ms"),
+                  message.get_value("model") == up.get_property("running-model"))
+        p.set_state(Gst.State.PLAYING)
+        push(30)
+        show(said(20 * Gst.SECOND))
+"""
+
+
+def test_auto_takes_the_largest_model_that_keeps_up_and_says_so(
+    tmp_path: Path, live: Path
+) -> None:
+    script = """
+        state["load"] = 2
+        show(until_said(30))
+        state["load"] = 0.4
+        print(until_said(30, 1000))
+        for scene in (30, 200):
+            push(scene)
+        show(until_said(200))
+        for number in range(200):  # what a sink says
+            late = (1000 + number) * Gst.MSECOND
+            event = Gst.Event.new_qos(Gst.QOSType.UNDERFLOW, 1.5, late, 0)
+            up.get_static_pad("src").send_event(event)
+            push(200)
+            if (message := said()) is not None:
+                show(message)
+                break
+        p.set_state(Gst.State.NULL)
+        print(up.get_property("running-model"))
+    """
+    lines = python(tmp_path, AUTO + script, live).stdout.splitlines()
+    small, large = "live-x2-s", "live-x2-m"
+    assert lines == [
+        f" {large} start 25 40.0 True",
+        f"{large} {small} behind 50 40.0 True",
+        "None",  # without a cut all stays as it is
+        f"{small} {large} room 3 40.0 True",
+        f"{large} {small} behind 10 40.0 True",
+        "None",
+    ]
+
+
+def test_what_auto_cannot_have_is_refused_and_frames_go_on(
+    tmp_path: Path, live: Path
+) -> None:
+    script = """
+        up.set_property("scale", 4)
+        print(up.get_property("scale"), said(20 * Gst.SECOND))
+        up.set_property("device", "none")
+        print(up.get_property("device"), said(20 * Gst.SECOND))
+        push(30)
+        up.set_property("model", str(models["live-x2-xs"]))
+        push(30)
+        print(up.get_property("running-model"))
+        up.set_property("model", "auto")
+        push(30)
+        show(said(20 * Gst.SECOND))
+        p.set_state(Gst.State.NULL)
+    """
+    lines = python(tmp_path, AUTO + script, live).stdout.splitlines()
+    assert lines[1].startswith("2 scale stays 2, since 4 cannot be had: no live model")
+    assert (
+        lines[2] == "None device stays None, since none cannot be had: no such device"
+    )
+    assert lines[3] == "live-x2-xs"
+    assert lines[4] == "live-x2-xs live-x2-m start 25 40.0 True"

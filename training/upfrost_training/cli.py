@@ -30,6 +30,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_places(out)
     out.set_defaults(run=_reporting(_export))
+    between = commands.add_parser(
+        "blend",
+        help="write a network between two: a second stage at a strength of choice",
+        description="Interpolate the weights of a network and of one that was trained "
+        "on from it, such as cascade-x4 and cascade-x4-gan.",
+    )
+    between.add_argument("first", metavar="MODEL", help="bundled, or a .upf file")
+    between.add_argument("second", metavar="MODEL", help="the one trained on from it")
+    between.add_argument(
+        "--share",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="of the second: 0 is the first, 1 the second (default: %(default)s)",
+    )
+    between.add_argument("-o", "--output", type=Path, required=True, help=".upf file")
+    between.set_defaults(run=_reporting(_blend))
     data = commands.add_parser(
         "data",
         help="prepare freely licensed photographs and their attribution",
@@ -119,6 +136,13 @@ def _export(options: argparse.Namespace) -> None:
 
     config, folder, roots = _places(options)
     release(config, folder, roots, options.output, _say, options.measure)
+
+
+def _blend(options: argparse.Namespace) -> None:
+    from upfrost_training.blend import write_blend
+
+    write_blend(options.first, options.second, options.share, options.output)
+    _say(f"wrote {options.output}")
 
 
 def _prepare(options: argparse.Namespace) -> None:

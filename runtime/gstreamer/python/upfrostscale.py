@@ -11,6 +11,7 @@ import dataclasses
 import math
 import sys
 import threading
+import time
 from typing import Any
 
 import gi
@@ -44,6 +45,10 @@ def _base_transform() -> Any:
     return GstBase.BaseTransform
 
 
+# What measures frames for model=auto.
+_clock = time.perf_counter
+_AUTO = "auto"
+_MEASURED = 3  # frames of each model, after one that makes pipelines
 _LARGEST = 32767
 # What a network for luma takes as it is; RGB every network takes.
 _PLANES = ("I420", "NV12", "Y42B", "Y444", "I420_10LE", "P010_10LE")
@@ -70,23 +75,49 @@ class _Settings:
     """The element's properties."""
 
     model: str = "video-x2"
+    scale: int = 2  # of the models that model=auto chooses from
     device: str | None = None
     precision: Any = "auto"
 
-    def read_model(self) -> Any:
-        """The model's graph; it raises what says why there is none."""
+    def read_models(self) -> list[Any]:
+        """The model's graph, or those of the live models, the quickest first.
+
+        It raises what says why there is none.
+        """
         from upfrost.network.modelfile import find_model, read_model
 
+        if self.model == _AUTO:
+            from upfrost.video.live import live_models
+
+            return [read_model(path) for path in live_models(self.scale).values()]
         graph = read_model(find_model(self.model))
         if graph.channels != 3 and graph.colour is None:
             raise ValueError(f"{self.model} is not a network for colour")
-        return graph
+        return [graph]
 
     def open_upscaler(self, graph: Any) -> Any:
         """An upscaler of that graph, which the caller closes."""
         from upfrost import Upscaler
 
         return Upscaler(graph, device=self.device or None, precision=self.precision)
+
+
+@dataclasses.dataclass
+class _Choice:
+    """An upscaler, and with model=auto what it was chosen from."""
+
+    graphs: list[Any]  # of the models, the quickest first
+    number: int
+    upscaler: Any
+    pace: Any = None  # of model=auto, once frames are known
+
+    @property
+    def scale(self) -> int:
+        return int(self.graphs[0].scale)
+
+    @property
+    def name(self) -> str:
+        return str(self.graphs[self.number].name)
 
 
 def _pad(name: str, direction: Gst.PadDirection) -> Gst.PadTemplate:
@@ -101,6 +132,10 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
     Properties can be set at any time. While frames pass, the new upscaler is made by
     who sets them, then takes the place of the old one between two frames; settings that
     cannot be had are refused by a warning on the bus, and the old ones stay.
+
+    With model=auto the largest live model that keeps the frame rate runs. They are
+    measured when the frames' size is known; then `upfrost.video.live.Pace` decides, a
+    thread prepares the model that it wants, and an element message tells of a change.
     """
 
     __gstmetadata__ = (
@@ -121,18 +156,26 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
         self._changing = threading.RLock()
         self._lock = threading.RLock()
         self._settings = _Settings()
-        self._graph: Any = None  # of the settings' model
-        self._error: Exception | None = None  # why there is none
-        self._upscaler: Any = None
-        self._next: Any = None  # an upscaler of newer settings
+        self._graphs: list[Any] = []  # of the settings' models
+        self._error: Exception | None = None  # why there are none
+        self._running: _Choice | None = None
+        self._next: _Choice | None = None  # of newer settings, or for another pace
+        self._preparing: threading.Thread | None = None
+        self._cuts: Any = None  # looked for while a choice of the same pace waits
+        self._late = 0.0  # seconds, by what the sink said last
+        self._caps: Any = None  # of the frames that come
         self._in: Any = None
         self._out: Any = None
+        self.get_static_pad("src").add_probe(
+            Gst.PadProbeType.EVENT_UPSTREAM, self._listen
+        )
 
     @GObject.Property(
         type=str,
         default=_Settings.model,
         nick="Model",
-        blurb="A name from 'upfrost models' or a .upf file",
+        blurb="A name from 'upfrost models', a .upf file, or auto: the largest live "
+        "model that keeps the frame rate",
     )
     def model(self) -> str:
         return self._settings.model
@@ -167,38 +210,69 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
     def precision(self, value: str) -> None:
         self._change(precision=value)
 
+    @GObject.Property(
+        type=int,
+        default=_Settings.scale,
+        minimum=1,
+        maximum=8,
+        nick="Scale",
+        blurb="The factor that model=auto enlarges by; any other model has its own",
+    )
+    def scale(self) -> int:
+        return self._settings.scale
+
+    @scale.setter  # type: ignore[no-redef]
+    def scale(self, value: int) -> None:
+        self._change(scale=value)
+
+    @GObject.Property(  # type: ignore[untyped-decorator]
+        type=str,
+        default=None,
+        nick="Running model",
+        blurb="The model that frames go through at the moment",
+        flags=GObject.ParamFlags.READABLE,
+    )
+    def running_model(self) -> str | None:
+        running = self._running
+        return running.name if running is not None else None
+
     def _change(self, **values: Any) -> None:
         """Take new settings, or refuse them when frames pass and they cannot be had."""
         with self._changing:
             settings = dataclasses.replace(self._settings, **values)
             if settings == self._settings:
                 return
-            graph = upscaler = None
-            if self._upscaler is not None:
+            if set(values) == {"scale"} and settings.model != _AUTO:
+                self._settings = settings
+                return
+            graphs: list[Any] = []
+            choice = None
+            if self._running is not None:
                 try:
-                    graph = settings.read_model()
-                    self._check_neighbour(graph)
-                    upscaler = settings.open_upscaler(graph)
+                    graphs = settings.read_models()
+                    self._check_neighbour(graphs[0])
+                    choice = self._choose(settings, graphs)
                 except Exception as error:
                     self._warn(_refusal(values, self._settings, error))
                     return
             with self._lock:
-                if self._upscaler is None:  # stopped, perhaps meanwhile
-                    _close(upscaler)
+                if self._running is None:  # stopped, perhaps meanwhile
+                    _close(choice)
                 else:
                     _close(self._next)
-                    self._next = upscaler
-                self._settings, self._graph, self._error = settings, graph, None
+                    self._next = choice
+                self._settings, self._graphs, self._error = settings, graphs, None
         self.reconfigure_src()
 
     def _check_neighbour(self, graph: Any) -> None:
         """Refuse a model that cannot take these frames, or whose the next element."""
         if self._in is not None and graph.channels == 3 and _has_planes(self._in):
             raise ValueError(f"it takes RGB, and frames of {self._in.finfo.name} come")
-        if self._in is None or graph.scale == self._upscaler.graph.scale:
+        running = self._running
+        if self._in is None or running is None or graph.scale == running.scale:
             return
         pad = self.get_static_pad("src")
-        caps = _scaled_caps(self.get_static_pad("sink").get_current_caps(), graph.scale)
+        caps = _scaled_caps(self._caps, graph.scale)
         if not pad.peer_query_caps(None).can_intersect(caps):
             width, height = self._in.width, self._in.height
             raise ValueError(
@@ -206,15 +280,71 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
                 f"{width}×{height}, and the next element does not take that"
             )
 
-    def _scale(self) -> int:
-        """The model's factor, known before there are caps; 0 when there is no model."""
+    def _models(self) -> list[Any]:
+        """The models' graphs, known before there are caps; none where they cannot be
+        read."""
         with self._lock:
-            if self._graph is None and self._error is None:
+            if not self._graphs and self._error is None:
                 try:
-                    self._graph = self._settings.read_model()
+                    self._graphs = self._settings.read_models()
                 except Exception as error:
                     self._error = error
-            return int(self._graph.scale) if self._graph is not None else 0
+            return self._graphs
+
+    def _choose(
+        self, settings: _Settings, graphs: list[Any], quickest: Any = None
+    ) -> _Choice:
+        """The model to begin with, its upscaler open; of several the largest that fits.
+
+        `quickest` is an upscaler of the first, where there is one. Without frames it is
+        the first one.
+        """
+        if settings.model != _AUTO or self._in is None:
+            return _Choice(graphs, 0, quickest or settings.open_upscaler(graphs[0]))
+        from upfrost.errors import UpfrostError
+        from upfrost.network.graph import macs_per_output_pixel
+        from upfrost.video.live import FITS, Pace
+
+        budget = _frame_seconds(self._in)
+        seconds: list[float] = []
+        chosen: _Choice | None = None
+        for number, graph in enumerate(graphs):
+            if seconds and seconds[-1] > FITS * budget:
+                work = [macs_per_output_pixel(each) for each in graphs]
+                seconds.append(seconds[-1] * work[number] / work[number - 1])
+                continue
+            upscaler = quickest if number == 0 else None
+            try:
+                upscaler = upscaler or settings.open_upscaler(graph)
+                seconds.append(self._measure(upscaler, graph.scale))
+            except UpfrostError:
+                _close(upscaler)
+                if number == 0:
+                    raise
+                seconds.append(math.inf)
+                continue
+            if chosen is None or seconds[-1] <= FITS * budget:
+                _close(chosen)
+                chosen = _Choice(graphs, number, upscaler)
+            else:
+                _close(upscaler)
+        assert chosen is not None  # the first one, at least
+        chosen.pace = Pace(seconds, budget)
+        return chosen
+
+    def _measure(self, upscaler: Any, scale: int) -> float:
+        """Seconds that a frame takes, once pipelines have been made."""
+        import numpy as np
+
+        source = np.full(self._in.size, 64, np.uint8)
+        large = _video_info(_scaled_caps(self._caps, scale))
+        target = np.empty(large.size, np.uint8)
+        times = []
+        for _ in range(1 + _MEASURED):
+            began = _clock()
+            _upscale(upscaler, source, target, self._in, large)
+            times.append(_clock() - began)
+        return sorted(times[1:])[_MEASURED // 2]
 
     def _fail(self, error: Exception) -> None:
         self.post_message(
@@ -226,12 +356,25 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
             Gst.Message.new_warning(self, _problem(error), type(error).__name__)
         )
 
+    def _announce(
+        self, running: _Choice, reason: str, previous: str, seconds: float
+    ) -> None:
+        """Say on the bus which model frames go through from now on, and why."""
+        message = Gst.Structure.new_empty("upfrost-model")
+        message.set_value("model", running.name)
+        message.set_value("previous", previous)
+        message.set_value("reason", reason)
+        message.set_value("frame-ms", 1e3 * seconds)
+        message.set_value("budget-ms", 1e3 * running.pace.budget)
+        self.post_message(Gst.Message.new_element(self, message))
+        self.notify("running-model")
+
     def do_start(self) -> bool:
         with self._changing, self._lock:
             try:
                 # Read anew: what was wrong with the file may have been mended.
-                self._graph = self._settings.read_model()
-                self._upscaler = self._settings.open_upscaler(self._graph)
+                self._graphs = self._settings.read_models()
+                self._running = self._choose(self._settings, self._graphs)
             except Exception as error:
                 self._fail(error)
                 return False
@@ -239,24 +382,23 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
 
     def do_stop(self) -> bool:
         with self._lock:
-            _close(self._upscaler)
+            _close(self._running)
             _close(self._next)
-            self._upscaler = self._next = None
-            self._graph = self._error = None
-            self._in = self._out = None
+            self._running = self._next = None
+            self._graphs, self._error = [], None
+            self._caps = self._in = self._out = None
+            self._late = 0.0
         return True
 
     def do_transform_caps(
         self, direction: Gst.PadDirection, caps: Gst.Caps, allowed: Gst.Caps | None
     ) -> Gst.Caps:
         """Sizes on the other side of the element; all else is the same."""
-        with self._lock:
-            scale = self._scale()
-            of_rgb = bool(scale) and self._graph.channels == 3
+        graphs = self._models()
         # Without a model all can be linked, and the reason is said when it starts.
         larger = direction == Gst.PadDirection.SINK
-        result = _scaled_caps(caps, scale, larger) if scale else _CAPS.copy()
-        if of_rgb:
+        result = _scaled_caps(caps, graphs[0].scale, larger) if graphs else _CAPS.copy()
+        if graphs and graphs[0].channels == 3:
             result = result.intersect_full(_caps("RGB"), Gst.CapsIntersectMode.FIRST)
         if allowed is None:
             return result
@@ -276,25 +418,141 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
             )
             return False
         with self._lock:
-            scale = self._scale()
+            graphs = self._models()
+            scale = graphs[0].scale if graphs else 0
             if (frame.width * scale, frame.height * scale) != (
                 large.width,
                 large.height,
             ):
                 return False
-            self._in, self._out = frame, large
+            before = self._in
+            self._caps, self._in, self._out = given, frame, large
             self._adopt()
+        return self._choose_again(before)
+
+    def _choose_again(self, before: Any) -> bool:
+        """Measure the models of model=auto where frames are not what they were."""
+        with self._changing:
+            running, settings = self._running, self._settings
+            same = before is not None and _work(before) == _work(self._in)
+            if running is None or settings.model != _AUTO or (running.pace and same):
+                return True
+            begun = running.pace is not None
+            quickest = None if begun or running.number else running.upscaler
+            try:
+                choice = self._choose(settings, running.graphs, quickest)
+            except Exception as error:
+                self._fail(error)
+                return False
+            with self._lock:
+                if running.upscaler not in (choice.upscaler, quickest):
+                    _close(running)
+                _close(self._next)
+                self._running, self._next = choice, None
+            previous = running.name if begun else ""
+            self._announce(choice, "start", previous, choice.pace.typical)
         return True
 
-    def _adopt(self) -> None:
-        """Let the newer upscaler take over, once frames have the size that it makes."""
+    def _adopt(self, given: Gst.Buffer | None = None, source: Any = None) -> None:
+        """Let another choice take over.
+
+        That of newer settings once frames have the size that it makes; that of the same
+        pace where nobody sees it, which the next frame's buffer and bytes tell.
+        """
         with self._lock:
-            upscaler = self._next
-            if upscaler is not None and (
-                self._in.width * upscaler.graph.scale == self._out.width
-            ):
-                _close(self._upscaler)
-                self._upscaler, self._next = upscaler, None
+            choice, running = self._next, self._running
+            if choice is None or running is None:
+                return
+            if self._in.width * choice.scale != self._out.width:
+                return
+            pace, reason = choice.pace, "start"
+            seconds = pace.typical if pace is not None else 0.0
+            if pace is not None and pace is running.pace:
+                if choice.number != pace.wanted:
+                    _close(choice)
+                    self._next = None
+                    return
+                if source is None or not pace.may_change(
+                    cut=self._is_cut(given, source)
+                ):
+                    return
+                reason = "room" if choice.number > running.number else "behind"
+                pace.change()
+            self._running, self._next = choice, None
+            self._cuts = None
+        _close(running)
+        if pace is not None:
+            self._announce(choice, reason, running.name, seconds)
+
+    def _is_cut(self, given: Gst.Buffer, source: Any) -> bool:
+        """Whether a frame begins a scene, or follows a gap."""
+        from upfrost.video.live import Cuts
+
+        if self._cuts is None:
+            self._cuts = Cuts()
+        if _has_planes(self._in):
+            frame = _frame(source, self._in, self._in)
+            most = ((1 << frame.format.bits) - 1) << frame.format.shift
+            cut = self._cuts(frame.planes[0], most)
+        else:
+            cut = self._cuts(_rows(source, self._in), 255)
+        return bool(cut) or given.has_flags(Gst.BufferFlags.DISCONT)
+
+    def _keep_pace(self, running: _Choice, seconds: float) -> None:
+        """Count a frame, and have the model prepared that is wanted from now on."""
+        pace = running.pace
+        if pace is None:
+            return
+        pace.frame(seconds, self._late)
+        if pace.wanted == pace.current or self._preparing is not None:
+            return
+        waiting = self._next
+        if waiting is not None and waiting.number == pace.wanted:
+            return
+        self._preparing = threading.Thread(
+            target=self._prepare, args=[running, pace.wanted], daemon=True
+        )
+        self._preparing.start()
+
+    def _prepare(self, running: _Choice, number: int) -> None:
+        """Open the upscaler of another model, whose pipelines are then there."""
+        choice = None
+        try:
+            with self._changing:
+                settings, pace = self._settings, running.pace
+                with self._lock:
+                    current = self._running is running and self._in is not None
+                if not current or settings.model != _AUTO:
+                    return
+                try:
+                    upscaler = settings.open_upscaler(running.graphs[number])
+                    choice = _Choice(running.graphs, number, upscaler, pace)
+                    self._measure(upscaler, choice.scale)
+                except Exception as error:
+                    _close(choice)
+                    running.pace = None
+                    name = running.graphs[number].name
+                    reason = f"{name} cannot be had: {error}"
+                    self._warn(
+                        ValueError(f"model stays {running.name}, since {reason}")
+                    )
+                    return
+                with self._lock:
+                    if self._running is running:
+                        _close(self._next)
+                        self._next = choice
+                    else:
+                        _close(choice)
+        finally:
+            self._preparing = None
+
+    def _listen(self, _: Gst.Pad, info: Gst.PadProbeInfo) -> Gst.PadProbeReturn:
+        """Hear from the sink how late frames are."""
+        event = info.get_event()
+        if event.type == Gst.EventType.QOS:
+            *_, late, _ = event.parse_qos()
+            self._late = late / Gst.SECOND
+        return Gst.PadProbeReturn.OK
 
     def do_transform_size(
         self,
@@ -309,34 +567,52 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
     def do_transform(self, given: Gst.Buffer, result: Gst.Buffer) -> Gst.FlowReturn:
         import numpy as np
 
-        self._adopt()
-        if self._upscaler is None:
+        if self._running is None:
             return Gst.FlowReturn.ERROR
         try:
-            from upfrost.gpu.channels import upscale_channels
-
             with (
                 given.map(Gst.MapFlags.READ) as small,
                 result.map(Gst.MapFlags.WRITE) as large,
             ):
                 source = np.frombuffer(small.data, np.uint8)
                 target = np.frombuffer(large.data, np.uint8)
-                if _has_planes(self._in):
-                    into = _frame(target, self._out, self._in)
-                    self._upscaler.frame(_frame(source, self._in, self._in), into=into)
-                else:
-                    picture = np.ascontiguousarray(_rows(source, self._in))
-                    pixels = upscale_channels(self._upscaler, picture)
-                    _rows(target, self._out)[...] = pixels
+                self._adopt(given, source)
+                running = self._running
+                began = _clock()
+                _upscale(running.upscaler, source, target, self._in, self._out)
+                self._keep_pace(running, _clock() - began)
         except Exception as error:
             self._fail(error)
             return Gst.FlowReturn.ERROR
         return Gst.FlowReturn.OK
 
 
-def _close(upscaler: Any) -> None:
-    if upscaler is not None:
-        upscaler.close()
+def _upscale(upscaler: Any, source: Any, target: Any, small: Any, large: Any) -> None:
+    """A frame's bytes to those of the result, by what the two infos say of them."""
+    import numpy as np
+
+    if _has_planes(small):
+        into = _frame(target, large, small)
+        upscaler.frame(_frame(source, small, small), into=into)
+    else:
+        picture = np.ascontiguousarray(_rows(source, small))
+        _rows(target, large)[...] = upscaler(picture)
+
+
+def _close(choice: Any) -> None:
+    """Close a choice's upscaler, or an upscaler."""
+    if choice is not None:
+        getattr(choice, "upscaler", choice).close()
+
+
+def _frame_seconds(info: Any) -> float:
+    """From one frame to the next; where caps do not say it, of 30 in a second."""
+    return info.fps_d / info.fps_n if info.fps_n else 1 / 30
+
+
+def _work(info: Any) -> tuple[Any, ...]:
+    """What decides how long a frame takes, and how long it may."""
+    return info.finfo.name, info.width, info.height, info.fps_n, info.fps_d
 
 
 def _problem(error: Exception) -> GLib.Error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +66,6 @@ def add_compare(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from upfrost.gpu.channels import upscale_channels
     from upfrost.image.images import sniff_format
     from upfrost.metrics import compare
     from upfrost.network import modelfile
@@ -83,9 +81,7 @@ def _run(options: argparse.Namespace) -> int:
 
         shots, quality = compare.compare(
             inputs,
-            compare.Network(
-                graph.name, graph.scale, partial(upscale_channels, upscaler)
-            ),
+            compare.Network(graph.name, graph.scale, upscaler),
             shrink=options.shrink,
             moments=options.frames,
             ffmpeg=options.ffmpeg,

@@ -26,7 +26,9 @@ examples:
 what is measured:
   A folder holds pairs, 001_HR.png and 001_LR.png: Y-PSNR and SSIM of what the
   small one becomes, by the super-resolution field's convention (BT.601 luma, a
-  border of `scale` pixels left out).
+  border of `scale` pixels left out). NIQE says how natural a result looks without
+  its original, lower is better; DETAIL is the variance of the Laplacian over
+  the original's, 1 where fine detail is as rich; noise counts as detail.
   A video is the original: its first frames are made small by bicubic and large
   again. VMAF, PSNR of luma and SSIM come from ffmpeg's libvmaf, for each frame
   (--json, --plot) and as means. HDR is refused.
@@ -88,12 +90,18 @@ def _run(options: argparse.Namespace) -> int:
         arguments.warn_of_cpu(upscaler, options, Status(sys.stderr))
         for path in paths:
             if path.is_dir():
-                pairs = evaluate.evaluate_pairs(
-                    path, evaluate.all_ways(upscaler), upscaler.graph.scale
+                scale, ways = upscaler.graph.scale, evaluate.all_ways(upscaler)
+                pairs, textures = evaluate.measure_pairs(
+                    evaluate.enlarged_pairs(path, ways, scale), scale, texture=True
                 )
-                means: Mapping[str, Mapping[str, float]] = {
-                    way: {"psnr": found.psnr, "ssim": found.ssim}
-                    for way, found in pairs.items()
+                means: Mapping[str, Mapping[str, float | None]] = {
+                    way: {
+                        "psnr": pairs[way].psnr if way in pairs else None,
+                        "ssim": pairs[way].ssim if way in pairs else None,
+                        "niqe": texture.niqe,
+                        "detail": texture.detail,
+                    }
+                    for way, texture in textures.items()
                 }
                 frames: Mapping[str, object] = {}
             else:
@@ -121,16 +129,19 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_table(path: Path, means: Mapping[str, Mapping[str, float]]) -> None:
+def _print_table(path: Path, means: Mapping[str, Mapping[str, float | None]]) -> None:
     from upfrost.text import printable
 
-    digits = {"vmaf": 2, "psnr": 2, "ssim": 4}
+    digits = {"vmaf": 2, "psnr": 2, "ssim": 4, "niqe": 2, "detail": 2}
     columns = list(next(iter(means.values())))
     width = max(len(way) for way in means)
     head = "".join(f"{column.upper():>9}" for column in columns)
     lines = [printable(path), f"  {'':{width}}{head}"]
     for way, values in means.items():
-        cells = "".join(f"{values[key]:9.{digits[key]}f}" for key in columns)
+        cells = "".join(
+            f"{'–':>9}" if values[key] is None else f"{values[key]:9.{digits[key]}f}"
+            for key in columns
+        )
         lines.append(f"  {way:{width}}{cells}")
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()

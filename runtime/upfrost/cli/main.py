@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from upfrost import __version__
 from upfrost.cli import arguments
 from upfrost.cli.arguments import Parser
+from upfrost.cli.check import add_check
 from upfrost.cli.compare import add_compare
 from upfrost.cli.evaluate import add_eval
 from upfrost.cli.signals import Stopped, prompt_stop
@@ -129,7 +130,7 @@ def _report(error: Exception) -> int:
     if os.environ.get("UPFROST_TRACEBACK"):
         traceback.print_exception(error)
     if isinstance(error, ImportError):
-        return _fail(1, f"{error}; {_missing(error)}")
+        return _fail(1, f"{error}; {missing_module(error)}")
     if isinstance(error, UpfrostError):
         return _fail(2 if isinstance(error, UsageError) else 1, str(error))
     if isinstance(error, OSError) and error.strerror:
@@ -139,7 +140,7 @@ def _report(error: Exception) -> int:
     return _fail(1, f"{name}: {error} (UPFROST_TRACEBACK=1 shows where)")
 
 
-def _missing(error: ImportError) -> str:
+def missing_module(error: ImportError) -> str:
     """What to do about a module that is not there, or does not load."""
     if error.name == "kp":
         return (
@@ -202,6 +203,7 @@ def command_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     add_compare(commands)
     add_eval(commands)
     add_tune(commands)
+    add_check(commands)
     _add_devices(commands)
     _add_models(commands)
     _add_info(commands)

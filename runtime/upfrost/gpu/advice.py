@@ -6,11 +6,39 @@ import getpass
 import grp
 import os
 import resource
+from dataclasses import dataclass
 from pathlib import Path
 
 ADDRESS_SPACE = 1_000_000_000  # lavapipe was seen to crash with 650 to 900 MB
 _BOOKWORM = "sudo apt install -t bookworm-backports mesa-vulkan-drivers"
 _NEWER = "sudo apt install mesa-vulkan-drivers"
+MALI_KERNEL = (
+    "A Mali board needs a kernel with panfrost (Mali-G31, G51, G52, G72, G76) "
+    "or panthor (Mali-G310, G610; with a Mesa newer than 25.0: G720, G725)."
+)
+
+
+@dataclass(frozen=True)
+class RenderNode:
+    """A file through which programs reach a GPU, and the kernel's driver behind it."""
+
+    path: str
+    driver: str  # empty where the kernel does not say
+    group: str
+    accessible: bool
+
+
+def render_nodes(root: Path = Path("/")) -> list[RenderNode]:
+    """The nodes of all GPUs that the kernel drives. `root` is where dev and sys are."""
+    return [
+        RenderNode(
+            path=f"/{node.relative_to(root)}",
+            driver=_kernel_driver(root, node.name),
+            group=_group(node),
+            accessible=os.access(node, os.R_OK | os.W_OK),
+        )
+        for node in sorted((root / "dev/dri").glob("renderD*"))
+    ]
 
 
 def gpu_advice(root: Path = Path("/")) -> list[str]:
@@ -22,23 +50,16 @@ def gpu_advice(root: Path = Path("/")) -> list[str]:
     for variable in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES"):
         if files := os.environ.get(variable):
             lines.append(f"{variable} is set: only the drivers of {files} are seen.")
-    nodes = sorted((root / "dev/dri").glob("renderD*"))
+    nodes = render_nodes(root)
     if not nodes:
         lines.append(
             "The kernel drives no GPU here: there is no /dev/dri/renderD128. "
-            "A Mali board needs a kernel with panfrost (Mali-G31, G51, G52, G72, G76) "
-            "or panthor (Mali-G310, G610; with a Mesa newer than 25.0: G720, G725)."
+            + MALI_KERNEL
         )
-    for node in nodes:
-        if not os.access(node, os.R_OK | os.W_OK):
-            group = _group(node)
-            lines.append(
-                f"You may not open {node}, its group {group} may: "
-                f"sudo usermod -aG {group} {_user()}, then log in again."
-            )
-    drivers = sorted({_kernel_driver(root, node.name) for node in nodes} - {""})
+    lines += [access_advice(node) for node in nodes if not node.accessible]
+    drivers = sorted({node.driver for node in nodes} - {""})
     known = f"The kernel drives it by {', '.join(drivers)}; " if drivers else ""
-    lines.append(known + _vulkan_driver(root))
+    lines.append(known + vulkan_driver(root))
     if "panfrost" in drivers or not nodes:
         wanted = "PAN_I_WANT_A_BROKEN_VULKAN_DRIVER"
         if os.environ.get(wanted, "1") != "1":
@@ -54,6 +75,14 @@ def gpu_advice(root: Path = Path("/")) -> list[str]:
     return lines
 
 
+def access_advice(node: RenderNode, user: str | None = None) -> str:
+    """How `user`, by default whoever asks, may come to open a node."""
+    return (
+        f"You may not open {node.path}, its group {node.group} may: "
+        f"sudo usermod -aG {node.group} {user or _user()}, then log in again."
+    )
+
+
 def address_space_advice() -> str | None:
     """A line for whoever limits a process's memory below what a CPU driver wants."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -66,10 +95,10 @@ def address_space_advice() -> str | None:
     )
 
 
-def _vulkan_driver(root: Path) -> str:
+def vulkan_driver(root: Path) -> str:
     """Whether Mesa's Vulkan driver for Mali is there, or how to get it."""
-    release = _release(root)
-    bookworm = release.get("VERSION_CODENAME") == "bookworm"
+    about = release(root)
+    bookworm = about.get("VERSION_CODENAME") == "bookworm"
     if files := sorted(root.glob("usr/share/vulkan/icd.d/panfrost_icd*.json")):
         name = files[0].relative_to(root)
         return f"Mesa's Vulkan driver for Mali is installed (/{name})."
@@ -82,7 +111,7 @@ def _vulkan_driver(root: Path) -> str:
     package = "Mesa's Vulkan driver for it:"
     if bookworm:
         return f"{package} {_BOOKWORM} (its own 22.3 has none for Mali)."
-    if release.get("ID") == "debian":
+    if about.get("ID") == "debian":
         return f"{package} {_NEWER}."
     return (
         f"{package} {_NEWER} on Debian 13, {_BOOKWORM} on Debian 12, 25.0 or newer "
@@ -90,7 +119,7 @@ def _vulkan_driver(root: Path) -> str:
     )
 
 
-def _release(root: Path) -> dict[str, str]:
+def release(root: Path) -> dict[str, str]:
     """What os-release says, empty where there is none."""
     try:
         text = (root / "etc/os-release").read_text(encoding="utf-8")

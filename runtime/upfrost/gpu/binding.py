@@ -33,6 +33,10 @@ class DeviceLostError(DeviceError):
     """The device was lost, or reported success and did not compute."""
 
 
+class NotComputedError(DeviceLostError):
+    """The device reported success, and a result's proof did not come back."""
+
+
 class NotFiniteError(UpfrostError, ArithmeticError):
     """A network's result is no picture, since numbers went beyond all bounds."""
 

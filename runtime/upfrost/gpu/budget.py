@@ -49,6 +49,7 @@ def choose_grid(
 
     graph = program.graph
     # A frame's result is in memory as a whole, whatever its tiles.
-    row_bytes = 0 if chroma else width * graph.scale**2 * graph.channels
+    channels = 3 if program.of_rgb else graph.channels
+    row_bytes = 0 if chroma else width * graph.scale**2 * channels
     tiling = frame_tiling(program.tiling, chroma)
     return cheapest_grid(tiling, height, width, fits, row_bytes)

@@ -50,21 +50,28 @@ def device_name(device: Any) -> str | None:
 def picture_of(picture: Any, graph: Graph) -> Bytes:
     """A picture of anything that NumPy reads as an array, such as Pillow's pictures.
 
-    uint8 (H, W, C), C the network's channels. Raises `UsageError` for what it is not.
+    uint8 (H, W, C), C as `channels_of` has it. Raises `UsageError` for what it is not.
     """
-    channels = graph.channels
-    wanted = f"a picture is uint8 with shape (H, W, {channels})"
+    wanted = f"a picture is uint8 with shape (H, W, {graph.channels})"
     try:
         array = np.asarray(picture)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{wanted}, found {type(picture).__name__}: {error}") from None
     if array.dtype != np.uint8 or array.ndim != 3 or not array.size:
         raise UsageError(f"{wanted}, found {array.dtype} {array.shape}")
-    if array.shape[2] != channels:
-        raise UsageError(
-            f"{graph.name} takes {channels} channels, found {array.shape[2]}"
-        )
+    channels_of(array.shape[2], graph)
     return array
+
+
+def channels_of(channels: int, graph: Graph) -> int:
+    """Channels of pictures: the network's, or 3 for a network of one.
+
+    Raises `UsageError` for others.
+    """
+    if channels != graph.channels and (graph.channels, channels) != (1, 3):
+        known = f"{graph.channels} channels" if graph.channels > 1 else "1 channel or 3"
+        raise UsageError(f"{graph.name} takes {known}, found {channels}")
+    return channels
 
 
 def check_size(height: int, width: int, graph: Graph) -> None:

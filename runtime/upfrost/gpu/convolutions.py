@@ -347,6 +347,20 @@ def _conv_band(band: Convolution, rows: int) -> Dispatch:
     )
 
 
+def luma_rows(factor: int, values: Tensor) -> Tensor:
+    """Weights or biases of a last layer, by the rows of the blocks that it makes.
+
+    By 2, a block is an output slice, (4, …). By 3 or more, each row of a block begins
+    one: (factor², …) → (4 · factor, …).
+    """
+    if factor == 2:
+        return values
+    rows = values.reshape(factor, factor, *values.shape[1:])
+    padded = np.zeros((factor, 4, *values.shape[1:]), values.dtype)
+    padded[:, :factor] = rows
+    return padded.reshape(-1, *values.shape[1:])
+
+
 def luma(
     convolution: Convolution,
     given: TensorView,
@@ -354,17 +368,21 @@ def luma(
     samples: SampleFormat,
     value_range: float,
     *,
+    factor: int,
     skip: bool,
 ) -> list[Dispatch]:
-    """The dispatches of a last 3×3 convolution that writes doubled luma.
+    """The dispatches of a last 3×3 convolution that writes enlarged luma.
 
-    Pixel shuffle by two; with `skip` the picture itself, bilinear, is added. `given` is
-    the picture's view, `target` the samples' buffer with the layout of the value that
-    nobody writes, `result_words` the words of a row of samples.
+    Pixel shuffle by `factor`; with `skip` the picture itself, bilinear, is added.
+    `given` is the picture's view, `target` the samples' buffer with the layout of the
+    value that nobody writes, `result_words` the words of a row of samples. The weights
+    are packed by `luma_rows`.
     """
-    whole, kernel = convolution, convolution.family.luma
+    whole, kernel = convolution, convolution.family.luma_kernel(factor)
     if kernel is None:
-        raise ValueError(f"the family {whole.family.name} has no kernel for luma")
+        raise ValueError(
+            f"the family {whole.family.name} has no kernel for luma by {factor}"
+        )
     layout = whole.target.layout
     parts = bands(whole.family, whole.shape, kernel.tile, layout)
     steps = samples.full_scale / value_range
@@ -384,7 +402,7 @@ def luma(
                     given.buffer,
                 ),
                 grid=(
-                    1,
+                    1 if factor == 2 else factor,
                     -(-layout.stride // kernel.tile.coverage[0]),
                     -(-rows // kernel.tile.coverage[1]),
                 ),

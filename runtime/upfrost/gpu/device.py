@@ -34,6 +34,7 @@ __all__ = [
     "DeviceLostError",
     "Kind",
     "LoadedPlan",
+    "MemoryType",
     "NotFiniteError",
     "OutOfDeviceMemoryError",
     "choose_device",
@@ -56,6 +57,16 @@ _PREFERENCE: tuple[Kind, ...] = ("discrete", "integrated", "virtual", "other", "
 
 
 @dataclass(frozen=True)
+class MemoryType:
+    """A kind of memory that a device has, by Vulkan's property flags."""
+
+    device_local: bool
+    host_visible: bool
+    host_coherent: bool
+    host_cached: bool
+
+
+@dataclass(frozen=True)
 class DeviceInfo:
     """What Vulkan says of a device. `index` is Vulkan's and Kompute's number of it."""
 
@@ -73,6 +84,8 @@ class DeviceInfo:
     has_float16: bool = False  # and 16-bit storage, as Vulkan's features say
     has_cached_memory: bool = False  # the device's own, that the host's cache holds
     pipeline_cache: str = ""  # Vulkan's name for what its driver has compiled
+    driver_info: str = ""  # in its own words, such as "Mesa 25.0.7"
+    memory_types: tuple[MemoryType, ...] = ()
 
     @property
     def is_gpu(self) -> bool:
@@ -283,4 +296,14 @@ def _info(index: int, told: dict[str, Any]) -> DeviceInfo:
             for kind in told["memory_types"]
         ),
         pipeline_cache=told["pipeline_cache_uuid"].hex(),
+        driver_info=told["driver_info"],
+        memory_types=tuple(
+            MemoryType(
+                kind["device_local"],
+                kind["host_visible"],
+                kind["host_coherent"],
+                kind["host_cached"],
+            )
+            for kind in told["memory_types"]
+        ),
     )

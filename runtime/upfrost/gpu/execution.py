@@ -23,6 +23,7 @@ from upfrost.arrays import Bytes
 from upfrost.gpu.binding import (
     DeviceError,
     DeviceLostError,
+    NotComputedError,
     NotFiniteError,
     OutOfDeviceMemoryError,
     device_errors,
@@ -209,7 +210,7 @@ class LoadedPlan:
             self._repeat(slot, limit)
         if slot.result[0] != slot.token ^ 0xFFFFFFFF:
             self._lost = True
-            raise DeviceLostError(
+            raise NotComputedError(
                 "the device reported success but did not compute (it was lost, or its "
                 "driver does nothing); no result was kept"
             )
@@ -344,13 +345,16 @@ class LoadedPlan:
                 else self._buffer(slot, item)
                 for item in dispatch.buffers
             ]
-            self._algorithms[key] = self._manager.algorithm(
-                tensors,
-                _spirv(dispatch.shader),
-                list(dispatch.grid),
-                np.array(dispatch.constants, np.uint32),
-                push,
-            )
+            try:
+                self._algorithms[key] = self._manager.algorithm(
+                    tensors,
+                    _spirv(dispatch.shader),
+                    list(dispatch.grid),
+                    np.array(dispatch.constants, np.uint32),
+                    push,
+                )
+            except kp.VulkanError as error:
+                raise type(error)(f"{dispatch.shader}: {error}") from error
         sequence.record(kp.OpAlgoDispatch(self._algorithms[key], push))
 
     def _submit(self, slot: _Slot) -> None:

@@ -73,10 +73,15 @@ class Family:
     conv1x1: tuple[ConvKernel, ...]
     deconv4x4: ConvKernel  # transposed, stride 2 (`deconv4x4_phases`)
     conv: tuple[ConvKernel, ...]  # anything else
-    luma: ConvKernel | None  # a last 3×3 layer that writes samples of doubled luma
+    luma: tuple[ConvKernel, ...]  # last 3×3 layers that write samples of luma
     products: ConvKernel  # of Winograd's components, by elements and output slices
     macs_per_second: float  # of convolutions, the slowest member's, to be safe
     tuned: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def luma_kernel(self, factor: int) -> ConvKernel | None:
+        """The kernel that writes samples of luma enlarged by `factor`."""
+        name = f"conv3x3_luma{factor}"
+        return next((each for each in self.luma if each.source == name), None)
 
     @property
     def kernels(self) -> tuple[ConvKernel, ...]:
@@ -85,7 +90,7 @@ class Family:
             *self.conv1x1,
             self.deconv4x4,
             *self.conv,
-            *((self.luma,) if self.luma else ()),
+            *self.luma,
             self.products,
         )
 
@@ -96,7 +101,9 @@ class Family:
 # workgroups of 16 × 3 cover, in the output, as many rows as those of the others.
 # CPU: wide tiles load less, and wider ones than this take seconds to compile.
 # Layers of few channels add up in half precision alone, which leaves registers for
-# columns of twelve; the last one of luma needs some for the picture that it adds.
+# columns of twelve; the last one of luma needs some for the picture that it adds, and
+# where it trebles two pixels side by side, since their six bytes are whole halves of
+# words.
 # A family's tiles have small common multiples: planes are padded to the least of them.
 # Bifrost computes slowly for the memory it has: Winograd's method (`winograd`) wins
 # there from 16 channels on, by docs/mali.md's figures; its workgroups cover what those
@@ -129,11 +136,19 @@ MALI = Family(
         ConvKernel("conv", RegisterTile(1, 4, (16, 4))),
         ConvKernel("conv", RegisterTile(1, 2, (16, 4))),
     ),
-    luma=ConvKernel(
-        "conv3x3_luma",
-        RegisterTile(1, 8, (16, 3)),
-        most=HALF_SUMS,
-        precisions=("fp16",),
+    luma=(
+        ConvKernel(
+            "conv3x3_luma2",
+            RegisterTile(1, 8, (16, 3)),
+            most=HALF_SUMS,
+            precisions=("fp16",),
+        ),
+        ConvKernel(
+            "conv3x3_luma3",
+            RegisterTile(2, 4, (8, 6)),
+            most=HALF_SUMS,
+            precisions=("fp16",),
+        ),
     ),
     products=ConvKernel("winograd_products", RegisterTile(6, 1, (64, 1))),
     macs_per_second=4e9,  # a sixth of what Mali-G52's arithmetic could do in fp16
@@ -159,7 +174,7 @@ CPU = Family(
         ConvKernel("conv", RegisterTile(4, 2, (8, 1))),
         ConvKernel("conv", RegisterTile(1, 4, (16, 4))),
     ),
-    luma=None,
+    luma=(),
     products=ConvKernel("winograd_products", RegisterTile(8, 2, (8, 1))),
     # Two cores of a server. Nothing ends what takes a slower CPU longer, and dispatches
     # for which 2e9 is enough cost a deep network a sixth of its time in submissions.
@@ -218,13 +233,14 @@ def _variants() -> dict[str, Variant]:
                 continue
             shader = Variant(kernel.name, kernel.source, defines)
             shaders.append((shader, kernel.precisions))
-            if kernel in (family.deconv4x4, family.luma, family.products):
+            if kernel in (family.deconv4x4, *family.luma, family.products):
                 continue
             reader = Variant(
                 f"{kernel.name}_bytes", kernel.source, {**defines, "BYTES": 1}
             )
             shaders.append((reader, kernel.precisions))
-    variants = [Variant("clear", "clear"), Variant("chroma", "chroma")]
+    exact = ("clear", "chroma", "luma_of_rgb", "rgb_by_luma")
+    variants = [Variant(name, name) for name in exact]
     for shader, precisions in shaders:
         for precision in precisions:
             half = {"FP16": 1} if precision == "fp16" else {}

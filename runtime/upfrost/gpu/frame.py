@@ -90,6 +90,9 @@ class ChromaFormat:
     offset: tuple[int, int]
 
 
+FULL_CHROMA = ChromaFormat(components=1, ratio=(1, 1), offset=(0, 0))  # as RGB's is
+
+
 @dataclass(frozen=True)
 class FrameFormat:
     """What a frame's planes are: how chroma is subsampled, what the samples mean.

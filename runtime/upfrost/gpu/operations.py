@@ -6,6 +6,7 @@ from upfrost.gpu.dispatches import (
     BufferSlice,
     Dispatch,
     Epilogue,
+    Layout,
     Precision,
     TensorView,
     float_word,
@@ -26,6 +27,7 @@ from upfrost.network.graph import (
 )
 
 MODES = {"nearest": 1, "bilinear": 2, "bicubic": 3}
+_RGB_BYTES = 3  # of a pixel
 _BANDS = 64  # of rows, whose sums make a mean; BANDS of shaders/bands.glsl
 
 
@@ -115,7 +117,8 @@ def chroma(
         shader="chroma",
         label="chroma",
         buffers=buffers,
-        grid=grid_of(words, target.height, planes),
+        # Three words of a row an invocation where the scale is three.
+        grid=grid_of(-(-words // 3) if scale == 3 else words, target.height, planes),
         constants=(
             chroma_format.components,
             samples.bytes,
@@ -132,6 +135,61 @@ def chroma(
             *(target.offset // 4, words),
         ),
     )
+
+
+def luma_of_rgb(
+    buffers: tuple[int, int],
+    given: HostPlane,
+    target: Layout,
+    samples: SampleFormat,
+) -> Dispatch:
+    """RGB of the picture `buffers[0]` → its luma, in `buffers[1]`, for a network.
+
+    `target` is the layout of what the network reads, `samples` of 12 bits.
+    """
+    return Dispatch(
+        shader="luma_of_rgb",
+        label="luma",
+        buffers=buffers,
+        grid=grid_of(target.stride // 2, target.rows, 1),
+        constants=_luma_range(samples),
+        push=(given.stride // _RGB_BYTES, *target.words),
+    )
+
+
+def rgb_by_luma(
+    buffers: tuple[int, int, int],
+    given: HostPlane,
+    target: HostPlane,
+    samples: SampleFormat,
+    scale: int,
+) -> Dispatch:
+    """RGB of the picture `buffers[0]`, by its luma `scale` times as large.
+
+    The luma, a row of it whole words, is in `buffers[1]`; the result goes to
+    `buffers[2]`.
+    """
+    width, luma_bytes = target.width // _RGB_BYTES, samples.bytes
+    return Dispatch(
+        shader="rgb_by_luma",
+        label="colours",
+        buffers=buffers,
+        grid=grid_of(-(-width // 4), target.height, 1),
+        constants=(*_luma_range(samples), scale),
+        push=(
+            given.stride // _RGB_BYTES,
+            given.width // _RGB_BYTES,
+            given.height,
+            row_words(width, luma_bytes),
+            target.stride // 4,
+        ),
+    )
+
+
+def _luma_range(samples: SampleFormat) -> tuple[int, int]:
+    """Black's luma, and the steps of luma for each of a channel of RGB, of 8 bits."""
+    black = samples.low >> samples.bits - 8
+    return float_word(16.0 * black), float_word(219 / 255 if black else 1.0)
 
 
 def resize(

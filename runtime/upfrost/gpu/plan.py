@@ -40,8 +40,14 @@ from upfrost.gpu.dispatches import (
 )
 from upfrost.gpu.dispatches import alignment as grid_alignment
 from upfrost.gpu.families import Family
-from upfrost.gpu.frame import ChromaFormat, HostPlane, SampleFormat
-from upfrost.gpu.tiles import Tiling, tiling
+from upfrost.gpu.frame import (
+    FULL_CHROMA,
+    ChromaFormat,
+    FrameFormat,
+    HostPlane,
+    SampleFormat,
+)
+from upfrost.gpu.tiles import Tiling, frame_tiling, tiling
 from upfrost.network.graph import (
     INPUT,
     Add,
@@ -73,6 +79,8 @@ from upfrost.network.graph import (
 PICTURE_IN, PICTURE_OUT = 0, 1
 BYTES_PER_SECOND = 2e9  # of memory, the slowest board's, to be safe
 PICTURE_SAMPLES = SampleFormat()  # of grey and RGB
+# Of the luma of RGB: of 8 bits in limited range, 256 greys would not come back.
+_LUMA_BITS = 12
 Rectifier = Relu | LeakyRelu | Prelu
 # Functions that are not finite at 0, where the lanes beyond the last channel are: only
 # the elementwise kernel clears those.
@@ -140,7 +148,8 @@ class Program:
     tiling: Tiling  # of pictures, so that a tile's bits are those of the whole
     packed: Mapping[str, PackedConv]  # by node name
     slopes: Mapping[str, BufferSlice]  # of steps without products, by node name
-    samples: SampleFormat = PICTURE_SAMPLES
+    samples: SampleFormat = PICTURE_SAMPLES  # that the network reads and writes
+    of_rgb: bool = False  # whether pictures are RGB, of which it computes the luma
 
     @property
     def unpacks(self) -> bool:
@@ -237,6 +246,10 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
             weight = graph.tensors[step.node.weight]
             bias = graph.tensors[step.node.bias] if step.node.bias else None
             pack = convolutions.pack_conv
+            if step is tail.step:
+                weight = convolutions.luma_rows(tail.factor, weight)
+                if bias is not None:
+                    bias = convolutions.luma_rows(tail.factor, bias)
             if step.deconv4x4:
                 pack = convolutions.pack_deconv4x4
             elif step.winograd:
@@ -276,6 +289,22 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
         _tiling(steps, graph),
         packed,
         slopes,
+    )
+
+
+def for_rgb(program: Program) -> Program:
+    """The program of a network of one channel, for pictures of RGB.
+
+    It computes their luma, of limited range where it is a network for luma, of full
+    range where it is one for grey. Colours are enlarged beside it.
+    """
+    limited = program.graph.colour == "luma"
+    kind = FrameFormat(bits=_LUMA_BITS, range="limited" if limited else "full")
+    return replace(
+        program,
+        samples=kind.samples,
+        of_rgb=True,
+        tiling=frame_tiling(program.tiling, FULL_CHROMA),
     )
 
 
@@ -324,6 +353,8 @@ def make_plan(
     views, front = place.views, place.front
     first = PICTURE_OUT + 1
     scratch = range(first + len(place.value_bytes), len(place.buffer_bytes))
+    # Of RGB, the last two buffers are the luma that comes in and that goes out.
+    luma = len(place.buffer_bytes) - 2, len(place.buffer_bytes) - 1
     given = TensorView(PICTURE_IN, place.layouts[INPUT])
     dispatches = [
         *(
@@ -360,17 +391,34 @@ def make_plan(
         *_tail_dispatches(program, views, given, place.layouts),
     ]
     front_words = front * 4 * _value_bytes(precision) // 4
+    setup = [
+        operations.clear(first + number, front_words)
+        for number in range(len(place.value_bytes))
+        if front_words
+    ]
+    if program.of_rgb:
+        dispatches = [
+            operations.luma_of_rgb(
+                (PICTURE_IN, luma[0]), place.given[0], place.layouts[INPUT], samples
+            ),
+            *(_with_luma(dispatch, luma) for dispatch in dispatches),
+            operations.rgb_by_luma(
+                (PICTURE_IN, luma[1], PICTURE_OUT),
+                place.given[0],
+                place.result[0],
+                samples,
+                graph.scale,
+            ),
+        ]
+        words = (HEADER_BYTES + samples.bytes * front) // 4
+        setup.append(operations.clear(luma[0], words))
     computing = [d.macs / program.family.macs_per_second for d in dispatches]
     return Plan(
         network=graph.name,
         height=height,
         width=width,
         scale=graph.scale,
-        setup=tuple(
-            operations.clear(first + number, front_words)
-            for number in range(len(place.value_bytes))
-            if front_words
-        ),
+        setup=tuple(setup),
         dispatches=tuple(dispatches),
         buffer_bytes=place.buffer_bytes,
         given=place.given,
@@ -384,6 +432,16 @@ def make_plan(
         precision=precision,
         views=views,
     )
+
+
+def _with_luma(dispatch: Dispatch, luma: tuple[int, int]) -> Dispatch:
+    """The dispatch with the buffers `luma` in the place of the pictures."""
+    pictures = {PICTURE_IN: luma[0], PICTURE_OUT: luma[1]}
+    buffers = tuple(
+        pictures.get(item, item) if isinstance(item, int) else item
+        for item in dispatch.buffers
+    )
+    return replace(dispatch, buffers=buffers)
 
 
 def _moving_seconds(dispatch: Dispatch, buffer_bytes: Sequence[int]) -> float:
@@ -416,7 +474,7 @@ class _Arrangement:
     front: int  # elements of zeros before the first slice of each
     views: Mapping[str, TensorView]
     value_bytes: Sequence[int]
-    buffer_bytes: tuple[int, ...]  # of all: pictures, values, scratch
+    buffer_bytes: tuple[int, ...]  # of all: pictures, values, scratch, luma of RGB
     given: tuple[HostPlane, ...]
     result: tuple[HostPlane, ...]
 
@@ -438,6 +496,21 @@ def _arrange(
         )
     ]
     result, given = shapes[graph.output], layouts[INPUT]
+    given_size = given_bytes(given, pixel_bytes, overread)
+    result_size = result_bytes(result.width, result.height, pixel_bytes)
+    if program.of_rgb:
+        planes = _rgb_plane(height, width), _rgb_plane(result.height, result.width)
+        # A word more, since a pixel's bytes are looked for in two.
+        pictures = [4 + plane.offset + plane.stride * plane.height for plane in planes]
+        return _Arrangement(
+            layouts,
+            front,
+            views,
+            value_bytes,
+            (*pictures, *value_bytes, *scratch_bytes, given_size, result_size),
+            planes[:1],
+            planes[1:],
+        )
     given_planes, given_end = _host_planes(
         HostPlane(
             HEADER_BYTES + pixel_bytes * given.base,
@@ -446,7 +519,7 @@ def _arrange(
             width * graph.channels,
             samples.bytes,
         ),
-        given_bytes(given, pixel_bytes, overread),
+        given_size,
         chroma,
     )
     result_planes, result_end = _host_planes(
@@ -457,7 +530,7 @@ def _arrange(
             result.width * graph.channels,
             samples.bytes,
         ),
-        result_bytes(result.width, result.height, pixel_bytes),
+        result_size,
         chroma,
         graph.scale,
     )
@@ -470,6 +543,11 @@ def _arrange(
         given_planes,
         result_planes,
     )
+
+
+def _rgb_plane(height: int, width: int) -> HostPlane:
+    """A picture of RGB in host memory, its rows whole words."""
+    return HostPlane(HEADER_BYTES, 4 * row_words(width, 3), height, 3 * width)
 
 
 def _tail_dispatches(
@@ -515,6 +593,7 @@ def _tail_dispatches(
         row_words(result.width, samples.bytes),
         samples,
         graph.value_range,
+        factor=tail.factor,
         skip=tail.skip is not None,
     )
 
@@ -526,8 +605,8 @@ def _writes_luma(
     family: Family,
     precision: Precision,
 ) -> bool:
-    """Whether the last convolution can write samples of doubled luma itself."""
-    kernel = family.luma
+    """Whether the last convolution can write samples of enlarged luma itself."""
+    kernel = family.luma_kernel(tail.factor)
     if kernel is None or precision not in kernel.precisions or not steps:
         return False
     step, skip = steps[-1], tail.skip
@@ -535,11 +614,12 @@ def _writes_luma(
         return False
     shape = graph.tensors[step.node.weight].shape
     bilinear = skip is None or (
-        skip.inputs == (INPUT,) and skip.mode == "bilinear" and skip.ratio == (2, 1)
+        skip.inputs == (INPUT,)
+        and skip.mode == "bilinear"
+        and skip.ratio == (tail.factor, 1)
     )
     return (
         graph.channels == 1
-        and tail.factor == 2
         and bilinear
         and step.output == tail.source
         and step.inputs != (INPUT,)
@@ -820,13 +900,15 @@ def _layouts(
             if step.deconv4x4:
                 x, y = family.deconv4x4.tile.coverage
                 coverages.append((2 * x, 2 * y))
-            elif step is program.tail.step and family.luma:
-                coverages.append(family.luma.tile.coverage)
+            elif step is program.tail.step and (
+                kernel := family.luma_kernel(program.tail.factor)
+            ):
+                coverages.append(kernel.tile.coverage)
             else:
-                kernel = convolutions.conv_kernel(
+                plain = convolutions.conv_kernel(
                     step.node, weight.shape, family, program.precision
                 )
-                coverages.append(kernel.tile.coverage)
+                coverages.append(plain.tile.coverage)
             if step.winograd:
                 source, result = shapes[step.sources[0]], shapes[step.output]
                 size = source.height, source.width

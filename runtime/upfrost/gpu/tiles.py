@@ -157,9 +157,9 @@ def tile_grid(tiling: Tiling, height: int, width: int, side: int) -> TileGrid:
     )
 
 
-def align(picture: Bytes, graph: Graph) -> Bytes:
+def align(picture: Bytes, tiling: Tiling) -> Bytes:
     """`picture` (H, W, C), its last row and column repeated until strides fit."""
-    step = alignment(graph)
+    step = tiling.alignment
     rows, columns = (-extent % step for extent in picture.shape[:2])
     if not rows and not columns:
         return picture

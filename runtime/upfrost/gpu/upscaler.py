@@ -28,9 +28,16 @@ from upfrost.gpu.device import (
     choose_device,
 )
 from upfrost.gpu.dispatches import Precision
-from upfrost.gpu.frame import Frame, FrameFormat, Samples
+from upfrost.gpu.frame import ChromaFormat, Frame, FrameFormat, Samples
 from upfrost.gpu.halfprecision import faster_precision
-from upfrost.gpu.plan import Plan, Program, compile_graph, footprint, make_plan
+from upfrost.gpu.plan import (
+    Plan,
+    Program,
+    compile_graph,
+    footprint,
+    for_rgb,
+    make_plan,
+)
 from upfrost.gpu.seams import Seams
 from upfrost.gpu.tiles import (
     Tile,
@@ -43,12 +50,15 @@ from upfrost.gpu.tiles import (
     with_halo,
 )
 from upfrost.gpu.tuning import tuned_family
-from upfrost.network.graph import Conv2d, Graph, Window, alignment
+from upfrost.network.graph import Conv2d, Graph, Window
 from upfrost.network.modelfile import find_model, read_model
 
 Progress = Callable[[int, int], None]
-# Height, width, side of a tile, and the format of frames.
-_Asked = tuple[int, int, int | None, FrameFormat | None]
+# What pictures are: frames of a format, RGB for a network of one channel, or None for
+# pictures of the network's own channels.
+Kind = FrameFormat | Literal["RGB"] | None
+# Height, width, side of a tile, and the kind of pictures.
+_Asked = tuple[int, int, int | None, Kind]
 
 _log = logging.getLogger("upfrost")
 
@@ -165,7 +175,7 @@ class Upscaler:
             memory = min(self.device.heap_bytes // HEAP_SHARE, MOST_MEMORY)
         self._budget = Budget(memory, self.device.max_buffer_bytes)
         self._device = Device(self.device)
-        self._loaded: dict[tuple[int, int, FrameFormat | None], LoadedPlan] = {}
+        self._loaded: dict[tuple[int, int, Kind], LoadedPlan] = {}
         # Of the last picture: a video's frames are all alike, and finding out which
         # tiles fit takes milliseconds.
         self._grid: tuple[_Asked, TileGrid] | None = None
@@ -178,6 +188,10 @@ class Upscaler:
 
     def __call__(self, picture: Bytes, progress: Progress | None = None) -> Bytes:
         """Upscale uint8 (H, W, C), C the model's channels, to uint8 (sH, sW, C).
+
+        A model of one channel takes RGB, too: it computes the luma, and what colours
+        differ by from it is enlarged by Catmull-Rom's cubic, on the device. A grey
+        picture stays grey.
 
         `picture` may be whatever NumPy reads as such an array. `progress` is called
         with the tiles done and the tiles in all. Raises `UsageError` for another type
@@ -211,9 +225,8 @@ class Upscaler:
         self, picture: Bytes, progress: Progress | None
     ) -> Iterator[_Tile[Bytes]]:
         """The tiles of a picture, of which the last one gives the result."""
-        channels = self.graph.channels
-        height, width, _ = picture.shape
-        aligned = align(picture, self.graph)
+        height, width, channels = picture.shape
+        aligned = align(picture, self.tiling)
         scale = self.graph.scale
         result = np.empty((height * scale, width * scale, channels), np.uint8)
         filled = 0
@@ -231,6 +244,7 @@ class Upscaler:
             lambda start, stop: aligned[start:stop],
             write,
             progress,
+            channels,
         )
 
     @property
@@ -255,6 +269,8 @@ class Upscaler:
         read: Callable[[int, int], Bytes],
         write: Callable[[Bytes], None],
         progress: Progress | None = None,
+        *,
+        channels: int | None = None,
     ) -> None:
         """Upscale a picture that need not be in memory as a whole.
 
@@ -262,12 +278,14 @@ class Upscaler:
         stop)` gives rows of the picture, uint8 (stop - start, width, C); starts and
         stops never go back, though windows overlap by the network's halo. `write` takes
         the next rows of the result, uint8 (n, s · width, C), valid until it returns.
-        Errors are those of calling.
+        `channels` is C, without it the model's, as for calling. Errors are those of
+        calling.
         """
         checks.check_size(height, width, self.graph)
+        channels = checks.channels_of(channels or self.graph.channels, self.graph)
         with self._turn(), _in_flight() as work:
             tiles: Iterator[_Tile[None]] = self._tiles(
-                height, width, read, write, progress
+                height, width, read, write, progress, channels
             )
             deque(work.add(tiles), maxlen=0)
             deque(work.finish(), maxlen=0)
@@ -279,12 +297,14 @@ class Upscaler:
         read: Callable[[int, int], Bytes],
         write: Callable[[Bytes], _Result | None],
         progress: Progress | None,
+        channels: int,
     ) -> Iterator[_Tile[_Result]]:
         """The tiles of `stream`, to be started in their order and kept likewise."""
-        scale, channels = self.graph.scale, self.graph.channels
+        scale = self.graph.scale
         seams = None if self.tiling == self._seamless else Seams(scale)
         self.seam = None
-        loaded, grid = self._load(height, width)
+        kind: Kind = None if channels == self.graph.channels else "RGB"
+        loaded, grid = self._load(height, width, kind)
         columns = grid.windows[1]
         done = 0
 
@@ -363,7 +383,7 @@ class Upscaler:
                 f"the result is a frame of {size[1]}×{size[0]} and the same format, "
                 f"found one of {result.width}×{result.height}, {result.format}"
             )
-        aligned = _align_frame(frame, self.graph)
+        aligned = _align_frame(frame, self.tiling)
         seams = None if self.tiling == self._seamless else Seams(scale)
         self.seam = None
         loaded, grid = self._load(aligned.height, aligned.width, kind)
@@ -404,16 +424,16 @@ class Upscaler:
         height: int,
         width: int,
         side: int | None = None,
-        kind: FrameFormat | None = None,
+        kind: Kind = None,
     ) -> TileGrid:
-        """The tiles of a picture of that size, their sides at most `side`.
+        """The tiles of a picture of that size and kind, their sides at most `side`.
 
-        Without a side, those that the budget allows and that cost the least work; of a
-        frame with its format `kind`. Raises `OutOfDeviceMemoryError` when not even the
+        Without a side, those that the budget allows and that cost the least work.
+        Raises `OutOfDeviceMemoryError` when not even the
         smallest tile fits.
         """
-        program, chroma = self._program_of(kind), kind.chroma if kind else None
-        tiling = frame_tiling(self.tiling, chroma)
+        program, chroma = self._program_of(kind), _chroma(kind)
+        tiling = frame_tiling(program.tiling, chroma)
         if side is not None:
             grid = tile_grid(tiling, height, width, side)
         else:
@@ -492,19 +512,20 @@ class Upscaler:
             finally:
                 self._holder = None
 
-    def _plan(self, height: int, width: int, kind: FrameFormat | None) -> Plan:
-        """The plan for tiles of that size, of a picture or of a frame."""
-        chroma = kind.chroma if kind else None
-        return make_plan(self._program_of(kind), height, width, chroma)
+    def _plan(self, height: int, width: int, kind: Kind) -> Plan:
+        """The plan for tiles of that size, of a kind of pictures."""
+        return make_plan(self._program_of(kind), height, width, _chroma(kind))
 
-    def _program_of(self, kind: FrameFormat | None) -> Program:
-        """The program for pictures, or for a frame's samples."""
+    def _program_of(self, kind: Kind) -> Program:
+        """The program for a kind of pictures."""
         if kind is None:
             return self._program
+        if kind == "RGB":
+            return for_rgb(self._program)
         return replace(self._program, samples=kind.samples)
 
     def _load(
-        self, height: int, width: int, kind: FrameFormat | None = None
+        self, height: int, width: int, kind: Kind = None
     ) -> tuple[LoadedPlan, TileGrid]:
         """A loaded plan and the tiles that it is for.
 
@@ -521,15 +542,15 @@ class Upscaler:
             except OutOfDeviceMemoryError as error:
                 self._loaded.clear()
                 longest = max(grid.height, grid.width)
-                chroma = kind.chroma if kind else None
-                smallest = smallest_side(frame_tiling(self.tiling, chroma))
+                tiling = frame_tiling(self._program_of(kind).tiling, _chroma(kind))
+                smallest = smallest_side(tiling)
                 side = max(longest // 2, smallest)
                 if side >= longest:
                     raise
                 self._tile = side
                 _log.warning("%s; going on with tiles of %d pixels", error, side)
 
-    def _loaded_plan(self, grid: TileGrid, kind: FrameFormat | None) -> LoadedPlan:
+    def _loaded_plan(self, grid: TileGrid, kind: Kind) -> LoadedPlan:
         """The plan for tiles of that size, kept from an earlier picture or new.
 
         Making pipelines takes a while, and pictures of a batch come in few sizes. Those
@@ -552,6 +573,11 @@ class Upscaler:
         return loaded
 
 
+def _chroma(kind: Kind) -> ChromaFormat | None:
+    """How chroma lies among luma in pictures of that kind, if they are frames."""
+    return kind.chroma if isinstance(kind, FrameFormat) else None
+
+
 def _part(window: Window, ratio: int, scale: int = 1) -> slice:
     """The window of luma in a plane that has a sample for each `ratio` of it.
 
@@ -560,9 +586,9 @@ def _part(window: Window, ratio: int, scale: int = 1) -> slice:
     return slice(window.start * scale // ratio, -(-window.stop * scale // ratio))
 
 
-def _align_frame(frame: Frame, graph: Graph) -> Frame:
+def _align_frame(frame: Frame, tiling: Tiling) -> Frame:
     """`frame`, its last row and column repeated until strides fit."""
-    step = alignment(graph)
+    step = tiling.alignment
     height, width = (-(-extent // step) * step for extent in frame.planes[0].shape)
     if (height, width) == frame.planes[0].shape:
         return frame

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Literal
 
 from upfrost.arrays import Bytes
 from upfrost.errors import UpfrostError, UsageError
-from upfrost.gpu.channels import upscale_channels
 from upfrost.image import streams
 from upfrost.image.images import (
     FORMAT_NAMES,
@@ -262,9 +261,7 @@ def _upscale(
     graph, overwrite = upscaler.graph, options.existing == "replace"
     header = read_header(job.source, max_pixels=options.max_pixels)
     record.format = output_format(job.target).name
-    record.streamed = streams.should_stream(
-        header, job.target, graph.channels, expect(header.size)
-    )
+    record.streamed = streams.should_stream(header, job.target, expect(header.size))
     if record.streamed:
         with _heard(record.notes):
             times, notes = streams.upscale_stream(
@@ -286,7 +283,7 @@ def _upscale(
     expect(picture.size)
 
     def through_network(pixels: Bytes) -> Bytes:
-        return upscale_channels(upscaler, pixels, advance)
+        return upscaler(pixels, advance)
 
     with _timed(record, "upscale"), _heard(record.notes):
         result = upscale_picture(picture, through_network, graph.scale)

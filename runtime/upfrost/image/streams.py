@@ -65,18 +65,17 @@ class Times:
         return seconds
 
 
-def should_stream(header: Header, target: Path, channels: int, pixels: int) -> bool:
+def should_stream(header: Header, target: Path, pixels: int) -> bool:
     """Whether a picture whose result has so many pixels had better go row by row."""
     loses_exif = _loses_exif(header, target)
     above = STREAM_WITHOUT_EXIF_ABOVE if loses_exif else STREAM_ABOVE
-    return pixels > above and can_stream(header, target, channels)
+    return pixels > above and can_stream(header, target)
 
 
-def can_stream(header: Header, target: Path, channels: int) -> bool:
-    """Whether the picture can go through a network of `channels` row by row."""
+def can_stream(header: Header, target: Path) -> bool:
+    """Whether the picture can go through a network row by row."""
     return (
         header.sequential
-        and channels == 3
         and output_format(target).name in ("PNG", "TIFF", "JPEG")
         and importlib.util.find_spec("pyvips") is not None
     )
@@ -130,7 +129,7 @@ def upscale_stream(
                 put(band)
                 times.write += times.lap()
 
-            upscaler.stream(aligned[1], aligned[0], read, write, progress)
+            upscaler.stream(aligned[1], aligned[0], read, write, progress, channels=3)
             times.upscale += times.lap()
         times.write += times.lap()
     return times, tuple(notes)

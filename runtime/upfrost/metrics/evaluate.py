@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,10 +19,10 @@ import numpy as np
 from PIL import Image
 
 from upfrost.arrays import Bytes
-from upfrost.gpu.channels import upscale_channels
 from upfrost.image.images import PictureError, read_picture
 from upfrost.metrics.filters import FILTERS
-from upfrost.metrics.quality import y_psnr, y_ssim
+from upfrost.metrics.niqe import niqe
+from upfrost.metrics.quality import detail, y_psnr, y_ssim
 from upfrost.metrics.vmaf import VideoQuality, measure_video
 from upfrost.status import Status
 from upfrost.text import printable
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 # uint8 (H, W, 3) → uint8 (scale · H, scale · W, 3)
 Enlarge = Callable[[Bytes], Bytes]
+# What the originals are called among the ways to enlarge.
+ORIGINAL = "original"
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,15 @@ class PairQuality:
     ssim: float
 
 
+@dataclass(frozen=True)
+class Texture:
+    """How rich and how natural results look; None where no picture can tell."""
+
+    # The median over the pictures of `quality.detail`, and the mean NIQE.
+    detail: float | None
+    niqe: float | None
+
+
 def evaluate_pairs(
     folder: Path, ways: Mapping[str, Enlarge], scale: int
 ) -> dict[str, PairQuality]:
@@ -60,17 +72,44 @@ def evaluate_pairs(
 
     Raises `PictureError` for a folder without pairs and for sizes that do not fit.
     """
+    return measure_pairs(enlarged_pairs(folder, ways, scale), scale)[0]
+
+
+def measure_pairs(
+    pairs: Iterable[EnlargedPair], scale: int, *, texture: bool = False
+) -> tuple[dict[str, PairQuality], dict[str, Texture]]:
+    """Quality of each way, and where it is asked for, texture of each and "original".
+
+    Texture takes longer than all else.
+    """
     found: dict[str, list[tuple[float, float]]] = {}
-    for pair in enlarged_pairs(folder, ways, scale):
+    details: dict[str, list[float]] = {}
+    natural: dict[str, list[float]] = {}
+    for pair in pairs:
         for name, large in pair.enlarged.items():
             values = (
                 y_psnr(large, pair.original, scale),
                 y_ssim(large, pair.original, scale),
             )
             found.setdefault(name, []).append(values)
-    return {
+        if texture:
+            for name, shown in {**pair.enlarged, ORIGINAL: pair.original}.items():
+                # A picture too small for NIQE, or of one colour, has none.
+                with suppress(ValueError):
+                    natural.setdefault(name, []).append(niqe(shown))
+                with suppress(ValueError):
+                    details.setdefault(name, []).append(detail(shown, pair.original))
+    quality = {
         name: PairQuality(len(values), *map(float, np.mean(values, axis=0)))
         for name, values in found.items()
+    }
+    return quality, {
+        name: Texture(
+            float(np.median(details[name])) if details.get(name) else None,
+            float(np.mean(natural[name])) if natural.get(name) else None,
+        )
+        for name in (*found, ORIGINAL)
+        if texture
     }
 
 
@@ -172,7 +211,7 @@ def all_ways(upscaler: Upscaler) -> dict[str, Enlarge]:
         return enlarge
 
     ways = {name: by_filter(by.pillow) for name, by in FILTERS.items()}
-    ways[upscaler.graph.name] = lambda small: upscale_channels(upscaler, small)
+    ways[upscaler.graph.name] = upscaler
     return ways
 
 

@@ -47,7 +47,8 @@ def y_psnr(a: Bytes, b: Bytes, border: int) -> float:
     return float("inf") if error == 0.0 else 10.0 * float(np.log10(255.0**2 / error))
 
 
-def _blur(y: FloatArray, window: FloatArray) -> FloatArray:
+def blur(y: FloatArray, window: FloatArray) -> FloatArray:
+    """(H, W) by the window in both directions, where the window lies inside."""
     rows = np.lib.stride_tricks.sliding_window_view(y, len(window), axis=0) @ window
     out: FloatArray = (
         np.lib.stride_tricks.sliding_window_view(rows, len(window), axis=1) @ window
@@ -66,11 +67,33 @@ def y_ssim(a: Bytes, b: Bytes, border: int) -> float:
     window = np.exp(-(np.arange(-5.0, 6.0) ** 2) / (2.0 * 1.5**2))
     window /= window.sum()
     c1, c2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
-    mean_x, mean_y = _blur(x, window), _blur(y, window)
-    var_x = _blur(x * x, window) - mean_x**2
-    var_y = _blur(y * y, window) - mean_y**2
-    covariance = _blur(x * y, window) - mean_x * mean_y
+    mean_x, mean_y = blur(x, window), blur(y, window)
+    var_x = blur(x * x, window) - mean_x**2
+    var_y = blur(y * y, window) - mean_y**2
+    covariance = blur(x * y, window) - mean_x * mean_y
     similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
         (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
     )
     return float(similarity.mean())
+
+
+def detail(image: Bytes, original: Bytes) -> float:
+    """The variance of the Laplacian of a picture's luma over its original's.
+
+    1 where it is as rich in fine detail; near 0 where it is soft. Noise counts as
+    detail. Raises ValueError where the original has none, or for other shapes.
+    """
+    _check(image, original)
+    found, wanted = (
+        _laplacian_variance(luma(picture)) for picture in (image, original)
+    )
+    if not wanted:
+        raise ValueError("the original is of one colour: it has no detail to compare")
+    return found / wanted
+
+
+def _laplacian_variance(y: FloatArray) -> float:
+    laplacian = (
+        y[:-2, 1:-1] + y[2:, 1:-1] + y[1:-1, :-2] + y[1:-1, 2:] - 4 * y[1:-1, 1:-1]
+    )
+    return float(laplacian.var())

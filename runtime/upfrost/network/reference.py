@@ -115,6 +115,35 @@ def upscale_luma(
     return _samples(result.astype(np.float64), low, high)
 
 
+def upscale_rgb_by_luma(
+    graph: Graph, picture: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.uint8]:
+    """A picture of RGB (height, width, 3) through a network of one channel.
+
+    It computes the luma (BT.601; of limited range if it is a network for luma), as
+    samples of 12 bits. What colours differ by from it is enlarged as chroma is.
+    """
+    limited = graph.colour == "luma"
+    black, gain = (16, 219 / 255) if limited else (0, 1.0)
+    samples = np.floor(16 * (black + gain * _luma(picture)) + 0.5).astype(np.uint16)
+    bounds = (16, 4079) if limited else (0, 4095)
+    luma = (upscale_luma(graph, samples, 12, *bounds) / 16 - black) / gain
+    colours = np.stack(
+        [
+            _enlarged(picture[..., channel], graph.scale, (1, 1), (0, 0))
+            for channel in range(3)
+        ],
+        axis=2,
+    )
+    rgb = colours + (luma - _luma(colours))[..., None]
+    return _samples(rgb, 0, 255).astype(np.uint8)
+
+
+def _luma(rgb: npt.NDArray[np.uint8] | _Sums) -> _Sums:
+    weighted: _Sums = rgb @ np.array([0.299, 0.587, 0.114])
+    return weighted
+
+
 def upscale_chroma(
     plane: npt.NDArray[np.integer],
     scale: int,
@@ -130,6 +159,16 @@ def upscale_chroma(
     both hold for the result, too. Catmull-Rom's cubic (Keys, a = -0.5), edges
     replicated.
     """
+    return _samples(_enlarged(plane, scale, ratio, offset), low, high)
+
+
+def _enlarged(
+    plane: npt.NDArray[np.integer],
+    scale: int,
+    ratio: tuple[int, int],
+    offset: tuple[float, float],
+) -> _Sums:
+    """The values of `upscale_chroma` before they are rounded."""
     result = plane.astype(np.float64)
     for axis in (0, 1):
         # Of the result's samples: on its luma, then on the frame's, then in the plane.
@@ -144,7 +183,7 @@ def upscale_chroma(
             nearby = np.clip(before + tap, 0, len(moved) - 1)
             total += weights[:, None] * moved[nearby]
         result = np.moveaxis(total, 0, axis)
-    return _samples(result, low, high)
+    return result
 
 
 def _samples(values: _Sums, low: int, high: int) -> npt.NDArray[np.uint16]:

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from upfrost import __version__
-from upfrost.gpu.channels import upscale_channels
+from upfrost.gpu.frame import FULL_CHROMA, ChromaFormat, FrameFormat, Samples
 from upfrost.gpu.frame import Frame as PlaneFrame
-from upfrost.gpu.frame import Samples
 from upfrost.gpu.tiles import frame_tiling
 from upfrost.image.record import Record
 from upfrost.status import Status, duration
@@ -352,12 +351,12 @@ def _upscale_frames(
     def through_network(frame: Picture) -> Picture:
         if isinstance(frame, PlaneFrame):
             return upscaler.frame(frame)
-        return upscale_channels(upscaler, frame)
+        return upscaler(frame)
 
     frames = FrameUpscaler(
         through_network,
         upscaler.graph.scale,
-        frame_tiling(upscaler.tiling, kind.chroma if kind else None),
+        frame_tiling(upscaler.tiling, _chroma(kind, upscaler)),
         height,
         width,
     )
@@ -397,6 +396,13 @@ def _upscale_frames(
         _account(record, work, frames.counts, time.perf_counter() - began)
         record.seconds |= {f"{key}": round(value, 6) for key, value in spent.items()}
     _check_source(work, source, status, record)
+
+
+def _chroma(kind: FrameFormat | None, upscaler: Upscaler) -> ChromaFormat | None:
+    """How colours lie that are enlarged beside the network's luma, if they are."""
+    if kind is not None:
+        return kind.chroma
+    return FULL_CHROMA if upscaler.graph.channels == 1 else None
 
 
 def _account(record: VideoRecord, work: _Work, counts: Counts, wall: float) -> None:

@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 
 FAKE = Path(__file__).parents[1] / "fakes.py"
 REAL = ["-m", "upfrost.cli.main"]
-COMMANDS = ["upscale", "video", "compare", "eval", "tune", "devices", "models", "info"]
+COMMANDS = [
+    *("upscale", "video", "compare", "eval", "tune", "check"),
+    *("devices", "models", "info"),
+]
 PANVK = os.environ.get("UPFROST_PANVK")
 
 

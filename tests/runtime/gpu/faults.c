@@ -6,6 +6,7 @@
  *                               NUMBER+: that one and all after it
  * VK_FAULT_LOG=FILE             each call's name is appended, a line each
  * VK_FAULT_INCOHERENT=1         memory that the host caches is not coherent
+ * VK_FAULT_NO_HALF=1            Vulkan's features say nothing of half precision
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -164,6 +165,32 @@ vkAllocateMemory(VkDevice device, const VkMemoryAllocateInfo *info,
     if (incoherent())
         asked.memoryTypeIndex = 0;
     return ((PFN_vkAllocateMemory)real(__func__))(device, &asked, callbacks, memory);
+}
+
+/* Drivers are asked for these by name. */
+
+static VKAPI_ATTR void VKAPI_CALL without_half(VkPhysicalDevice device,
+                                               VkPhysicalDeviceFeatures2 *features);
+static PFN_vkGetPhysicalDeviceFeatures2KHR with_half;
+
+VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL vkGetInstanceProcAddr(VkInstance instance,
+                                                               const char *name)
+{
+    PFN_vkVoidFunction found =
+        ((PFN_vkGetInstanceProcAddr)real(__func__))(instance, name);
+    if (!getenv("VK_FAULT_NO_HALF") || strcmp(name, "vkGetPhysicalDeviceFeatures2KHR"))
+        return found;
+    with_half = (PFN_vkGetPhysicalDeviceFeatures2KHR)found;
+    return (PFN_vkVoidFunction)without_half;
+}
+
+static void without_half(VkPhysicalDevice device, VkPhysicalDeviceFeatures2 *features)
+{
+    with_half(device, features);
+    for (VkBaseOutStructure *next = features->pNext; next; next = next->pNext)
+        if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES)
+            ((VkPhysicalDeviceShaderFloat16Int8Features *)next)->shaderFloat16 =
+                VK_FALSE;
 }
 
 /* A device that is lost works no more. The one here does: so the wait is a real one, even

@@ -114,21 +114,22 @@ def test_half_precision_is_50_db_from_single(name: str) -> None:
     assert 10 * np.log10(most**2 / error) >= 50
 
 
+@pytest.mark.parametrize("scale", [2, 3])
 @pytest.mark.parametrize("name", ["I420", "P010_10LE"])
 def test_a_gpus_kernels_are_50_db_from_the_reference_and_make_no_seams(
-    monkeypatch: pytest.MonkeyPatch, name: str
+    monkeypatch: pytest.MonkeyPatch, name: str, scale: int
 ) -> None:
     """Their last convolution writes samples itself, also in bands of rows."""
-    graph = graphs.luma_network(2, layers=1)
+    graph = graphs.luma_network(2, layers=1, scale=scale)
     frame = noise(FORMATS[name], 41, 63)
-    slow = replace(MALI, macs_per_second=20 * 63 * 8 * 36 * 10.0)
+    slow = replace(MALI, macs_per_second=20 * 63 * 8 * 9 * scale**2 * 10.0)
     results = []
     for family, tile in ((MALI, None), (slow, None), (MALI, 24)):
         monkeypatch.setattr(upscaler, "tuned_family", lambda *_, it=family: it)
         with Upscaler(graph, precision="fp16", tile=tile) as upscale:
             plan = upscale.plan(upscale.tiles(41, 63, tile))
             shaders = [dispatch.shader for dispatch in plan.dispatches]
-            assert shaders[-1] == "conv3x3_luma_1x8-fp16"
+            assert shaders[-1].startswith(f"conv3x3_luma{scale}_")
             assert shaders.count(shaders[-1]) == (2 if family is slow else 1)
             results.append(upscale.frame(frame))
     for result in results[1:]:
@@ -139,10 +140,11 @@ def test_a_gpus_kernels_are_50_db_from_the_reference_and_make_no_seams(
     assert 20 * np.log10((1 << frame.format.bits) - 1) - 10 * np.log10(error) >= 50
 
 
+@pytest.mark.parametrize("scale", [2, 3])
 def test_a_gpus_kernels_report_a_result_that_is_not_finite(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, scale: int
 ) -> None:
-    graph = graphs.luma_network(2, layers=1)
+    graph = graphs.luma_network(2, layers=1, scale=scale)
     last = graph.nodes[2]
     assert isinstance(last, Conv2d)
     weight = graph.tensors[last.weight]

@@ -7,12 +7,17 @@ on any of the two architectures. Needs a folder with Mesa's PanVK driver and the
 
 from __future__ import annotations
 
+import functools
+import io
 import json
 import os
-import subprocess
-from collections.abc import Sequence
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -28,6 +33,18 @@ pytestmark = pytest.mark.skipif(
 # Second value added before or after the activation or multiplied, and the activation:
 # rectifier, GELU, Mish.
 _EPILOGUES = [(0, 0), (1, 1), (2, 1), (2, 5), (4, 9)]
+
+
+def _loops(*slices: int) -> list[tuple[int, ...]]:
+    """Numbers of input slices, and each epilogue behind the largest of them.
+
+    For kernels whose loop over slices stays one: what is behind it does not change with
+    its length.
+    """
+    *fewer, most = slices
+    return [*((count, 0, 0) for count in fewer), *((most, *end) for end in _EPILOGUES)]
+
+
 CONSTANTS: dict[str, list[tuple[int, ...]]] = {
     "clear": [()],
     "unpack": [(1,), (3,), (0x602,)],
@@ -37,7 +54,7 @@ CONSTANTS: dict[str, list[tuple[int, ...]]] = {
             (3, 0x437F0000, factor, skip, factor, 1, given)
             for factor in (1, 2, 3, 4)
             for skip in range(4)
-            for given in (0, 1)
+            for given in ((0, 1) if skip else (0,))
         ),
         *((pixel, 0x437F0000, 2, 2, 2, 1, 1) for pixel in (1, 0x602)),
     ],
@@ -48,6 +65,9 @@ CONSTANTS: dict[str, list[tuple[int, ...]]] = {
         for sample in ((1, 0), (2, 6))
         for scale in (1, 2, 3, 4)
     ],
+    # bits of 16.0 and of 219 / 255, scale
+    "luma_of_rgb": [(0x41800000, 0x3F5BDBDC)],
+    "rgb_by_luma": [(0x41800000, 0x3F5BDBDC, scale) for scale in (1, 2, 3, 4)],
     "pixel_shuffle": [(2, 3), (3, 16)],
     "resize": [(1, 2, 1), (2, 3, 2), (3, 4, 1)],
     "elementwise": [(7, *end) for end in [*_EPILOGUES, *((3, a) for a in range(17))]],
@@ -59,17 +79,21 @@ CONSTANTS: dict[str, list[tuple[int, ...]]] = {
     "layer_norm": [(c, kind, 0x358637BD) for c in (6, 64) for kind in (0, 1)],
     "resize_to": [(1,), (2,), (3,)],
     "gather": [(0, 16), (3, 18)],
-    "conv3x3_half": [(slices, *end) for slices in (1, 4) for end in _EPILOGUES],
+    "conv3x3_half": _loops(1, 4),
     # input slices, pixel, bits of 255.0, skip
-    "conv3x3_luma": [
-        (slices, pixel, 0x437F0000, 1) for slices in (1, 4) for pixel in (1, 0x602)
-    ],
-    "conv3x3": [(slices, *end) for slices in (1, 4, 16) for end in _EPILOGUES],
-    "deconv4x4": [(slices, *end) for slices in (1, 4, 16) for end in _EPILOGUES],
-    "conv1x1": [(slices, *end) for slices in (1, 6, 16) for end in _EPILOGUES],
+    **{
+        f"conv3x3_luma{factor}": [
+            (slices, pixel, 0x437F0000, 1) for slices in (1, 4) for pixel in (1, 0x602)
+        ]
+        for factor in (2, 3)
+    },
+    "conv3x3": _loops(1, 4, 16),
+    "deconv4x4": _loops(1, 4, 16),
+    # A single slice leaves no loop.
+    "conv1x1": [*((1, *end) for end in _EPILOGUES), *_loops(6, 16)],
     "winograd_products": [(slices, slices) for slices in (4, 5, 6, 16)],
     "winograd_input": [(slices,) for slices in (4, 8, 16)],
-    "winograd_output": [(slices, *end) for slices in (4, 8, 16) for end in _EPILOGUES],
+    "winograd_output": [(16, *end) for end in _EPILOGUES],
     "conv": [
         (16, 1, 1, 0xFF61B1E6, 0x7F61B1E6, *size)  # clamp at ∓3e38
         # rows, columns, strides, dilations, paddings
@@ -86,12 +110,41 @@ CONSTANTS: dict[str, list[tuple[int, ...]]] = {
 }
 
 
-def shaders_in_use() -> list[str]:
-    """Names, without the precision, of the variants that a plan for a Mali may name."""
+def shaders_in_use() -> dict[str, list[Path]]:
+    """Files of the variants that a plan for a Mali may name, by what they share.
+
+    That is the source of the shader, and whether it reads bytes.
+    """
     elsewhere = {kernel.name for kernel in CPU.kernels}
     elsewhere -= {kernel.name for kernel in MALI.kernels}
-    names = {name.removesuffix("-fp16").removesuffix("-fp32") for name in VARIANTS}
-    return sorted(n for n in names if n.removesuffix("_bytes") not in elsewhere)
+    found: dict[str, list[Path]] = {}
+    for name, variant in VARIANTS.items():
+        shader = name.removesuffix("-fp16").removesuffix("-fp32")
+        kernel = shader.removesuffix("_bytes")
+        if kernel not in elsewhere:
+            group = variant.source + ("_bytes" if kernel != shader else "")
+            found.setdefault(group, []).append(variant.path)
+    return found
+
+
+def constants_of(group: str) -> list[tuple[int, ...]]:
+    """The constants that `group` of shaders is compiled with."""
+    source = group.removesuffix("_bytes")
+    if source == group:
+        return CONSTANTS[source]
+    # A pixel's format in place of slices. Kernels that take no RGB read luma.
+    pixel = 1 if source == "conv3x3_half" else 3
+    return list(dict.fromkeys((pixel, *rest) for _, *rest in CONSTANTS[source]))
+
+
+@functools.cache
+def mali_stats_main() -> Callable[[], None]:
+    """What `mali-stats` runs.
+
+    In this process, since Python takes longer to start than most shaders to compile.
+    """
+    main: Callable[[], None] = runpy.run_path(f"{PANVK}/mali-stats")["main"]
+    return main
 
 
 def mali_stats(
@@ -103,33 +156,22 @@ def mali_stats(
         for index, value in enumerate(constants)
         for word in ("--spec", f"{index}={value}")
     ]
-    program = Path(str(PANVK)) / "mali-stats"
-    done = subprocess.run(
-        [str(program), "--json", *specialization, *map(str, files), gpu],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    printed = io.StringIO()
+    arguments = ["mali-stats", "--json", *specialization, *map(str, files), gpu]
+    with patch.object(sys, "argv", arguments), redirect_stdout(printed):
+        mali_stats_main()()
+    return [json.loads(line) for line in printed.getvalue().splitlines()]
+
+
+SHADERS = shaders_in_use()
 
 
 @pytest.mark.parametrize("gpu", ["g52", "g610"])
-@pytest.mark.parametrize("shader", shaders_in_use())
-def test_no_shader_spills(shader: str, gpu: str) -> None:
-    variants = [
-        VARIANTS[name]
-        for name in (shader, f"{shader}-fp32", f"{shader}-fp16")
-        if name in VARIANTS
-    ]
-    files = [variant.path for variant in variants]
-    for constants in CONSTANTS[variants[0].source]:
-        if shader.endswith("_bytes"):
-            # Kernels that take no RGB read luma.
-            pixel = 1 if shader.startswith("conv3x3_half") else 3
-            constants = (pixel, *constants[1:])
-        rows = mali_stats(files, constants, gpu)
-        assert len(rows) == len(files)
+@pytest.mark.parametrize("group", SHADERS)
+def test_no_shader_spills(group: str, gpu: str) -> None:
+    for constants in constants_of(group):
+        rows = mali_stats(SHADERS[group], constants, gpu)
+        assert len(rows) == len(SHADERS[group])
         for row in rows:
             found = (row["spills"], row["fills"])
             assert found == (0, 0), f"{row['file']}, constants {constants}: {found}"

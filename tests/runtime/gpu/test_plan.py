@@ -19,7 +19,7 @@ from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.families import CPU, DISPATCH_SECONDS, FAMILIES, MALI, VALHALL, Family
 from upfrost.gpu.frame import FrameFormat
 from upfrost.gpu.plan import PICTURE_IN, PICTURE_OUT, compile_graph, make_plan
-from upfrost.gpu.tiles import align
+from upfrost.gpu.tiles import align, tiling
 from upfrost.network import reference
 from upfrost.network.graph import (
     INPUT,
@@ -310,7 +310,7 @@ def check_bytes(
 ) -> None:
     rng = np.random.default_rng(seed)
     given = rng.integers(0, 256, (*size, graph.channels), dtype=np.uint8)
-    picture = align(given, graph)
+    picture = align(given, tiling(graph))
     plan = make_plan(compile_graph(graph, family, "fp32"), *picture.shape[:2])
     found = device.load(plan).run(picture).astype(float)
     unit = graph.value_range / 255
@@ -381,7 +381,8 @@ def test_bands_of_rows_give_the_bits_of_one_dispatch(
 ) -> None:
     graph = graphs.random_network(seed)
     rng = np.random.default_rng(seed)
-    picture = align(rng.integers(0, 256, (45, 30, 3), dtype=np.uint8), graph)
+    given = rng.integers(0, 256, (45, 30, 3), dtype=np.uint8)
+    picture = align(given, tiling(graph))
     results = []
     for macs_per_second in (CPU.macs_per_second, 1.0):
         family = dataclasses.replace(CPU, macs_per_second=macs_per_second)

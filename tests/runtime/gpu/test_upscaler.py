@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from tests import graphs
 from tests.exporter import networks
-from tests.torch_graph import TorchGraph
+from tests.torch_graph import TorchGraph, torch_bytes
 from upfrost import Upscaler
 from upfrost.arrays import Bytes
 from upfrost.errors import UsageError
@@ -51,21 +51,13 @@ def photograph(seed: int, height: int, width: int, channels: int = 3) -> Bytes:
     return (np.clip(noisy, 0, 1) * 255).astype(np.uint8)
 
 
-def torch_bytes(module: nn.Module, picture: Bytes) -> Bytes:
-    """What PyTorch makes of the picture, rounded as the runtime rounds."""
-    batch = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None].float() / 255
-    with torch.no_grad():
-        result = module.eval()(batch)[0].clamp(0, 1)
-    return torch.floor(result * 255 + 0.5).byte().permute(1, 2, 0).numpy()
-
-
 def psnr(one: Bytes, other: Bytes) -> float:
     error = np.mean((one.astype(float) - other) ** 2)
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
 def check_against_torch(graph: Graph, module: nn.Module, seed: int) -> None:
-    picture = photograph(seed, 61, 83, graph.channels)
+    picture = photograph(seed, 45, 58, graph.channels)
     expected = torch_bytes(module, picture)
     with Upscaler(graph, precision="fp32") as upscale:
         single = upscale(picture)
@@ -99,16 +91,15 @@ def test_a_model_may_ask_for_single_precision(
         assert upscale.precision == taken
 
 
-@pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize(
     "make",
     [networks.Plain, lambda: networks.Plain(scale=3, mode="bicubic"), networks.Cascade],
     ids=["plain", "plain ×3", "cascade"],
 )
 def test_exported_networks_give_pytorchs_bytes(
-    make: Callable[[], nn.Module], seed: int
+    make: Callable[[], nn.Module],
 ) -> None:
-    torch.manual_seed(seed)
+    torch.manual_seed(seed := 1)
     module = make()
     scale = module(torch.zeros(1, 3, 8, 8)).shape[-1] // 8
     check_against_torch(trace_module(module, name="network", scale=scale), module, seed)
@@ -394,14 +385,14 @@ def test_a_thousand_pictures_take_no_more_memory_than_ten() -> None:
     program = """
 from pathlib import Path
 import numpy as np
+from tests import graphs
 from upfrost import Upscaler
-from upfrost.network import reference
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1])
 
 picture = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
-with Upscaler("realtime-x2") as upscale:
+with Upscaler(graphs.plain_network(seed=0)) as upscale:
     for number in range(1, 1001):
         upscale(picture[: 16 + 4 * (number % 3)])
         if number == 10:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.graphs import one_of_each_structure
 from upfrost.gpu.device import choose_device
-from upfrost.network.modelfile import bundled_models
 
 LAYER = "VK_LAYER_KHRONOS_validation"
 LAYER_FILES = [
@@ -49,8 +49,12 @@ with Upscaler(model, precision=precision) as upscale:
     side = smallest_side(upscale.tiling)
     if upscale.graph.colour == "luma":
         upscale.frame(Frame.empty(FrameFormat("420"), 20, 24))
+# One row of tiles, as all have the same dispatches; and not the height of a deep
+# network's halo, which a CPU computes slowly.
+height, width = min(side, 40), side + 5
 with Upscaler(model, precision=precision, tile=side) as upscale:
-    upscale(np.zeros((side + 9, side + 5, upscale.graph.channels), np.uint8))
+    assert len(upscale.tiles(height, width, side)) > 2  # both slots, and one again
+    upscale(np.zeros((height, width, upscale.graph.channels), np.uint8))
 """
 
 # Two dispatches, the second reading what the first wrote, in one submission.
@@ -96,12 +100,12 @@ def test_the_layer_sees_a_hazard_where_the_barrier_is_left_out() -> None:
     assert messages(CHAINED, "ordered") == set()
 
 
-@pytest.mark.parametrize("model", sorted(bundled_models()))
+@pytest.mark.parametrize("model", one_of_each_structure())
 def test_fp32_is_clean(model: str) -> None:
     assert messages(UPSCALE, model, "fp32") == set()
 
 
-@pytest.mark.parametrize("model", sorted(bundled_models()))
+@pytest.mark.parametrize("model", one_of_each_structure())
 def test_fp16_is_clean_but_for_the_features(model: str) -> None:
     assert messages(UPSCALE, model, "fp16") <= half_precision()
 

@@ -6,10 +6,8 @@ family.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +46,6 @@ from upfrost.network.graph import (
 )
 from upfrost.network.modelfile import find_model, read_model
 from upfrost.video.frames import FrameUpscaler
-from upfrost_training.evaluate import evaluate_folder
 
 # Each family that has it, from as few channels on, and without it.
 FAMILIES = {
@@ -68,7 +65,6 @@ DIRECT = {
 }
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 METHODS = [("mali", "fp32"), ("mali", "fp16"), ("cpu", "fp32")]
-DATA = os.environ.get("UPFROST_DATA")
 
 
 @pytest.fixture(scope="module")
@@ -438,7 +434,7 @@ NETWORKS = {
         ("strided", (76, 45), 9),
         # Long enough for the halo of many layers of blocks of 4×4.
         ("realtime-x2", (13, 109), 9),
-        ("cascade-x4", (14, 131), 9),
+        ("cascade-x4", (8, 131), 9),
     ],
     ids=str,
 )
@@ -460,7 +456,7 @@ def test_tiles_give_the_bits_of_the_whole(
         assert "winograd_input" in " ".join(
             dispatch.shader for dispatch in plan.dispatches
         )
-    height, width = align(picture, graph).shape[:2]
+    height, width = align(picture, rules).shape[:2]
     side = smallest_side(rules) + extra
     with Upscaler(graph, precision=precision, tile=side) as upscale:
         tiled = upscale(picture)
@@ -530,22 +526,3 @@ def test_layers_at_half_the_resolution_want_tiles_at_multiples_of_two_blocks(
     assert blocks["strided"] == 2 * side
     for graph in NETWORKS.values():
         assert compile_graph(graph, VALHALL, "fp16").tiling == tiling(graph)
-
-
-# Whole networks
-
-
-@pytest.mark.skipif(not DATA, reason="UPFROST_DATA names no folder with Set5")
-@pytest.mark.parametrize("model", ["realtime-x2"])
-def test_half_precision_loses_next_to_nothing(
-    monkeypatch: pytest.MonkeyPatch, model: str
-) -> None:
-    """Against the direct kernel in single precision, by what people see of Set5."""
-    graph = read_model(find_model(model))
-    folder = Path(str(DATA), "Set5", f"x{graph.scale}")
-    found = []
-    for family, precision in zip((DIRECT["cpu"], MALI), PRECISIONS, strict=True):
-        monkeypatch.setattr("upfrost.gpu.upscaler.tuned_family", lambda *_, f=family: f)
-        with Upscaler(graph, precision=precision) as upscale:
-            found.append(evaluate_folder(folder, upscale, graph.scale).psnr)
-    assert found[1] >= found[0] - 0.02

@@ -69,7 +69,7 @@ def test_the_pixels_are_those_of_the_whole_picture(
     upscaler = FakeUpscaler(plain_network(0))
     write_picture(whole, upscale_picture(read_picture(given), upscaler, 2))
     header = read_header(given)
-    assert streams.can_stream(header, streamed, 3)
+    assert streams.can_stream(header, streamed)
     fake_stream(given, streamed, header)
     with Image.open(whole) as expected, Image.open(streamed) as found:
         assert found.mode == expected.mode
@@ -144,7 +144,7 @@ def test_what_is_not_rows_of_pixels_is_not_streamed(tmp_path: Path) -> None:
 
     def can(name: str, image: Image.Image, **options: Any) -> bool:
         image.save(tmp_path / name, **options)
-        return streams.can_stream(read_header(tmp_path / name), target, 3)
+        return streams.can_stream(read_header(tmp_path / name), target)
 
     image = Image.fromarray(picture())
     turned = Image.Exif()
@@ -159,8 +159,7 @@ def test_what_is_not_rows_of_pixels_is_not_streamed(tmp_path: Path) -> None:
     assert not can("bits.png", image.convert("1"))
     assert not can("a.bmp", image)
     header = read_header(tmp_path / "plain.png")
-    assert not streams.can_stream(header, tmp_path / "b.webp", 3)
-    assert not streams.can_stream(header, target, 1)
+    assert not streams.can_stream(header, tmp_path / "b.webp")
 
 
 def test_a_picture_cut_short(tmp_path: Path) -> None:
@@ -279,7 +278,7 @@ def test_exif_is_worth_some_memory(tmp_path: Path) -> None:
     header = read_header(tmp_path / "a.png")
 
     def streamed(name: str, megapixels: int) -> bool:
-        return streams.should_stream(header, tmp_path / name, 3, megapixels * 10**6)
+        return streams.should_stream(header, tmp_path / name, megapixels * 10**6)
 
     assert [streamed("b.png", size) for size in (16, 17, 101)] == [False, True, True]
     assert [streamed("b.tif", size) for size in (16, 17, 101)] == [False, False, True]

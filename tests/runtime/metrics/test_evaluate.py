@@ -28,7 +28,10 @@ def test_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["eval", "realtime-x2", str(tmp_path), "--json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)
     means = result["means"]
-    assert list(means) == ["nearest", "bilinear", "bicubic", "Lanczos", "realtime-x2"]
+    filters = ["nearest", "bilinear", "bicubic", "Lanczos"]
+    assert list(means) == [*filters, "realtime-x2", "original"]
+    assert means["original"] == {"psnr": None, "ssim": None, "niqe": None, "detail": 1}
+    assert means["Lanczos"]["detail"] < means["realtime-x2"]["detail"]
     small, large = (
         Image.open(tmp_path / f"001_{kind}.png").convert("RGB") for kind in ("LR", "HR")
     )

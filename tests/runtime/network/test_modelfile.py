@@ -524,7 +524,7 @@ def test_the_specification_has_the_codes_limits() -> None:
 
 # Fuzzing.
 
-CASES = int(os.environ.get("UPFROST_FUZZ_CASES", "2000"))
+CASES = int(os.environ.get("UPFROST_FUZZ_CASES", "1000"))
 SOURCES = [
     VALID,
     bytes_of(plain_network(0, channels=4, layers=1, dtype=np.float16)),

@@ -5,20 +5,12 @@
 // write halves of a word.
 #define LUMA
 #include "half_sums.glsl"
-
-layout(constant_id = 1) const uint PIXEL = 1;       // see bytes.glsl
-layout(constant_id = 2) const float STEPS = 255.0;  // of a sample, in one
-layout(constant_id = 3) const bool SKIP = true;     // bilinear, of the picture
-layout(constant_id = 4) const float LOW = 0.0;      // what a sample may be
-layout(constant_id = 5) const float HIGH = 255.0;
-#include "bytes.glsl"
+#include "luma_samples.glsl"
 
 // The picture's samples on a row, between its columns as those of the result lie.
 vec2 line(int row)
 {
-    uint inside = uint(clamp(row, 0, int(push.target_height) - 1));
-    uint x = min(FIRST_X, push.target_width - 1);
-    uint start = push.other_base + inside * push.source_stride;
+    uint start = row_start(row), x = min(FIRST_X, push.target_width - 1);
     float middle = given_pixel(start + x).x;
     float left = given_pixel(start + max(x, 1) - 1).x;
     float right = given_pixel(start + min(x + 1, push.target_width - 1)).x;
@@ -28,7 +20,7 @@ vec2 line(int row)
 void write(uint x, uint row, vec2 value)
 {
     uvec2 bits = uvec2(clamp(value, LOW, HIGH) + 0.5);
-    uint place = 2 * HEADER + row * push.target_stride + PIXEL_BYTES * x;
+    uint place = sample_place(2 * x, row);
     if (PIXEL_BYTES == 1) {
         picture[place] = unpackFloat2x16(bits.x | bits.y << 8).x;
     } else {
@@ -60,8 +52,7 @@ void main()
     uint corner = ELEMENT(source, 0, x, FIRST_Y) - push.source_stride - 1;
     Pack4 sum[TILE_H] = half_sums(0, corner);
     vec4 bias = parameters[push.parameters_base];
-    // Nought times a number beyond all bounds is none. No compiler may know that it is 0.
-    float16_t zero = float16_t(push.carries >> 1);
+    float16_t zero = nought();
     Pack4 overflow = Pack4(0.0);
     vec2 before, at, after;
     if (SKIP) {
@@ -69,16 +60,5 @@ void main()
         at = line(int(y));
     }
     FINISH(0) FINISH(1) FINISH(2) FINISH(3) FINISH(4) FINISH(5) FINISH(6) FINISH(7)
-    // As in pack.comp, word 1 says of a result that is no picture.
-    uint exponents = packFloat2x16(overflow.xy) | packFloat2x16(overflow.zw);
-    if ((exponents & 0x7C007C00) != 0) {
-        f16vec2 token = unpackFloat2x16(given[0]);
-        picture[2] = token.x;
-        picture[3] = token.y;
-    }
-    if (push.carries != 0 && x == 0 && FIRST_Y == 0) {
-        f16vec2 token = unpackFloat2x16(~given[0]);
-        picture[0] = token.x;
-        picture[1] = token.y;
-    }
+    report(overflow, x == 0 && FIRST_Y == 0);
 }

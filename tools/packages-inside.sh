@@ -162,7 +162,7 @@ wheels() {
         -o wheel.png
     if [[ -e large.png ]]; then cmp large.png wheel.png || fail "another picture"; fi
     /opt/environment/bin/pip uninstall --yes kp
-    for word in "upscale bee.png -o no.png" devices tune "video clip.mp4 no.mkv"; do
+    for word in "upscale bee.png -o no.png" devices tune; do
         # shellcheck disable=SC2086  # several words
         /opt/environment/bin/upfrost $word 2>&1 </dev/null | tee said || true
         grep -q "pip install --find-links FOLDER upfrost" said && (($(wc -l <said) == 1)) \

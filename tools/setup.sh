@@ -15,13 +15,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly KP_RELEASE=0.9.0
-# With the patches of tools/kompute, the first of which says so.
-readonly KP_VERSION=$KP_RELEASE+upfrost1
-readonly KP_PATCHES=$PWD/tools/kompute
-# The oldest release that reads arrays of numpy 2 and knows Python 3.13. With an older
-# one, such as Debian 12's, kp builds well and every tensor is empty.
-readonly PYBIND11_VERSION=2.13.6
+. tools/kompute/versions.sh
+readonly KP_RECIPE=$PWD/tools/kompute
 readonly PYSHADERC_VERSION=1.1.3
 # For tests, without what they depend on: they would bring torchvision, and with it a
 # CUDA build of torch, and OpenCV; neither is used. The first, networks to import, has
@@ -145,7 +140,7 @@ print(sys.version, sysconfig.get_platform())'
         (. /etc/os-release 2>/dev/null && echo "${ID:-} ${VERSION_ID:-}")
         declare -f "build_$1"
         echo "$PYBIND11_VERSION"
-        if [[ $1 == kp ]]; then cat "$KP_PATCHES"/*.patch; fi
+        if [[ $1 == kp ]]; then cat "$KP_RECIPE"/*.patch "$KP_RECIPE/build.sh"; fi
     } | sha256sum | cut -c 1-16
 }
 
@@ -156,43 +151,11 @@ build_tools() {
         "pybind11==$PYBIND11_VERSION"
 }
 
-# build_jobs: how many compilers may run at once. Each takes up to 800 MB.
-build_jobs() {
-    local cores memory
-    cores=$(nproc)
-    memory=$(awk '/^MemAvailable:/ { print int($2 / 1024 / 800) }' /proc/meminfo)
-    echo $((memory < 1 ? 1 : memory < cores ? memory : cores))
-}
-
-# build_kp FOLDER: Kompute's binding with our patches, against the system's packages; by
-# itself it would download Vulkan's headers, fmt and pybind11.
+# build_kp FOLDER: Kompute's binding with our patches.
 build_kp() {
-    local source=$build/kp-$KP_RELEASE patch
     "$build/venv/bin/python" -m pip download --no-deps --no-build-isolation \
         --no-binary kp -d "$build" "kp==$KP_RELEASE"
-    tar -xf "$source.tar.gz" -C "$build" --no-same-owner
-    for patch in "$KP_PATCHES"/*.patch; do
-        echo "$patch"
-        patch --batch --forward --strip=1 --directory="$source" <"$patch"
-    done
-    # kp's setup.py lacks a comma and so loses PYTHON_EXECUTABLE: CMake would take the
-    # oldest Python on the path. A toolchain file is the one place it reads besides.
-    cat >"$build/kp.cmake" <<CMAKE
-set(PYTHON_EXECUTABLE "$build/venv/bin/python" CACHE FILEPATH "")
-set(Python_EXECUTABLE "$build/venv/bin/python" CACHE FILEPATH "")
-set(pybind11_DIR "$("$build/venv/bin/python" -m pybind11 --cmakedir)" CACHE PATH "")
-CMAKE
-    # The debug layers do not compile with the Vulkan headers of Debian 13.
-    env CMAKE_TOOLCHAIN_FILE="$build/kp.cmake" \
-        KOMPUTE_OPT_USE_BUILT_IN_FMT=OFF \
-        KOMPUTE_OPT_USE_BUILT_IN_PYBIND11=OFF \
-        KOMPUTE_OPT_USE_BUILT_IN_VULKAN_HEADER=OFF \
-        KOMPUTE_OPT_DISABLE_VULKAN_VERSION_CHECK=ON \
-        KOMPUTE_OPT_DISABLE_VK_DEBUG_LAYERS=ON \
-        KOMPUTE_OPT_INSTALL=OFF \
-        KOMPUTE_PYTHON_NUM_PARALLEL_THREADS="$(build_jobs)" \
-        "$build/venv/bin/python" -m pip wheel --no-cache-dir --no-deps \
-        --no-build-isolation -w "$1" "$source"
+    PYTHON=$build/venv/bin/python "$KP_RECIPE/build.sh" "$build/kp-$KP_RELEASE.tar.gz" "$1"
 }
 
 # build_pyshaderc FOLDER: its glslang is of 2018 and expects that year's compilers and
@@ -237,12 +200,15 @@ need_built() {
         mkdir -p "$folder"
         mv "$build/wheels/$name"-*.whl "$folder/"
     fi
-    # Its own metadata is not followed: kp asks for numpy older than 2.
     step "Installing $name $version" pip_install --force-reinstall --no-deps \
         "$folder/$name-$version"-*.whl
-    "$VENV/bin/python" -c "import $name" 2>>"$LOG" || fail \
-        "$name was installed and cannot be imported; see $LOG"
     echo "$key" >"$VENV/.built-$name"
+}
+
+# need_import NAME: end here if .venv's Python cannot import it.
+need_import() {
+    "$VENV/bin/python" -c "import $1" 2>>"$LOG" || fail \
+        "$1 was installed and cannot be imported; see $LOG"
 }
 
 build_tools_step() {
@@ -334,11 +300,13 @@ fi
 packages+=(${UPFROST_MORE_PACKAGES:-})
 need_packages "${packages[@]}"
 need_venv
+# Before upfrost, which depends on it, since pip finds this build nowhere else.
+need_built kp "$KP_VERSION" "1 to 3"
 if [[ $1 == run ]]; then
     need_upfrost run upfrost
 else
     need_upfrost test "upfrost[dev]"
     need_built pyshaderc "$PYSHADERC_VERSION" "2 to 4"
+    need_import pyshaderc
 fi
-# After numpy, without which the import of kp does not fail but crash.
-need_built kp "$KP_VERSION" "1 to 3"
+need_import kp

@@ -1,11 +1,13 @@
 """tools/setup.sh says what is wrong with a system, and asks the network for no more.
 
-A stand-in for .venv's Python writes down what it is asked to do.
+A stand-in for .venv's Python writes down what it is asked to do, one for the recipe
+of kp makes an empty wheel.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -26,7 +28,12 @@ case "$*" in
     *"pip install --dry-run"*) echo '{"requires_dist": ["filelock", "'$FAKE_NEED'"]}' ;;
     *"pip install hatchling"*) touch hatchling; echo "$@" >>asked ;;
     *"pip install"*) echo "$@" >>asked ;;
+    *"-m venv"*) mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" ;;
 esac
+"""
+RECIPE = """\
+#!/bin/bash
+mkdir -p "$2" && touch "$2/kp-0.9.0+upfrost1-any.whl"
 """
 
 
@@ -36,12 +43,22 @@ def tree() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         (root / "tools").mkdir()
-        for file in ("tools/setup.sh", "tools/gstreamer.sh", "pyproject.toml"):
+        (root / "tools/kompute").mkdir()
+        for file in (
+            "tools/setup.sh",
+            "tools/gstreamer.sh",
+            "tools/kompute/versions.sh",
+            "pyproject.toml",
+        ):
             shutil.copy(ROOT / file, root / file)
         (root / ".venv/bin").mkdir(parents=True)
-        python = root / ".venv/bin/python"
-        python.write_text(PYTHON)
-        python.chmod(0o755)
+        (root / "tools/kompute/0001.patch").touch()
+        for name, text in {
+            ".venv/bin/python": PYTHON,
+            "tools/kompute/build.sh": RECIPE,
+        }.items():
+            (root / name).write_text(text)
+            (root / name).chmod(0o755)
         for path in (root, root / ".venv"):
             path.chmod(0o777)
         yield root
@@ -63,6 +80,22 @@ def run(
     )
 
 
+def test_every_file_asks_for_the_same_build_of_kp() -> None:
+    release = re.search(
+        r"^readonly KP_RELEASE=(\S+)[^$]*\$KP_RELEASE(\S+)",
+        (ROOT / "tools/kompute/versions.sh").read_text(),
+        re.MULTILINE,
+    )
+    assert release is not None
+    version = "".join(release.groups())
+    for file, text in {
+        "pyproject.toml": f'"kp=={version}",',
+        "runtime/upfrost/gpu/binding.py": f'KP_VERSION = "{version}"',
+        "tools/kompute/0001-build.patch": f"version='{version}'",
+    }.items():
+        assert text in (ROOT / file).read_text(), file
+
+
 def test_an_old_environment_is_named_with_what_to_do(tree: Path) -> None:
     done = run(
         tree,
@@ -82,8 +115,11 @@ def test_a_change_of_pyproject_needs_no_network(tree: Path) -> None:
         with (tree / "pyproject.toml").open("a") as file:
             file.write("# changed\n")
     asked = [line for line in (tree / "asked").read_text().splitlines() if line]
-    first, *installed = asked
-    assert "hatchling>=" in first
+    tools, kp, backend, *installed = asked
+    assert "pybind11==" in tools
+    assert "--no-deps" in kp
+    assert "kp-0.9.0+upfrost1-any.whl" in kp
+    assert "hatchling>=" in backend
     assert [line.split("install ")[1] for line in installed] == [
         "--no-build-isolation --no-deps -e .",
         "upfrost",

@@ -21,6 +21,9 @@ gi.require_version("GstBase", "1.0")
 gi.require_version("GstVideo", "1.0")
 from gi.repository import GLib, GObject, Gst, GstVideo  # noqa: E402
 
+# Where Debian's package keeps upfrost. What an environment has comes before it.
+sys.path.append("/usr/lib/upfrost")
+
 
 def _base_transform() -> Any:
     """GstBase.BaseTransform, with its virtual methods.

@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         with prompt_stop(_clean_up):
-            parser = _parser(words)
+            parser = command_parser(words)
             options = parser.parse_args(words)
             if options.run is None:
                 parser.print_help(sys.stderr)
@@ -146,7 +146,9 @@ def missing_module(error: ImportError) -> str:
     if error.name == "kp":
         return (
             "it is Kompute's binding, in a build of upfrost's own that no package "
-            "index has: `make demo` in upfrost's source tree builds and installs it"
+            "index has: its wheel is published beside upfrost's (pip install "
+            "--find-links FOLDER upfrost), and `make demo` in upfrost's source tree "
+            "builds and installs it"
         )
     if "libvulkan" in str(error):
         return "it is Vulkan's loader (Debian: apt install libvulkan1)"
@@ -189,7 +191,7 @@ def _clean_up() -> None:
     os.write(2, b"upfrost: stopped\n")
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+def command_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = Parser(
         prog="upfrost",
         description="Super-resolution on the GPU, for boards with open drivers.",

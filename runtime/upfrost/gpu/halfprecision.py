@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -72,6 +73,8 @@ def _try(info: DeviceInfo) -> bool | None:
     try:
         child = subprocess.run(
             [sys.executable, "-m", "upfrost.gpu.halfprecision", str(info.index)],
+            # A program may have put upfrost on its path itself, as a package's does.
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from upfrost.arrays import Bytes
 from upfrost.errors import UpfrostError
@@ -76,6 +76,16 @@ _DESCRIPTIVE_TAGS: tuple[int, ...] = (
     *(ExifTags.Base.XResolution, ExifTags.Base.YResolution),
     ExifTags.Base.ResolutionUnit,
 )
+# What turns a picture of each orientation upright (TIFF 6.0, tag 274).
+_UPRIGHT: dict[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # In XMP: what is true of the file that was read only. ISO 16684-1, serialised either as
 # attributes or as elements.
 _XMP_OF_FILE = (
@@ -427,13 +437,16 @@ def _decode(path: Path, file: BinaryIO, max_pixels: int) -> Picture:
         notes = _notes_on_frames(image)
         depth, grey = _depth_and_grey(image, file)
         image.seek(0)
-        image.load()
+        if image.format != "TIFF":
+            image.load()  # EXIF data of a PNG may follow its pixels
         dpi = _dpi(image)
-        with contextlib.suppress(Exception):
-            # Damaged EXIF data raise nearly anything; they are noted below.
-            ImageOps.exif_transpose(image, in_place=True)
         exif = _descriptive_exif(image, notes)
+        image.load()  # after which Pillow 9 has closed a TIFF
+        # Pillow itself turns a TIFF as it loads it.
+        turn = None if image.format == "TIFF" else _UPRIGHT.get(_orientation(image))
         plain = _to_rgb(path, image, depth, grey, notes)
+        if turn is not None:
+            plain = plain.transpose(turn)
         pixels = np.array(plain)
         bands = plain.getbands()
         return Picture(
@@ -468,12 +481,8 @@ def _depth_note(depth: int) -> str:
 
 def _is_sequential(image: Image.Image, depth: int) -> bool:
     info, tags = image.info, getattr(image, "tag_v2", {})
-    turned = False
-    with contextlib.suppress(Exception):
-        # As in `_decode`: a picture with damaged EXIF data is taken as it lies.
-        turned = _exif_of(image).get(ExifTags.Base.Orientation, 1) != 1
     return (
-        not turned
+        _orientation(image) not in _UPRIGHT
         and image.format in ("PNG", "JPEG", "MPO", "TIFF")
         and image.mode in ("L", "RGB", "I;16", "I;16B")
         and depth in (8, 16)
@@ -604,6 +613,13 @@ def _dpi(image: Image.Image) -> tuple[float, float] | None:
 def _exif_of(image: Image.Image) -> Image.Exif:
     # Not `image.getexif()`: for a PNG it reads all pixels, in case EXIF data follow.
     return Image.Image.getexif(image)
+
+
+def _orientation(image: Image.Image) -> object:
+    """EXIF's tag of that name; 1, as it lies, where the data are damaged."""
+    with contextlib.suppress(Exception):  # they raise nearly anything
+        return _exif_of(image).get(ExifTags.Base.Orientation, 1)
+    return 1
 
 
 def _descriptive_exif(image: Image.Image, notes: list[str]) -> bytes | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +23,20 @@ def silent_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> DeviceInfo:
     return replace(choose_device(), kind="integrated", has_float16=False)
 
 
-def children(monkeypatch: pytest.MonkeyPatch, code: int) -> list[str]:
+def children(
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    environments: list[Mapping[str, str]] | None = None,
+) -> list[str]:
     """The child processes that are asked for; each ends with that code."""
     asked: list[str] = []
 
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    def run(
+        command: list[str], *, env: Mapping[str, str], **_: object
+    ) -> subprocess.CompletedProcess[str]:
         asked.append(command[-1])
+        if environments is not None:
+            environments.append(env)
         return subprocess.CompletedProcess(command, code)
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -34,6 +45,18 @@ def children(monkeypatch: pytest.MonkeyPatch, code: int) -> list[str]:
 
 def test_a_child_tries_on_the_device(silent_gpu: DeviceInfo) -> None:
     assert faster_precision(silent_gpu) == "fp16"
+
+
+def test_the_child_finds_upfrost_where_its_parent_did(
+    silent_gpu: DeviceInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's package has it in a folder that only the command puts on its path."""
+    environments: list[Mapping[str, str]] = []
+    children(monkeypatch, 0, environments)
+    monkeypatch.setattr(sys, "path", ["/usr/lib/upfrost", *sys.path])
+    assert faster_precision(silent_gpu) == "fp16"
+    (environment,) = environments
+    assert environment["PYTHONPATH"].split(os.pathsep)[0] == "/usr/lib/upfrost"
 
 
 def test_a_driver_that_ends_the_process_is_asked_once(

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Installs the packages for arm64 on a bare Debian 13 whose programs QEMU runs, and tests
+# there what needs no GPU: the runtime's network/, the exporter, the command.
+#
+# usage: tools/arm64-test.sh [PYTEST-ARGUMENT...]
+#   As root, after tools/packages.sh. Without arguments: the tests of the file format and
+#   the exporter. What is printed is kept in dist/arm64-test.log. What tools/chroot.sh
+#   names is heeded.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. tools/chroot.sh
+
+readonly SUITE=trixie ROOT=$(cache)/test-arm64
+
+need_root arm64-test
+compgen -G 'dist/upfrost_*_arm64.deb' >/dev/null \
+    || fail "there are no packages in dist/; make packages builds them"
+in_namespace "$@"
+if (($# == 0)); then set -- tests/runtime/network tests/exporter; fi
+need_emulator
+fresh_chroot "$ROOT" "$SUITE" arm64
+open_chroot "$ROOT"
+mkdir "$ROOT/srv/upfrost"
+cp -r dist tools/packages-inside.sh examples/bee.png "$ROOT/srv/upfrost/"
+copy_tree "$ROOT/srv/upfrost/tree"
+{
+    echo "  Debian $(cat "$ROOT/etc/debian_version"), $SUITE, arm64"
+    inside "$ROOT" TESTS="$*" /srv/upfrost/packages-inside.sh prepare emulated suite
+} | tee dist/arm64-test.log
+close_chroot "$ROOT"
+rm -rf --one-file-system "$ROOT"

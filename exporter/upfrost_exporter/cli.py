@@ -259,7 +259,8 @@ def _costs(graph: Graph) -> Iterator[tuple[str, str]]:
         if not tile.fits:
             words += (
                 f", more than the {_megabytes(MOST_MEMORY)} that upfrost takes "
-                f"unasked: --memory {math.ceil(tile.bytes / 1e6)}"
+                f"unasked: --memory {math.ceil(tile.bytes / 1e6)}, or seams by a "
+                "smaller halo: --halo 32"
             )
         yield "smallest tile", words
     for board in BOARDS:

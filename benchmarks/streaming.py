@@ -139,27 +139,17 @@ def measure_clip(
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        original, half = folder / "original.mkv", folder / "half.mkv"
+        original, half = halved(ffmpeg, clip, options.height, options.frames, folder)
         lossless = ["-c:v", "ffv1", "-an"]
-        seek = ["-ss", str(float(clip.start))] if clip.start else []
-        size = f"scale=-4:min({options.height}\\,ih):flags=bicubic,format=yuv420p"
-        cut = ["-vf", size, "-frames:v", str(options.frames), *lossless]
-        source = ["-i", str(clip.path)]
-        made = run_ffmpeg(ffmpeg, ["-y", *seek, *source, *cut, str(original)])
-        if has_errors(made.stderr.decode(errors="replace").splitlines()):
-            # Not every file can be decoded from its middle.
-            run(ffmpeg, *source, *seek, *cut, original)
-        smaller = "scale=iw/2:ih/2:flags=bicubic"
-        run(ffmpeg, "-i", original, "-vf", smaller, *lossless, half)
         sent, shown = folder / "sent.mkv", folder / "shown.mkv"
         for crf in FULL_CRF:
-            rate = _encode(ffmpeg, encoder, crf, original, sent)
+            rate = encode(ffmpeg, encoder, crf, original, sent)
             vmaf = measure_video(ffmpeg, original, sent).mean("vmaf")
             curves["full size"].append(Sent(rate, vmaf))
         info = probe(ffmpeg, original)
         enlarge = f"scale={info.width}:{info.height}:flags=lanczos+accurate_rnd"
         for crf in HALF_CRF:
-            rate = _encode(ffmpeg, encoder, crf, half, sent)
+            rate = encode(ffmpeg, encoder, crf, half, sent)
             run(ffmpeg, "-i", sent, "-vf", enlarge, *lossless, shown)
             vmaf = measure_video(ffmpeg, original, shown).mean("vmaf")
             curves["half, Lanczos"].append(Sent(rate, vmaf))
@@ -173,6 +163,26 @@ def measure_clip(
                     flush=True,
                 )
     return {way: sorted(curve, key=lambda s: s.rate) for way, curve in curves.items()}
+
+
+def halved(
+    ffmpeg: str, clip: Clip, height: int, frames: int, folder: Path
+) -> tuple[Path, Path]:
+    """The first frames of a clip, no higher than `height`, and the same at half size,
+    both without loss, as files in `folder`."""
+    original, half = folder / "original.mkv", folder / "half.mkv"
+    lossless = ["-c:v", "ffv1", "-an"]
+    seek = ["-ss", str(float(clip.start))] if clip.start else []
+    size = f"scale=-4:min({height}\\,ih):flags=bicubic,format=yuv420p"
+    cut = ["-vf", size, "-frames:v", str(frames), *lossless]
+    source = ["-i", str(clip.path)]
+    made = run_ffmpeg(ffmpeg, ["-y", *seek, *source, *cut, str(original)])
+    if has_errors(made.stderr.decode(errors="replace").splitlines()):
+        # Not every file can be decoded from its middle.
+        run(ffmpeg, *source, *seek, *cut, original)
+    smaller = "scale=iw/2:ih/2:flags=bicubic"
+    run(ffmpeg, "-i", original, "-vf", smaller, *lossless, half)
+    return original, half
 
 
 def bd_rate(reference: Sequence[Sent], other: Sequence[Sent]) -> float | None:
@@ -231,7 +241,7 @@ def _row(
     return row
 
 
-def _encode(ffmpeg: str, encoder: str, crf: int, source: Path, sent: Path) -> float:
+def encode(ffmpeg: str, encoder: str, crf: int, source: Path, sent: Path) -> float:
     """Encode; the rate in kbit/s, of packets alone."""
     quiet = ["-x265-params", "log-level=error"] if encoder == "x265" else []
     chosen = ["-c:v", ENCODERS[encoder], "-crf", str(crf), "-preset", "medium", *quiet]

@@ -26,9 +26,9 @@ examples:
 what is measured:
   A folder holds pairs, 001_HR.png and 001_LR.png: Y-PSNR and SSIM of what the
   small one becomes, by the super-resolution field's convention (BT.601 luma, a
-  border of `scale` pixels left out). NIQE says how natural a result looks without
-  its original, lower is better; DETAIL is the variance of the Laplacian over
-  the original's, 1 where fine detail is as rich; noise counts as detail.
+  border of `scale` pixels left out). NIQE says how natural a result looks
+  without its original, lower is better; DETAIL is the variance of the Laplacian
+  over the original's, 1 where fine detail is as rich; noise counts as detail.
   A video is the original: its first frames are made small by bicubic and large
   again. VMAF, PSNR of luma and SSIM come from ffmpeg's libvmaf, for each frame
   (--json, --plot) and as means. HDR is refused.

@@ -46,8 +46,9 @@ CHOICES = (
         "Compressed video",
         "for what telephones, discs and the net have: it knows what encoders leave",
     ),
+    Choice("live-x2-m", "video", "Compressed video, fast", "knows encoders, too"),
+    Choice("live-x2-s", "video", "Compressed video, fastest", "with less detail"),
     Choice("live-x2-m-clean", "video", "Clean video", "for what was hardly compressed"),
-    Choice("live-x2-s-clean", "video", "Clean video, fast", "with less detail"),
 )
 
 # What results may be, by the names of the HTTP interface. Browsers show all but TIFF.

@@ -2,9 +2,9 @@
 
 usage: python -m benchmarks.streams CLIP[@SECONDS] ... [-m MODEL ...] [--frames N]
 
-The first frames of each clip, no higher than --height, are halved by bicubic and encoded
-by x264 at crf 18, 22 and 26; then each model doubles what came through. VMAF against
-the frames before they were halved. Which clips no model has seen, the head of
+The first frames of each clip, no higher than --height, are halved by bicubic and
+encoded by x264 at crf 18, 22 and 26; then each model doubles what came through. VMAF
+against the frames before they were halved. Which clips no model has seen, the head of
 `benchmarks.streaming` says.
 """
 
@@ -67,7 +67,11 @@ def measure(
         enlarge = f"scale={info.width}:{info.height}:flags=lanczos+accurate_rnd"
         for crf in RATES:
             kbits = encode(ffmpeg, "x264", crf, half, sent)
-            row: Row = {"clip": clip.name, "crf": crf, "kbit/s": round(kbits)}
+            row: dict[str, str | int | float | None] = {
+                "clip": clip.name,
+                "crf": crf,
+                "kbit/s": round(kbits),
+            }
             run(ffmpeg, "-i", sent, "-vf", enlarge, "-c:v", "ffv1", shown)
             row["Lanczos"] = round(
                 measure_video(ffmpeg, original, shown).mean("vmaf"), 1

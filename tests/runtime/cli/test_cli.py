@@ -216,7 +216,7 @@ def test_what_pip_does_not_bring_is_named_with_what_does(
     def fail(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_parser", fail)
+    monkeypatch.setattr(cli, "command_parser", fail)
     assert cli.main(["devices"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert advice in line
@@ -232,7 +232,7 @@ def test_an_interruption_while_the_command_loads_is_one_line(
     monkeypatch.setattr(cli, "_open_streams", lambda: interrupt(0))
     assert entry_point() == 130
     monkeypatch.undo()
-    monkeypatch.setattr(cli, "_parser", interrupt)
+    monkeypatch.setattr(cli, "command_parser", interrupt)
     assert cli.main(["devices"]) == 130
     assert capfd.readouterr().err == "upfrost: stopped by SIGINT\n" * 2
 

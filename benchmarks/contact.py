@@ -10,10 +10,9 @@ written anew.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from upfrost import Upscaler
 from upfrost.arrays import Bytes
+from upfrost.metrics.evaluate import Enlarge, all_ways
 from upfrost_training.data import read_rgb
 from upfrost_training.resize import shrink
 
@@ -64,14 +64,13 @@ def main() -> None:
     ).parse_args()
     pictures = [read_rgb(EXAMPLES / crop.picture) for crop in CROPS]
     for scale, models in SHEETS.items():
-        ways: dict[str, Callable[[Bytes], Bytes]] = {
-            "Lanczos": partial(_lanczos, scale)
-        }
+        ways: dict[str, Enlarge] = {}
         columns: dict[str, list[Bytes]] = {}
         with ExitStack() as stack:
             for model in models:
                 upscaler = stack.enter_context(Upscaler(model))
-                ways[model] = upscaler
+                every = all_ways(upscaler)
+                ways |= {name: every[name] for name in ("Lanczos", model)}
             for name, enlarge in ways.items():
                 columns[name] = [
                     enlarged(crop, picture, scale, enlarge)
@@ -86,9 +85,7 @@ def main() -> None:
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1024} KiB")
 
 
-def enlarged(
-    crop: Crop, picture: Bytes, scale: int, enlarge: Callable[[Bytes], Bytes]
-) -> Bytes:
+def enlarged(crop: Crop, picture: Bytes, scale: int, enlarge: Enlarge) -> Bytes:
     """The crop of (H, W, 3) made small by bicubic and large again, with its margin."""
     rows, columns = (
         slice(max(0, start - MARGIN), (min(start + SIDE + MARGIN, end)) // 4 * 4)
@@ -112,11 +109,6 @@ def sheet(columns: Mapping[str, Sequence[Bytes]]) -> Image.Image:
             place = number * SIDE, HEAD + row * SIDE
             whole.paste(Image.fromarray(np.ascontiguousarray(crop)), place)
     return whole
-
-
-def _lanczos(scale: int, small: Bytes) -> Bytes:
-    size = small.shape[1] * scale, small.shape[0] * scale
-    return np.asarray(Image.fromarray(small).resize(size, Image.Resampling.LANCZOS))
 
 
 if __name__ == "__main__":

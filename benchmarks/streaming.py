@@ -140,17 +140,14 @@ def measure_clip(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         original, half = halved(ffmpeg, clip, options.height, options.frames, folder)
-        lossless = ["-c:v", "ffv1", "-an"]
         sent, shown = folder / "sent.mkv", folder / "shown.mkv"
         for crf in FULL_CRF:
             rate = encode(ffmpeg, encoder, crf, original, sent)
             vmaf = measure_video(ffmpeg, original, sent).mean("vmaf")
             curves["full size"].append(Sent(rate, vmaf))
-        info = probe(ffmpeg, original)
-        enlarge = f"scale={info.width}:{info.height}:flags=lanczos+accurate_rnd"
         for crf in HALF_CRF:
             rate = encode(ffmpeg, encoder, crf, half, sent)
-            run(ffmpeg, "-i", sent, "-vf", enlarge, *lossless, shown)
+            enlarge_by_lanczos(ffmpeg, sent, original, shown)
             vmaf = measure_video(ffmpeg, original, shown).mean("vmaf")
             curves["half, Lanczos"].append(Sent(rate, vmaf))
             for way, upscaler in by_model.items():
@@ -183,6 +180,13 @@ def halved(
     smaller = "scale=iw/2:ih/2:flags=bicubic"
     run(ffmpeg, "-i", original, "-vf", smaller, *lossless, half)
     return original, half
+
+
+def enlarge_by_lanczos(ffmpeg: str, sent: Path, original: Path, shown: Path) -> None:
+    """What was sent at the original's size, without further loss, as `shown`."""
+    info = probe(ffmpeg, original)
+    enlarge = f"scale={info.width}:{info.height}:flags=lanczos+accurate_rnd"
+    run(ffmpeg, "-i", sent, "-vf", enlarge, "-c:v", "ffv1", "-an", shown)
 
 
 def bd_rate(reference: Sequence[Sent], other: Sequence[Sent]) -> float | None:

@@ -17,11 +17,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.report import Row, publish
-from benchmarks.streaming import Clip, encode, halved, parse_clip, run
+from benchmarks.streaming import (
+    Clip,
+    encode,
+    enlarge_by_lanczos,
+    halved,
+    parse_clip,
+)
 from upfrost import Upscaler
 from upfrost.metrics.evaluate import upscale_lossless
 from upfrost.metrics.vmaf import measure_video
-from upfrost.video.ffmpeg import find_ffmpeg, probe
+from upfrost.video.ffmpeg import find_ffmpeg
 
 RATES = (18, 22, 26)
 MODELS = ("live-x2-xs", "live-x2-s", "live-x2-m", "video-x2")
@@ -63,8 +69,6 @@ def measure(
         folder = Path(name)
         original, half = halved(ffmpeg, clip, height, frames, folder)
         sent, shown = folder / "sent.mkv", folder / "shown.mkv"
-        info = probe(ffmpeg, original)
-        enlarge = f"scale={info.width}:{info.height}:flags=lanczos+accurate_rnd"
         for crf in RATES:
             kbits = encode(ffmpeg, "x264", crf, half, sent)
             row: dict[str, str | int | float | None] = {
@@ -72,7 +76,7 @@ def measure(
                 "crf": crf,
                 "kbit/s": round(kbits),
             }
-            run(ffmpeg, "-i", sent, "-vf", enlarge, "-c:v", "ffv1", shown)
+            enlarge_by_lanczos(ffmpeg, sent, original, shown)
             row["Lanczos"] = round(
                 measure_video(ffmpeg, original, shown).mean("vmaf"), 1
             )

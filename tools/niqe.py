@@ -9,14 +9,15 @@ exceeds 0.75 of the sharpest one's, as in the paper.
 """
 
 import argparse
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from upfrost.image.images import read_picture
 from upfrost.metrics import niqe
 from upfrost.metrics.quality import luma
+from upfrost_training.data import picture_files, read_rgb
 
 SHARP = 0.75
 
@@ -28,14 +29,8 @@ def main() -> None:
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     found = []
-    files = [
-        path
-        for folder in parser.parse_args().folders
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in (".png", ".jpg", ".jpeg")
-    ]
-    for path in files:
-        picture = Image.fromarray(read_picture(path).rgb)
+    for path in chain.from_iterable(map(picture_files, parser.parse_args().folders)):
+        picture = Image.fromarray(read_rgb(path))
         y = luma(np.asarray(picture.reduce(2)))
         if min(y.shape) < niqe.BLOCK:
             continue

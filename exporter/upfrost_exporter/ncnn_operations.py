@@ -452,10 +452,15 @@ def _deconvolution(call: Call) -> str:
 
 def _inner_product(call: Call) -> Moved:
     """A linear layer with the channels as the last of two axes."""
+    return _on_channels(call, _linear)
+
+
+def _on_channels(call: Call, compute: Callable[[Call, str], str]) -> Moved:
+    """What `compute` makes of a value's channels, as the last of two axes again."""
     given, of = _channels_last(call, "it multiplies a whole picture")
     if given.places.ndim != 2:
         raise call.layer.refuse("it multiplies a whole picture", ADVICE)
-    name = _linear(call, given.name)
+    name = compute(call, given.name)
     return lowering.channels_behind(call.builder, name, of)
 
 
@@ -490,11 +495,7 @@ def _linear(call: Call, name: str) -> str:
 
 
 def _gemm(call: Call) -> Moved:
-    given, of = _channels_last(call, "it multiplies a whole picture")
-    if given.places.ndim != 2:
-        raise call.layer.refuse("it multiplies a whole picture", ADVICE)
-    name = _gemm_of(call, given.name)
-    return lowering.channels_behind(call.builder, name, of)
+    return _on_channels(call, _gemm_of)
 
 
 def _gemm_of(call: Call, name: str) -> str:

@@ -67,3 +67,9 @@ def test_an_import_from_above_is_found(tmp_path: Path) -> None:
     ]
     assert floor_of("upfrost.gpu.plan") > FLOORS.index("network")
     assert not wrong_imports(path, "network")
+
+
+def test_processes_find_the_runtime_by_one_rule() -> None:
+    """As `children` starts them; `sys.executable` alone would need an environment."""
+    files = set(ROOT.rglob("*.py")) - {ROOT / "children.py"}
+    assert not [path for path in files if "sys.executable" in path.read_text("utf-8")]

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, BinaryIO
 
+from upfrost import children
+
 SILENCE = 150.0  # seconds for a job: a driver may compile for a minute
 MOST_DEATHS = 6  # of children, after which the rest is left
 OPENING = ""  # the name of what is done before the first job
@@ -105,13 +107,10 @@ def _one_child(
     reading, writing = os.pipe()
     loud = bool(os.environ.get("UPFROST_TRACEBACK"))
     child = subprocess.Popen(
-        [
-            # Not what lies in the folder that one is in.
-            *(sys.executable, "-P", "-m", "upfrost.check.jobs"),
-            *(json.dumps(asdict(request)), str(writing)),
-        ],
-        # A program may have put upfrost on its path itself, as a package's does.
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        children.command(
+            "upfrost.check.jobs", json.dumps(asdict(request)), str(writing)
+        ),
+        env=children.environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,  # where drivers talk
         stderr=None if loud else subprocess.DEVNULL,

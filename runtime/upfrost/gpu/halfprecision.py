@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from contextlib import suppress
 
 import numpy as np
 
+from upfrost import children
 from upfrost.files import new_file
 from upfrost.gpu.cache import cache_folder, file_name
 from upfrost.gpu.device import Device, DeviceInfo, DeviceLostError, list_devices
@@ -72,9 +72,8 @@ def _try(info: DeviceInfo) -> bool | None:
     """Whether a child computes; None where it could not try, or was ended."""
     try:
         child = subprocess.run(
-            [sys.executable, "-m", "upfrost.gpu.halfprecision", str(info.index)],
-            # A program may have put upfrost on its path itself, as a package's does.
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            children.command("upfrost.gpu.halfprecision", str(info.index)),
+            env=children.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -13,12 +12,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from upfrost import children
 from upfrost.serve.choices import CHOICES
 from upfrost.serve.jobs import Job, Store
 from upfrost.serve.speeds import Speeds
 from upfrost.video.ffmpeg import ended_by
 
-COMMAND = (sys.executable, "-m", "upfrost.serve.work")
+COMMAND = children.command("upfrost.serve.work")
 _PATIENCE = 5.0  # seconds for a process to end when it is told to
 
 _log = logging.getLogger("upfrost")
@@ -158,6 +158,7 @@ class Worker:
                 return
             process = subprocess.Popen(
                 [*self._command, *arguments],
+                env=children.environment(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 encoding="utf-8",

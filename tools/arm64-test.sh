@@ -20,6 +20,7 @@ if (($# == 0)); then set -- tests/runtime/network tests/exporter; fi
 need_emulator
 fresh_chroot "$ROOT" "$SUITE" arm64
 open_chroot "$ROOT"
+lend_programs "$ROOT" "$SUITE" arm64
 mkdir "$ROOT/srv/upfrost"
 cp -r dist tools/packages-inside.sh examples/bee.png "$ROOT/srv/upfrost/"
 copy_tree "$ROOT/srv/upfrost/tree"

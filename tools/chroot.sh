@@ -162,6 +162,31 @@ need_emulator() {
     echo ":qemu-aarch64:M::$head:$mask:$program:F" >"$place/register"
 }
 
+# lend_programs ROOT SUITE ARCHITECTURE: in an open chroot for an emulated machine, in the
+# place of some of its programs those of the same release for this one. They read and
+# write files for any machine; apt alone takes minutes in an emulator to choose packages.
+lend_programs() {
+    local native place program
+    native=$(dpkg --print-architecture)
+    if [[ $3 == "$native" ]]; then return; fi
+    place=$(cache)/debian/$2-$native
+    make_chroot "$place" "$2" "$native"
+    # Where their loader is looked for.
+    ln -sfn usr/lib64 "$1/lib64"
+    for program in lib64 "lib/$(uname -m)-linux-gnu" lib/apt/methods \
+        bin/{apt-get,bash,cat,dash,dpkg-deb,dpkg-split,find,grep,gzip,ln,mawk,mkdir} \
+        bin/{mv,perl,rm,sed,sort,sqv,tar}; do
+        show "$1" "$place/usr/$program" "/usr/$program"
+    done
+    cat >"$1/etc/apt/apt.conf.d/91lent" <<APT
+#clear APT::Architectures;
+APT::Architectures { "$3"; };
+APT::Architecture "$3";
+// Questions before packages are unpacked.
+#clear DPkg::Pre-Install-Pkgs;
+APT
+}
+
 # close_chroot ROOT: take away what was mounted in it.
 close_chroot() {
     local place
@@ -178,4 +203,38 @@ inside() {
     chroot "$root" env -i "${environment[@]}" HOME=/root LC_ALL=C.UTF-8 \
         DEBIAN_FRONTEND=noninteractive \
         PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
+}
+
+# boot ROOT UNIT: have a chroot's systemd start a unit, as the first process of a machine
+# without devices and with no network but its own, and end with that unit's status.
+boot() {
+    local groups
+    groups=$(findmnt --noheadings --output TARGET --types cgroup2 | head -n 1)
+    [[ -n $groups ]] || fail "systemd needs cgroup2, which is mounted nowhere here"
+    groups+=/upfrost-$$
+    mkdir "$groups"
+    local status=0
+    (
+        echo "$BASHPID" >"$groups/cgroup.procs"
+        # shellcheck disable=SC2016  # its own variables
+        exec timeout --foreground --kill-after 5 900 unshare --cgroup --fork --ipc \
+            --mount --net --pid --uts --kill-child --mount-proc="$1/proc" bash -euc '
+                # It changes how its root is mounted, for which that has to be a mount.
+                mount --rbind "$1" "$1"
+                for path in /run /tmp /dev; do mount -t tmpfs tmpfs "$1$path"; done
+                mount -t sysfs -o ro sysfs "$1/sys"
+                mount -t cgroup2 cgroup2 "$1/sys/fs/cgroup"
+                for path in /dev/{null,zero,full,random,urandom,tty}; do
+                    touch "$1$path"
+                    mount --bind "$path" "$1$path"
+                done
+                ln -s /proc/self/fd "$1/dev/fd"
+                mkdir "$1/dev/shm"
+                exec chroot "$1" env -i container=upfrost LC_ALL=C.UTF-8 \
+                    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+                    /lib/systemd/systemd --system --unit="$2"' boot "$1" "$2" \
+            </dev/null >/dev/null 2>&1
+    ) || status=$?
+    find "$groups" -depth -type d -exec rmdir {} +
+    return "$status"
 }

@@ -131,7 +131,67 @@ gstreamer() {
     (($(stat -c %s frames.yuv) == 5 * 128 * 96 * 3 / 2)) || fail "frames.yuv"
 }
 
+# The unit of the server, as it lies there.
+unit() {
+    apt-get install --yes --no-install-recommends systemd || fail "apt install systemd"
+    systemd-analyze verify --man=no upfrost-serve.service || fail "systemd-analyze verify"
+    say "systemd-analyze verify: nothing; security: $(systemd-analyze security \
+        --offline=true upfrost-serve.service | grep -o 'exposure level.*')"
+    cat >/etc/systemd/system/try-upfrost.service <<UNIT
+[Unit]
+After=multi-user.target
+Wants=multi-user.target
+SuccessAction=exit-force
+FailureAction=exit-force
+[Service]
+Type=oneshot
+ExecStart=$PWD/packages-inside.sh service
+StandardOutput=file:$PWD/booted
+UNIT
+}
+
+# In the same system, booted.
+service() {
+    local user folder
+    [[ $(systemctl is-enabled upfrost-serve) == disabled ]] || fail "it is enabled"
+    systemctl enable --now upfrost-serve || fail "systemctl enable --now upfrost-serve"
+    timed "upfrost-serve, started by systemd: the page" python3 - <<'PYTHON'
+import time, urllib.request
+for _ in range(600):
+    try:
+        urllib.request.urlopen("http://127.0.0.1:8080/").read()
+        break
+    except OSError:
+        time.sleep(0.1)
+else:
+    raise SystemExit("it does not answer")
+PYTHON
+    timed "a picture by it" python3 - <<'PYTHON'
+import json, time, urllib.request
+from pathlib import Path
+here = "http://127.0.0.1:8080/api/jobs"
+picture = Path("bee.png").read_bytes()
+def ask(path, data=None):
+    return urllib.request.urlopen(urllib.request.Request(here + path, data)).read()
+job = json.loads(ask("?name=bee.png&model=live-x2-xs-clean", picture))
+while job["state"] in ("queued", "running"):
+    time.sleep(0.2)
+    job = json.loads(ask("/" + job["id"]))
+print(job)
+Path("served.png").write_bytes(ask("/" + job["id"] + "/result"))
+PYTHON
+    [[ $(size_of served.png) == "$(size_of bee.png 2)" ]] || fail "served.png's size"
+    user=$(stat -c %u "/proc/$(systemctl show --property MainPID --value upfrost-serve)")
+    folder=$(stat -c '%u %a' /var/lib/private/upfrost-serve)
+    [[ $user != 0 && $folder == "$user 700" ]] || fail "user $user, its folder $folder"
+    timed "systemctl restart upfrost-serve" systemctl restart upfrost-serve
+    say "it had a user of its own, $user, and its folder was that user's alone"
+    systemctl stop upfrost-serve
+    journalctl -u upfrost-serve --no-pager
+}
+
 purge() {
+    rm -f /etc/systemd/system/try-upfrost.service
     timed "apt purge" apt-get purge --yes --autoremove upfrost gstreamer1.0-upfrost \
         bash-completion
     installed >after.packages
@@ -148,47 +208,77 @@ purge() {
     diff before.files after.files || true
 }
 
-# The wheels, by pip, in a clean environment of Debian's Python.
-wheels() {
-    local word
-    apt-get install --yes --no-install-recommends python3-venv libvulkan1 \
-        mesa-vulkan-drivers || fail "apt install"
-    python3 -m venv /opt/environment
+# environment [OPTION...]: Debian's Python with the wheels in it, by pip.
+environment() {
+    python3 -m venv "$@" /opt/environment
     timed "pip install --find-links dist upfrost" /opt/environment/bin/pip install \
         --find-links dist upfrost
     say "pip has installed: $(/opt/environment/bin/pip list --format=freeze \
-        | grep -E '^(upfrost|kp|numpy|pillow)==' | tr '\n' ' ')"
+        | grep -iE '^(upfrost|kp|numpy|pillow|pyvips)==' | tr '\n' ' ')"
+}
+
+# without_kp COMMAND...: what each says who has only the wheel of upfrost.
+without_kp() {
+    local words
+    /opt/environment/bin/pip uninstall --yes kp
+    for words in "$@"; do
+        # shellcheck disable=SC2086  # several words
+        /opt/environment/bin/upfrost $words 2>&1 </dev/null | tee said || true
+        grep -q "pip install --find-links FOLDER upfrost" said && (($(wc -l <said) == 1)) \
+            || fail "upfrost $words without kp"
+    done
+    say "without kp, upfrost ${*%% *}: $(<said)"
+}
+
+wheels() {
+    apt-get install --yes --no-install-recommends python3-venv libvulkan1 \
+        mesa-vulkan-drivers || fail "apt install"
+    environment
     timed "upfrost upscale, by the wheel" /opt/environment/bin/upfrost upscale bee.png \
         -o wheel.png
     if [[ -e large.png ]]; then cmp large.png wheel.png || fail "another picture"; fi
-    /opt/environment/bin/pip uninstall --yes kp
-    for word in "upscale bee.png -o no.png" devices tune; do
-        # shellcheck disable=SC2086  # several words
-        /opt/environment/bin/upfrost $word 2>&1 </dev/null | tee said || true
-        grep -q "pip install --find-links FOLDER upfrost" said && (($(wc -l <said) == 1)) \
-            || fail "upfrost $word without kp"
-    done
-    say "without kp: $(<said)"
+    without_kp "upscale bee.png -o no.png" devices tune
     apt-get purge --yes --autoremove python3-venv libvulkan1 mesa-vulkan-drivers
+}
+
+# compile_all yes|no: whether packages of Python modules compile all of them. Python
+# compiles what it imports; all that anybody could import takes an emulator longer than
+# everything else here.
+compile_all() {
+    local module=/usr/lib/python3.13/py_compile.py
+    if [[ $1 == no ]]; then
+        mkdir -p "${module%/*}"
+        touch "$module"
+        dpkg-divert --no-rename --divert "$module.kept" "$module"
+        ln -sf /bin/true /usr/local/bin/py3compile
+        echo "DPkg::Path \"$PATH\";" >/etc/apt/apt.conf.d/92path
+    else
+        mv "$module.kept" "$module"
+        dpkg-divert --no-rename --remove "$module"
+    fi
 }
 
 # What can be asked of a package for a machine that an emulator stands for.
 emulated() {
     local status=0 start
+    compile_all no
     timed "apt install, without what it recommends" apt-get install --yes \
         --no-install-recommends "./$(package upfrost)" mesa-vulkan-drivers
     say "installed: $(dpkg-query -W -f='${Package} ${Version} ${Architecture}' upfrost)"
     timed "import kp, upfrost" env PYTHONPATH=/usr/lib/upfrost \
         python3 -c 'import kp, upfrost; from upfrost import Upscaler'
     timed "upfrost info video-x2" upfrost info video-x2
+    start=$(now)
     upfrost devices >said 2>&1 || status=$?
-    say "upfrost devices: status $status"
+    say "upfrost devices: status $status, $(took "$start")"
     while read -r line; do say "  $line"; done <said
     # Mesa's driver for the CPU writes machine code as it runs.
     status=0
     start=$(now)
-    python3 -c 'from PIL import Image; Image.open("bee.png").crop((96, 96, 128, 120)).save("small.png")'
-    timeout 600 upfrost upscale small.png -o large.png >said 2>&1 || status=$?
+    python3 -c 'from PIL import Image
+Image.open("bee.png").crop((96, 96, 128, 120)).save("small.png")'
+    timeout 900 upfrost upscale -m live-x2-xs-clean small.png -o large.png >said 2>&1 \
+        || status=$?
     say "upfrost upscale on lavapipe, 32×24 pixels: status $status, $(took "$start")"
     while read -r line; do say "  $line"; done <said
     if ((status == 0)) && [[ $(size_of large.png) != "$(size_of small.png 2)" ]]; then
@@ -201,11 +291,10 @@ suite() {
     timed "apt install python3-torch and others for tests" apt-get install --yes \
         --no-install-recommends python3-venv python3-numpy python3-pil python3-torch \
         python3-onnx python3-onnxruntime python3-safetensors python3-einops
-    python3 -m venv --system-site-packages /opt/environment
-    timed "pip install --find-links dist upfrost" /opt/environment/bin/pip install \
-        --find-links dist upfrost pytest hypothesis
-    say "pip has installed: $(/opt/environment/bin/pip list --format=freeze \
-        | grep -iE '^(upfrost|kp|numpy|pillow|torch|onnx)==' | tr '\n' ' ')"
+    compile_all yes
+    environment --system-site-packages
+    timed "pip install pytest and others for tests" /opt/environment/bin/pip install \
+        pytest hypothesis ncnn
     cd tree
     # The runtime and the exporter are the wheel's.
     rm -r runtime exporter training
@@ -213,6 +302,7 @@ suite() {
     timed "pytest $TESTS" /opt/environment/bin/python -m pytest -p no:cacheprovider $TESTS
     say "$(tail -n 1 ../log)"
     cd ..
+    without_kp devices
 }
 
 for step in "$@"; do "$step"; done

@@ -23,7 +23,13 @@ for suite in "$@"; do
     cp tests/runtime/bunny.mp4 "$root/srv/upfrost/clip.mp4"
     echo "  Debian $(cat "$root/etc/debian_version"), $suite"
     inside "$root" /srv/upfrost/packages-inside.sh \
-        prepare apt_install commands gstreamer purge wheels
+        prepare apt_install commands gstreamer unit
+    boot "$root" try-upfrost.service || {
+        tail -n 40 "$root/srv/upfrost/log" >&2
+        fail "the service does not work"
+    }
+    cat "$root/srv/upfrost/booted"
+    inside "$root" /srv/upfrost/packages-inside.sh purge wheels
     close_chroot "$root"
     rm -rf --one-file-system "$root"
 done | tee dist/packages-test.log

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+from upfrost.errors import UpfrostError
+from upfrost.network.modelfile import find_model, read_model
 from upfrost_training import loop
 from upfrost_training.cli import main
 from upfrost_training.config import (
@@ -249,6 +252,29 @@ def test_an_adversary_trains_along_and_is_kept(folder: Path) -> None:
     assert again.adversary is not None
     before, after = (a.network.state_dict() for a in (state.adversary, again.adversary))
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_run_starts_from_released_weights(folder: Path) -> None:
+    network = "scale = 4\nchannels = 32\nblocks = 3\nunits = 2"
+    start = CONFIG.replace('kind = "plain"', 'kind = "cascade"')
+    start = re.sub(r"(?s)\[network\].*?\n\[", f"[network]\n{network}\n[", start)
+    start = start.replace("[train]", '[train]\nstart_from = "cascade-x4"')
+    (folder / "tiny.toml").write_text(start)
+    config = read_config(folder / "tiny.toml")
+    state = loop.start(config, folder / "run", torch.device("cpu"))
+    folded = dict(state.model.folded().named_parameters())
+    for name, weight in read_model(find_model("cascade-x4")).tensors.items():
+        # A kernel is what branches sum up to, in fp32.
+        np.testing.assert_allclose(folded[name].detach(), weight, rtol=0, atol=1e-6)
+
+
+def test_a_start_from_nothing_known_is_refused(folder: Path) -> None:
+    config = CONFIG.replace("[train]", '[train]\nstart_from = "nothing"')
+    (folder / "tiny.toml").write_text(config)
+    with pytest.raises(UpfrostError, match="nothing"):
+        loop.start(
+            read_config(folder / "tiny.toml"), folder / "run", torch.device("cpu")
+        )
 
 
 def test_the_rate_warms_up_and_follows_a_cosine() -> None:

@@ -26,6 +26,7 @@ from upfrost_training.config import (
     TrainSettings,
     read_config,
 )
+from upfrost_training.losses import RGB_TO_YCC
 from upfrost_training.networks import make_network
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
@@ -266,6 +267,22 @@ def test_a_run_starts_from_released_weights(folder: Path) -> None:
     for name, weight in read_model(find_model("cascade-x4")).tensors.items():
         # A kernel is what branches sum up to, in fp32.
         np.testing.assert_allclose(folded[name].detach(), weight, rtol=0, atol=1e-6)
+
+
+def test_a_luma_network_starts_as_what_one_of_rgb_does_to_grey(folder: Path) -> None:
+    network = 'colour = "luma"\nchannels = 16\ndepth = 9'
+    start = re.sub(r"(?s)\[network\].*?\n\[", f"[network]\n{network}\n[", CONFIG)
+    start = start.replace("[train]", '[train]\nstart_from = "realtime-x2"')
+    (folder / "tiny.toml").write_text(start)
+    config = read_config(folder / "tiny.toml")
+    luma = loop.start(config, folder / "run", torch.device("cpu")).model.folded()
+    rgb = make_network("plain", {"channels": 16, "depth": 9})
+    loop.take_released_weights(rgb, "realtime-x2")
+    grey = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    wanted = rgb(grey.expand(-1, 3, -1, -1))
+    weights = torch.tensor(RGB_TO_YCC[0]).view(1, 3, 1, 1)
+    # The one difference is the order in which fp32 numbers are added up.
+    assert (luma(grey) - (weights * wanted).sum(1, True).clamp(0, 1)).abs().max() < 1e-5
 
 
 def test_a_start_from_nothing_known_is_refused(folder: Path) -> None:

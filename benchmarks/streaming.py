@@ -170,7 +170,8 @@ def halved(
     original, half = folder / "original.mkv", folder / "half.mkv"
     lossless = ["-c:v", "ffv1", "-an"]
     seek = ["-ss", str(float(clip.start))] if clip.start else []
-    size = f"scale=-4:min({height}\\,ih):flags=bicubic,format=yuv420p"
+    # Of a size that can be halved twice: 4:2:0 at half size has whole chroma.
+    size = f"scale=-4:trunc(min({height}\\,ih)/4)*4:flags=bicubic,format=yuv420p"
     cut = ["-vf", size, "-frames:v", str(frames), *lossless]
     source = ["-i", str(clip.path)]
     made = run_ffmpeg(ffmpeg, ["-y", *seek, *source, *cut, str(original)])

@@ -150,7 +150,8 @@ def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
     if options.tile is not None and options.tile < smallest:
         upscaler.close()
         raise UsageError(
-            f"{graph.name} looks at the whole picture: leave --tile out"
+            f"{graph.name} looks at the whole picture: leave --tile out, or allow "
+            "seams (--halo 32)"
             if upscaler.tiling.needs_whole_picture
             else f"--tile {options.tile} is too small for {graph.name}: at least "
             f"{smallest} pixels are needed"

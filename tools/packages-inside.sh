@@ -104,6 +104,7 @@ commands() {
     timed "a video, 1 s of 160×90" upfrost video clip.mp4 large.mp4
     [[ $(frame_of clip.mp4) == 160,90 && $(frame_of large.mp4) == 320,180 ]] \
         || fail "large.mp4 has another size"
+    timed "upfrost check --quick" upfrost check --quick -o report
     # Any user, no environment, another shell; a Python path that would break it.
     runuser -u nobody -- env -i PYTHONPATH=/nowhere /bin/sh -c \
         'cd /tmp && upfrost models && upfrost info live-x2-m' || fail "as nobody"

@@ -143,8 +143,9 @@ def _one_child(
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(2 if answered else 0)
         child.kill()
+        # At once, but on a busy machine, and where it hangs in the kernel.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(2)
+            child.wait(30)
     why = (
         _death(child.returncode)
         if answered

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 PICTURE_MODEL = "realtime-x2"
-# The same network, trained on what video encoders leave (docs/models.md).
-VIDEO_MODEL = "video-x2"
+# A network for luma that has seen what video encoders leave (docs/models.md).
+VIDEO_MODEL = "live-x2-m"
 
 
 class Parser(argparse.ArgumentParser):

@@ -232,6 +232,8 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=9, help="default: %(default)s")
     arguments = parser.parse_args()
+    # A shell's background job ignores it, and so would what is started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     info = choose_device(arguments.device)
     graphs = [read_model(find_model(model)) for model in arguments.models]
     graph = graphs[0]

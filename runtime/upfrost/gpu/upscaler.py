@@ -423,8 +423,8 @@ class Upscaler:
         if tiling.needs_whole_picture and needed > budget:
             raise OutOfDeviceMemoryError(
                 f"{self.graph.name} looks at the whole picture, so it works without "
-                f"tiles: {width}×{height} pixels need {said}; use a smaller picture or "
-                "another model"
+                f"tiles: {width}×{height} pixels need {said}; allow more (--memory "
+                f"{-(-needed // 1_000_000)}), or seams by tiles (--halo 32)"
             )
         if side is None and needed > budget:
             reach = max(self.tiling.halo)

@@ -7,12 +7,14 @@ stopped goes on.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -59,7 +61,7 @@ from upfrost.video.mux import (
 if TYPE_CHECKING:
     from upfrost.gpu.upscaler import Upscaler
 
-SEGMENT_SECONDS = Fraction(2)
+SEGMENT_SECONDS = Fraction(4)
 _SHORT = Fraction(1)  # seconds that may be missing at a file's end
 
 
@@ -154,7 +156,6 @@ def upscale_video(
         f"{name}: {upscaler.graph.name} by {record.path}; {work.codec.name}, "
         f"{work.encoding.pixel_format}"
     )
-    try_encoding(ffmpeg, work.encoding)
     job = open_job(
         target,
         _asked(work, upscaler, options),
@@ -162,17 +163,24 @@ def upscale_video(
         overwrite=options.overwrite,
     )
     try:
-        others = plan_other_streams(
-            *(ffmpeg, work.info, container, job), begins_later=bool(options.start)
-        )
-        _note([*work.conversion.notes, *others.notes], source, status, record)
+        _note(work.conversion.notes, source, status, record)
         record.resumed_frames = job.frames
-        _upscale_frames(work, job, upscaler, status, record)
-        if not job.segments:
-            raise VideoError(f"{printable(source)}: there is no frame to upscale")
+        with ThreadPoolExecutor(1) as beside:
+            trying = beside.submit(_try_output, work, job, bool(options.start))
+
+            @functools.cache
+            def others() -> OtherStreams:
+                tried = trying.result()
+                _note(tried.notes, source, status, record)
+                return tried
+
+            _upscale_frames(work, job, upscaler, others, status, record)
+            if not job.segments:
+                raise VideoError(f"{printable(source)}: there is no frame to upscale")
+            result = work.result(others())
         mux_began = time.perf_counter()
         part = job.part_file("result")
-        write_result(ffmpeg, job, work.result(others), part)
+        write_result(ffmpeg, job, result, part)
         lost = lost_tags(ffmpeg, work.info, part)
         _note(lost, source, status, record)
         with part.open("rb") as file:
@@ -195,6 +203,18 @@ def upscale_video(
         job.close()
     record.seconds["all"] = round(time.perf_counter() - began, 6)
     record.status = "done"
+
+
+def _try_output(work: _Work, job: Job, begins_later: bool) -> OtherStreams:
+    """Whether the encoder and the container take what they are to be given.
+
+    What cannot work is to fail before the work begins. Meanwhile the decoder starts,
+    and the device has the first frames.
+    """
+    try_encoding(work.ffmpeg, work.encoding)
+    return plan_other_streams(
+        *(work.ffmpeg, work.info, work.container, job), begins_later=begins_later
+    )
 
 
 def _note(
@@ -343,9 +363,17 @@ def _fingerprint(upscaler: Upscaler) -> str:
 
 
 def _upscale_frames(
-    work: _Work, job: Job, upscaler: Upscaler, status: Status, record: VideoRecord
+    work: _Work,
+    job: Job,
+    upscaler: Upscaler,
+    check: Callable[[], object],
+    status: Status,
+    record: VideoRecord,
 ) -> None:
-    """Decode what is not yet done, upscale it, encode it as segments."""
+    """Decode what is not yet done, upscale it, encode it as segments.
+
+    Before the first frame's result is waited for, `check` raises what must not begin.
+    """
     spent = {"decode": 0.0, "upscale": 0.0, "encode": 0.0}
 
     height, width, kind = work.info.height, work.info.width, work.conversion.kind
@@ -377,6 +405,7 @@ def _upscale_frames(
     waiting: deque[tuple[Frame, Later[Picture]]] = deque()
 
     def encode_first() -> None:
+        check()
         frame, result = waiting.popleft()
         large = result()
         lap("upscale")

@@ -12,18 +12,18 @@ import os
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from upfrost import __version__
 from upfrost.gpu.execution import IN_FLIGHT
 from upfrost.gpu.frame import FULL_CHROMA, ChromaFormat, FrameFormat, Samples
 from upfrost.gpu.frame import Frame as PlaneFrame
 from upfrost.gpu.tiles import frame_tiling
-from upfrost.image.record import Record
+from upfrost.image.record import Computer, Record
 from upfrost.status import Status, duration
 from upfrost.text import printable
 from upfrost.video.color import (
@@ -36,7 +36,13 @@ from upfrost.video.color import (
 )
 from upfrost.video.decode import Decoder, Frame
 from upfrost.video.encode import Encoding, SegmentWriter, try_encoding
-from upfrost.video.ffmpeg import VideoError, VideoInfo, find_ffmpeg, probe, run_ffmpeg
+from upfrost.video.ffmpeg import (
+    VideoError,
+    VideoInfo,
+    ffmpeg_version,
+    find_ffmpeg,
+    probe,
+)
 from upfrost.video.formats import (
     CODECS,
     CONTAINERS,
@@ -58,6 +64,7 @@ from upfrost.video.mux import (
 
 if TYPE_CHECKING:
     from upfrost.gpu.upscaler import Upscaler
+    from upfrost.network.graph import Graph
 
 SEGMENT_SECONDS = Fraction(2)
 _SHORT = Fraction(1)  # seconds that may be missing at a file's end
@@ -94,11 +101,12 @@ class VideoRecord(Record):
     computed_share: float | None = None  # of the computed frames' pixels; rest: bars
     frames_per_second: float | None = None
     speed: float | None = None  # seconds of video in a second
+    workers: dict[str, dict[str, float]] | None = None  # of a cluster: done, rate
 
 
 @dataclass(frozen=True)
-class _Work:
-    """Everything that is settled before the first frame."""
+class Work:
+    """Everything about one video that is settled before its first frame."""
 
     ffmpeg: str
     info: VideoInfo
@@ -110,10 +118,23 @@ class _Work:
     begin: Fraction  # by the source's clock
     end: Fraction | None
 
+    @property
+    def expected_frames(self) -> int | None:
+        """About how many frames the result has; None where nothing tells."""
+        end, rate = self.end, self.info.frame_rate
+        if self.info.duration is not None:
+            last = self.info.start + self.info.duration
+            end = last if end is None else min(end, last)
+        return max(1, round((end - self.begin) * rate)) if end and rate else None
+
     def result(self, others: OtherStreams) -> Result:
         length = None if self.end is None else self.end - self.begin
         codec = self.codec.name
         return Result(self.info, self.container, codec, self.begin, length, others)
+
+
+# Adds the segments that are missing to a job, and says in the record how.
+MakeSegments = Callable[[Work, Job, Status, VideoRecord], None]
 
 
 def upscale_video(
@@ -129,6 +150,27 @@ def upscale_video(
     Raises `VideoError`, or what the upscaler raises. Finished segments then stay
     beside `target` for a run with `resume`.
     """
+    upscale_by_segments(
+        source,
+        target,
+        upscaler,
+        options,
+        status,
+        record,
+        lambda work, job, *told: _upscale_frames(work, job, upscaler, *told),
+    )
+
+
+def upscale_by_segments(
+    source: Path,
+    target: Path,
+    computer: Computer,
+    options: VideoOptions,
+    status: Status,
+    record: VideoRecord,
+    make_segments: MakeSegments,
+) -> None:
+    """`upscale_video`, whoever makes the segments by what `computer` says of itself."""
     began = time.perf_counter()
     name = printable(target)
     container = _container(target)
@@ -142,22 +184,22 @@ def upscale_video(
     if not target.parent.is_dir():
         raise VideoError(f"{printable(target.parent)}: no such folder")
     ffmpeg = find_ffmpeg(options.ffmpeg)
-    work = _prepare(ffmpeg, source, container, upscaler, options)
+    work = _prepare(ffmpeg, source, container, computer.graph, options)
     record.input_size = (work.info.width, work.info.height)
     record.output_size = (work.encoding.width, work.encoding.height)
     record.codec = work.codec.name
     record.path = work.conversion.path
-    record.describe(upscaler)
+    record.describe(computer)
     if source.resolve() == target.resolve():
         raise VideoError(f"{name}: would replace the video that is read")
     status.say(
-        f"{name}: {upscaler.graph.name} by {record.path}; {work.codec.name}, "
+        f"{name}: {computer.graph.name} by {record.path}; {work.codec.name}, "
         f"{work.encoding.pixel_format}"
     )
     try_encoding(ffmpeg, work.encoding)
     job = open_job(
         target,
-        _asked(work, upscaler, options),
+        _asked(work, computer, options),
         resume=options.resume,
         overwrite=options.overwrite,
     )
@@ -165,16 +207,16 @@ def upscale_video(
         others = plan_other_streams(
             *(ffmpeg, work.info, container, job), begins_later=bool(options.start)
         )
-        _note([*work.conversion.notes, *others.notes], source, status, record)
+        note([*work.conversion.notes, *others.notes], source, status, record)
         record.resumed_frames = job.frames
-        _upscale_frames(work, job, upscaler, status, record)
+        make_segments(work, job, status, record)
         if not job.segments:
             raise VideoError(f"{printable(source)}: there is no frame to upscale")
         mux_began = time.perf_counter()
         part = job.part_file("result")
         write_result(ffmpeg, job, work.result(others), part)
         lost = lost_tags(ffmpeg, work.info, part)
-        _note(lost, source, status, record)
+        note(lost, source, status, record)
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(target)
@@ -197,11 +239,12 @@ def upscale_video(
     record.status = "done"
 
 
-def _note(
+def note(
     notes: Sequence[str], source: Path, status: Status, record: VideoRecord
 ) -> None:
-    for note in notes:
-        status.warn(f"upfrost: {printable(source)}: {note}")
+    """Say what a user may want to know of a source."""
+    for text in notes:
+        status.warn(f"upfrost: {printable(source)}: {text}")
     record.notes += notes
 
 
@@ -228,9 +271,9 @@ def _prepare(
     ffmpeg: str,
     source: Path,
     container: Container,
-    upscaler: Upscaler,
+    graph: Graph,
     options: VideoOptions,
-) -> _Work:
+) -> Work:
     codec = CODECS[options.codec or container.codecs[0]]
     if codec.name not in container.codecs:
         raise VideoError(
@@ -242,7 +285,7 @@ def _prepare(
     if options.duration == 0:
         raise VideoError("a duration of 0 s leaves no frame to upscale")
     info = probe(ffmpeg, source, options.start)
-    by_luma = upscaler.graph.colour == "luma" and has_luma(info)
+    by_luma = graph.colour == "luma" and has_luma(info)
     if not by_luma and not options.tone_map:
         refuse_hdr(
             info,
@@ -251,7 +294,7 @@ def _prepare(
         )
     convert = luma_conversion if by_luma else conversion
     colors = convert(info, deinterlace=options.deinterlace, tone_map=options.tone_map)
-    scale = upscaler.graph.scale
+    scale = graph.scale
     width, height = info.width * scale, info.height * scale
     kind = colors.kind
     if kind is None:
@@ -285,7 +328,7 @@ def _prepare(
         frame_bytes=kind.frame_bytes(height, width) if kind else 3 * width * height,
     )
     begin = info.start + options.start
-    return _Work(
+    return Work(
         ffmpeg=ffmpeg,
         info=info,
         conversion=colors,
@@ -309,21 +352,20 @@ def _with_losses(colors: Conversion, codec: Codec, info: VideoInfo) -> Conversio
     return replace(colors, notes=tuple(notes))
 
 
-def _asked(work: _Work, upscaler: Upscaler, options: VideoOptions) -> dict[str, object]:
+def _asked(work: Work, computer: Computer, options: VideoOptions) -> dict[str, object]:
     """All that decides what the frames of the result are."""
     about = work.info.path.stat()
-    version = run_ffmpeg(work.ffmpeg, ["-version"]).stdout.split(b"\n")[0].decode()
-    device = upscaler.device
+    device = computer.device
     return {
         "input": [work.info.path.name, about.st_size, about.st_mtime_ns],
-        "model": f"{upscaler.graph.name} {_fingerprint(upscaler)}",
+        "model": f"{computer.graph.name} {_fingerprint(computer.graph)}",
         "device": device.name,
         "driver": [device.driver, device.driver_version, device.api_version],
-        "precision": upscaler.precision,
+        "precision": computer.precision,
         # Kernels of other versions, or that 'upfrost tune' chose, may round otherwise.
         "upfrost": __version__,
-        "tuning": upscaler.tuned_kernels,
-        "ffmpeg": version,
+        "tuning": computer.tuned_kernels,
+        "ffmpeg": ffmpeg_version(work.ffmpeg),
         "start": str(options.start),
         "duration": str(options.duration),
         "segment length": work.segment_frames,
@@ -333,8 +375,8 @@ def _asked(work: _Work, upscaler: Upscaler, options: VideoOptions) -> dict[str, 
     }
 
 
-def _fingerprint(upscaler: Upscaler) -> str:
-    graph, digest = upscaler.graph, hashlib.sha256()
+def _fingerprint(graph: Graph) -> str:
+    digest = hashlib.sha256()
     digest.update(repr((graph.nodes, graph.output, graph.value_range)).encode())
     for name, tensor in sorted(graph.tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
@@ -343,75 +385,102 @@ def _fingerprint(upscaler: Upscaler) -> str:
 
 
 def _upscale_frames(
-    work: _Work, job: Job, upscaler: Upscaler, status: Status, record: VideoRecord
+    work: Work, job: Job, upscaler: Upscaler, status: Status, record: VideoRecord
 ) -> None:
     """Decode what is not yet done, upscale it, encode it as segments."""
-    spent = {"decode": 0.0, "upscale": 0.0, "encode": 0.0}
+    clock = Clock()
+    frames = frame_upscaler(work, upscaler)
+    progress = _Progress(work, record, status)
+    writer = SegmentWriter(work.ffmpeg, job, work.encoding, work.segment_frames)
+    source = Source(work, job)
+    began = time.perf_counter()
+    try:
+        for done, (frame, large) in enumerate(
+            upscaled(source, frames, work, clock), start=1
+        ):
+            write_frame(writer, frame, large)
+            progress.advance(done)
+            clock.lap("encode")
+        writer.finish()
+        clock.lap("encode")
+    finally:
+        source.close()
+        writer.close()
+        status.clear()
+        account(record, work, frames.counts, time.perf_counter() - began)
+        record.seconds |= {key: round(value, 6) for key, value in clock.spent.items()}
+    check_source(work, source, status, record)
 
-    height, width, kind = work.info.height, work.info.width, work.conversion.kind
+
+class Clock:
+    """How long each phase of the work on frames took, in seconds."""
+
+    def __init__(self) -> None:
+        self.spent = {"decode": 0.0, "upscale": 0.0, "encode": 0.0}
+        self._mark = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Say that all since the last lap was `phase`."""
+        now = time.perf_counter()
+        self.spent[phase] += now - self._mark
+        self._mark = now
+
+
+def frame_upscaler(work: Work, upscaler: Upscaler) -> FrameUpscaler[Picture]:
+    """What upscales that video's frames."""
 
     def begin(frame: Picture) -> Later[Picture]:
         if isinstance(frame, PlaneFrame):
             return upscaler.start_frame(frame).result
         return upscaler.start(frame).result
 
-    frames = FrameUpscaler(
+    return FrameUpscaler(
         begin,
         upscaler.graph.scale,
-        frame_tiling(upscaler.tiling, _chroma(kind, upscaler)),
-        height,
-        width,
+        frame_tiling(upscaler.tiling, _chroma(work.conversion.kind, upscaler)),
+        work.info.height,
+        work.info.width,
     )
-    progress = _Progress(work, record, status)
-    writer = SegmentWriter(work.ffmpeg, job, work.encoding, work.segment_frames)
-    began = mark = time.perf_counter()
 
-    def lap(phase: str) -> None:
-        nonlocal mark
-        now = time.perf_counter()
-        spent[phase] += now - mark
-        mark = now
 
-    # While the device works on one frame, the last one's bytes are read and the next
-    # one's written.
+def upscaled(
+    source: Iterable[Frame], frames: FrameUpscaler[Picture], work: Work, clock: Clock
+) -> Iterator[tuple[Frame, Picture]]:
+    """Each decoded frame, with what it became.
+
+    While the device works on one frame, the last one's bytes are read, and whoever
+    asks for them writes the next one's.
+    """
+    height, width, kind = work.info.height, work.info.width, work.conversion.kind
     waiting: deque[tuple[Frame, Later[Picture]]] = deque()
 
-    def encode_first() -> None:
+    def first() -> tuple[Frame, Picture]:
         frame, result = waiting.popleft()
         large = result()
-        lap("upscale")
-        crc = zlib.crc32(frame.pixels.data)
-        planes: tuple[Samples, ...] = (
-            large.planes if isinstance(large, PlaneFrame) else (large,)
-        )
-        writer.put(frame.pts, frame.duration, crc, planes)
-        progress.advance(frames.counts.frames - len(waiting))
-        lap("encode")
+        clock.lap("upscale")
+        return frame, large
 
-    source = _Source(work, job)
-    try:
-        for frame in source:
-            lap("decode")
-            result = frames.start(
-                PlaneFrame.of_bytes(kind, height, width, frame.pixels)
-                if kind
-                else frame.pixels.reshape(height, width, 3)
-            )
-            waiting.append((frame, result))
-            lap("upscale")
-            if len(waiting) == IN_FLIGHT:
-                encode_first()
-        while waiting:
-            encode_first()
-        writer.finish()
-        lap("encode")
-    finally:
-        source.close()
-        writer.close()
-        status.clear()
-        _account(record, work, frames.counts, time.perf_counter() - began)
-        record.seconds |= {f"{key}": round(value, 6) for key, value in spent.items()}
-    _check_source(work, source, status, record)
+    for frame in source:
+        clock.lap("decode")
+        result = frames.start(
+            PlaneFrame.of_bytes(kind, height, width, frame.pixels)
+            if kind
+            else frame.pixels.reshape(height, width, 3)
+        )
+        waiting.append((frame, result))
+        clock.lap("upscale")
+        if len(waiting) == IN_FLIGHT:
+            yield first()
+    while waiting:
+        yield first()
+
+
+def write_frame(writer: SegmentWriter, frame: Frame, large: Picture) -> None:
+    """Hand what became of a frame to the encoder."""
+    planes: tuple[Samples, ...] = (
+        large.planes if isinstance(large, PlaneFrame) else (large,)
+    )
+    writer.put(frame.pts, frame.duration, zlib.crc32(frame.pixels.data), planes)
 
 
 def _chroma(kind: FrameFormat | None, upscaler: Upscaler) -> ChromaFormat | None:
@@ -421,7 +490,8 @@ def _chroma(kind: FrameFormat | None, upscaler: Upscaler) -> ChromaFormat | None
     return FULL_CHROMA if upscaler.graph.channels == 1 else None
 
 
-def _account(record: VideoRecord, work: _Work, counts: Counts, wall: float) -> None:
+def account(record: VideoRecord, work: Work, counts: Counts, wall: float) -> None:
+    """Say what was done in that many seconds."""
     record.computed_frames = counts.computed
     record.duplicate_frames = counts.duplicate
     record.black_frames = counts.black
@@ -432,8 +502,27 @@ def _account(record: VideoRecord, work: _Work, counts: Counts, wall: float) -> N
         record.speed = round(counts.frames / wall / float(work.info.frame_rate), 4)
 
 
-def _check_source(
-    work: _Work, source: _Source, status: Status, record: VideoRecord
+class Decoded(Protocol):
+    """What came to light while a video was decoded."""
+
+    @property
+    def errors(self) -> list[str]: ...
+
+    @property
+    def error_count(self) -> int: ...
+
+    @property
+    def last(self) -> int | None: ...  # the last frame's time
+
+    @property
+    def sizes(self) -> set[tuple[int, int]]: ...
+
+    @property
+    def interlaced(self) -> int: ...  # frames
+
+
+def check_source(
+    work: Work, source: Decoded, status: Status, record: VideoRecord
 ) -> None:
     """Say what was wrong with the input; what could be decoded is kept."""
     notes: list[str] = []
@@ -465,13 +554,13 @@ def _check_source(
             f"{source.interlaced} frames are interlaced; --deinterlace always "
             "makes pictures of them"
         )
-    _note(notes, info.path, status, record)
+    note(notes, info.path, status, record)
 
 
-class _Source:
+class Source:
     """The frames that are not done yet, wherever an earlier run ended."""
 
-    def __init__(self, work: _Work, job: Job) -> None:
+    def __init__(self, work: Work, job: Job) -> None:
         self.last: int | None = None
         self._work = work
         self._job = job
@@ -570,17 +659,11 @@ class _Source:
 class _Progress:
     """Frames, rate, speed and time left, on the status line."""
 
-    def __init__(self, work: _Work, record: VideoRecord, status: Status) -> None:
+    def __init__(self, work: Work, record: VideoRecord, status: Status) -> None:
         self._status = status
         self._rate = work.info.frame_rate
         self._done = record.resumed_frames or 0
-        self._total: int | None = None
-        end = work.end
-        if work.info.duration is not None:
-            last = work.info.start + work.info.duration
-            end = last if end is None else min(end, last)
-        if end is not None and self._rate:
-            self._total = max(1, round((end - work.begin) * self._rate))
+        self._total = work.expected_frames
         self._began = time.monotonic()
         status.begin(printable(work.info.path))
 

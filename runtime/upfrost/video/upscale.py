@@ -101,7 +101,10 @@ class VideoRecord(Record):
     computed_share: float | None = None  # of the computed frames' pixels; rest: bars
     frames_per_second: float | None = None
     speed: float | None = None  # seconds of video in a second
-    workers: dict[str, dict[str, float]] | None = None  # of a cluster: done, rate
+    # Of a cluster: what each worker did, and how fast; bytes of pieces and segments.
+    workers: dict[str, dict[str, float]] | None = None
+    sent_bytes: int | None = None
+    received_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ def upscale_by_segments(
     if not target.parent.is_dir():
         raise VideoError(f"{printable(target.parent)}: no such folder")
     ffmpeg = find_ffmpeg(options.ffmpeg)
-    work = _prepare(ffmpeg, source, container, computer.graph, options)
+    work = plan_work(ffmpeg, source, container, computer.graph, options)
     record.input_size = (work.info.width, work.info.height)
     record.output_size = (work.encoding.width, work.encoding.height)
     record.codec = work.codec.name
@@ -267,13 +270,14 @@ def _container(target: Path) -> Container:
         ) from None
 
 
-def _prepare(
+def plan_work(
     ffmpeg: str,
     source: Path,
     container: Container,
     graph: Graph,
     options: VideoOptions,
 ) -> Work:
+    """Settle what is done with a video. Raises `VideoError` for what cannot be."""
     codec = CODECS[options.codec or container.codecs[0]]
     if codec.name not in container.codecs:
         raise VideoError(

@@ -158,7 +158,8 @@ def tell_of_workers(
     """Say who is there, and who computes without a GPU."""
     names = [f"{about.name} ({about.device.name})" for about in cluster.met]
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    status.say(f"{len(names)} workers: {', '.join(names[:8])}{more}")
+    count = f"{len(names)} workers" if len(names) > 1 else "1 worker"
+    status.say(f"{count}: {', '.join(names[:8])}{more}")
     slow = [about.name for about in cluster.met if not about.device.is_gpu]
     if slow and options.device is None:
         status.warn(

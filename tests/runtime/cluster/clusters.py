@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.runtime.clips import FFMPEG, GRAPH
 from tests.runtime.fakes import FakeUpscaler
 from upfrost.cluster import video
@@ -17,6 +19,13 @@ from upfrost.network.modelfile import write_model
 from upfrost.status import Status
 from upfrost.video.ffmpeg import ffmpeg_version
 from upfrost.video.upscale import VideoOptions, VideoRecord
+
+# Dask's own warnings, and those of threads that end with the process.
+IGNORED = [
+    pytest.mark.filterwarnings("ignore:::distributed"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @contextmanager

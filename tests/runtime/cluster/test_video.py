@@ -28,12 +28,7 @@ from upfrost.video.upscale import VideoOptions
 OPTIONS = VideoOptions(segment=Fraction(1, 2))
 FRAMES = 72
 
-pytestmark = [
-    # Dask's own, and those of threads that end with the process.
-    pytest.mark.filterwarnings("ignore:::distributed"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = clusters.IGNORED
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -55,6 +56,7 @@ from upfrost.cluster.pieces import cut
 from upfrost.cluster.work import MadeSegment, SegmentOrder, Wanted, upscale_segment
 from upfrost.network.modelfile import find_model, read_model
 from upfrost.status import Status
+from upfrost.video.decode import Decoder
 from upfrost.video.ffmpeg import ffmpeg_version, find_ffmpeg, run_ffmpeg
 from upfrost.video.formats import CONTAINERS
 from upfrost.video.upscale import VideoOptions, VideoRecord, Work, plan_work
@@ -101,6 +103,8 @@ def measure_scaling(options: argparse.Namespace) -> None:
         make_segments(clip, folder)
         for mix in WORK:
             for count in options.workers:
+                if count == 1 and mix == "mixed":
+                    continue
                 found = run_simulated(
                     clip, folder, speeds(mix, count), frames_for(mix, count)
                 )
@@ -114,7 +118,9 @@ def measure_scaling(options: argparse.Namespace) -> None:
             f"Equal workers take {SECONDS:g} s for a frame; of mixed ones the fastest "
             f"takes that, the slowest {SPREAD} times as long.",
             "Frames of 320×180 become 640×360, in segments of 24; key frames are "
-            "up to 250 frames apart.",
+            "up to 250 frames apart. All segments have the first one's encoded frames.",
+            f"Load average {os.getloadavg()[0]:.0f} on {os.cpu_count()} processors at "
+            "the end, of other programs.",
             "Sent and received: bytes of pieces and of segments for a frame of the "
             "result.",
         ],
@@ -162,15 +168,37 @@ def orders(clip: Path, wanted: Wanted) -> Iterator[tuple[SegmentOrder, bytes]]:
 
 
 def make_segments(clip: Path, folder: Path) -> None:
-    """Make what the simulated workers return."""
+    """Make what the simulated workers return.
+
+    The frames' times and sums are each segment's own, as they are checked; the encoded
+    frames are the first segment's in all.
+    """
     model = find_model(MODEL).read_bytes()
     wanted = Wanted(hashlib.sha256(model).hexdigest(), None, "auto", None, None, None)
-    kept, work.open_upscaler = work.open_upscaler, cluster_device.open_device  # type: ignore[assignment]
+    planned = plan(clip)
+    decoder = Decoder(planned.ffmpeg, planned.info, planned.conversion.to_frames)
+    sums = {frame.pts: zlib.crc32(frame.pixels.data) for frame in decoder}
+    made: MadeSegment | None = None
     for order, data in orders(clip, wanted):
-        made = upscale_segment("", order, data)
-        assert isinstance(made, MadeSegment), made
-        cluster_device.made_file(folder, order).write_bytes(pickle.dumps(made))
-    work.open_upscaler = kept
+        if made is None:
+            vars(work)["open_upscaler"] = cluster_device.open_device
+            first = upscale_segment("", order, data)
+            assert isinstance(first, MadeSegment), first
+            made = first
+        assert len(order.times) == len(made.segment.times), "a whole number of seconds"
+        since = order.times[0] if order.compared_from is None else order.compared_from
+        own = replace(
+            made,
+            segment=replace(
+                made.segment,
+                times=order.times,
+                sums=tuple(sums[pts] for pts in order.times),
+            ),
+            lead=tuple(
+                (pts, crc) for pts, crc in sums.items() if since <= pts < order.times[0]
+            ),
+        )
+        cluster_device.made_file(folder, order).write_bytes(pickle.dumps(own))
 
 
 @contextmanager
@@ -292,7 +320,11 @@ def measure_client(options: argparse.Namespace) -> None:
 
 # Survival
 
-_UPFROST = (sys.executable, "-c", "from upfrost.cli import run; run()")
+_UPFROST = (
+    sys.executable,
+    "-c",
+    "import sys; from upfrost.cli import run; sys.exit(run())",
+)
 
 
 class Machines:

@@ -156,7 +156,7 @@ def tell_of_workers(
     cluster: Cluster, options: argparse.Namespace, status: Status
 ) -> None:
     """Say who is there, and who computes without a GPU."""
-    names = [f"{about.name} ({about.device.name})" for about in cluster.met]
+    names = sorted(f"{about.name} ({about.device.name})" for about in cluster.met)
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     count = f"{len(names)} workers" if len(names) > 1 else "1 worker"
     status.say(f"{count}: {', '.join(names[:8])}{more}")

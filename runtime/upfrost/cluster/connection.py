@@ -101,6 +101,7 @@ class Connection:
         self._model = asked.model.read_bytes()
         self._client: Any = None
         self._agreed: tuple[str | None, ...] | None = None
+        self._kinds: set[tuple[object, ...]] = set()
 
     @property
     def wanted(self) -> Wanted:
@@ -194,25 +195,38 @@ class Connection:
                 f"it is unlike the others ({_words(self._likeness(about))}, not "
                 f"{_words(self._agreed or ())})"
             )
+        if _bits(about) not in self._kinds and not self._asked.mixed:
+            raise ClusterError(
+                f"its device ({about.device.name}) is none of those that the run began "
+                "with; a new run takes it"
+            )
         return about
 
     async def call(
-        self, address: str, function: Callable[..., Any], token: str, *arguments: Any
+        self,
+        address: str,
+        function: Callable[..., Any],
+        token: str,
+        *arguments: Any,
+        data: bytes | Callable[[], bytes] | None,
     ) -> Any:
-        """What a worker returns; the last argument goes there by itself, as bytes.
+        """What a worker returns, who gets `data` as the last argument.
 
-        Raises what the function raises there.
+        What is read for it is not kept here. Raises what the function raises there.
         """
-        *small, large = arguments
         sent: list[Any] = []
         future: Any = None
         try:
+            # By way of the scheduler, which may be all that can be reached from here.
             sent = await self._client.scatter(
-                [large], workers=[address], hash=False, direct=False
+                [await asyncio.to_thread(data) if callable(data) else data],
+                workers=[address],
+                hash=False,
+                direct=False,
             )
             future = self._client.submit(
                 function,
-                *small,
+                *arguments,
                 *sent,
                 key=f"upfrost-{token}",
                 workers=[address],
@@ -255,7 +269,7 @@ class Connection:
             for _ in range(2):
                 token = f"{self.run}-hello-{secrets.token_hex(4)}"
                 said = await asyncio.wait_for(
-                    self.call(address, introduce, token, asked, model), limit
+                    self.call(address, introduce, token, asked, data=model), limit
                 )
                 if "lacks" not in said:
                     break
@@ -305,10 +319,11 @@ class Connection:
                 f"{_words(kind)}: {', '.join(names)}" for kind, names in kinds.items()
             )
             raise ClusterError(
-                f"the cluster is mixed ({said}); make it alike (--precision fp32 does "
-                "for the first of these), or agree to it with --mixed"
+                f"the cluster is mixed ({said}); make it alike, as --precision fp32 "
+                "does for precisions, or agree to it with --mixed"
             )
         self._agreed = next(iter(kinds))
+        self._kinds = {_bits(about) for about in met}
 
     def _ended(self) -> SchedulerEndedError:
         return SchedulerEndedError(

@@ -266,10 +266,10 @@ class Dispatcher:
         self._running.setdefault(piece.number, []).append(attempt)
 
     async def _do(self, piece: Piece, worker: Worker, token: str) -> Any:
-        data = await asyncio.to_thread(piece.path.read_bytes)
-        self.sent += len(data)
+        self.sent += piece.path.stat().st_size
         return await self._connection.call(
-            worker.address, self._function, token, token, piece.order, data
+            *(worker.address, self._function, token, token, piece.order),
+            data=piece.path.read_bytes,
         )
 
     # Speeds

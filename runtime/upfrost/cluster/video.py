@@ -35,6 +35,7 @@ from upfrost.cluster.work import (
     upscale_segment,
 )
 from upfrost.status import Status
+from upfrost.text import printable
 from upfrost.video.color import fourcc
 from upfrost.video.decode import Frame
 from upfrost.video.encode import Encoding, SegmentWriter
@@ -134,7 +135,7 @@ class _Maker:
         self._began = time.perf_counter()
 
     def make(self) -> None:
-        self._status.begin(self._work.info.path.name)
+        self._status.begin(printable(self._work.info.path))
         if self._job.segments:
             self._remember()
         try:

@@ -25,7 +25,11 @@ from tests.runtime.cluster import clusters
 from upfrost.video.job import job_folder
 from upfrost.video.upscale import VideoOptions
 
-COMMAND = (sys.executable, "-c", "from upfrost.cli import run; run()")
+COMMAND = (
+    sys.executable,
+    "-c",
+    "import sys; from upfrost.cli import run; sys.exit(run())",
+)
 PRELOAD = Path(__file__).with_name("preload.py")
 
 

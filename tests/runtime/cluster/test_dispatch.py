@@ -68,11 +68,16 @@ class FakeWorkers:
         return float("inf") if self.seconds.get(address) == float("inf") else 0.0
 
     async def call(
-        self, address: str, function: Any, token: str, *arguments: Any
+        self,
+        address: str,
+        function: Any,
+        token: str,
+        *arguments: Any,
+        data: Callable[[], bytes],
     ) -> Any:
         del function, token
-        _, order, data = arguments
-        assert data == b"%d" % order
+        order = arguments[-1]
+        assert data() == b"%d" % order
         self.calls.append((address, order))
         if address in self.odd:
             answer = self.odd[address](order)

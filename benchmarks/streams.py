@@ -30,7 +30,7 @@ from upfrost.metrics.vmaf import measure_video
 from upfrost.video.ffmpeg import find_ffmpeg
 
 RATES = (18, 22, 26)
-MODELS = ("live-x2-xs", "live-x2-s", "live-x2-m", "video-x2")
+MODELS = ("live-x2-xs", "live-x2-s", "live-x2-m")
 
 
 def main() -> None:

@@ -4,12 +4,14 @@ usage: python -m benchmarks.submissions [--device N|NAME] [--models MODEL…] [-
 
 The table: a picture's submissions and milliseconds with a submission for each dispatch,
 each waited for, and with as few as the kernel's driver allows; both take turns in one
-process, on the same buffers and pipelines, with the picture's bytes written and read,
-and medians are taken. The notes: how long a process takes from its start to its first
-picture with empty caches and with full ones; the longest time that another thread of
-Python had to wait during a picture, beside the longest dispatch, for which the original
-binding holds Python's lock; the time from SIGINT in the middle of a submission to its
-exception, and, of the command, to its end.
+process, on the same buffers and pipelines, with the picture's bytes written and read.
+Milliseconds are the least of all turns; a share is the median of the turns' own, which
+others' work on the machine changes little. The notes: how long a process takes from its
+start to its first picture with empty caches and with full ones; the longest time that
+another thread of Python had to wait during a picture, beside the longest dispatch, for
+which the original binding holds Python's lock; the time from SIGINT in the middle of a
+submission to its exception, and, of the command, to its end: of a picture in one tile,
+and of tiles whose longest dispatch takes a tenth of a second.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from upfrost.network.modelfile import find_model, read_model
 
 SIZES = ((64, 64), (320, 180))
 LARGE = (960, 540)
-SMALL_TILE = 128
+DISPATCH = 0.1  # seconds, of the longest one of a tile that is interrupted
 FIRST = """
 import sys
 import numpy as np
@@ -93,20 +95,31 @@ def row(device: Device, graph: Graph, size: tuple[int, int], runs: int) -> Row:
         if number:  # the first one compiles
             for way, each in taken.items():
                 ways[way].append(1e3 * each)
-    medians = {way: statistics.median(each) for way, each in ways.items()}
+    least = {way: min(each) for way, each in ways.items()}
     return {
         "model": graph.name,
         "picture": f"{width}×{height}",
         "submissions before": len(loaded.plan.dispatches),
         "after": loaded.submissions,
-        "ms before": medians["apart"],
-        "ms after": medians["together"],
-        "share": medians["together"] / medians["apart"],
+        "ms before": least["apart"],
+        "ms after": least["together"],
+        "share": statistics.median(
+            after / before
+            for before, after in zip(ways["apart"], ways["together"], strict=True)
+        ),
     }
 
 
 def first_pictures(model: str, device: int) -> tuple[float, float]:
-    """Seconds of a process that upscales one picture: with empty caches, and full."""
+    """Seconds of a process that upscales one picture: with empty caches, and full.
+
+    The least of three each.
+    """
+    cold, warm = zip(*(_first_pictures(model, device) for _ in range(3)), strict=True)
+    return min(cold), min(warm)
+
+
+def _first_pictures(model: str, device: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         environment = {
             **os.environ,
@@ -118,8 +131,7 @@ def first_pictures(model: str, device: int) -> tuple[float, float]:
         def process() -> None:
             subprocess.run(command, env=environment, check=True)
 
-        cold = seconds(process)
-        return cold, statistics.median(seconds(process) for _ in range(3))
+        return seconds(process), seconds(process)
 
 
 def longest_dispatch(device: Device, graph: Graph, size: tuple[int, int]) -> float:
@@ -228,6 +240,9 @@ def main() -> None:
         row(device, each, size, arguments.runs) for each in graphs for size in SIZES
     ]
     held = longest_dispatch(device, graph, LARGE)
+    # A dispatch takes as long as its tile has pixels.
+    side = round((LARGE[0] * LARGE[1] * DISPATCH / held) ** 0.5)
+    held_tile = longest_dispatch(device, graph, (side, side))
     device.close()
     cold, warm = first_pictures(arguments.models[0], info.index)
     large = np.zeros((*LARGE[::-1], graph.channels), np.uint8)
@@ -237,21 +252,22 @@ def main() -> None:
         heard = interruption(upscaler, large, taken / 3)
     where = arguments.models[0], info.index, large, taken / 2
     ended = to_the_prompt(*where)
-    ended_soon = to_the_prompt(*where, "--tile", str(SMALL_TILE))
+    ended_soon = to_the_prompt(*where, "--tile", str(side))
     publish(
         "submissions",
         f"Submissions of a picture, {info.precision}, on {info.name}",
         rows,
         [
             f"a process from its start to its first picture of 64×64: {cold:.2f} s "
-            f"with empty caches, {warm:.2f} s with full ones",
+            f"with empty caches, {warm:.2f} s with full ones; the least of three each",
             f"another thread of Python waited {1e3 * wait:.0f} ms at the longest "
             f"during a picture of {LARGE[0]}×{LARGE[1]}, which took {taken:.2f} s; the "
             f"longest of its dispatches takes {1e3 * held:.0f} ms",
             f"from SIGINT in the middle of that, one submission, to the exception: "
-            f"{1e3 * heard:.0f} ms; to the end of the command: {1e3 * ended:.0f} ms, "
-            f"{1e3 * ended_soon:.0f} ms with --tile {SMALL_TILE}",
-            f"medians of {arguments.runs} runs; load average {os.getloadavg()[0]:.1f} "
+            f"{1e3 * heard:.0f} ms; to the end of the command: {1e3 * ended:.0f} ms; "
+            f"with --tile {side}, whose longest dispatch takes "
+            f"{1e3 * held_tile:.0f} ms, {1e3 * ended_soon:.0f} ms; the least of three",
+            f"{arguments.runs} turns; load average {os.getloadavg()[0]:.1f} "
             f"on {os.cpu_count()} processors",
         ],
     )

@@ -18,6 +18,7 @@ from upfrost.network.graph import (
     GlobalMax,
     GlobalMean,
     Graph,
+    GridSample,
     LeakyRelu,
     MaxPool2d,
     Multiply,
@@ -133,6 +134,9 @@ def imported_operations(seed: int, dtype: npt.DTypeLike = np.float32) -> Graph:
         Concat, back, build.add(Pad, INPUT, mode="replicate", padding=(0, 0, 0, 0))
     )
     result = build.add(PixelShuffle, build.conv(joined, 9, 12), factor=2)
+    moves = build.add(PixelShuffle, build.conv(joined, 9, 8), factor=2)
+    moved = build.add(GridSample, INPUT, moves, factor=2, groups=1)
+    result = build.add(Add, result, moved)
     return build.graph(result, scale=2, name="imported-operations")
 
 

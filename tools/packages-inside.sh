@@ -106,7 +106,7 @@ commands() {
         || fail "large.mp4 has another size"
     # Any user, no environment, another shell; a Python path that would break it.
     runuser -u nobody -- env -i PYTHONPATH=/nowhere /bin/sh -c \
-        'cd /tmp && upfrost models && upfrost info video-x2' || fail "as nobody"
+        'cd /tmp && upfrost models && upfrost info live-x2-m' || fail "as nobody"
     say "any user's shell without an environment: upfrost models, upfrost info"
     upfrost devices | sed -n 1,2p | while read -r line; do say "upfrost devices: $line"; done
     gzip -dc /usr/share/man/man1/upfrost.1.gz | grep -q '^.SS "upfrost video"' \
@@ -180,7 +180,7 @@ emulated() {
     say "installed: $(dpkg-query -W -f='${Package} ${Version} ${Architecture}' upfrost)"
     timed "import kp, upfrost" env PYTHONPATH=/usr/lib/upfrost \
         python3 -c 'import kp, upfrost; from upfrost import Upscaler'
-    timed "upfrost info video-x2" upfrost info video-x2
+    timed "upfrost info live-x2-m" upfrost info live-x2-m
     upfrost devices >said 2>&1 || status=$?
     say "upfrost devices: status $status"
     while read -r line; do say "  $line"; done <said

@@ -585,7 +585,7 @@ def rearrange(
         raise GraphError(f"it makes {moved.shape} numbers of {before.shape}")
     # One of the two is 1, or both.
     up, down = max(up, 1), max(down, 1)
-    blocks, wanted = _unshuffled(before, down), _unshuffled(moved, up)
+    blocks, wanted = unshuffled(before, down), unshuffled(moved, up)
     # A channel is known by its first number.
     picked = np.searchsorted(blocks[:, 0, 0], wanted[:, 0, 0])
     if not np.array_equal(blocks[picked.clip(max=len(blocks) - 1)], wanted):
@@ -604,7 +604,7 @@ def _times(size: Sequence[int], other: Sequence[int]) -> int:
     return factor if not rest and size[2] == factor * other[2] else 0
 
 
-def _unshuffled(numbers: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:
+def unshuffled(numbers: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:
     """torch.nn.PixelUnshuffle of (channels, height, width)."""
     channels, height, width = numbers.shape
     rows, columns = height // factor, width // factor
@@ -644,14 +644,6 @@ def average_pool(
         padding=padding,
         groups=channels,
     )
-
-
-# Why DySample (arXiv:2308.15085) and deformable convolutions are refused.
-SAMPLES_ANYWHERE = (
-    "it takes pixels from where the network itself says, however far, so no tile would "
-    "surely hold them"
-)
-UPSAMPLE_OTHERWISE = "choose a network that upsamples by pixel shuffle or interpolation"
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,13 @@ from upfrost_exporter.builder import (
     unique_name,
     whole_scale,
 )
-from upfrost_exporter.check import Report, verify
+from upfrost_exporter.check import Report, fits_full_size, verify
 from upfrost_exporter.ncnn_file import Layer, Weights, parse, read
 from upfrost_exporter.ncnn_operations import Call, Given, advice, shape_of, translate
 
 # Large enough that networks without padding leave something.
 _EXAMPLE = (192, 256)
+_MAX_SIDE = 1 << 12  # of pictures of one size alone
 _MAX_TEXT = 4 << 20
 _MAX_WEIGHTS = 1 << 29
 
@@ -81,7 +82,14 @@ def read_ncnn(
         around = ((0, 0), (margin, margin), (margin, margin))
         return runtime(np.pad(picture, around, "edge"))
 
-    return verify(graph, source, report=report)
+    sizes = [translation.size] if translation.size else None
+    if sizes and not fits_full_size(graph, *sizes[0]):
+        height, width = sizes[0]
+        raise ExportError(
+            f"{param}: the network is for {width}×{height} pixels alone, which is too "
+            "much to compare: export it for a smaller picture"
+        )
+    return verify(graph, source, report=report, sizes=sizes)
 
 
 def _picture_channels(layers: Sequence[Layer]) -> int:
@@ -114,7 +122,9 @@ class _Translation:
         channels: int,
         margin: int = 0,
     ) -> None:
-        self.builder = GraphBuilder(channels, *_EXAMPLE)
+        samples = any(layer.kind == "GridSample" for layer in layers)
+        self.size = _size_of_grid(layers) if samples else None
+        self.builder = GraphBuilder(channels, *(self.size or _EXAMPLE))
         self._values: dict[str, Given] = {}
         inputs = [layer for layer in layers if layer.kind == "Input"]
         if len(inputs) != 1 or len(inputs[0].outputs) != 1:
@@ -134,7 +144,8 @@ class _Translation:
                     raise layer.refuse(f"no earlier layer gives its input {blob!r}", "")
             values = [self._values[blob] for blob in layer.inputs]
             try:
-                results = translate(Call(self.builder, layer, values, weights))
+                call = Call(self.builder, layer, values, weights, samples)
+                results = translate(call)
             except ExportError:
                 raise
             # ValueError: of an expression that is none.
@@ -155,6 +166,17 @@ class _Translation:
                 "that give a picture"
             )
         self.output = output
+
+
+def _size_of_grid(layers: Sequence[Layer]) -> tuple[int, int] | None:
+    """Height and width for which pnnx wrote the places of pixels down, None if it did
+    not: such a file is for pictures of that size alone."""
+    for layer in layers:
+        if layer.kind == "MemoryData":
+            columns, rows = layer.integer(0, 0), layer.integer(1, 0)
+            if 1 < rows <= _MAX_SIDE and 1 < columns <= _MAX_SIDE:
+                return rows, columns
+    return None
 
 
 def _runtime(

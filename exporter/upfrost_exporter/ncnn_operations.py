@@ -17,11 +17,12 @@ import numpy.typing as npt
 
 from upfrost.network import graph as ops
 from upfrost.network.graph import MAX_CHANNELS, MAX_EXTENT, GraphError, Shape
-from upfrost_exporter import lowering
+from upfrost_exporter import lowering, sampling
 from upfrost_exporter.builder import GraphBuilder, Numbers
 from upfrost_exporter.lowering import Moved, Pooled
 from upfrost_exporter.ncnn_expression import evaluate
 from upfrost_exporter.ncnn_file import Floats, Layer, Weights
+from upfrost_exporter.sampling import Arithmetic, Placed
 
 # Stand for "as wide as needed" in paddings and "from the second input" in sizes.
 _SAME_UPPER, _SAME_LOWER, _DYNAMIC = -233, -234, -233
@@ -29,7 +30,7 @@ _SAME_UPPER, _SAME_LOWER, _DYNAMIC = -233, -234, -233
 _NO_BATCH = 233
 
 # A value of the graph, one in another shape, one number for each channel, a constant.
-Given = str | Moved | Pooled | npt.NDArray[Any]
+Given = str | Moved | Pooled | Placed | npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Call:
     layer: Layer
     values: Sequence[Given]
     weights: Weights
+    samples: bool = False  # whether the network has a GridSample
 
     @property
     def names(self) -> Sequence[str]:
@@ -48,6 +50,8 @@ class Call:
         for given in self.values:
             if isinstance(given, np.ndarray):
                 raise self.layer.refuse("an input of it is a constant", ADVICE)
+            if isinstance(given, Placed):
+                raise self.layer.refuse(sampling.OF_PLACES, sampling.ADVICE)
             if not isinstance(given, str):
                 raise self.layer.refuse(
                     f"its input has the shape {shape_of(self.builder, given)}, which "
@@ -63,7 +67,7 @@ class Call:
 
     def on(self, values: Sequence[Given]) -> Call:
         """The same layer on other values."""
-        return Call(self.builder, self.layer, values, self.weights)
+        return Call(self.builder, self.layer, values, self.weights, self.samples)
 
     def add(self, kind: Any, *inputs: str, **attributes: Any) -> str:
         return self.builder.add(
@@ -98,7 +102,7 @@ def shape_of(builder: GraphBuilder, given: Given) -> tuple[int, ...]:
     if isinstance(given, str):
         shape = builder.shapes[given]
         return (shape.channels, shape.height, shape.width)
-    if isinstance(given, Moved):
+    if isinstance(given, Moved | Placed):
         return given.places.shape
     return given.shape
 
@@ -109,15 +113,13 @@ def translate(call: Call) -> Sequence[Given]:
     handler = HANDLERS.get(kind)
     if not call.values and kind != "MemoryData":
         raise call.layer.refuse("it has no input", "")
-    if kind in _KEPT:
-        results: Given | list[Given] = call.values[0]
+    if call.samples and (of_places := _among_placed(call)) is not None:
+        results: Given | list[Given] = of_places
+    elif kind in _KEPT:
+        results = call.values[0]
     elif kind in _MOVES:
         results = _move(call)
     elif handler is None:
-        if kind in ("GridSample", "DeformableConv2D"):
-            raise call.layer.refuse(
-                lowering.SAMPLES_ANYWHERE, lowering.UPSAMPLE_OTHERWISE
-            )
         raise call.layer.refuse("upfrost has no such operation", advice(kind))
     elif any(isinstance(given, Moved) for given in call.values):
         results = handler(call) if kind in _LAST_AXIS else _among_moved(call)
@@ -128,6 +130,89 @@ def translate(call: Call) -> Sequence[Given]:
     if isinstance(results, list):
         return results
     return [results] * len(call.layer.outputs)
+
+
+def _among_placed(call: Call) -> Given | None:
+    """A layer on the places of pixels; None for one that is on no such thing.
+
+    They are met where a value is added to numbers that differ from pixel to pixel.
+    """
+    layer, kind, values = call.layer, call.layer.kind, list(call.values)
+    if kind == "GridSample":
+        return _grid_sample(call)
+    arithmetic = _ARITHMETIC.get(layer.integer(0, 0)) if kind == "BinaryOp" else None
+    first = next((each for each in values if isinstance(each, Placed)), None)
+    if first is None:
+        numbers = [each for each in values if isinstance(each, np.ndarray)]
+        is_sum = arithmetic is not None and arithmetic[0] in ("add", "subtract")
+        is_one = len(values) == 2 and len(numbers) == 1
+        if not (is_sum and is_one and sampling.differs_by_pixel(numbers[0])):
+            return None
+    elif values[0] is first and kind in _KEPT:
+        return first
+    elif values[0] is first and kind in _MOVES:
+        return first.moved(lambda array: _moved(call, array))
+    elif kind == "PixelShuffle" and first.places.ndim == 3 and not layer.integer(1, 0):
+        factor = layer.integer(0, 1)
+        return first.moved(lambda array: sampling.shuffled(array[None], factor)[0])
+    if arithmetic is None:
+        raise layer.refuse(sampling.OF_PLACES, sampling.ADVICE)
+    if layer.integer(1, 0):
+        values.append(np.array(layer.number(2, 0)))
+    operands = [_placed(call, each) for each in values]
+    if len(operands) != 2:
+        raise layer.refuse(f"it has {len(operands)} inputs", "")
+    name, is_swapped = arithmetic
+    return sampling.combine(name, *(operands[::-1] if is_swapped else operands))
+
+
+# BinaryOp's operations, and whether the second is the left one.
+_ARITHMETIC: Mapping[int, tuple[Arithmetic, bool]] = {
+    0: ("add", False),
+    1: ("subtract", False),
+    2: ("multiply", False),
+    3: ("divide", False),
+    7: ("subtract", True),
+    8: ("divide", True),
+}
+
+
+def _placed(call: Call, given: Given) -> Placed | npt.NDArray[Any]:
+    if isinstance(given, str):
+        given = Moved(given, lowering.places(call.builder, given))
+    if isinstance(given, Moved):
+        return sampling.placed(given)
+    if isinstance(given, Placed | np.ndarray):
+        return given
+    raise call.layer.refuse(sampling.OF_PLACES, sampling.ADVICE)
+
+
+def _grid_sample(call: Call) -> str | Moved:
+    layer = call.layer
+    if (layer.integer(0, 1), layer.integer(1, 1)) != (1, 2):
+        raise layer.refuse(
+            "it is not bilinear with edges replicated", "set its numbers 0=1 1=2"
+        )
+    if len(call.values) != 2:
+        raise layer.refuse(f"it has {len(call.values)} inputs", "")
+    value, grid = call.values
+    if isinstance(value, str):
+        value = Moved(value, lowering.places(call.builder, value))
+    if isinstance(grid, Moved):
+        grid = sampling.placed(grid)
+    if not isinstance(value, Moved) or not isinstance(grid, Placed):
+        raise layer.refuse(sampling.ANYWHERE, sampling.ADVICE)
+    is_one = value.places.ndim == 3
+    if is_one:
+        value = Moved(value.name, value.places[None])
+        grid = grid.moved(lambda array: array[None])
+    if layer.integer(3, 0) and grid.places.ndim == 4:
+        grid = grid.moved(lambda array: np.moveaxis(array, 1, -1))
+    aligned = bool(layer.integer(2, 0))
+    result = sampling.grid_sample(
+        call.builder, layer.name, value, grid, align_corners=aligned
+    )
+    return result.name if is_one else result
 
 
 def _move(call: Call) -> Given:
@@ -183,14 +268,15 @@ def _reshape(call: Call, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     layer = call.layer
     if text := layer.text(6):
         sizes = evaluate(text, [_extents(call, given) for given in call.values])
-        # A batch of 1 behind the others.
-        if layer.integer(13, _NO_BATCH) != _NO_BATCH and len(sizes) > 1:
-            sizes.pop()
     else:
         given = [layer.integer(key, _DYNAMIC) for key in (0, 1, 11, 2)]
         if given[3] == _DYNAMIC or given[1] == _DYNAMIC:
             given[2] = _DYNAMIC
         sizes = [size for size in given if size != _DYNAMIC]
+    # A batch of 1 behind the others.
+    has_batch = layer.integer(13, _NO_BATCH) != _NO_BATCH and len(sizes) > 1
+    if has_batch and sizes[-1] == 1:
+        sizes.pop()
     if 0 in sizes:
         extents = dict(zip(_AXES[array.ndim], array.shape, strict=True))
         axes = reversed(_AXES[len(sizes)])

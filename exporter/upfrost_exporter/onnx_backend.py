@@ -22,8 +22,9 @@ from upfrost.network import graph as ops
 from upfrost.network.graph import INPUT, Graph, Node
 from upfrost_exporter.builder import ExportError, unique_name
 
-# The oldest that has all operations in this form, so that old runtimes read the file.
-OPSET = 13
+# The oldest that has the operations in this form, so that old runtimes read the file;
+# and the oldest with GridSample.
+OPSET, OPSET_OF_GRIDS = 13, 16
 _IR_VERSION = 8
 _OUTPUT = "output"
 
@@ -65,7 +66,7 @@ def to_onnx(graph: Graph) -> ModelProto:
         producer_name="upfrost",
         producer_version=__version__,
         ir_version=_IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=[helper.make_opsetid("", _opset(graph))],
     )
     properties = {
         "upfrost.scale": str(graph.scale),
@@ -75,6 +76,11 @@ def to_onnx(graph: Graph) -> ModelProto:
     helper.set_model_props(model, properties)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _opset(graph: Graph) -> int:
+    has_grid = any(isinstance(node, ops.GridSample) for node in graph.nodes)
+    return OPSET_OF_GRIDS if has_grid else OPSET
 
 
 class _Writer:
@@ -347,6 +353,52 @@ def _(node: ops.LayerNorm, writer: _Writer) -> None:
     scaled = writer.step(node, "Mul", [normed, writer.tensor(node.weight, (-1, 1, 1))])
     bias = writer.tensor(node.bias, (-1, 1, 1))
     writer.step(node, "Add", [scaled, bias], is_end=True)
+
+
+@_translate.register
+def _(node: ops.GridSample, writer: _Writer) -> None:
+    x, moves = writer.values(node)
+
+    def number(label: str, *values: float, kind: Any = np.float32) -> str:
+        array = np.array(values if len(values) > 1 else values[0], kind)
+        return writer.constant(f"{node.name}.{label}", array)
+
+    def extents(of: str, label: str, *axes: int) -> str:
+        places = number(label, *axes, kind=np.int64)
+        return writer.step(node, "Gather", [writer.step(node, "Shape", [of]), places])
+
+    def as_float(value: str) -> str:
+        return writer.step(node, "Cast", [value], to=TensorProto.FLOAT)
+
+    one, two = number("one", 1), number("two", 2)
+    # The pixels' own places from -1 to 1: (2 · i + 1) / extent - 1.
+    parts = []
+    for axis, shape, only in ((3, (1, -1, 1), (1, 0)), (2, (-1, 1, 1), (0, 1))):
+        extent = extents(moves, f"axis{axis}", axis)
+        ends = number("first", 0, kind=np.int64), number("step", 1, kind=np.int64)
+        count = as_float(writer.step(node, "Range", [ends[0], extent, ends[1]]))
+        odd = writer.step(node, "Add", [writer.step(node, "Mul", [count, two]), one])
+        unit = writer.step(node, "Div", [odd, as_float(extent)])
+        line = writer.step(node, "Sub", [unit, one])
+        wide = number(f"shape{axis}", *shape, kind=np.int64)
+        line = writer.step(node, "Reshape", [line, wide])
+        parts.append(writer.step(node, "Mul", [line, number(f"of{axis}", *only)]))
+    own = writer.step(node, "Add", parts)
+    # Moves in pixels of x, as (groups, rows, columns, 2).
+    size = as_float(extents(x, "width_and_height", 3, 2))
+    pixel = writer.step(node, "Div", [two, size])
+    grouped = number("grouped", 2, node.groups, 0, 0, kind=np.int64)
+    moves = writer.step(node, "Reshape", [moves, grouped])
+    moves = writer.step(node, "Transpose", [moves], perm=[1, 2, 3, 0])
+    moves = writer.step(node, "Mul", [moves, pixel])
+    grid = writer.step(node, "Add", [moves, own])
+    groups = number("groups", node.groups, -1, 0, 0, kind=np.int64)
+    x = writer.step(node, "Reshape", [x, groups])
+    found = writer.step(
+        node, "GridSample", [x, grid], mode="bilinear", padding_mode="border"
+    )
+    joined = number("joined", 1, -1, 0, 0, kind=np.int64)
+    writer.step(node, "Reshape", [found, joined], is_end=True)
 
 
 # Steps of ONNX operations. ``x`` is the function's argument, ``last`` the step before.

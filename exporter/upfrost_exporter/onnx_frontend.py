@@ -47,8 +47,12 @@ from upfrost_exporter.onnx_operations import (
     translate,
 )
 from upfrost_exporter.onnx_quantised import QUANTISED, dequantised
+from upfrost_exporter.sampling import Placed
 
 _MAX_CONSTANT = 1 << 26
+# Height and width that nobody exports for: a grid that was recorded for pictures of one
+# size does not fit them.
+_UNUSUAL = 80, 112
 
 
 def read_onnx(
@@ -254,10 +258,12 @@ class _Translation:
             )
         channels, height, width, is_last = _picture_size(inputs[0])
         self.is_fixed = height is not None or width is not None
+        samples = any(node.op_type == "GridSample" for node in model.graph.node)
+        example = _UNUSUAL if samples else (EXAMPLE_HEIGHT, EXAMPLE_WIDTH)
         self.builder = GraphBuilder(
             channels,
-            height - 2 * margin if height else EXAMPLE_HEIGHT,
-            width - 2 * margin if width else EXAMPLE_WIDTH,
+            height - 2 * margin if height else example[0],
+            width - 2 * margin if width else example[1],
         )
         # By ONNX name: a value of the graph (its name there), or a constant.
         self._known: dict[str, Given] = {"": None}
@@ -272,18 +278,10 @@ class _Translation:
         )
         attends = _has_attention(model)
         count = len(model.graph.node)
-        for index, node in enumerate(model.graph.node):
-            # It explains what stands before it, as the making of its grid.
-            if node.op_type in ("GridSample", "DeformConv"):
-                place = f"operation {index + 1} of {count}"
-                call = Call(self.builder, node, [], self._opset, place)
-                raise call.refuse(
-                    lowering.SAMPLES_ANYWHERE, lowering.UPSAMPLE_OTHERWISE
-                )
         for index, node in enumerate(_with_gelu(model)):
             place = f"operation {index + 1} of {count}"
             given = self.builder, node, self._inputs(node), self._opset, place
-            call = Call(*given, attends=attends)
+            call = Call(*given, attends=attends, samples=samples)
             try:
                 results = self._call(call)
             except (ExportError, GraphError):
@@ -329,13 +327,13 @@ class _Translation:
             extents = np.array([1, shape.channels, shape.height, shape.width])
             first, last = call.get("start", 0), call.get("end", 4)
             return [extents[first:last]]
-        if kind == "Shape" and isinstance(call.inputs[0], Moved):
+        if kind == "Shape" and isinstance(call.inputs[0], Moved | Placed):
             extents = np.array(call.inputs[0].places.shape)
             return [extents[call.get("start", 0) : call.get("end", len(extents))]]
         if kind == "Shape" and isinstance(call.inputs[0], Pooled):
             extents = np.array(call.inputs[0].shape)
             return [extents[call.get("start", 0) : call.get("end", len(extents))]]
-        values = str | Moved | Pooled | Partial
+        values = str | Moved | Pooled | Partial | Placed
         if not any(isinstance(given, values) for given in call.inputs):
             return _compute(call)
         try:
@@ -448,12 +446,12 @@ def _picture_size(given: Any) -> tuple[int, int | None, int | None, bool]:
 
 
 # What is computed here when all inputs are constants. None makes a tensor much larger
-# than its inputs, but for those in `_SHAPED`, whose size is looked at first.
+# than its inputs, but for those in `_SHAPED` and Range, whose size is looked at first.
 _SHAPED = {"ConstantOfShape": 0, "Expand": 1}
 
 _FOLDED = {
     *_SHAPED,
-    *("Constant", "Identity", "Cast", "Shape", "Size"),
+    *("Range", "Constant", "Identity", "Cast", "Shape", "Size"),
     *("Gather", "Concat", "Slice", "Split", "Squeeze", "Unsqueeze", "Reshape"),
     *("Transpose", "Flatten", "Add", "Sub", "Mul", "Div", "Mod", "Neg", "Abs"),
     *("Floor", "Ceil", "Round", "Sqrt", "Reciprocal", "Pow", "Exp", "Min", "Max"),
@@ -462,13 +460,22 @@ _FOLDED = {
 }
 
 
+def _made(call: Call) -> int:
+    """How many numbers an operation makes."""
+    if call.node.op_type != "Range":
+        index = _SHAPED[call.node.op_type]
+        return math.prod(int(side) for side in call.required(index))
+    start, stop, step = (float(call.required(index).item()) for index in range(3))
+    return max(0, math.ceil((stop - start) / step))
+
+
 def _compute(call: Call) -> Sequence[Constant]:
     """The results of an operation on constants."""
     kind = call.node.op_type
     if kind not in _FOLDED:
         raise call.refuse("it works on constants only", "simplify the model (onnxsim)")
-    if kind in _SHAPED:
-        size = math.prod(int(side) for side in call.required(_SHAPED[kind]))
+    if kind in (*_SHAPED, "Range"):
+        size = _made(call)
         if not 0 <= size <= _MAX_CONSTANT:
             raise call.refuse(f"it makes {size} numbers", "")
     inputs = {

@@ -14,9 +14,10 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from upfrost.network import graph as ops
 from upfrost.network.graph import MAX_EXTENT, GraphError, Shape
-from upfrost_exporter import lowering
+from upfrost_exporter import lowering, sampling
 from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
 from upfrost_exporter.lowering import Moved, Partial, Pooled
+from upfrost_exporter.sampling import Arithmetic, Placed
 
 Constant = npt.NDArray[Any]
 # What attributes and constants that no operation has lead to.
@@ -25,7 +26,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 
-Given = str | Moved | Pooled | Partial | Constant | None
+Given = str | Moved | Pooled | Partial | Placed | Constant | None
 
 
 def tensor_array(tensor: TensorProto) -> Constant:
@@ -55,14 +56,16 @@ class Call:
         place: str,
         *,
         attends: bool = False,
+        samples: bool = False,
     ) -> None:
         self.builder = builder
         self.node = node
         self.inputs = inputs
         self.opset = opset
         self.place = place
-        # Whether the model has attention somewhere.
+        # Whether the model has attention, or GridSample, somewhere.
         self.attends = attends
+        self.samples = samples
         try:
             self._attributes = {
                 attribute.name: helper.get_attribute_value(attribute)
@@ -80,7 +83,7 @@ class Call:
     def on(self, inputs: Sequence[Given]) -> Call:
         """The same operation with other inputs."""
         given = self.builder, self.node, inputs, self.opset, self.place
-        return Call(*given, attends=self.attends)
+        return Call(*given, attends=self.attends, samples=self.samples)
 
     def get(self, attribute: str, default: Any = None) -> Any:
         found = self._attributes.get(attribute, default)
@@ -100,6 +103,8 @@ class Call:
                 f"input {index + 1} is a sum of pixels, or of rows or columns alone",
                 "reduce both, or take a mean",
             )
+        if isinstance(found, Placed):
+            raise self.refuse(sampling.OF_PLACES, sampling.ADVICE)
         if not isinstance(found, str):
             raise self.refuse(f"input {index + 1} is a constant", REPLACE)
         return found
@@ -107,7 +112,7 @@ class Call:
     def constant(self, index: int) -> Constant | None:
         """The constant that input `index` is, None where it is left out."""
         found = self.inputs[index] if index < len(self.inputs) else None
-        if isinstance(found, str | Moved | Pooled | Partial):
+        if isinstance(found, str | Moved | Pooled | Partial | Placed):
             raise self.refuse(
                 f"input {index + 1} is computed from the picture", "make it a constant"
             )
@@ -144,13 +149,15 @@ class Call:
         )
 
 
-Result = str | Moved | Pooled | Partial
+Result = str | Moved | Pooled | Partial | Placed
 Handler = Callable[[Call], Result | Sequence[Result]]
 
 
 def translate(call: Call) -> Sequence[Result]:
     """What becomes of an operation on values. Raises `ExportError` or `GraphError`."""
     kind = call.node.op_type
+    if call.samples and (of_places := _among_placed(call)) is not None:
+        return [of_places]
     if any(isinstance(given, Pooled) for given in call.inputs):
         return _among_pooled(call)
     is_moved = any(isinstance(given, Moved) for given in call.inputs)
@@ -191,6 +198,86 @@ def _move(call: Call) -> str | Moved:
     return Moved(given.name, places)
 
 
+def _among_placed(call: Call) -> Result | None:
+    """An operation on the places of pixels; None for one that is on no such thing.
+
+    They are met where a value is added to numbers that differ from pixel to pixel.
+    """
+    kind, given = call.node.op_type, call.inputs
+    if kind == "GridSample":
+        return _grid_sample(call)
+    arithmetic = _ARITHMETIC.get(kind)
+    first = next((each for each in given if isinstance(each, Placed)), None)
+    if first is None:
+        values = [each for each in given if isinstance(each, str | Moved)]
+        numbers = [each for each in given if isinstance(each, np.ndarray)]
+        is_sum = arithmetic in ("add", "subtract") and len(values) == len(numbers) == 1
+        if not is_sum or not sampling.differs_by_pixel(numbers[0]):
+            return None
+    elif given[0] is first and kind in _KEEP_PLACES:
+        return first
+    elif given[0] is first and kind in _MOVES | _MOVES_OF_MOVED:
+        return first.moved(lambda array: _rearranged(call, array))
+    elif kind == "DepthToSpace" and first.places.ndim == 4:
+        return first.moved(lambda array: _blocks_to_pixels(call, array))
+    elif kind == "Neg":
+        return sampling.combine("multiply", first, np.array(-1.0))
+    if arithmetic is None:
+        raise call.refuse(sampling.OF_PLACES, sampling.ADVICE)
+    return sampling.combine(arithmetic, *(_placed(call, each) for each in given))
+
+
+_ARITHMETIC: Mapping[str, Arithmetic] = {
+    "Add": "add",
+    "Sub": "subtract",
+    "Mul": "multiply",
+    "Div": "divide",
+}
+_KEEP_PLACES = {"Cast", "Identity", "Dropout"}
+
+
+def _placed(call: Call, given: Given) -> Placed | Constant:
+    if isinstance(given, str):
+        given = Moved(given, lowering.places(call.builder, given)[None])
+    if isinstance(given, Moved):
+        return sampling.placed(given)
+    if isinstance(given, Placed | np.ndarray):
+        return given
+    raise call.refuse(sampling.OF_PLACES, sampling.ADVICE)
+
+
+def _blocks_to_pixels(call: Call, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """DepthToSpace of any numbers."""
+    factor = int(call.get("blocksize", 0))
+    if not 1 <= factor <= MAX_EXTENT or array.shape[1] % factor**2:
+        raise call.refuse(f"blocksize is {factor}", "")
+    if call.get("mode", "DCR") == "DCR":
+        blocks = array.reshape(len(array), factor**2, -1, *array.shape[2:])
+        array = blocks.swapaxes(1, 2).reshape(array.shape)
+    return sampling.shuffled(array, factor)
+
+
+def _grid_sample(call: Call) -> str | Moved:
+    mode, padding = call.get("mode", "bilinear"), call.get("padding_mode", "zeros")
+    if mode not in ("bilinear", "linear") or padding != "border":
+        raise call.refuse(
+            f"its mode is {mode}, its padding {padding}",
+            "sample bilinearly, with padding_mode border",
+        )
+    value, grid = call.inputs[:2]
+    if isinstance(value, str):
+        value = Moved(value, lowering.places(call.builder, value)[None])
+    if isinstance(grid, Moved):
+        grid = sampling.placed(grid)
+    if not isinstance(value, Moved) or not isinstance(grid, Placed):
+        raise call.refuse(sampling.ANYWHERE, sampling.ADVICE)
+    aligned = bool(call.get("align_corners", 0))
+    result = sampling.grid_sample(
+        call.builder, call.label, value, grid, align_corners=aligned
+    )
+    return result.name if len(result.places) == 1 else result
+
+
 _MOVES = {
     *("Flatten", "Gather", "GatherND", "Reshape", "Squeeze", "Tile", "Transpose"),
     "Unsqueeze",
@@ -199,7 +286,7 @@ _MOVES_OF_MOVED = {"Expand", "Slice"}
 _MOST_PLACES = 1 << 26
 
 
-def _rearranged(call: Call, array: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+def _rearranged(call: Call, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """What an operation that only moves numbers makes of an array."""
     kind, rank = call.node.op_type, array.ndim
     given = call.get("perm")
@@ -222,7 +309,7 @@ def _rearranged(call: Call, array: npt.NDArray[np.int32]) -> npt.NDArray[np.int3
                 indices = tuple(np.moveaxis(call.required(1).astype(np.int64), -1, 0))
                 kept = math.prod(array.shape[len(indices) :])
                 if indices[0].size * kept <= _MOST_PLACES:
-                    picked: npt.NDArray[np.int32] = array[indices]
+                    picked: npt.NDArray[Any] = array[indices]
                     return picked
         given = [int(side) for side in call.required(1).reshape(-1)]
         if kind == "Reshape":

@@ -19,6 +19,7 @@ from upfrost.network.graph import (
     Concat,
     Conv2d,
     Graph,
+    GridSample,
     LayerNorm,
     LeakyRelu,
     Multiply,
@@ -32,7 +33,7 @@ from upfrost.network.graph import (
     tensor_fields,
     tensor_names,
 )
-from upfrost_exporter.builder import ExportError, TensorTable
+from upfrost_exporter.builder import ExportError, TensorTable, unique_name
 
 _Numbers = npt.NDArray[np.float64]
 
@@ -44,6 +45,7 @@ def clean(graph: Graph) -> Graph:
         remove_dead_nodes,
         fold_affine,
         fold_into_norm,
+        sample_fewer_channels,
         fold_pointwise,
         fold_padding,
         remove_identities,
@@ -258,6 +260,56 @@ def fold_affine(graph: Graph) -> Graph:
         return None
 
     return _fold(graph, merge)
+
+
+def sample_fewer_channels(graph: Graph) -> Graph:
+    """Compute a 1×1 convolution behind a grid sample before it, where that pays.
+
+    Sampling weighs pixels of each channel alike, so both orders give the same. DySample
+    ends in one that leaves three channels of 64, `factor`² times as many pixels of
+    which would have to be kept. Each group has sums of its own, added up behind it.
+    """
+    tensors = TensorTable(graph.tensors)
+    readers = Counter(name for node in graph.nodes for name in node.inputs)
+    readers[graph.output] += 1
+    kept: dict[str, Node] = {}
+    for node in graph.nodes:
+        kept[node.name] = node
+        sample = kept.get(node.inputs[0])
+        if not (
+            isinstance(node, Conv2d)
+            and isinstance(sample, GridSample)
+            and readers[sample.name] == 1
+            and _is_pointwise(node, tensors)
+            and node.groups == 1
+        ):
+            continue
+        weight = tensors[node.weight].astype(np.float64)[:, :, 0, 0]
+        groups, outputs = sample.groups, len(weight)
+        taken = weight.shape[1] // groups
+        wide = -(-outputs // 4) * 4  # so that a slice of four is of one group
+        if wide >= taken:
+            continue
+        before = np.zeros((groups, wide, groups, taken))
+        by_group = weight.reshape(outputs, groups, taken).swapaxes(0, 1)
+        before[np.arange(groups), :outputs, np.arange(groups)] = by_group
+        after = np.tile(np.eye(outputs, wide), groups)
+        mixed = Conv2d(
+            name=unique_name(f"{node.name}.before", kept),
+            inputs=sample.inputs[:1],
+            weight=tensors.store(
+                f"{node.weight}.before", before.reshape(groups * wide, -1, 1, 1)
+            ),
+        )
+        del kept[sample.name], kept[node.name]
+        kept[mixed.name] = mixed
+        kept[sample.name] = dataclasses.replace(
+            sample, inputs=(mixed.name, *sample.inputs[1:])
+        )
+        kept[node.name] = dataclasses.replace(
+            node, weight=tensors.store(f"{node.weight}.sum", after[:, :, None, None])
+        )
+    return _replace(graph, list(kept.values()), tensors=tensors)
 
 
 def fold_pointwise(graph: Graph) -> Graph:

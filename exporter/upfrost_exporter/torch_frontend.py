@@ -9,7 +9,6 @@ normalised weights arrive as plain numbers.
 from __future__ import annotations
 
 import copy
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,12 +34,11 @@ from upfrost_exporter.builder import (
 )
 from upfrost_exporter.check import Report, verify
 from upfrost_exporter.lowering import (
-    SAMPLES_ANYWHERE,
-    UPSAMPLE_OTHERWISE,
     Moved,
     Partial,
     scale_and_margin,
 )
+from upfrost_exporter.sampling import Placed
 from upfrost_exporter.torch_operations import (
     HANDLERS,
     MOVES,
@@ -49,6 +47,7 @@ from upfrost_exporter.torch_operations import (
     Value,
     advice,
     among_moved,
+    among_placed,
 )
 
 _GENERATOR = f"upfrost {__version__}, torch {torch.__version__}"
@@ -148,7 +147,10 @@ def _trace(
             return result
 
         def traced(sizes: dict[int, Any] | None) -> Graph:
-            translation = _Translation(_record(prepared, channels, sizes), channels)
+            program = _record(prepared, channels, sizes)
+            if sizes and _samples_grids(program):
+                raise _GridError("grids are followed for pictures of one size")
+            translation = _Translation(program, channels)
             _check_scale(translation, scale)
             graph = translation.builder.graph(
                 translation.output,
@@ -163,6 +165,8 @@ def _trace(
             return traced({2: Dim.AUTO, 3: Dim.AUTO})
         except _WrongScaleError:
             raise
+        except _GridError:
+            return traced(None)
         except ExportError as first:
             # Some networks compute sizes in ways that only numbers can follow. That
             # what holds for one size holds for others is what `verify` shows.
@@ -181,6 +185,14 @@ class _WrongScaleError(ExportError):
         super().__init__(message)
         self.scale = scale
         self.margin = margin
+
+
+class _GridError(ExportError):
+    """A grid is made of the picture's size, which has to be a number."""
+
+
+def _samples_grids(program: ExportedProgram) -> bool:
+    return any("grid_sampler" in str(node.target) for node in program.graph.nodes)
 
 
 def _check_scale(translation: _Translation, scale: int) -> None:
@@ -249,11 +261,7 @@ class _Translation:
         self.builder = GraphBuilder(channels)
         self._known: dict[fx.Node, Any] = {}
         names = _constants(program)
-        for node in program.graph.nodes:
-            # It explains what stands before it, as the making of its grid.
-            if re.search("grid_sampler|deform_conv", str(node.target)):
-                call = Call(self.builder, node, node.args, node.kwargs)
-                raise call.refuse(SAMPLES_ANYWHERE, UPSAMPLE_OTHERWISE)
+        self._samples = _samples_grids(program)
         for node in program.graph.nodes:
             if node.op == "placeholder":
                 self._known[node] = names.get(node.name, Value(INPUT))
@@ -265,7 +273,8 @@ class _Translation:
     def _call(self, node: fx.Node) -> Any:
         call = Call(self.builder, node, *self._resolve(node))
         operands = [self._known[other] for other in node.all_input_nodes]
-        if any(isinstance(operand, Value | Moved | Partial) for operand in operands):
+        values = Value | Moved | Partial | Placed
+        if any(isinstance(operand, values) for operand in operands):
             if not isinstance(node.meta.get("val"), torch.Tensor | list | tuple):
                 return node.meta.get("val")  # a size of a value
             handler = HANDLERS.get(call.operation)
@@ -273,6 +282,8 @@ class _Translation:
                 raise call.refuse("upfrost has no such operation", advice(call))
             is_moved = any(isinstance(operand, Moved) for operand in operands)
             try:
+                if self._samples and (found := among_placed(call)) is not None:
+                    return found
                 if is_moved and call.operation not in MOVES:
                     return among_moved(call, handler)
                 return handler(call)

@@ -18,9 +18,10 @@ from torch import fx
 
 from upfrost.network import graph as ops
 from upfrost.network.graph import MAX_EXTENT, GraphError
-from upfrost_exporter import lowering
+from upfrost_exporter import lowering, sampling
 from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
 from upfrost_exporter.lowering import Moved, Partial
+from upfrost_exporter.sampling import Arithmetic, Placed
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -181,6 +182,7 @@ _NO_ATTENTION = (
 )
 
 _ATTENTION = "dot_product_attention"
+_GRID_SAMPLER = "aten.grid_sampler.default"
 
 
 def _conv2d(call: Call) -> Value:
@@ -914,10 +916,75 @@ def _stack(call: Call) -> Value:
     return call.add(ops.Concat, [part.name for part in parts])
 
 
-def _pixel_shuffle(call: Call) -> Value:
+def _pixel_shuffle(call: Call) -> Value | Placed:
+    given, factor = call["self"], call["upscale_factor"]
+    if isinstance(given, Placed) and given.places.ndim == 4:
+        return given.moved(lambda array: sampling.shuffled(array, factor))
     return call.add(
         ops.PixelShuffle, [call.value("self")], factor=call["upscale_factor"]
     )
+
+
+def _grid_sample(call: Call) -> Value | Moved:
+    modes = call["interpolation_mode"], call["padding_mode"]
+    if modes != (0, 1):  # bilinear, border
+        raise call.refuse(
+            "it is not bilinear with edges replicated",
+            'set mode="bilinear" and padding_mode="border"',
+        )
+    value, grid = call["input"], call["grid"]
+    if isinstance(value, Value):
+        value = Moved(value.name, lowering.places(call.builder, value.name)[None])
+    if isinstance(grid, Moved):
+        grid = sampling.placed(grid)
+    if not isinstance(value, Moved) or not isinstance(grid, Placed):
+        raise call.refuse(sampling.ANYWHERE, sampling.ADVICE)
+    result = sampling.grid_sample(
+        call.builder, call.label, value, grid, align_corners=call["align_corners"]
+    )
+    return Value(result.name) if len(result.places) == 1 else result
+
+
+def among_placed(call: Call) -> Any:
+    """An operation on the places of pixels; None for one that is on no such thing.
+
+    They are met where a value is added to numbers that differ from pixel to pixel.
+    """
+    given = [call.arguments.get(name) for name in ("self", "other")]
+    kind = _ARITHMETIC.get(call.operation)
+    if call.operation == _GRID_SAMPLER:
+        return _grid_sample(call)
+    if not any(isinstance(each, Placed) for each in call.arguments.values()):
+        numbers = next((each for each in given if isinstance(each, Constant)), None)
+        is_place = numbers is not None and sampling.differs_by_pixel(numbers.array)
+        if kind not in ("add", "subtract") or not is_place:
+            return None
+    elif call.operation in _OF_PLACES:
+        return HANDLERS[call.operation](call)
+    elif call.operation in _KEEPS_PLACES:
+        return call["self"]
+    if kind is None or call.arguments.get("alpha", 1) != 1:
+        raise call.refuse(sampling.OF_PLACES, sampling.ADVICE)
+    first, second = (_placed(call, each) for each in given)
+    if call.operation == "aten.rsub.Scalar":
+        first, second = second, first
+    return sampling.combine(kind, first, second)
+
+
+def _placed(call: Call, given: Any) -> Placed | Numbers:
+    match given:
+        case Value():
+            whole = lowering.places(call.builder, given.name)[None]
+            return sampling.placed(Moved(given.name, whole))
+        case Moved():
+            return sampling.placed(given)
+        case Constant():
+            return given.array
+        case int() | float():
+            return np.array(float(given))
+        case Placed():
+            return given
+    raise call.refuse(sampling.OF_PLACES, sampling.ADVICE)
 
 
 def _resize(mode: str) -> Handler:
@@ -993,29 +1060,31 @@ def _is_pooled(call: Call, argument: str) -> bool:
     return _count(node.meta["val"].shape) == channels
 
 
-def _reshape(call: Call) -> Value | Moved:
+def _reshape(call: Call) -> Value | Moved | Placed:
     is_same = not _differ(call.shape(), call.shape(0))
     if isinstance(call["self"], Value) and (is_same or _is_one_each(call)):
         return _keep(call)
     return _move(call, lambda places: places.reshape([int(n) for n in call.shape()]))
 
 
-def _permute(call: Call) -> Value | Moved:
+def _permute(call: Call) -> Value | Moved | Placed:
     return _move(call, lambda places: places.transpose(call["dims"]))
 
 
-def _transpose(call: Call) -> Value | Moved:
+def _transpose(call: Call) -> Value | Moved | Placed:
     return _move(call, lambda places: places.swapaxes(call["dim0"], call["dim1"]))
 
 
 def _move(
-    call: Call, function: Callable[[npt.NDArray[np.int32]], npt.NDArray[np.int32]]
-) -> Value | Moved:
+    call: Call, function: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+) -> Value | Moved | Placed:
     """Which numbers stand where after `function`, and a value if it can be one.
 
     So modules shuffle channels, and pixels without pixel_shuffle.
     """
     given = call["self"]
+    if isinstance(given, Placed):
+        return given.moved(function)
     if isinstance(given, Value) and _is_one_each(call):
         return given
     if isinstance(given, Value):
@@ -1132,6 +1201,22 @@ MOVES: Mapping[str, Handler] = {
     "aten.clone.default": lambda call: call["self"],
     "aten.contiguous.default": lambda call: call["self"],
 }
+# Those that the places of pixels may go through.
+_ARITHMETIC: Mapping[str, Arithmetic] = {
+    "aten.add.Tensor": "add",
+    "aten.sub.Tensor": "subtract",
+    "aten.rsub.Scalar": "subtract",
+    "aten.mul.Tensor": "multiply",
+    "aten.div.Tensor": "divide",
+}
+_KEEPS_PLACES = {
+    *("aten.alias.default", "aten.clone.default", "aten.contiguous.default"),
+    *("aten._to_copy.default", "aten.to.dtype", "aten.type_as.default"),
+}
+_OF_PLACES = {
+    "aten.pixel_shuffle.default",
+    *MOVES.keys() - _KEEPS_PLACES,
+}
 # Those that work on the last axis, where that is the channels.
 LAST_AXIS = (
     "aten.chunk.default",
@@ -1222,6 +1307,7 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.neg.default": _negate,
     "aten.cat.default": _concat,
     "aten.stack.default": _stack,
+    _GRID_SAMPLER: _grid_sample,
     "aten.pixel_shuffle.default": _pixel_shuffle,
     "aten.pixel_unshuffle.default": _pixel_unshuffle,
     "aten.pad.default": _pad,

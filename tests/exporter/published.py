@@ -196,6 +196,45 @@ class Strides(nn.Module):
         return result
 
 
+class LearnedSampling(nn.Module):
+    """DySample (Liu et al. 2023, arXiv:2308.15085): pixels from computed places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups, self.scale = 2, 2
+        self.head = nn.Conv2d(3, 16, 3, padding=1)
+        moves = 2 * self.groups * self.scale**2
+        self.offset = nn.Conv2d(16, moves, 1)
+        self.scope = nn.Conv2d(16, moves, 1, bias=False)
+        self.end = nn.Conv2d(16, 3, 1)
+        phase = torch.tensor([-0.25, 0.25])
+        both = torch.stack(torch.meshgrid([phase, phase], indexing="ij"))
+        init = both.transpose(1, 2).repeat(1, self.groups, 1).reshape(1, -1, 1, 1)
+        self.register_buffer("init_pos", init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(x)
+        moves = self.offset(x) * torch.sigmoid(self.scope(x)) * 4 + self.init_pos
+        batch, _, height, width = moves.shape
+        rows, columns = torch.arange(height) + 0.5, torch.arange(width) + 0.5
+        own = torch.stack(torch.meshgrid([columns, rows], indexing="ij"))
+        own = own.transpose(1, 2).unsqueeze(1).unsqueeze(0).type(x.dtype)
+        size = torch.tensor([width, height], dtype=x.dtype).view(1, 2, 1, 1, 1)
+        places = own + moves.view(batch, 2, -1, height, width)
+        grid = (2 * places / size - 1).reshape(batch, -1, height, width)
+        grid = functional.pixel_shuffle(grid, self.scale)
+        height, width = self.scale * height, self.scale * width
+        grid = grid.view(batch, 2, -1, height, width).permute(0, 2, 3, 4, 1)
+        found = functional.grid_sample(
+            x.reshape(batch * self.groups, -1, *x.shape[2:]),
+            grid.contiguous().flatten(0, 1),
+            padding_mode="border",
+            align_corners=False,
+        )
+        result: Tensor = self.end(found.view(batch, -1, height, width))
+        return result
+
+
 class Unshuffled(nn.Module):
     """Real-ESRGAN's ×2 network: its first layer sees blocks of 2×2 pixels."""
 
@@ -252,9 +291,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "channels": lambda: Around(Channels()),
     "soft choice": lambda: Around(SoftChoice()),
     "strides": lambda: Around(Strides()),
+    "learned sampling": LearnedSampling,
     "unshuffled": Unshuffled,
     "shrinking": Shrinking,
 }
+# Whose places TorchScript's exporter and pnnx write down for pictures of one size.
+OF_ONE_SIZE = ("learned sampling",)
 
 
 def make(name: str, seed: int = 0) -> nn.Module:
@@ -268,14 +310,21 @@ def make(name: str, seed: int = 0) -> nn.Module:
     return network
 
 
-def write_onnx_of(network: nn.Module, path: Path, *, dynamo: bool) -> None:
-    """An ONNX file for pictures of any size, by one of PyTorch's two exporters."""
-    free = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+def write_onnx_of(
+    network: nn.Module, path: Path, *, dynamo: bool, free: bool = True
+) -> None:
+    """An ONNX file by one of PyTorch's two exporters, for pictures of any size.
+
+    With `free` false it is for those of the example's size.
+    """
+    sides = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     how: dict[str, Any] = (
-        {"dynamic_shapes": (free,), "opset_version": 18, "verbose": False}
+        {"dynamic_shapes": (sides,), "opset_version": 18, "verbose": False}
         if dynamo
         else {"dynamic_axes": {"x": {2: "h", 3: "w"}}, "opset_version": 17}
     )
+    if not free:
+        del how["dynamic_shapes" if dynamo else "dynamic_axes"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(

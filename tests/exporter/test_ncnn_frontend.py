@@ -359,6 +359,32 @@ def sizes_of_values(model: Model) -> None:
     model.tagged(144, 0.2)
 
 
+def learned_sampling(model: Model) -> None:
+    """DySample for pictures of 24×20 pixels, as pnnx writes it."""
+    model.convolution("x", "a", (3, 8, 3), "4=1")
+    model.add("Split split 1 2 a b c")
+    model.convolution("b", "d", (8, 16, 1))
+    model.add("Reshape two 1 1 d e 0=24 1=20 11=8 2=2")
+    model.add("MemoryData own 0 1 own 0=24 1=20 11=1 2=2")
+    places = np.meshgrid(np.arange(24) + 0.5, np.arange(20) + 0.5)
+    model.weights += np.asarray(places, np.float32).tobytes()
+    model.add("MemoryData size 0 1 size 0=1 1=1 11=1 2=2")
+    model.weights += np.asarray([24, 20], np.float32).tobytes()
+    model.add("BinaryOp add 2 1 own e f 0=0")
+    model.add("BinaryOp mul 1 1 f g 0=2 1=1 2=2.0")
+    model.add("BinaryOp div 2 1 g size h 0=3")
+    model.add("BinaryOp sub 1 1 h i 0=1 1=1 2=1.0")
+    model.add("Reshape one 1 1 i j 0=24 1=20 2=16")
+    model.add("PixelShuffle shuffle 1 1 j k 0=2 1=0")
+    model.add("Reshape groups 1 1 k l 0=48 1=40 11=2 2=2")
+    model.add("Permute last 1 1 l m 0=9")
+    model.add("Reshape grid 1 1 m n 0=2 1=48 11=40 12=0 13=0 2=2")
+    model.add("Reshape value 1 1 c o 0=24 1=20 11=4 12=0 13=0 2=2")
+    model.add("GridSample sample 2 1 o n p 0=1 1=2 2=0 3=0")
+    model.add("Reshape joined 1 1 p q 0=48 1=40 11=8 12=0 13=0 2=1")
+    model.convolution("q", "y", (8, 3, 1))
+
+
 def test_a_picture_of_one_channel(tmp_path: Path) -> None:
     model = Model()
     model.add("Split split 1 2 x a b")
@@ -422,6 +448,21 @@ def test_a_layer_gives_what_ncnn_gives(
         assert off <= 1e-4, f"seed {seed}, {sides}: {off:.2e}"
 
 
+def test_places_of_pixels_that_are_written_down_for_one_size(tmp_path: Path) -> None:
+    model = Model()
+    learned_sampling(model)
+    path = model.save(tmp_path)
+    graph = read_ncnn(path)  # compares with ncnn at that size
+    assert [node.op for node in graph.nodes].count("grid_sample") == 1
+    picture = np.random.default_rng(0).random((3, 20, 24), np.float32)
+    expected, found = ncnn_result(path, picture), reference.run(graph, picture)
+    assert np.abs(found - expected).max() <= 1e-4 * max(1, np.abs(expected).max())
+    # Of any other size it is the same network: what both hold is the same there.
+    larger = np.pad(picture, ((0, 0), (0, 9), (0, 5)))
+    inner = reference.run(graph, larger)[:, :12, :12]
+    assert np.abs(inner - found[:, :12, :12]).max() <= 1e-5
+
+
 def ncnn_result(path: Path, picture: np.ndarray) -> np.ndarray:
     """ncnn's own result of the last layer."""
     net = ncnn.Net()
@@ -444,7 +485,8 @@ def ncnn_result(path: Path, picture: np.ndarray) -> np.ndarray:
         ("LayerNorm n 1 1 x y 0=3", "it is not over channels"),
         ("Swap n 1 1 x y", "no such operation; use a model made of"),
         ("Tensor.index n 1 1 x y", "no layer of ncnn's; pnnx found none for it"),
-        ("GridSample g 1 1 x y", "it takes pixels from where the network itself says"),
+        ("GridSample g 1 1 x y", "it is not bilinear with edges replicated"),
+        ("GridSample g 1 1 x y 0=1 1=2", "it has 1 inputs"),
         ("MatMul n 1 1 x y", "attention is out of scope"),
         ("Gemm g 1 1 x y", "it multiplies a whole picture"),
         ("Flip f 1 1 x y -23300=1,1", "it mirrors rows or columns"),

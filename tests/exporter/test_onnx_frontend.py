@@ -507,8 +507,13 @@ ATTENTION = [
     [
         (model(ATTENTION), r"Softmax 'the_Softmax' \(operation 2 of 2\): .*attention"),
         (
-            model([node("Softmax", "x", to="s"), node("GridSample", "s", "x")]),
-            r"GridSample 'the_GridSample' \(operation 2 of 2\): it takes pixels from",
+            model([node("Relu", "x", to="r"), node("GridSample", "r", "x")]),
+            r"GridSample 'the_GridSample' \(operation 2 of 2\): its mode is bilinear, "
+            "its padding zeros",
+        ),
+        (
+            model([node("GridSample", "x", "x", padding_mode="border")]),
+            "its grid is not that of the pixels themselves",
         ),
         (model([node("GlobalMaxPool", "x")]), "output is a number for each channel"),
         (model([node("GlobalAveragePool", "x")]), "upfrost takes models that give a"),

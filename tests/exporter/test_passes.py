@@ -22,6 +22,7 @@ from upfrost.network.graph import (
     Concat,
     Conv2d,
     Graph,
+    GridSample,
     LayerNorm,
     LeakyRelu,
     Multiply,
@@ -30,6 +31,7 @@ from upfrost.network.graph import (
     Relu,
     Unary,
     alignment,
+    infer_shapes,
 )
 from upfrost_exporter import lowering, passes
 from upfrost_exporter.builder import ExportError, GraphBuilder
@@ -233,6 +235,20 @@ def test_a_convolution_of_one_pixel_folds_where_that_is_cheaper() -> None:
     after = passes.fold_pointwise(before)
     assert operations(before).count("conv2d") - operations(after).count("conv2d") == 1
     assert_same_result(before, after, TOLERANCE)
+
+
+def test_fewer_channels_are_sampled_where_that_gives_the_same() -> None:
+    build = Builder(9)
+    value = build.conv(INPUT, 3, 24)
+    moves = build.conv(value, 24, 6, 1)
+    large = build.add(GridSample, value, moves, factor=1, groups=3)
+    before = build.graph(build.conv(large, 24, 3, 1), scale=1)
+    after = passes.sample_fewer_channels(before)
+    assert operations(after) == [*["conv2d"] * 3, "grid_sample", "conv2d"]
+    shapes = infer_shapes(after, 8, 8)
+    assert shapes[large].channels == 12  # four of each group, not eight
+    assert_same_result(before, after, TOLERANCE)
+    assert_same_graph(passes.sample_fewer_channels(after), after)
 
 
 def test_zeros_around_a_value_fold_into_the_convolution_behind() -> None:

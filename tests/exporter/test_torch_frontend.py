@@ -24,7 +24,7 @@ from tests.exporter.networks import (
 )
 from tests.graphs import assert_same_graph
 from upfrost.network import reference
-from upfrost.network.graph import Graph, alignment, parameter_count
+from upfrost.network.graph import Graph, GridSample, alignment, parameter_count
 from upfrost.network.modelfile import read_model
 from upfrost_exporter import ExportError, export_module, trace_module
 
@@ -135,6 +135,25 @@ def test_batch_normalisation_costs_nothing() -> None:
     ]
 
 
+def warped(x: Tensor) -> Tensor:
+    """Each pixel from up to three pixels away; corners are at -1 and 1."""
+    height, width = x.shape[2:]
+    rows, columns = torch.arange(height), torch.arange(width)
+    own = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)
+    moved = own.float() - 3 * torch.tanh(x[:, :2]).permute(0, 2, 3, 1)
+    last = torch.tensor([width - 1, height - 1])
+    return functional.grid_sample(
+        x, 2 * moved / last - 1, padding_mode="border", align_corners=True
+    )
+
+
+def test_pixels_from_where_the_network_says() -> None:
+    network = nn.Sequential(Lambda(warped), nn.Conv2d(3, 3, 3, padding=1))
+    graph = trace_module(network, name="net", scale=1)  # compares at two other sizes
+    (node,) = (node for node in graph.nodes if isinstance(node, GridSample))
+    assert (node.factor, node.groups) == (1, 1)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("value_range", [1.0, 255.0])
 def test_picture_channels_and_value_range(channels: int, value_range: float) -> None:
@@ -240,7 +259,15 @@ class Lambda(nn.Module):
         ),
         (
             Lambda(lambda x: functional.grid_sample(x, x[:, :2].permute(0, 2, 3, 1))),
-            r"grid_sampler in module 'body\.1\.0'.*it takes pixels from where the",
+            r"grid_sampler in module 'body\.1\.0'.*not bilinear with edges replicated",
+        ),
+        (
+            Lambda(
+                lambda x: functional.grid_sample(
+                    x, x[:, :2].permute(0, 2, 3, 1), padding_mode="border"
+                )
+            ),
+            r"grid_sampler.*its grid is not that of the pixels themselves, moved by",
         ),
         (
             Lambda(lambda x: functional.relu(x.permute(0, 1, 3, 2))),
@@ -266,6 +293,7 @@ class Lambda(nn.Module):
         "attention",
         "windows",
         "grid-sample",
+        "other-grid",
         "transposed",
         "pooling",
         "batch-statistics",

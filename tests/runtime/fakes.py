@@ -103,25 +103,14 @@ class FakeUpscaler:
         for plane, source in zip(large.planes, frame.planes, strict=True):
             repeated = source.repeat(scale, axis=0).repeat(scale, axis=1)
             plane[...] = repeated[: plane.shape[0], : plane.shape[1]]
-        if progress is not None:
-            progress(1, 1)
+        self._work(int(frame.planes[0][0, 0]), progress)
         return large
 
     def __call__(
         self, picture: Bytes, progress: Callable[[int, int], None] | None = None
     ) -> Bytes:
         assert picture.shape[2] in (3, self.graph.channels)
-        tiles = int(os.environ.get("FAKE_TILES", "1"))
-        seconds = float(os.environ.get("FAKE_SECONDS", "0"))
-        if picture[0, 0, 0] == UNLUCKY:
-            fault = os.environ.get("FAKE_FAULT")
-            if fault == "slow":
-                tiles, seconds = 10_000, 0.1
-            self._fail(fault)
-        for done in range(1, tiles + 1):
-            time.sleep(seconds)
-            if progress is not None:
-                progress(done, tiles)
+        self._work(int(picture[0, 0, 0]), progress)
         scale = self.graph.scale
         return picture.repeat(scale, axis=0).repeat(scale, axis=1)
 
@@ -156,6 +145,20 @@ class FakeUpscaler:
         trace: TracebackType | None,
     ) -> None:
         pass
+
+    def _work(self, first: int, progress: Callable[[int, int], None] | None) -> None:
+        """What the environment says of a picture whose first value this is."""
+        tiles = int(os.environ.get("FAKE_TILES", "1"))
+        seconds = float(os.environ.get("FAKE_SECONDS", "0"))
+        if first == UNLUCKY:
+            fault = os.environ.get("FAKE_FAULT")
+            if fault == "slow":
+                tiles, seconds = 10_000, 0.1
+            self._fail(fault)
+        for done in range(1, tiles + 1):
+            time.sleep(seconds)
+            if progress is not None:
+                progress(done, tiles)
 
     def _fail(self, fault: str | None) -> None:
         if fault == "lost":

@@ -78,7 +78,7 @@ def test_it_is_listed_with_its_properties() -> None:
         "precision",
         "qos",
         "Filter/Converter/Video/Scaler",
-        'Default: "video-x2"',
+        'Default: "live-x2-m"',
     ):
         assert word in listed.stdout
 

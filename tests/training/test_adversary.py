@@ -1,10 +1,16 @@
 """The discriminator learns to tell pictures apart, and the network to mislead it."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import torch
 
-from upfrost_training.adversary import Adversary, AdversarySettings, Discriminator
+from upfrost_training.adversary import (
+    Adversary,
+    AdversarySettings,
+    Discriminator,
+    patch_distance,
+)
 
 SETTINGS = AdversarySettings(weight=1.0, features=0.1, channels=8, lr=1e-3)
 CPU = torch.device("cpu")
@@ -17,10 +23,37 @@ def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return real, torch.nn.functional.interpolate(soft, scale_factor=4.0)
 
 
-def test_every_pixel_has_a_score() -> None:
-    scores, features = Discriminator(4)(torch.rand(2, 3, 12, 20))
+def test_every_four_pixels_have_a_score() -> None:
+    scores, features = Discriminator(4)(torch.rand(2, 3, 24, 40))
     assert scores.shape == (2, 1, 12, 20)
     assert [f.shape[2] for f in features] == [12, 6, 3]
+
+
+def test_patches_are_compared_by_their_distribution() -> None:
+    real = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    def distance(output: torch.Tensor, target: torch.Tensor) -> float:
+        return float(patch_distance(output, target, torch.Generator().manual_seed(1)))
+
+    assert distance(real, real) == 0.0
+    # Other noise of the same kind is nearer than the same noise made soft, though it
+    # is further away by pixels.
+    other = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    soft = torch.nn.functional.avg_pool2d(real, 3, 1, 1)
+    assert (other - real).abs().mean() > (soft - real).abs().mean()
+    assert distance(other, real) < 0.3 * distance(soft, real)
+    # Brightness and colour are the pixel loss's business.
+    assert distance(real + 0.1, real) < 0.02 * distance(soft, real)
+
+
+def test_patches_drawn_depend_on_the_step_alone() -> None:
+    settings = replace(SETTINGS, weight=0.0, features=0.0, patches=1.0)
+    real = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    whole, resumed = (Adversary(settings, CPU) for _ in range(2))
+    losses = [float(whole.loss(0.5 * real, real)) for _ in range(3)]
+    assert len({*losses}) == 3
+    resumed.load_state_dict({**whole.state_dict(), "count": 2})
+    assert float(resumed.loss(0.5 * real, real)) == losses[2]
 
 
 def test_the_discriminator_learns() -> None:

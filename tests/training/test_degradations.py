@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from upfrost.metrics.quality import detail
 from upfrost_training.degradations import (
     STEPS,
     Degradation,
@@ -10,10 +11,14 @@ from upfrost_training.degradations import (
     compress_frames,
     degrade,
     gauss,
+    grain,
     jpeg,
+    motion,
+    ordered,
     poisson,
+    sharpen,
 )
-from upfrost_training.resize import Picture, imresize, shrink
+from upfrost_training.resize import KERNELS, Picture, imresize, shrink
 
 
 def picture(seed: int, height: int = 48, width: int = 64) -> Picture:
@@ -35,7 +40,7 @@ def test_bicubic_alone_is_matlab_s() -> None:
 
 @pytest.mark.parametrize("kind", STEPS)
 def test_steps_keep_shape_and_change_something(kind: str) -> None:
-    strength = {"blur": 1.0, "gauss": 8.0, "poisson": 1.0, "jpeg": 40.0}[kind]
+    strength = {"gauss": 8.0, "grain": 8.0, "motion": 4.0, "jpeg": 40.0}.get(kind, 1.0)
     hr = picture(1)
     before = hr.copy()
     result = STEPS[kind](hr, strength, rng())
@@ -95,6 +100,64 @@ def test_a_run_of_frames_is_one_piece_of_video() -> None:
     single = degrade(frames[:1], 2, steps, rng())
     # A still scene's later frames are predicted from the first, which gets more bits.
     assert not np.array_equal(run[0], single[0]) or not np.array_equal(run[0], run[2])
+
+
+def test_motion_smears_along_one_direction() -> None:
+    point = np.zeros((33, 33, 3), np.uint8)
+    point[16, 16] = 255
+    for seed in range(4):
+        smeared = motion(point, 6.0, np.random.default_rng(seed))[..., 0]
+        ys, xs = np.nonzero(smeared > 8)
+        # Its spread across the path is a bilinear pixel's; along it, six pixels'.
+        spread = np.linalg.eigvalsh(np.cov(np.stack([ys, xs])))
+        assert spread[1] > 4 * spread[0]
+        # Bytes are rounded: at most half a level in each of the pixels it fell on.
+        assert abs(int(smeared.sum()) - 255) <= smeared.size
+
+
+def test_sharpening_steepens_and_blurring_flattens() -> None:
+    noise = rng().integers(64, 192, size=(48, 64, 3), dtype=np.uint8)
+    soft = blur(noise, 1.0, rng())
+    assert detail(sharpen(soft, 1.0, rng()), soft) > 1.5
+    assert detail(blur(soft, 1.0, rng()), soft) < 0.5
+
+
+def test_grain_has_its_strength_and_neighbours_alike() -> None:
+    flat = np.full((64, 64, 3), 128, np.uint8)
+    noise = grain(flat, 6.0, rng()).astype(float) - 128.0
+    # Rounding to bytes adds a variance of 1/12.
+    assert noise.std() == pytest.approx(6.0, rel=0.02)
+    alike = np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]
+    # White noise of 12,000 values has 0 +- 0.01.
+    assert alike > 0.1
+
+
+def test_shuffled_neighbours_change_places_and_others_stay() -> None:
+    steps = (
+        Degradation("bicubic"),
+        Degradation("jpeg", (20.0, 20.0), shuffled=True),
+        Degradation("sharpen", (1.0, 1.0), shuffled=True),
+        Degradation("blur", (0.5, 0.5)),
+    )
+    orders = {
+        tuple(step.kind for step in ordered(steps, np.random.default_rng(seed)))
+        for seed in range(20)
+    }
+    # Twenty seeds give one order alone once in half a million draws; these are fixed.
+    assert orders == {
+        ("bicubic", "jpeg", "sharpen", "blur"),
+        ("bicubic", "sharpen", "jpeg", "blur"),
+    }
+
+
+def test_a_kernel_is_drawn() -> None:
+    hr = picture(0)
+    results = [
+        degrade(hr[None], 2, (Degradation("resample"),), np.random.default_rng(seed))
+        for seed in range(20)
+    ]
+    by_kernel = [shrink(hr, 2, kernel).tobytes() for kernel in KERNELS]
+    assert {result[0].tobytes() for result in results} == set(by_kernel)
 
 
 def test_a_share_of_the_pictures_is_degraded() -> None:

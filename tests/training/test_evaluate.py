@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from upfrost.image.images import PictureError
-from upfrost_training.data import frame_luma
+from upfrost_training.cli import main
+from upfrost_training.data import frame_luma, read_rgb
 from upfrost_training.evaluate import (
     bicubic,
     evaluate_folder,
@@ -15,7 +16,7 @@ from upfrost_training.evaluate import (
     y_psnr,
     y_ssim,
 )
-from upfrost_training.resize import Picture
+from upfrost_training.resize import Picture, shrink
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,27 @@ def test_noise_lowers_both() -> None:
     much = picture + rng.integers(50, size=picture.shape, dtype=np.uint8)
     assert y_psnr(picture, little, 2) > y_psnr(picture, much, 2)
     assert y_ssim(picture, little, 2) > y_ssim(picture, much, 2)
+
+
+def test_pairs_are_written_as_they_are_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for name in ("b_HR.png", "b_LR.png", "c.png"):
+        noise = rng.integers(256, size=(50, 67, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / "in" / name)
+    words = ["pairs", str(tmp_path / "in"), str(tmp_path / "out"), "--scale", "3"]
+    assert main(words) == 0
+    written = {f.name: read_rgb(f) for f in (tmp_path / "out").iterdir()}
+    assert {name: picture.shape for name, picture in written.items()} == {
+        "001_HR.png": (48, 66, 3),
+        "001_LR.png": (16, 22, 3),
+        "002_HR.png": (48, 66, 3),
+        "002_LR.png": (16, 22, 3),
+    }
+    original = read_rgb(tmp_path / "in" / "c.png")[:48, :66]
+    np.testing.assert_array_equal(written["002_HR.png"], original)
+    np.testing.assert_array_equal(written["002_LR.png"], shrink(original, 3))
+    assert evaluate_folder(tmp_path / "out", bicubic(3), 3).pictures == 2
 
 
 def test_folders_that_are_not_pairs_are_refused(tmp_path: Path) -> None:

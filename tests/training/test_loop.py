@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+from upfrost.errors import UpfrostError
+from upfrost.network.modelfile import find_model, read_model
 from upfrost_training import loop
 from upfrost_training.cli import main
 from upfrost_training.config import (
@@ -23,6 +26,7 @@ from upfrost_training.config import (
     TrainSettings,
     read_config,
 )
+from upfrost_training.losses import RGB_TO_YCC
 from upfrost_training.networks import make_network
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
@@ -249,6 +253,45 @@ def test_an_adversary_trains_along_and_is_kept(folder: Path) -> None:
     assert again.adversary is not None
     before, after = (a.network.state_dict() for a in (state.adversary, again.adversary))
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_run_starts_from_released_weights(folder: Path) -> None:
+    network = "scale = 4\nchannels = 32\nblocks = 3\nunits = 2"
+    start = CONFIG.replace('kind = "plain"', 'kind = "cascade"')
+    start = re.sub(r"(?s)\[network\].*?\n\[", f"[network]\n{network}\n[", start)
+    start = start.replace("[train]", '[train]\nstart_from = "cascade-x4"')
+    (folder / "tiny.toml").write_text(start)
+    config = read_config(folder / "tiny.toml")
+    state = loop.start(config, folder / "run", torch.device("cpu"))
+    folded = dict(state.model.folded().named_parameters())
+    for name, weight in read_model(find_model("cascade-x4")).tensors.items():
+        # A kernel is what branches sum up to, in fp32.
+        np.testing.assert_allclose(folded[name].detach(), weight, rtol=0, atol=1e-6)
+
+
+def test_a_luma_network_starts_as_what_one_of_rgb_does_to_grey(folder: Path) -> None:
+    network = 'colour = "luma"\nchannels = 16\ndepth = 9'
+    start = re.sub(r"(?s)\[network\].*?\n\[", f"[network]\n{network}\n[", CONFIG)
+    start = start.replace("[train]", '[train]\nstart_from = "realtime-x2"')
+    (folder / "tiny.toml").write_text(start)
+    config = read_config(folder / "tiny.toml")
+    luma = loop.start(config, folder / "run", torch.device("cpu")).model.folded()
+    rgb = make_network("plain", {"channels": 16, "depth": 9})
+    loop.take_released_weights(rgb, "realtime-x2")
+    grey = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    wanted = rgb(grey.expand(-1, 3, -1, -1))
+    weights = torch.tensor(RGB_TO_YCC[0]).view(1, 3, 1, 1)
+    # The one difference is the order in which fp32 numbers are added up.
+    assert (luma(grey) - (weights * wanted).sum(1, True).clamp(0, 1)).abs().max() < 1e-5
+
+
+def test_a_start_from_nothing_known_is_refused(folder: Path) -> None:
+    config = CONFIG.replace("[train]", '[train]\nstart_from = "nothing"')
+    (folder / "tiny.toml").write_text(config)
+    with pytest.raises(UpfrostError, match="nothing"):
+        loop.start(
+            read_config(folder / "tiny.toml"), folder / "run", torch.device("cpu")
+        )
 
 
 def test_the_rate_warms_up_and_follows_a_cosine() -> None:

@@ -47,6 +47,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     between.add_argument("-o", "--output", type=Path, required=True, help=".upf file")
     between.set_defaults(run=_reporting(_blend))
+    pairs = commands.add_parser(
+        "pairs",
+        help="make pairs of pictures to measure models on",
+        description="Write 001_HR.png, 001_LR.png, ... of the pictures of a folder: "
+        "cut to multiples of the scale, and made small by MATLAB's bicubic.",
+    )
+    pairs.add_argument("pictures", type=Path, help="folder of pictures, or of *_HR.png")
+    pairs.add_argument("output", type=Path, help="folder for the pairs")
+    pairs.add_argument("--scale", type=int, choices=(2, 3, 4), required=True)
+    pairs.set_defaults(run=_reporting(_pairs))
     data = commands.add_parser(
         "data",
         help="prepare freely licensed photographs and their attribution",
@@ -143,6 +153,13 @@ def _blend(options: argparse.Namespace) -> None:
 
     write_blend(options.first, options.second, options.share, options.output)
     _say(f"wrote {options.output}")
+
+
+def _pairs(options: argparse.Namespace) -> None:
+    from upfrost_training.evaluate import write_pairs
+
+    count = write_pairs(options.pictures, options.output, options.scale)
+    _say(f"wrote {count} pairs to {options.output}")
 
 
 def _prepare(options: argparse.Namespace) -> None:

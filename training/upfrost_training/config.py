@@ -75,8 +75,9 @@ class TrainSettings:
     # Steps between checkpoints, and between validations.
     save_every: int = 500
     validate_every: int = 1000
-    # Start from the weights of the run of this name beside this run's folder: of those
-    # whose shape fits, so a network of another scale will do.
+    # Start from the weights of the run of this name beside this run's folder, or of the
+    # released model of this name: of those whose shape fits, so a network of another
+    # scale will do.
     start_from: str = ""
 
 

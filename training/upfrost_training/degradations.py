@@ -15,7 +15,10 @@ configuration lists them in the order in which they are applied:
     strength = [40, 95]
     share = 0.8
 
-Exactly one of them scales down; without any list it is MATLAB's bicubic alone.
+Exactly one of them scales down; without any list it is MATLAB's bicubic alone. What
+follows one another and is `shuffled` is applied in a random order, since noise,
+sharpening and compression come in any (Zhang et al., "Designing a Practical Degradation
+Model for Deep Blind Image Super-Resolution", 2021).
 """
 
 import io
@@ -23,6 +26,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -36,31 +40,39 @@ Rng = np.random.Generator
 # uint8 (N, H, W, 3)
 Frames = NDArray[np.uint8]
 
+# Scales by a kernel drawn from all of them.
+ANY_KERNEL = "resample"
+SCALERS = (*KERNELS, ANY_KERNEL)
+
 
 @dataclass(frozen=True)
 class Degradation:
     """One step: what, how strongly (the range it is drawn from), and how often.
 
     Units of `strength`: blur, the Gaussian's sigma in pixels; gauss, the noise's sigma
-    in 8-bit units; poisson, photons at white divided by 255, so less is noisier; jpeg,
-    Pillow's quality 1 to 95; h264 and h265, the constant rate factor, 0 to 51.
+    in 8-bit units; grain, likewise; poisson, photons at white divided by 255, so less
+    is noisier; motion, the length of the path in pixels; sharpen, the share of the
+    detail that is added; jpeg, Pillow's quality 1 to 95; h264 and h265, the constant
+    rate factor, 0 to 51.
     """
 
     kind: str
     strength: tuple[float, float] = (0.0, 0.0)
     # Share of pictures that it is applied to.
     share: float = 1.0
+    # Whether it changes places at random with neighbours that are shuffled, too.
+    shuffled: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in (*KERNELS, *STEPS, *CODECS):
-            known = ", ".join((*KERNELS, *STEPS, *CODECS))
+        known = ", ".join((*SCALERS, *STEPS, *CODECS))
+        if self.kind not in (*SCALERS, *STEPS, *CODECS):
             raise ValueError(f"unknown degradation {self.kind!r}: use one of {known}")
         low, high = self.strength
         if not 0.0 <= low <= high:
             raise ValueError(f"{self.kind}: strength must be [low, high], from 0 on")
         if not 0.0 <= self.share <= 1.0:
             raise ValueError(f"{self.kind}: share must be from 0 to 1")
-        if self.kind in KERNELS and self.share != 1.0:
+        if self.kind in SCALERS and self.share != 1.0:
             raise ValueError(
                 f"{self.kind}: every picture is scaled, so share must be 1"
             )
@@ -68,10 +80,10 @@ class Degradation:
 
 def check_degradations(steps: tuple[Degradation, ...]) -> None:
     """Raise ValueError unless exactly one step scales down."""
-    count = sum(step.kind in KERNELS for step in steps)
+    count = sum(step.kind in SCALERS for step in steps)
     if count != 1:
         raise ValueError(
-            f"{count} degradations scale down: have exactly one of {', '.join(KERNELS)}"
+            f"{count} degradations scale down: have exactly one of {', '.join(SCALERS)}"
         )
 
 
@@ -84,11 +96,12 @@ def degrade(
     is one frame.
     """
     check_degradations(steps)
-    for step in steps:
+    for step in ordered(steps, rng):
         # Drawn even when unused, so that one step's share moves no other's numbers.
         applied, strength = rng.random() < step.share, rng.uniform(*step.strength)
-        if step.kind in KERNELS:
-            frames = np.stack([shrink(frame, scale, step.kind) for frame in frames])
+        if step.kind in SCALERS:
+            kernel = rng.choice([*KERNELS]) if step.kind == ANY_KERNEL else step.kind
+            frames = np.stack([shrink(frame, scale, kernel) for frame in frames])
         elif applied and step.kind in CODECS:
             frames = compress_frames(frames, CODECS[step.kind], strength)
         elif applied:
@@ -96,18 +109,27 @@ def degrade(
     return frames
 
 
+def ordered(steps: tuple[Degradation, ...], rng: Rng) -> list[Degradation]:
+    """The steps with each run of shuffled ones in a random order."""
+    result: list[Degradation] = []
+    for shuffled, run in groupby(steps, key=lambda step: step.shuffled):
+        members = list(run)
+        numbers = rng.permutation(len(members)) if shuffled else range(len(members))
+        result.extend(members[number] for number in numbers)
+    return result
+
+
 def _to_bytes(values: NDArray[np.float64]) -> Picture:
     return np.floor(np.clip(values, 0.0, 255.0) + 0.5).astype(np.uint8)
 
 
-def blur(picture: Picture, sigma: float, _: Rng) -> Picture:
-    """Gaussian blur, separable, the edge pixel repeated."""
+def _smoothed(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
+    """Values (H, W, C) after a Gaussian, separable, the edge pixel repeated."""
     radius = int(np.ceil(3.0 * sigma))
     if radius == 0:
-        return picture
+        return values
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     taps /= taps.sum()
-    values = picture.astype(np.float64)
     for axis in (0, 1):
         pad = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
         padded = np.pad(values, pad, mode="edge")
@@ -115,7 +137,45 @@ def blur(picture: Picture, sigma: float, _: Rng) -> Picture:
         values = np.zeros_like(values)
         for i, weight in enumerate(taps):
             values += weight * np.take(padded, range(i, i + size), axis=axis)
-    return _to_bytes(values)
+    return values
+
+
+def blur(picture: Picture, sigma: float, _: Rng) -> Picture:
+    """Gaussian blur, as of optics out of focus."""
+    return _to_bytes(_smoothed(picture.astype(np.float64), sigma))
+
+
+def motion(picture: Picture, length: float, rng: Rng) -> Picture:
+    """The mean along a straight path of random direction, as of a hand that moved."""
+    count = int(np.ceil(length)) + 1
+    angle = rng.uniform(0.0, np.pi)
+    way = np.linspace(-0.5, 0.5, count) * length
+    radius = int(np.ceil(length / 2.0)) + 1
+    pad = ((radius, radius), (radius, radius), (0, 0))
+    padded = np.pad(picture.astype(np.float64), pad, mode="edge")
+    height, width = picture.shape[:2]
+    total = np.zeros(picture.shape)
+    for y, x in zip(way * np.sin(angle), way * np.cos(angle), strict=True):
+        top, left = int(np.floor(y)), int(np.floor(x))
+        for row, tall in ((top, 1.0 - (y - top)), (top + 1, y - top)):
+            for column, wide in ((left, 1.0 - (x - left)), (left + 1, x - left)):
+                r, c = radius + row, radius + column
+                total += tall * wide * padded[r : r + height, c : c + width]
+    return _to_bytes(total / count)
+
+
+def sharpen(picture: Picture, amount: float, rng: Rng) -> Picture:
+    """Unsharp masking of a random radius, as cameras and the web's scalers do."""
+    values = picture.astype(np.float64)
+    sigma = rng.uniform(0.5, 1.5)
+    return _to_bytes(values + amount * (values - _smoothed(values, sigma)))
+
+
+def grain(picture: Picture, sigma: float, rng: Rng) -> Picture:
+    """Noise that a camera has demosaiced and smoothed: its neighbours are alike."""
+    noise = rng.normal(0.0, 1.0, picture.shape)
+    noise = _smoothed(noise, rng.uniform(0.4, 1.2))
+    return _to_bytes(picture + noise * (sigma / noise.std()))
 
 
 def gauss(picture: Picture, sigma: float, rng: Rng) -> Picture:
@@ -140,7 +200,10 @@ def jpeg(picture: Picture, quality: float, _: Rng) -> Picture:
 
 STEPS: dict[str, Callable[[Picture, float, Rng], Picture]] = {
     "blur": blur,
+    "motion": motion,
+    "sharpen": sharpen,
     "gauss": gauss,
+    "grain": grain,
     "poisson": poisson,
     "jpeg": jpeg,
 }

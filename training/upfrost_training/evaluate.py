@@ -2,11 +2,18 @@
 
 from pathlib import Path
 
+from PIL import Image
+
 from upfrost.metrics.evaluate import Enlarge as Upscale
 from upfrost.metrics.evaluate import PairQuality, evaluate_pairs
 from upfrost.metrics.quality import luma, y_psnr, y_ssim
-from upfrost_training.data import in_colour
-from upfrost_training.resize import Picture, imresize
+from upfrost_training.data import (
+    crop_to_multiple,
+    in_colour,
+    picture_files,
+    read_rgb,
+)
+from upfrost_training.resize import Picture, imresize, shrink
 
 __all__ = [
     "PairQuality",
@@ -14,6 +21,7 @@ __all__ = [
     "bicubic",
     "evaluate_folder",
     "luma",
+    "write_pairs",
     "y_psnr",
     "y_ssim",
 ]
@@ -34,6 +42,22 @@ def evaluate_folder(
         return upscale(in_colour(small, colour))
 
     return evaluate_pairs(folder, {"upscale": enlarge}, scale)["upscale"]
+
+
+def write_pairs(pictures: Path, output: Path, scale: int) -> int:
+    """Write pairs by the field's convention, as `evaluate_folder` reads them.
+
+    Of each picture under `pictures`, of a folder of pairs each original, the right and
+    the bottom are cut off so that both sides are multiples of `scale`; its partner is
+    MATLAB's bicubic. Returns their number. Raises DataError for a folder without any.
+    """
+    files = [f for f in picture_files(pictures) if not f.stem.endswith("_LR")]
+    output.mkdir(parents=True, exist_ok=True)
+    for number, file in enumerate(files, start=1):
+        original = crop_to_multiple(read_rgb(file), scale)
+        for kind, picture in (("HR", original), ("LR", shrink(original, scale))):
+            Image.fromarray(picture).save(output / f"{number:03}_{kind}.png")
+    return len(files)
 
 
 def bicubic(scale: int) -> Upscale:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upfrost.files import new_file
+from upfrost.network.modelfile import find_model, read_model
 from upfrost_training.adversary import Adversary
 from upfrost_training.clips import read_runs
 from upfrost_training.config import Config, ConfigError, DataSettings, TrainSettings
@@ -32,9 +33,10 @@ from upfrost_training.data import (
 )
 from upfrost_training.degradations import Frames
 from upfrost_training.evaluate import evaluate_folder, y_psnr
-from upfrost_training.losses import pixel_loss
+from upfrost_training.losses import RGB_TO_YCC, pixel_loss
 from upfrost_training.native import NativeGradients, unsuitable
 from upfrost_training.networks import Network, make_network
+from upfrost_training.networks.folding import BranchedConv3x3
 from upfrost_training.networks.plain import Plain
 from upfrost_training.plot import draw_log
 from upfrost_training.resize import Picture
@@ -224,13 +226,61 @@ def take_weights(model: nn.Module, weights: dict[str, Tensor]) -> int:
     return len(fitting)
 
 
+def _of_grey(weight: Tensor, shape: torch.Size) -> Tensor:
+    """The weight, of `shape`, that does to luma what an RGB network's does to grey.
+
+    Of a first layer (N, 3, 3, 3) the sum over inputs, which are all luma; of a last
+    layer's 3 s² outputs (pixel_shuffle's order: the colour varies slowest) their luma.
+    All others as they are.
+    """
+    if weight.dim() == 4 and weight.shape[1] == 3 and shape[1] == 1:
+        weight = weight.sum(dim=1, keepdim=True)
+    if weight.shape[0] == 3 * shape[0]:
+        colours = weight.reshape(3, shape[0], *weight.shape[1:])
+        weight = torch.einsum("c,c...->...", torch.tensor(RGB_TO_YCC[0]), colours)
+    return weight
+
+
+def take_released_weights(model: nn.Module, name: str) -> None:
+    """Copy the weights that fit of a bundled model or a `.upf` file of this project.
+
+    Its convolutions are folded: the difference to what the model's own branches sum up
+    to is added to the 3x3 branch, so that the sum is the file's kernel. To a luma
+    network, one of RGB gives what it does to grey.
+    """
+    tensors = read_model(find_model(name)).tensors
+    fitting = 0
+    with torch.no_grad():
+        for key, array in tensors.items():
+            owner, _, attribute = key.rpartition(".")
+            try:
+                module = model.get_submodule(owner)
+            except AttributeError:
+                continue
+            if isinstance(module, BranchedConv3x3) and attribute == "weight":
+                own: Tensor = module.direct
+                now = module.kernel()
+            else:
+                own = now = getattr(module, attribute)
+            folded = torch.from_numpy(np.array(array, dtype=np.float32))
+            value = _of_grey(folded, own.shape)
+            if own.shape == value.shape:
+                own += value - now
+                fitting += 1
+    if not fitting:
+        raise ConfigError(f"start_from: no weight of {name} fits this network")
+
+
 def start(config: Config, folder: Path, device: torch.device) -> State:
     """The state to go on from: the run's checkpoint, another's weights, or new."""
     torch.manual_seed(config.train.seed)
     model = make_network(config.kind, config.network).to(device)
     if config.train.start_from and not (folder / CHECKPOINT).exists():
         first = folder.parent / config.train.start_from / CHECKPOINT
-        take_weights(model, load_checkpoint(first)["ema"])
+        if first.exists():
+            take_weights(model, load_checkpoint(first)["ema"])
+        else:
+            take_released_weights(model, config.train.start_from)
     ema = deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, fused=True)
     adversary = None

@@ -74,7 +74,7 @@ _ADVICE = (
 class _Settings:
     """The element's properties."""
 
-    model: str = "video-x2"
+    model: str = "live-x2-m"
     scale: int = 2  # of the models that model=auto chooses from
     device: str | None = None
     precision: Any = "auto"

@@ -15,6 +15,7 @@ from upfrost.network.graph import (
     Concat,
     GlobalMean,
     Graph,
+    GridSample,
     MaxPool2d,
     Pad,
     PixelShuffle,
@@ -188,6 +189,15 @@ def _resize_to() -> Graph:
     return _of_values(make)
 
 
+def _grid_sample() -> Graph:
+    build = Builder(SEED)
+    value = build.conv(INPUT, 3, _CHANNELS, kernel=1)
+    # For each of two groups, as DySample has them.
+    moves = build.add(PixelShuffle, build.conv(value, _CHANNELS, 16), factor=2)
+    build.add(GridSample, value, moves, factor=2, groups=2)
+    return _finish(build, _CHANNELS, scale=2)
+
+
 def _luma(scale: int) -> Graph:
     """A network for luma whose last layer writes samples where the family has that."""
     build = Builder(SEED)
@@ -206,6 +216,7 @@ _OTHERS: dict[str, Callable[[], Graph]] = {
     "pixel shuffle": _pixel_shuffle,
     "resize": _resize,
     "resize to another's size": _resize_to,
+    "grid sample": _grid_sample,
     "bytes of the result": _pack,
     "concatenation": _gather,
     "padding": _pad,

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 PICTURE_MODEL = "realtime-x2"
-# The same network, trained on what video encoders leave (docs/models.md).
-VIDEO_MODEL = "video-x2"
+# A network for luma that has seen what video encoders leave (docs/models.md).
+VIDEO_MODEL = "live-x2-m"
 
 
 class Parser(argparse.ArgumentParser):
@@ -207,7 +207,8 @@ def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
     if options.tile is not None and options.tile < smallest:
         upscaler.close()
         raise UsageError(
-            f"{graph.name} looks at the whole picture: leave --tile out"
+            f"{graph.name} looks at the whole picture: leave --tile out, or allow "
+            "seams (--halo 32)"
             if upscaler.tiling.needs_whole_picture
             else f"--tile {options.tile} is too small for {graph.name}: at least "
             f"{smallest} pixels are needed"

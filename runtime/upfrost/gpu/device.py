@@ -171,6 +171,7 @@ class Device:
             )
         self._constants: dict[int, tuple[Constant, kp.Tensor]] = {}
         self._loaded: list[weakref.ref[LoadedPlan]] = []
+        self._lost = False  # while a plan was loaded
 
     def load(self, plan: Plan, *, inspect: bool = False) -> LoadedPlan:
         """Make a plan's buffers and pipelines; with `inspect`, values can be read.
@@ -186,16 +187,20 @@ class Device:
             if not self._constants:
                 sizes = (*sizes, plan.constant_bytes)
             _check_system_memory(sizes)
-        with device_errors(self.info.name):
-            loaded = LoadedPlan(
-                self._manager,
-                plan,
-                self._constant,
-                self.info.name,
-                self.info.endurance,
-                self.info.ticks,
-                inspect=inspect,
-            )
+        try:
+            with device_errors(self.info.name):
+                loaded = LoadedPlan(
+                    self._manager,
+                    plan,
+                    self._constant,
+                    self.info.name,
+                    self.info.endurance,
+                    self.info.ticks,
+                    inspect=inspect,
+                )
+        except DeviceLostError:
+            self._lost = True
+            raise
         self._loaded = [each for each in self._loaded if each() is not None]
         self._loaded.append(weakref.ref(loaded))
         return loaded
@@ -213,7 +218,7 @@ class Device:
             return
         for plan in plans:
             plan.close()
-        if any(plan.lost for plan in plans):
+        if self._lost or any(plan.lost for plan in plans):
             self._manager.destroy(_GOODBYE)
             return
         with suppress(kp.VulkanError, RuntimeError):
@@ -230,7 +235,10 @@ class Device:
             kind = kp.TensorTypes.host if shared else kp.TensorTypes.device
             tensor = self._manager.tensor_t(constant.words, kind)
             if not shared:
-                self._manager.sequence().eval(kp.OpTensorSyncDevice([tensor]))
+                upload = self._manager.sequence()
+                self.info.endurance.evaluate(
+                    upload.record(kp.OpTensorSyncDevice([tensor]))
+                )
             # The constant is kept so that its id stays its own.
             known = self._constants[id(constant)] = (constant, tensor)
         return known[1]

@@ -57,6 +57,19 @@ class Endurance:
     job: float | None
     answers: bool
 
+    @property
+    def patience(self) -> int:
+        """Nanoseconds that a submission is waited for, when none is before it."""
+        return int(ANSWER_SECONDS * _SECOND) if self.answers else _NEVER
+
+    def evaluate(self, sequence: kp.Sequence) -> None:
+        """Run a sequence, and wait as long as it may take.
+
+        Raises what `kp` does.
+        """
+        sequence.eval_async()
+        sequence.eval_await(self.patience)
+
 
 @dataclass(frozen=True)
 class Ticks:
@@ -140,7 +153,7 @@ class LoadedPlan:
             setup = manager.sequence()
             for dispatch in plan.setup:
                 self._record(setup, self._slots[0], dispatch)
-            setup.eval()
+            endurance.evaluate(setup)
 
     @property
     def allocated_bytes(self) -> int:
@@ -274,7 +287,7 @@ class LoadedPlan:
             with self._errors():
                 began = time.perf_counter()
                 for sequence in sequences:
-                    sequence.eval()
+                    self._endurance.evaluate(sequence)
                 elapsed = time.perf_counter() - began
                 if ticks is None:
                     return elapsed
@@ -423,8 +436,8 @@ class LoadedPlan:
 
     def _await(self, slot: _Slot) -> None:
         # Another tile's work may be before it in the queue.
-        allowed = ANSWER_SECONDS * IN_FLIGHT * len(slot.sequences)
-        nanoseconds = int(allowed * _SECOND) if self._endurance.answers else _NEVER
+        before = IN_FLIGHT * len(slot.sequences)
+        nanoseconds = min(self._endurance.patience * before, _NEVER)
         with self._errors():
             for sequence in slot.sequences:
                 if self._lost:

@@ -220,6 +220,7 @@ def _variants() -> dict[str, Variant]:
         "mean",
         "layer_norm",
         "resize_to",
+        "grid_sample",
     )
     both: tuple[Precision, ...] = ("fp32", "fp16")
     shaders = [(Variant(name, name), both) for name in plain]

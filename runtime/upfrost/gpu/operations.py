@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from upfrost.gpu.dispatches import (
     BufferSlice,
     Dispatch,
@@ -19,6 +21,7 @@ from upfrost.network.graph import (
     Crop,
     GlobalMax,
     GlobalMean,
+    GridSample,
     LayerNorm,
     MaxPool2d,
     Pad,
@@ -380,6 +383,24 @@ def resize_to(
         grid=grid_of(target.layout.stride, target.layout.rows, target.layout.slices),
         constants=(MODES[node.mode],),
         push=(*source.layout.words, *target.layout.words),
+    )
+
+
+def grid_sample(
+    node: GridSample,
+    sources: Sequence[TensorView],
+    target: TensorView,
+    precision: Precision,
+) -> Dispatch:
+    """A value, taken from where another says; `sources` are both."""
+    value, moves = sources
+    return Dispatch(
+        shader=f"grid_sample-{precision}",
+        label=node.name,
+        buffers=(value.buffer, target.buffer, moves.buffer),
+        grid=grid_of(target.layout.stride, target.layout.rows, target.layout.slices),
+        constants=(node.factor, node.groups, value.layout.channels // node.groups),
+        push=(*value.layout.words, *target.layout.words, moves.layout.base),
     )
 
 

@@ -58,6 +58,7 @@ from upfrost.network.graph import (
     GlobalMax,
     GlobalMean,
     Graph,
+    GridSample,
     LayerNorm,
     LeakyRelu,
     MaxPool2d,
@@ -796,7 +797,7 @@ def _head(node: Node) -> Step:
             return Step(node, node.name)
         case Pad() | Crop() | MaxPool2d() | GlobalMean() | GlobalMax():
             return Step(node, node.name)
-        case ResizeTo() | LayerNorm():
+        case ResizeTo() | LayerNorm() | GridSample():
             return Step(node, node.name)
     raise node.fail("there is no kernel for this operation")
 
@@ -1142,6 +1143,8 @@ def _step_dispatches(
             ]
         case ResizeTo():
             return [operations.resize_to(node, sources[0], target, precision)]
+        case GridSample():
+            return [operations.grid_sample(node, sources, target, precision)]
         case _:
             return [
                 operations.elementwise(

@@ -500,6 +500,51 @@ class ResizeTo(_Global):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GridSample(_Global):
+    """The first input, `factor` times as large, taken from where the second says.
+
+    Each pixel of the result takes the first input where bilinear `Resize` by `factor`
+    would, moved by as many of that input's pixels as the second has at the pixel:
+    columns for each of `groups` of channels, then rows for each. Bilinear, edges
+    replicated, as torch.nn.functional.grid_sample with ``padding_mode="border"``. So
+    DySample upsamples (Liu et al. 2023, arXiv:2308.15085). Nothing bounds how far
+    pixels are taken from.
+    """
+
+    factor: int
+    groups: int
+
+    op = "grid_sample"
+    min_inputs = 2
+    max_inputs = 2
+
+    def check(self, tensors: Tensors) -> None:
+        _require_range(self, "factor", (self.factor,), 1, MAX_EXTENT)
+        _require_range(self, "groups", (self.groups,), 1, MAX_CHANNELS)
+
+    def output_shape(self, inputs: Sequence[Shape], tensors: Tensors) -> Shape:
+        value, moves = inputs
+        if value.channels % self.groups:
+            raise self.fail(
+                f"{value.channels} channels do not divide into {self.groups} groups"
+            )
+        expected = Shape(
+            2 * self.groups, value.height * self.factor, value.width * self.factor
+        )
+        if moves != expected:
+            raise self.fail(f"the second input is {moves}, expected {expected}")
+        return dataclasses.replace(moves, channels=value.channels)
+
+    def output_scale(self, inputs: Sequence[Fraction], axis: int) -> Fraction:
+        if inputs[0] * self.factor != inputs[1]:
+            raise self.fail(
+                f"inputs of scale {inputs[0]} and {inputs[1]} differ by another factor "
+                f"than {self.factor}"
+            )
+        return inputs[1]
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayerNorm(Node):
     """Each pixel's channels, normalised: weight · (x - mean) / √(variance + ε) + bias.
 
@@ -550,6 +595,7 @@ OPERATIONS: Mapping[str, type[Node]] = MappingProxyType(
             GlobalMax,
             ResizeTo,
             LayerNorm,
+            GridSample,
         )
     }
 )

@@ -28,6 +28,7 @@ from upfrost.network.graph import (
     GlobalMean,
     Graph,
     GraphError,
+    GridSample,
     LayerNorm,
     LeakyRelu,
     MaxPool2d,
@@ -340,6 +341,28 @@ def _(node: GlobalMean, inputs: Sequence[Array], tensors: Tensors) -> Array:
 def _(node: GlobalMax, inputs: Sequence[Array], tensors: Tensors) -> Array:
     largest = inputs[0].max(axis=(1, 2), keepdims=True)
     return np.broadcast_to(largest, inputs[0].shape).astype(np.float32)
+
+
+@apply.register
+def _(node: GridSample, inputs: Sequence[Array], tensors: Tensors) -> Array:
+    value, (columns, rows) = inputs[0], np.split(inputs[1].astype(np.float64), 2)
+    _, height, width = value.shape
+    centres = [
+        (np.arange(extent) + 0.5) / node.factor - 0.5 for extent in rows.shape[1:]
+    ]
+    grouped = value.astype(np.float64).reshape(node.groups, -1, height, width)
+    y = np.clip(centres[0][:, None] + rows, 0, height - 1)
+    x = np.clip(centres[1] + columns, 0, width - 1)
+    top, left = np.floor(y).astype(int), np.floor(x).astype(int)
+    group = np.arange(node.groups)[:, None, None]
+    total = np.zeros((*x.shape, grouped.shape[1]))
+    for down, of_row in enumerate(_linear(y - top)):
+        for across, of_column in enumerate(_linear(x - left)):
+            row = np.minimum(top + down, height - 1)
+            column = np.minimum(left + across, width - 1)
+            total += (of_row * of_column)[..., None] * grouped[group, :, row, column]
+    result: Array = np.moveaxis(total, 3, 1).astype(np.float32)
+    return result.reshape(len(value), *x.shape[1:])
 
 
 @apply.register

@@ -41,13 +41,12 @@ CHOICES = (
         "invents part of the texture: not for evidence",
     ),
     Choice(
-        "video-x2",
+        "live-x2-m",
         "video",
         "Compressed video",
         "for what telephones, discs and the net have: it knows what encoders leave",
     ),
-    Choice("live-x2-m", "video", "Compressed video, fast", "knows encoders, too"),
-    Choice("live-x2-s", "video", "Compressed video, fastest", "with less detail"),
+    Choice("live-x2-s", "video", "Compressed video, fast", "with less detail"),
     Choice("live-x2-m-clean", "video", "Clean video", "for what was hardly compressed"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
 import threading
@@ -11,12 +12,46 @@ from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from upfrost.errors import UsageError
 from upfrost.files import new_file
 
 _CONNECTIONS = 256
+_PATIENCE = 60.0  # seconds that a connection may say nothing
 _GRACE = 0.4  # seconds that answers under way get at the end
+
+
+class PatientProtocol(H11Protocol):
+    """HTTP/1.1 on a connection that is closed once it asks nothing for a minute.
+
+    Uvicorn waits without end for a request's head, so a client that opens connections
+    and says nothing would keep others out. Uploads and answers under way are not
+    looked at.
+    """
+
+    _asked = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._look = self.loop.call_later(_PATIENCE, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._look.cancel()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        before = self.cycle
+        super().handle_events()
+        self._asked = self._asked or self.cycle is not before
+
+    def _give_up(self) -> None:
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if not busy and not self._asked:
+            self.transport.close()
+            return
+        self._asked = False
+        self._look = self.loop.call_later(_PATIENCE, self._give_up)
 
 
 class AddressError(UsageError):
@@ -75,7 +110,7 @@ def serving(app: ASGIApp, listening: socket.socket) -> Iterator[threading.Thread
         proxy_headers=False,
         lifespan="off",
         ws="none",
-        http="h11",
+        http=PatientProtocol,
         limit_concurrency=_CONNECTIONS,
         timeout_keep_alive=10,
     )

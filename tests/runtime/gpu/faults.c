@@ -7,6 +7,7 @@
  * VK_FAULT_LOG=FILE             each call's name is appended, a line each
  * VK_FAULT_INCOHERENT=1         memory that the host caches is not coherent
  * VK_FAULT_NO_HALF=1            Vulkan's features say nothing of half precision
+ * VK_FAULT_GPU=1                every device says that it is a GPU
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -165,6 +166,14 @@ vkAllocateMemory(VkDevice device, const VkMemoryAllocateInfo *info,
     if (incoherent())
         asked.memoryTypeIndex = 0;
     return ((PFN_vkAllocateMemory)real(__func__))(device, &asked, callbacks, memory);
+}
+
+VKAPI_ATTR void VKAPI_CALL vkGetPhysicalDeviceProperties(
+    VkPhysicalDevice device, VkPhysicalDeviceProperties *properties)
+{
+    ((PFN_vkGetPhysicalDeviceProperties)real(__func__))(device, properties);
+    if (getenv("VK_FAULT_GPU"))
+        properties->deviceType = VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU;
 }
 
 /* Drivers are asked for these by name. */

@@ -40,13 +40,15 @@ def environment(
     log: Path | None = None,
     incoherent: bool = False,
     half: bool = True,
+    gpu: bool = False,
 ) -> dict[str, str]:
     """The environment of a process in which a call fails.
 
     `fault` names the call, which one of them counted from 1 (``"3+"``: that and all
     after it) and the result. `log` is a file that gets the name of every call.
     `incoherent` gives the device memory that is cached and not coherent. Without
-    `half`, features say nothing of half precision.
+    `half`, features say nothing of half precision. With `gpu` devices that are a CPU
+    say that they are none.
     """
     variables = {**os.environ, "LD_PRELOAD": f"{_library().name}/faults.so"}
     if fault is not None:
@@ -58,4 +60,6 @@ def environment(
         variables["VK_FAULT_INCOHERENT"] = "1"
     if not half:
         variables["VK_FAULT_NO_HALF"] = "1"
+    if gpu:
+        variables["VK_FAULT_GPU"] = "1"
     return variables

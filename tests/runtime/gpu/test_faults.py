@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,31 +32,25 @@ def picture(tmp_path: Path) -> Path:
     return file
 
 
+def arguments(picture: Path, tile: int = 48) -> list[str]:
+    return [
+        *("upscale", str(picture), "-o", str(picture.with_name("large.png"))),
+        *("--model", "live-x2-xs-clean", "--tile", str(tile)),
+        *("--device", "0", "--quiet"),
+    ]
+
+
 def upscale(
     picture: Path, environment: dict[str, str], tile: int = 48
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [
-            *(sys.executable, "-m", "upfrost.cli.main", "upscale", str(picture)),
-            *("-o", str(picture.with_name("large.png"))),
-            *("--model", "realtime-x2", "--tile", str(tile)),
-            *("--device", "0", "--quiet"),
-        ],
+        [sys.executable, "-m", "upfrost.cli.main", *arguments(picture, tile)],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
     )
-
-
-def the_error(picture: Path, found: subprocess.CompletedProcess[str]) -> str:
-    """The line of a failed command, which has left nothing but the picture."""
-    assert found.returncode == 1, found.stderr
-    lines = found.stderr.splitlines()
-    (error,) = [line for line in lines if "going on with tiles of" not in line]
-    assert [path.name for path in picture.parent.iterdir()] == [picture.name]
-    return error
 
 
 def test_a_tile_is_one_submission(picture: Path, tmp_path: Path) -> None:
@@ -64,61 +62,151 @@ def test_a_tile_is_one_submission(picture: Path, tmp_path: Path) -> None:
     assert calls.count("vkQueueSubmit") == 1 + TILES
 
 
-@pytest.mark.parametrize(
-    ("call", "number", "result", "line"),
-    [
-        *(("vkQueueSubmit", number, LOST, "was lost") for number in (2, 3, 1 + TILES)),
-        ("vkQueueSubmit", 3, HOST, "gives no more memory"),
-        ("vkQueueSubmit", 3, DEVICE, "gives no more memory"),
-        *(
-            ("vkWaitForFences", number, LOST, "was lost")
-            for number in (2, 3, 1 + TILES)
-        ),
-        ("vkWaitForFences", 3, HOST, "gives no more memory"),
-    ],
-)
-def test_a_fault_at_a_tile_is_an_error_of_one_line(
-    picture: Path, call: str, number: int, result: str, line: str
-) -> None:
-    # A tile's wait may be several: from that one on, all fail.
-    which = f"{number}+" if call == "vkWaitForFences" else number
-    found = upscale(picture, faults.environment((call, which, result)))
-    error = the_error(picture, found)
-    assert line in error
-    # Of a pipeline, its shader's name comes before.
-    assert f"{call}: {result})" in error
+# The command for each fault, in a process forked before Vulkan is started: all share
+# the imports. A line of JSON for each: the exit code, what was said, and the sum of the
+# result, if there is one.
+EACH_FAULT = """
+import hashlib, json, os, sys, tempfile
+from pathlib import Path
+from upfrost.cli.main import main
+import upfrost.cli.main, upfrost.gpu.upscaler, upfrost.image.batch
+command, faults = json.loads(sys.argv[1])
+for fault in faults:
+    with tempfile.TemporaryFile() as said:
+        child = os.fork()
+        if not child:
+            os.dup2(said.fileno(), 2)
+            os.environ["VK_FAULT"] = fault
+            os._exit(main(command))
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        said.seek(0)
+        made = Path(command[command.index("-o") + 1])
+        sum = hashlib.sha256(made.read_bytes()).hexdigest() if made.exists() else None
+        made.unlink(missing_ok=True)
+        print(json.dumps([code, said.read().decode(), sum]), flush=True)
+"""
+Fault = tuple[str, str, str]  # call, which of them, result
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the command: its last line, and its result's sum if there is."""
+
+    code: int
+    line: str | None
+    result: str | None
+
+
+def outcomes(
+    picture: Path, cases: Sequence[Fault], *, gpu: bool = False
+) -> list[Outcome]:
+    """What becomes of the command for each fault.
+
+    Raises unless it says one line at most, and leaves no other file than its result.
+    """
+    wanted = [
+        f"{call}:{which}:{faults.RESULTS[result]}" for call, which, result in cases
+    ]
+    found = subprocess.run(
+        [sys.executable, "-c", EACH_FAULT, json.dumps([arguments(picture), wanted])],
+        env=faults.environment(gpu=gpu),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    assert [path.name for path in picture.parent.iterdir()] == [picture.name]
+    made = []
+    for case, text in zip(cases, found.stdout.splitlines(), strict=True):
+        code, said, result = json.loads(text)
+        lines = [x for x in said.splitlines() if "going on with tiles of" not in x]
+        assert len(lines) <= 1, (case, said)
+        made.append(Outcome(code, lines[0] if lines else None, result))
+    return made
+
+
+def errors(
+    picture: Path, cases: Sequence[Fault], *, gpu: bool = False
+) -> Iterator[tuple[Fault, str]]:
+    """Each fault with the line that the command ends with, without a result."""
+    for case, found in zip(cases, outcomes(picture, cases, gpu=gpu), strict=True):
+        assert (found.code, found.result) == (1, None), case
+        assert found.line is not None, case
+        yield case, found.line
+
+
+LINES = {
+    LOST: "was lost",
+    HOST: "gives no more memory",
+    DEVICE: "gives no more memory",
+    TIMEOUT: "does not answer",
+}
 
 
 @pytest.mark.parametrize(
-    ("call", "result", "line"),
+    "call",
     [
-        ("vkCreateInstance", "VK_ERROR_INITIALIZATION_FAILED", "cannot be started"),
-        ("vkEnumeratePhysicalDevices", HOST, "cannot be started"),
-        ("vkCreateDevice", LOST, "was lost"),
-        ("vkCreatePipelineCache", HOST, "gives no more memory"),
-        ("vkCreateBuffer", DEVICE, "gives no more memory"),
-        ("vkAllocateMemory", DEVICE, "gives no more memory"),
-        ("vkBindBufferMemory", HOST, "gives no more memory"),
-        ("vkMapMemory", HOST, "gives no more memory"),
-        ("vkCreateShaderModule", HOST, "gives no more memory"),
-        ("vkCreateComputePipelines", HOST, "gives no more memory"),
-        ("vkAllocateDescriptorSets", DEVICE, "gives no more memory"),
-        ("vkCreateFence", HOST, "gives no more memory"),
-        ("vkCreateCommandPool", HOST, "gives no more memory"),
-        ("vkBeginCommandBuffer", HOST, "gives no more memory"),
-        ("vkEndCommandBuffer", DEVICE, "gives no more memory"),
-        ("vkQueueSubmit", LOST, "was lost"),
-        ("vkWaitForFences", LOST, "was lost"),
+        *("vkCreateBuffer", "vkAllocateMemory", "vkCreateComputePipelines"),
+        *("vkQueueSubmit", "vkWaitForFences"),
     ],
 )
-def test_a_call_that_always_fails_is_an_error_of_one_line(
-    picture: Path, call: str, result: str, line: str
+def test_a_fault_anywhere_is_an_error_of_one_line(
+    picture: Path, tmp_path: Path, call: str
 ) -> None:
-    found = upscale(picture, faults.environment((call, "1+", result)))
-    error = the_error(picture, found)
-    assert line in error
-    # Of a pipeline, its shader's name comes before.
-    assert f"{call}: {result})" in error
+    """At the first, a middle and the last call, and all after it."""
+    with tempfile.NamedTemporaryFile(dir=tmp_path.parent) as log:
+        upscale(picture, faults.environment(log=Path(log.name)))
+        count = Path(log.name).read_text().split().count(call)
+    large = picture.with_name("large.png")
+    expected = hashlib.sha256(large.read_bytes()).hexdigest()
+    large.unlink()
+    cases = [
+        (call, f"{number}+", result)
+        for number in (1, 1 + count // 2, count)
+        for result in LINES
+        # A CPU may take its time.
+        if not (call == "vkWaitForFences" and result == TIMEOUT)
+    ]
+    for case, found in zip(cases, outcomes(picture, cases), strict=True):
+        if found.code == 0:
+            # Without memory for a second tile there is one at a time.
+            assert LINES[case[2]] == LINES[DEVICE], case
+            assert call in ("vkCreateBuffer", "vkAllocateMemory"), case
+            assert found.result == expected
+            continue
+        assert (found.code, found.result) == (1, None), case
+        assert found.line is not None, case
+        assert LINES[case[2]] in found.line, case
+        # Of a pipeline, its shader's name comes before.
+        assert f"{call}: {case[2]})" in found.line
+
+
+def test_a_wait_that_times_out_is_an_error_of_one_line(picture: Path) -> None:
+    cases = [("vkWaitForFences", f"{number}+", TIMEOUT) for number in (1, 3, 5)]
+    for _, line in errors(picture, cases, gpu=True):
+        assert "does not answer (vkWaitForFences: VK_TIMEOUT)" in line
+
+
+def test_a_call_that_always_fails_is_an_error_of_one_line(picture: Path) -> None:
+    wanted = {
+        ("vkCreateInstance", "VK_ERROR_INITIALIZATION_FAILED"): "cannot be started",
+        ("vkEnumeratePhysicalDevices", HOST): "cannot be started",
+        ("vkCreateDevice", LOST): "was lost",
+        ("vkCreatePipelineCache", HOST): "gives no more memory",
+        ("vkBindBufferMemory", HOST): "gives no more memory",
+        ("vkMapMemory", HOST): "gives no more memory",
+        ("vkCreateShaderModule", HOST): "gives no more memory",
+        ("vkAllocateDescriptorSets", DEVICE): "gives no more memory",
+        ("vkCreateFence", HOST): "gives no more memory",
+        ("vkCreateCommandPool", HOST): "gives no more memory",
+        ("vkBeginCommandBuffer", HOST): "gives no more memory",
+        ("vkEndCommandBuffer", DEVICE): "gives no more memory",
+        ("vkResetFences", DEVICE): "gives no more memory",
+    }
+    cases = [(call, "1+", result) for call, result in wanted]
+    for (call, _, result), line in errors(picture, cases):
+        assert wanted[call, result] in line
+        assert f"{call}: {result})" in line
 
 
 @pytest.mark.parametrize("call", ["vkAllocateMemory", "vkCreateComputePipelines"])

@@ -26,6 +26,7 @@ from upfrost.network.graph import (
     GlobalMax,
     GlobalMean,
     Graph,
+    GridSample,
     LeakyRelu,
     MaxPool2d,
     Multiply,
@@ -540,6 +541,32 @@ def test_resize_to_the_size_of_another_value(
         return build.add(ResizeTo, coarse, value, mode=mode), 6
 
     check(device, probe_graph(build, make, 6), size, CPU, precision, seed=26)
+
+
+@pytest.mark.parametrize("size", [(3, 5), (20, 33)], ids=str)
+@pytest.mark.parametrize(
+    ("factor", "groups", "channels"), [(1, 1, 6), (2, 3, 5), (2, 4, 4), (3, 2, 8)]
+)
+def test_grid_sample(
+    device: Device,
+    precision: Precision,
+    factor: int,
+    groups: int,
+    channels: int,
+    size: tuple[int, int],
+) -> None:
+    build = Builder(seed=27)
+
+    def make(value: str) -> tuple[str, int]:
+        # Rounded to fp16, places move by a thousandth of a pixel at the most.
+        count = groups * channels
+        offsets = build.conv(value, count, 2 * groups * factor**2, kernel=1)
+        steps = build.add(Clamp, offsets, low=-2.5, high=2.25)
+        moves = build.add(PixelShuffle, steps, factor=factor)
+        return build.add(GridSample, value, moves, factor=factor, groups=groups), count
+
+    graph = probe_graph(build, make, groups * channels, scale=factor)
+    check(device, graph, size, CPU, precision, seed=27)
 
 
 @each_case

@@ -180,6 +180,52 @@ def test_what_was_destroyed_is_refused(manager: kp.Manager) -> None:
     manager.destroy()
 
 
+# What tells about the past, or has nothing left to do.
+HARMLESS = {
+    *("Manager.destroy", "Manager.list_devices", "Manager.get_device_properties"),
+    *("Algorithm.destroy", "Algorithm.is_init", "Algorithm.get_tensors"),
+    *("Tensor.destroy", "Tensor.is_init", "Tensor.size", "Tensor.tensor_type"),
+    *("Tensor.is_cached", "Tensor.is_coherent", "Tensor.flush", "Tensor.invalidate"),
+    *("Sequence.destroy", "Sequence.is_init"),
+    *("Sequence.is_recording", "Sequence.is_running"),
+}
+
+
+def test_no_use_of_what_is_gone_or_missing_crashes() -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "tests.runtime.gpu.destroyed"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    lines = found.stdout.splitlines()
+    assert found.returncode == 0, f"crashed after {lines[-1:]}: {found.stderr}"
+    assert {line.removesuffix(": fine") for line in lines if "fine" in line} == HARMLESS
+    refused = [line for line in lines if "fine" not in line]
+    assert all(
+        re.search(": Kompute .*(was destroyed|was given no|no such|another)", line)
+        for line in refused
+    ), refused
+
+
+@pytest.mark.parametrize("dropped", ["sequence", "manager"])
+def test_a_device_that_hangs_does_not_keep_what_is_dropped(dropped: str) -> None:
+    program = (
+        "import kp, os\n"
+        "from tests.runtime.gpu.chains import copy, tensors\n"
+        "manager = kp.Manager(0)\n"
+        "operation = copy(manager, tensors(manager, 2, 16), 16)\n"
+        "sequence = manager.sequence().record(operation).eval_async()\n"
+        f"del {dropped}\n"
+        "manager = None\n"
+        "print('gone')\n"
+    )
+    fault = ("vkWaitForFences", "1+", "VK_TIMEOUT")
+    found = run(program, **faults.environment(fault, gpu=True))
+    assert (found.returncode, found.stdout, found.stderr) == (0, "gone\n", "")
+
+
 def test_a_forked_child_is_refused_and_can_open_the_device_itself() -> None:
     program = (
         "import os, sys\n"

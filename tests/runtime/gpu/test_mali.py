@@ -78,6 +78,8 @@ CONSTANTS: dict[str, list[tuple[int, ...]]] = {
     # channels, whether the mean counts, bits of 1e-6
     "layer_norm": [(c, kind, 0x358637BD) for c in (6, 64) for kind in (0, 1)],
     "resize_to": [(1,), (2,), (3,)],
+    # factor, groups, channels of each
+    "grid_sample": [(2, 1, 10), (2, 4, 16), (4, 4, 3)],
     "gather": [(0, 16), (3, 18)],
     "conv3x3_half": _loops(1, 4),
     # input slices, pixel, bits of 255.0, skip

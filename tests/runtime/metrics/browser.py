@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import shutil
 import subprocess
+import sysconfig
 import tempfile
 import time
 import urllib.request
@@ -15,11 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import pytest
-
 AVAILABLE = bool(shutil.which("chromium") and shutil.which("chromedriver"))
-# axe.min.js of the npm package axe-core.
-AXE = os.environ.get("UPFROST_AXE", "/usr/share/nodejs/axe-core/axe.min.js")
+# Of axe-core, as a package of Python's brings it.
+AXE = Path(sysconfig.get_path("purelib"), "axe_playwright_python", "axe.min.js")
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 
 
@@ -145,10 +143,8 @@ class Browser:
         self._call("POST", address, {"text": "\n".join(map(str, files))})
 
     def accessibility(self) -> list[str]:
-        """What axe-core finds wrong with the page as it is now. Skips without it."""
-        if not Path(AXE).is_file():
-            pytest.skip("needs axe-core: UPFROST_AXE=node_modules/axe-core/axe.min.js")
-        self.run(Path(AXE).read_text("utf-8"))
+        """What axe-core finds wrong with the page as it is now."""
+        self.run(AXE.read_text("utf-8"))
         self.run(
             "window.found = null; axe.run().then((found) => { window.found = found })"
         )

@@ -276,7 +276,7 @@ def test_the_command_enlarges_videos_by_the_model_for_videos(tmp_path: Path) -> 
     words = ["compare", str(large), str(small), "-o", str(tmp_path / "page")]
     assert cli.main([*words, "--quiet", "--device", "0", "--frames", "1"]) == 0
     layers = page_data(tmp_path / "page" / "index.html")["shots"][0]["layers"]
-    assert "video-x2" in [layer["name"] for layer in layers]
+    assert "live-x2-m" in [layer["name"] for layer in layers]
 
 
 # In the browser

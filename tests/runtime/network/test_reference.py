@@ -27,6 +27,7 @@ from upfrost.network.graph import (
     GlobalMean,
     Graph,
     GraphError,
+    GridSample,
     LayerNorm,
     LeakyRelu,
     MaxPool2d,
@@ -411,6 +412,41 @@ def test_resize_to(
     expected = functional.interpolate(as_torch(value)[None], sizes[1], mode=mode)[0]
     node = ResizeTo(name="n", inputs=("a", "b"), mode=mode)
     assert_matches(node, expected, value, other)
+
+
+@seeds
+@pytest.mark.parametrize("size", [(1, 1), (4, 7), (9, 5)])
+@pytest.mark.parametrize(("factor", "groups"), [(1, 1), (2, 3), (3, 2)])
+def test_grid_sample(
+    factor: int, groups: int, size: tuple[int, int], seed: int
+) -> None:
+    """As DySample has PyTorch do it, with positions far beyond the edges, too."""
+    height, width = size
+    value = random(seed, 2 * groups, *size)
+    moves = 3 * random(seed + 1, 2 * groups, height * factor, width * factor)
+    columns, rows = as_torch(moves).double().reshape(2, groups, *moves.shape[1:])
+    y = (torch.arange(moves.shape[1]) + 0.5)[:, None] / factor + rows
+    x = (torch.arange(moves.shape[2]) + 0.5) / factor + columns
+    grid = torch.stack([2 * x / width - 1, 2 * y / height - 1], 3)
+    expected = functional.grid_sample(
+        as_torch(value).double().reshape(groups, 2, *size),
+        grid,
+        padding_mode="border",
+        align_corners=False,
+    )
+    node = GridSample(name="n", inputs=("a", "b"), factor=factor, groups=groups)
+    assert_matches(node, expected.reshape(-1, *moves.shape[1:]), value, moves)
+
+
+def test_grid_sample_without_moves_is_a_bilinear_resize() -> None:
+    value = random(0, 4, 5, 7)
+    moves = np.zeros((2, 15, 21), np.float32)
+    node = GridSample(name="n", inputs=("a", "b"), factor=3, groups=1)
+    resize = Resize(name="n", inputs=("a",), mode="bilinear", ratio=(3, 1))
+    expected = reference.apply(resize, [value], {})
+    np.testing.assert_allclose(
+        reference.apply(node, [value, moves], {}), expected, atol=1e-6
+    )
 
 
 def small_graph(

@@ -74,7 +74,7 @@ def test_a_picture_becomes_larger(busy: Served) -> None:
 def test_a_video_becomes_larger(busy: Served, tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mkv", seconds=0.3)
     job = busy.send(clip.read_bytes(), name="../../clip.mkv")
-    assert (job["kind"], job["model"], job["format"]) == ("video", "video-x2", "mp4")
+    assert (job["kind"], job["model"], job["format"]) == ("video", "live-x2-m", "mp4")
     done = busy.wait(job["id"], "done", "failed")
     assert (done["error"], done["output_size"]) == (None, [128, 72])
     result = tmp_path / "result.mp4"

@@ -26,6 +26,7 @@ from tests.runtime.clips import make_clip
 from tests.runtime.metrics.browser import AVAILABLE, Browser
 from tests.runtime.serve.served import Served, png, served
 from upfrost.cli import main as cli
+from upfrost.serve import server
 from upfrost.serve.server import kept_token, listen, serving
 
 RIGHT = "\ue014"
@@ -71,6 +72,26 @@ def resident(process: int) -> int:
     """Bytes of memory that a process uses."""
     pages = Path(f"/proc/{process}/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_connection_that_asks_nothing_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_PATIENCE", 0.2)
+    with served(tmp_path) as site, listen("127.0.0.1", 0) as listening:
+        address = listening.getsockname()
+        with serving(site.client.app, listening), contextlib.ExitStack() as stack:
+            silent, begun, used = (
+                stack.enter_context(socket.create_connection(address, timeout=30))
+                for _ in range(3)
+            )
+            begun.sendall(b"GET / HTTP/1.1\r\nHost: ")
+            used.sendall(b"GET /api/models HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert used.recv(12) == b"HTTP/1.1 200"
+            for connection in (silent, begun):
+                assert connection.recv(1) == b""
+            while used.recv(65536):
+                pass
 
 
 def test_many_at_once_and_half_ones_do_it_no_harm(tmp_path: Path) -> None:

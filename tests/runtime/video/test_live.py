@@ -26,7 +26,7 @@ def test_candidates_are_found_by_name_and_ordered_by_their_work(
         "live-x2-m-clean": 8,
         "live-x2-tiny-clean": 4,
         "live-x3-s": 4,
-        "video-x2": 4,
+        "film-x2": 4,
     }
     models = {}
     for name, width in channels.items():

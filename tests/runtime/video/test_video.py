@@ -660,7 +660,7 @@ def test_the_model_is_the_one_that_knows_compressed_video(
     tmp_path: Path, clip: Path
 ) -> None:
     result = run(clip, tmp_path / "out.mkv", "--json", "--quiet")
-    assert json.loads(result.stdout)["model"] == "video-x2"
+    assert json.loads(result.stdout)["model"] == "live-x2-m"
 
 
 def test_the_result_does_not_replace_what_exists(tmp_path: Path, clip: Path) -> None:
@@ -692,7 +692,7 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, long_clip: Path) -> Path:
     target = tmp_path_factory.mktemp("clips") / "uninterrupted.mp4"
-    upscale(long_clip, target, VideoOptions(segment=Fraction(1, 3)))
+    run(long_clip, target, "--segment", "0.3333333")
     return target
 
 

@@ -1,0 +1,203 @@
+"""How models take photographs as they come: blurred, noisy, out of a JPEG.
+
+usage: python -m benchmarks.photographs PAIRS --data FOLDER [-m MODEL ...]
+       python -m benchmarks.photographs SHEET.webp --real PHOTO.jpg[@TOP,LEFT] ...
+
+The first form makes pairs and measures on them. The pictures are those of examples/,
+and the photographs under --data that training holds out for validation; of each, the
+middle. Each is blurred, made small by one of three kernels, given a sensor's noise and
+stored as a JPEG of quality 30, 50, 70 or 90; how much of what, `RECIPES` says, the same
+on every machine. PAIRS/x4 then holds 001_HR.png, 001_LR.png, … for `upfrost eval`, too.
+Y-PSNR, SSIM and VMAF as `benchmarks.quality` has them.
+
+The second form draws crops of real photographs, which have no original, by Lanczos and
+by each model, at their own size enlarged. A place is the crop's upper left corner.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.contact import EXAMPLES, SIDE, sheet
+from benchmarks.quality import measure
+from benchmarks.report import Row, publish
+from upfrost import Upscaler
+from upfrost.arrays import Bytes
+from upfrost.metrics.evaluate import Enlarge, all_ways
+from upfrost.network.modelfile import find_model, read_model
+from upfrost.video.ffmpeg import find_ffmpeg
+from upfrost_training.config import DataSettings
+from upfrost_training.data import picture_files, read_rgb
+from upfrost_training.degradations import Degradation, degrade
+from upfrost_training.loop import held_out
+
+# What training/configs/photo-x2.toml and -x4.toml are trained on, in their order.
+FOLDERS = ("wikipedia-photos", "free-photos")
+LARGEST = 384  # pixels, of a pair's original
+MODELS = ("cascade-x4", "photo-x4")
+# Blur of the optics in pixels of the original at ×4, the kernel, noise in 8-bit units,
+# and the JPEG's quality.
+RECIPES = (
+    (2.0, "bicubic", 2.0, 90),
+    (1.0, "area", 4.0, 70),
+    (2.5, "bilinear", 6.0, 50),
+    (1.5, "bicubic", 3.0, 30),
+)
+QUALITY = 90  # of the sheet
+# Around a crop of a real photograph, so that networks see all that they look at.
+MARGIN = 32
+
+
+@dataclass(frozen=True)
+class Place:
+    """A crop of a photograph, `SIDE` pixels once it is enlarged."""
+
+    path: Path
+    top: int
+    left: int
+
+
+def main() -> None:
+    """Measure on pairs, or draw a sheet of real photographs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("output", type=Path, metavar="PAIRS|SHEET.webp")
+    parser.add_argument("--data", type=Path, action="append", metavar="FOLDER")
+    parser.add_argument("--real", nargs="+", type=parse_place, metavar="PHOTO[@Y,X]")
+    parser.add_argument("-m", "--models", nargs="+", metavar="MODEL", default=MODELS)
+    options = parser.parse_args()
+    if options.real:
+        draw_real(options.output, options.real, options.models)
+    elif options.data:
+        measure_pairs(options.output, options.data, options.models)
+    else:
+        parser.error("give --data to measure on pairs, or --real to draw a sheet")
+
+
+def parse_place(text: str) -> Place:
+    """`PHOTO` or `PHOTO@TOP,LEFT`, in pixels; without a place, the middle."""
+    path, _, place = text.rpartition("@")
+    if not path:
+        height, width = read_rgb(Path(text)).shape[:2]
+        return Place(Path(text), height // 2, width // 2)
+    top, left = (int(part) for part in place.split(","))
+    return Place(Path(path), top, left)
+
+
+def originals(data: Sequence[Path]) -> list[Bytes]:
+    """The middles of pictures that no training has seen."""
+    settings = DataSettings()
+    files = [
+        file
+        for name in FOLDERS
+        for root in data
+        if (root / name).is_dir()
+        for file in picture_files(root / name)
+    ]
+    unseen = [f for number, f in enumerate(files) if held_out(number, settings)]
+    return [middle(read_rgb(f)) for f in [*sorted(EXAMPLES.glob("*.png")), *unseen]]
+
+
+def middle(picture: Bytes) -> Bytes:
+    """The middle of a picture, LARGEST pixels at most, sides multiples of 12."""
+    height, width = (min(side, LARGEST) // 12 * 12 for side in picture.shape[:2])
+    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+    return np.ascontiguousarray(picture[top : top + height, left : left + width])
+
+
+def write_pairs(folder: Path, pictures: Sequence[Bytes], scale: int) -> None:
+    """Write each picture's pair, by one recipe after the other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, picture in enumerate(pictures):
+        blur, kernel, noise, quality = RECIPES[number % len(RECIPES)]
+        steps = (
+            Degradation("blur", (blur * scale / 4,) * 2),
+            Degradation(kernel),
+            Degradation("grain", (noise, noise)),
+            Degradation("jpeg", (quality, quality)),
+        )
+        low = degrade(picture[None], scale, steps, np.random.default_rng(number))[0]
+        for kind, content in (("HR", picture), ("LR", low)):
+            Image.fromarray(content).save(folder / f"{number + 1:03}_{kind}.png")
+
+
+def measure_pairs(output: Path, data: Sequence[Path], models: Sequence[str]) -> None:
+    """Make the pairs and publish what each model does with them."""
+    pictures = originals(data)
+    by_scale: dict[int, list[str]] = {}
+    for model in models:
+        by_scale.setdefault(read_model(find_model(model)).scale, []).append(model)
+    rows: list[Row] = []
+    for scale, names in sorted(by_scale.items()):
+        folder = output / f"x{scale}"
+        write_pairs(folder, pictures, scale)
+        for name in names:
+            with Upscaler(name) as upscaler:
+                found = measure(folder, upscaler, find_ffmpeg())
+            shown = ("Lanczos", name) if name == names[0] else (name,)
+            for way in shown:
+                quality = found[way]
+                rows.append(
+                    {
+                        "": way,
+                        "scale": f"×{scale}",
+                        "Y-PSNR, dB": quality["psnr_y"],
+                        "SSIM": quality["ssim"],
+                        "VMAF": quality["vmaf"],
+                    }
+                )
+    publish(
+        "photographs",
+        "Photographs that were blurred, noisy and JPEGs, enlarged",
+        rows,
+        [
+            f"{len(pictures)} pictures that no model was trained on, "
+            f"{LARGEST} pixels at most.",
+            "Blur (pixels at ×4), kernel, noise (8-bit units), JPEG quality, by turns: "
+            + "; ".join(" ".join(map(str, recipe)) for recipe in RECIPES)
+            + ".",
+        ],
+    )
+
+
+def draw_real(output: Path, places: Sequence[Place], models: Sequence[str]) -> None:
+    """Draw the crops by Lanczos and by each model."""
+    columns: dict[str, list[Bytes]] = {}
+    with ExitStack() as stack:
+        for model in models:
+            upscaler = stack.enter_context(Upscaler(model))
+            every = all_ways(upscaler)
+            for way in ("Lanczos", model):
+                if way not in columns:
+                    scale = upscaler.graph.scale
+                    columns[way] = [enlarged(p, scale, every[way]) for p in places]
+    sheet(columns).save(output, quality=QUALITY)
+    print(f"{output}: {output.stat().st_size // 1024} KiB")
+
+
+def enlarged(place: Place, scale: int, enlarge: Enlarge) -> Bytes:
+    """The place's crop, enlarged with its margin."""
+    picture = read_rgb(place.path)
+    side = SIDE // scale
+    rows, columns = (
+        slice(max(0, start - MARGIN), min(start + side + MARGIN, end))
+        for start, end in zip((place.top, place.left), picture.shape, strict=False)
+    )
+    large = enlarge(np.ascontiguousarray(picture[rows, columns]))
+    top, left = (
+        (start - begun.start) * scale
+        for start, begun in zip((place.top, place.left), (rows, columns), strict=True)
+    )
+    return large[top : top + SIDE, left : left + SIDE]
+
+
+if __name__ == "__main__":
+    main()

@@ -120,7 +120,7 @@ def measure_scaling(options: argparse.Namespace) -> None:
             "Frames of 320×180 become 640×360, in segments of 24; key frames are "
             "up to 250 frames apart. All segments have the first one's encoded frames.",
             f"Load average {os.getloadavg()[0]:.0f} on {os.cpu_count()} processors at "
-            "the end, of other programs.",
+            f"the end, of other programs; this one ran at nice {os.nice(0)}.",
             "Sent and received: bytes of pieces and of segments for a frame of the "
             "result.",
         ],

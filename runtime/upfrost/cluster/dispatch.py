@@ -230,7 +230,12 @@ class Dispatcher:
             )
             if not able:
                 break
-            worker = min(able, key=lambda w: self._finish_time(w, piece, now))
+            # What failed goes to those who did not fail yet, and did something.
+            proven = [w for w in able if w.done and not w.failures]
+            worker = min(
+                proven if piece.tries and proven else able,
+                key=lambda w: self._finish_time(w, piece, now),
+            )
             self._waiting.popleft()
             self._start(piece, worker)
         if self._waiting or self._fetching is not None:
@@ -261,6 +266,8 @@ class Dispatcher:
         self._count += 1
         token = f"{self._connection.run}-{piece.number}-{self._count}"
         task = asyncio.ensure_future(self._do(piece, worker, token))
+        # Its error is taken, also where nobody asks for it any more.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         attempt = Attempt(piece, worker, token, _now(), task)
         worker.attempts.append(attempt)
         self._running.setdefault(piece.number, []).append(attempt)

@@ -282,7 +282,7 @@ def test_the_end_of_the_scheduler_ends_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_happens_all_pieces_are_done(tmp_path: Path, seed: int) -> None:
-    """Of eight workers, three fail at random, a fourth of their pieces."""
+    """Of eight workers, two fail at random, a fourth of their pieces."""
     print(f"seed {seed}")
     state = itertools.accumulate(
         itertools.repeat(0), lambda x, _: (x * 1103515245 + 12345) % 2**31, initial=seed
@@ -296,7 +296,7 @@ def test_whatever_happens_all_pieces_are_done(tmp_path: Path, seed: int) -> None
         if next(state) >> 16 & 3 == 0:
             raise RuntimeError("lost")
 
-    for name in ("w1", "w4", "w6"):
+    for name in ("w1", "w4"):
         workers.odd[f"tcp://{name}:1"] = fail
     made.go()
     assert sorted(made.results) == list(range(80))

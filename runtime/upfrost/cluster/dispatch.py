@@ -69,7 +69,6 @@ class Worker:
     done: int = 0  # pieces
     size: int = 0  # of these
     failures: int = 0
-    reason: str = ""
     silent: bool = False  # gets nothing until it answers
     gone: bool = False
     attempts: list[Attempt] = field(default_factory=list)
@@ -132,6 +131,7 @@ class Dispatcher:
         self._exhausted = False
         self._fetching: asyncio.Task[Piece | None] | None = None
         self._count = 0
+        self._next_look = 0.0
         self._alone_since: float | None = None
         self._refused: set[str] = set()
         self._loose: set[asyncio.Task[Any]] = set()  # what nobody waits for
@@ -172,14 +172,18 @@ class Dispatcher:
         tasks |= {a.task for each in self._running.values() for a in each}
         if self._fetching is not None:
             tasks.add(self._fetching)
-        look = asyncio.ensure_future(asyncio.sleep(POLL))
-        done, _ = await asyncio.wait(
-            {*tasks, look}, return_when=asyncio.FIRST_COMPLETED
-        )
-        if look in done:
-            await self._look()
+        wait = max(0.0, self._next_look - _now())
+        done: set[asyncio.Task[Any]] = set()
+        if tasks:
+            done, _ = await asyncio.wait(
+                tasks, timeout=wait, return_when=asyncio.FIRST_COMPLETED
+            )
         else:
-            look.cancel()
+            await asyncio.sleep(wait)
+        # Also where something is always done meanwhile.
+        if _now() >= self._next_look:
+            self._next_look = _now() + POLL
+            await self._look()
         if self._fetching in done:
             self._take_fetched()
         for task in done & self._greetings.keys():
@@ -362,7 +366,7 @@ class Dispatcher:
     def _blame(self, worker: Worker, reason: str) -> None:
         count, _, _ = self._failures.get(worker.identity, (0, "", ""))
         self._failures[worker.identity] = count + 1, worker.name, reason
-        worker.failures, worker.reason = count + 1, reason
+        worker.failures = count + 1
         if worker.excluded:
             self._say(f"{worker.name} failed twice and gets nothing more: {reason}")
             for attempt in list(worker.attempts):

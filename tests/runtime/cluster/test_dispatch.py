@@ -83,8 +83,8 @@ class FakeWorkers:
             answer = self.odd[address](order)
             if answer is not None:
                 return answer
-        seconds = self.seconds[address]
-        while seconds == float("inf") or address not in self.seconds:
+        seconds = self.seconds.get(address, float("inf"))
+        while seconds == float("inf"):
             await asyncio.sleep(10)
         # One piece after the other.
         async with self._turns.setdefault(address, asyncio.Lock()):
@@ -220,6 +220,25 @@ def test_a_silent_worker_loses_its_pieces_and_gets_none(tmp_path: Path) -> None:
     assert any("silent: no answer for" in line for line in made.said)
     last = max(number for address, number in workers.calls if "silent" in address)
     assert last < 30
+
+
+def test_who_ends_is_noticed_while_others_are_busy(tmp_path: Path) -> None:
+    """Something is done every twentieth of a second, and a call that hangs stays so."""
+    workers = FakeWorkers(dying=2, **{f"w{n}": 0.1 for n in range(4)})
+    made = Run(tmp_path, 200, workers)
+
+    def die(number: int) -> None:
+        if number > 30:
+            workers.seconds.pop("tcp://dying:1", None)
+
+    workers.odd["tcp://dying:1"] = die
+    made.go()
+    assert sorted(made.results) == list(range(200))
+    gone = made.said.index("dying is gone; what it had goes elsewhere")
+    assert gone == 0
+    # Not at the end: what it had was among the next that were done.
+    lost = max(number for address, number in workers.calls if "dying" in address)
+    assert made.results.index(lost) < 150
 
 
 def test_a_worker_that_fails_twice_is_left_out_and_named(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def read_packets(path: Path) -> tuple[bytes, list[Packet]]:
         with path.open("rb") as file:
             tracks, packets = _read(file, path.stat().st_size)
     except (OSError, EOFError, ValueError) as error:
-        raise MatroskaError(f"{path.name}: {error or 'cut short'}") from error
+        raise MatroskaError(f"{path.name}: {str(error) or 'cut short'}") from error
     if not tracks or not packets:
         raise MatroskaError(f"{path.name}: there is no video in it")
     return tracks, packets
@@ -168,7 +168,7 @@ def read_stream(pipe: BinaryIO) -> Iterator[bytes]:
                     raise ValueError("more than one track, or lacing")
                 yield content[4:]
     except (OSError, EOFError, ValueError) as error:
-        raise MatroskaError(f"the stream is {error or 'cut short'}") from error
+        raise MatroskaError(f"the stream is {str(error) or 'cut short'}") from error
 
 
 def _read(file: BinaryIO, size: int) -> tuple[bytes, list[Packet]]:

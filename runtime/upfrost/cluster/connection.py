@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from upfrost.cluster.work import Wanted
 
 CONNECT = 10.0  # seconds until a scheduler and a first worker must be there
-INTRODUCE = 180.0  # seconds for a worker's first answer: drivers compile kernels
+INTRODUCE = 60.0  # seconds for first answers; who takes longer may join later
 _ANSWER = 30.0  # seconds for the scheduler's answers
 _SEVERAL = "several"
 T = TypeVar("T")

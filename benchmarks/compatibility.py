@@ -119,6 +119,12 @@ VARIANTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("ESRGAN", "ESRGAN", {"num_filters": 8, "num_blocks": 1, "plus": True}),
     ("PLKSR", "RealPLKSR", {"dim": 16, "n_blocks": 1}),
     ("PLKSR", "RealPLKSR", {"dim": 16, "n_blocks": 1, "dysample": True}),
+    ("MoSR", "MoSR", {"n_block": 1, "dim": 16, "upsampler": "dys"}),
+    (
+        "MoESR",
+        "MoESR",
+        {"dim": 16, "n_blocks": 1, "n_block": 1, "upsampler": "dysample"},
+    ),
     ("RealCUGAN", "UpCunet3x", {}),
     ("RealCUGAN", "UpCunet4x", {}),
     ("RealCUGAN", "UpCunet2x_fast", {}),
@@ -304,14 +310,23 @@ def _candidates() -> Iterator[Candidate]:
     ):
         for module, kind, settings in architectures:
             reader = _spandrel_reader(module, kind, settings)
-            extra = next((f" {key}" for key, on in settings.items() if on is True), "")
-            name = f"{kind}{extra}" if group == VARIANT else module
+            name = f"{kind}{_extra(settings)}" if group == VARIANT else module
             yield Candidate(group, name, reader, is_random=True)
 
     for network in NETWORKS:
         for source in SOURCES:
             read = _corpus_reader(network, source)
             yield Candidate(CORPUS, f"{network}: {source}", read)
+
+
+def _extra(settings: Mapping[str, Any]) -> str:
+    """What a variant has that others of its class have not."""
+    for key, value in settings.items():
+        if value is True:
+            return f" {key}"
+        if isinstance(value, str):
+            return f" {value}"
+    return ""
 
 
 def _corpus_reader(network: str, source: str) -> Callable[[Report], Graph]:

@@ -67,7 +67,7 @@ CACHED, UNCACHED = 1.2e9, 0.18e9
 SUBMISSION = 120e-6  # seconds, of Kompute on lavapipe
 # By path; what they compute does not matter.
 MODELS = {"luma": "live-x2-s-clean", "RGB": "realtime-x2"}
-SHORT = 50  # frames of the run that is subtracted: a segment
+SHORT = 100  # frames of the run that is subtracted: a segment
 
 
 def network(channels: int, layers: int, scale: int = 2) -> Graph:
@@ -313,7 +313,7 @@ def publish_processor(frames: int, rounds: int) -> None:
             f"{MODELS['luma']}, planes as they are; by RGB: {MODELS['RGB']}, with the "
             "conversions that it needs.",
             "upfrost video: a clip of raw frames, and encoders that do nothing: one "
-            "for each segment of two seconds, as usual, or one for all, without what "
+            "for each segment of four seconds, as usual, or one for all, without what "
             "their starts take. upfrostscale: I420 in and out.",
             f"{os.cpu_count()} processors, others may work on them; the difference "
             f"between {SHORT + frames} frames and {SHORT}, the median of "

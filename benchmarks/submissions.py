@@ -232,6 +232,8 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=9, help="default: %(default)s")
     arguments = parser.parse_args()
+    # A shell's background job ignores it, and so would what is started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     info = choose_device(arguments.device)
     graphs = [read_model(find_model(model)) for model in arguments.models]
     graph = graphs[0]
@@ -250,7 +252,8 @@ def main() -> None:
         upscaler(large)
         taken, wait = longest_wait(upscaler, large)
         heard = interruption(upscaler, large, taken / 3)
-    where = arguments.models[0], info.index, large, taken / 2
+    # Soon enough for a picture that takes half as long as the one before.
+    where = arguments.models[0], info.index, large, taken / 4
     ended = to_the_prompt(*where)
     ended_soon = to_the_prompt(*where, "--tile", str(side))
     publish(

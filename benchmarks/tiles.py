@@ -24,7 +24,6 @@ MODELS = (
     "live-x2-m",
     "realtime-x2",
     "realtime-x4",
-    "video-x2",
     "cascade-x2",
     "cascade-x4",
 )

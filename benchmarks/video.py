@@ -9,9 +9,10 @@ Growth is from the fifth that follows the first 500 frames to the last fifth.
 
 overlap: the wall time of `upfrost video`, with a device that only takes time, and works
 on one frame after the other, so that either the device or ffmpeg is the slowest: over
-the device's time, and over that of one ffmpeg that decodes, repeats pixels, and encodes
-with the same settings; once by way of RGB, with the conversions that a network needs,
-once without. Runs take turns; medians.
+the device's time, and over that of one ffmpeg that decodes, repeats samples, and
+encodes with the same settings: of planes, as a network for luma has them, and by way of
+RGB, with the conversions there and back that another network needs. Runs take turns;
+medians.
 
 frames: ten seconds of CLIP at 320×180, whether each frame in a lossless result is byte
 for byte that of `upfrost upscale` for the decoded frame as PNG.
@@ -28,18 +29,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from benchmarks.report import RESULTS, Row, publish
-from upfrost.arrays import Bytes
 from upfrost.gpu.device import DeviceInfo
+from upfrost.gpu.frame import Frame, Samples
 from upfrost.gpu.tiles import tiling
 from upfrost.metrics.chart import line_chart
 from upfrost.network.graph import Graph
@@ -49,6 +50,8 @@ from upfrost.video.color import conversion
 from upfrost.video.ffmpeg import find_ffmpeg, last_error, probe, run_ffmpeg
 from upfrost.video.formats import CODECS, encoder_arguments
 from upfrost.video.upscale import VideoOptions, VideoRecord, upscale_video
+
+T = TypeVar("T")
 
 WARM_FRAMES = 500
 ROLES = ("upfrost", "decoder", "encoder")
@@ -66,6 +69,9 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=10_000, help="for memory")
     parser.add_argument("--size", default="32x18", help="of the clip, for memory")
     parser.add_argument("--model", default="realtime-x2")
+    parser.add_argument(
+        "--luma-model", default="live-x2-s-clean", help="for overlap, of planes"
+    )
     parser.add_argument("--clip", type=Path, help="for overlap, a real one")
     parser.add_argument(
         "--length", type=int, default=OVERLAP_FRAMES, help="frames, for overlap"
@@ -74,7 +80,8 @@ def main() -> None:
         "--device",
         type=float,
         metavar="SECONDS",
-        help="for overlap: the device's time for a frame, and it alone as the slowest",
+        help="for overlap: the device's time for a frame, and it alone as the slowest; "
+        "the table is of its own",
     )
     parser.add_argument("--runs", type=int, default=3, help="for overlap")
     parser.add_argument(
@@ -227,7 +234,7 @@ class Pretender:
     """An upscaler's stand-in, whose device takes that many seconds for each frame.
 
     It works on one after the other, as a device does, while Python is free. A frame's
-    pixels are repeated when its result is asked for, as others are copied then.
+    samples are repeated when its result is asked for, as others are copied then.
     """
 
     def __init__(self, graph: Graph, seconds: float) -> None:
@@ -251,32 +258,49 @@ class Pretender:
         self._seconds = seconds
         self._free = 0.0  # when the device has done all that it was given
 
-    def start(self, picture: Bytes) -> Pretended:
+    def start(self, picture: Samples) -> Pretended[Samples]:
+        return Pretended(lambda: _repeated(picture, self.graph.scale), self._ready())
+
+    def start_frame(self, frame: Frame) -> Pretended[Frame]:
+        scale = self.graph.scale
+        return Pretended(
+            lambda: Frame(
+                frame.format, tuple(_repeated(plane, scale) for plane in frame.planes)
+            ),
+            self._ready(),
+        )
+
+    def _ready(self) -> float:
         now = time.monotonic()
         self._free = max(self._free, now) + self._seconds
-        return Pretended(picture, self.graph.scale, self._free)
+        return self._free
 
 
 @dataclass(frozen=True)
-class Pretended:
+class Pretended(Generic[T]):
     """A result that the device has at the moment `ready`."""
 
-    picture: Bytes
-    scale: int
+    make: Callable[[], T]
     ready: float
 
-    def result(self) -> Bytes:
+    def result(self) -> T:
         left = self.ready - time.monotonic()
         if left > 0:
             time.sleep(left)
-        scale, (height, width, _) = self.scale, self.picture.shape
-        result = np.empty((height, scale, width, scale, 3), np.uint8)
-        # Row by row and plane by plane, as NumPy is slow with three bytes a pixel.
-        for plane in range(3):
-            for column in range(scale):
-                result[:, 0, :, column, plane] = self.picture[..., plane]
-        result[:, 1:] = result[:, :1]
-        return result.reshape(height * scale, width * scale, 3)
+        return self.make()
+
+
+def _repeated(plane: Samples, scale: int) -> Samples:
+    """(H, W) or (H, W, C), each sample `scale`² times."""
+    height, width, *channels = plane.shape
+    given = plane.reshape(height, width, -1)
+    result = np.empty((height, scale, width, scale, given.shape[2]), plane.dtype)
+    # Row by row and channel by channel, as NumPy is slow with three bytes a pixel.
+    for channel in range(given.shape[2]):
+        for column in range(scale):
+            result[:, 0, :, column, channel] = given[..., channel]
+    result[:, 1:] = result[:, :1]
+    return result.reshape(height * scale, width * scale, *channels)
 
 
 def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
@@ -289,6 +313,7 @@ def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
         *("-an", "-c:v", "libx264", "-crf", 20, small),
     )
     graph = read_model(find_model(options.model))
+    by_luma = read_model(find_model(options.luma_model))
     larger = f"scale=iw*{graph.scale}:ih*{graph.scale}:flags=neighbor"
     colors = conversion(probe(find_ffmpeg(), small))
     # In planes, since swscale is slow with three bytes a pixel.
@@ -296,30 +321,34 @@ def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
     rows: list[Row] = []
     for codec in options.codecs:
         alone: list[Run] = []
-        through_rgb: list[Run] = []
+        alone_by_rgb: list[Run] = []
         fast: list[Run] = []
+        fast_by_rgb: list[Run] = []
         if options.device is not None:
             rows.append(_device_row(small, folder, codec, graph, options.device))
             continue
         for _ in range(options.runs):
             alone.append(_ffmpeg_alone(small, folder, codec, larger, options.length))
-            through_rgb.append(
+            fast.append(_through(small, folder, codec, Pretender(by_luma, 0.0)))
+            alone_by_rgb.append(
                 _ffmpeg_alone(small, folder, codec, ",".join(by_rgb), options.length)
             )
-            fast.append(_through(small, folder, codec, Pretender(graph, 0.0)))
-        rows.append(_overlap_row(codec, "ffmpeg, by way of RGB", fast, through_rgb))
-        rows.append(_overlap_row(codec, "ffmpeg", fast, alone))
+            fast_by_rgb.append(_through(small, folder, codec, Pretender(graph, 0.0)))
+        rows.append(_overlap_row(codec, "ffmpeg, planes", fast, alone))
+        rows.append(
+            _overlap_row(codec, "ffmpeg, by way of RGB", fast_by_rgb, alone_by_rgb)
+        )
         # Twice as slow as ffmpeg, so that the device is the slowest.
         seconds = 2 * statistics.median(run.wall for run in alone) / options.length
         rows.append(_device_row(small, folder, codec, graph, seconds))
     publish(
-        "video-overlap",
+        "video-overlap" if options.device is None else "video-overlap-device",
         "A video: wall time over that of its slowest part",
         rows,
         [
             f"{clip.name if clip else 'testsrc2'}, 640×360 to 1280×720; medians of "
             f"{options.runs} runs that took turns, {os.cpu_count()} processors.",
-            "ffmpeg alone: one ffmpeg that decodes, repeats pixels and encodes with "
+            "ffmpeg alone: one ffmpeg that decodes, repeats samples and encodes with "
             "the same settings; by way of RGB, it converts colours there and back as "
             "upfrost does.",
             "The device is pretended: it takes its time, and no processor.",

@@ -251,7 +251,11 @@ def _costs(graph: Graph) -> Iterator[tuple[str, str]]:
     tile = costs.smallest_tile(graph, precision)
     if tile is None:
         needed = costs.whole_picture_bytes(graph, precision)
-        yield "memory", f"{_megabytes(needed)} for 1920×1080 pixels, without tiles"
+        yield (
+            "memory",
+            f"{_megabytes(needed)} for 1920×1080 pixels, without tiles; less with "
+            "seams (--halo 32)",
+        )
     else:
         words = (
             f"{tile.side}×{tile.side} pixels, {_megabytes(tile.bytes)} in {precision}"

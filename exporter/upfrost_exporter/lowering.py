@@ -529,6 +529,19 @@ def pixels(builder: GraphBuilder, moved: Moved) -> npt.NDArray[np.int32] | None:
     return first if np.array_equal(moved.places, first + steps) else None
 
 
+def same_pixels(
+    builder: GraphBuilder, values: Sequence[Moved]
+) -> npt.NDArray[np.int32] | None:
+    """What `pixels` gives for all of them, None where they differ in more than the
+    number of channels."""
+    first, *others = (pixels(builder, value) for value in values)
+    if first is None or any(
+        other is None or not np.array_equal(first, other) for other in others
+    ):
+        return None
+    return first
+
+
 def channels_behind(
     builder: GraphBuilder, name: str, of: npt.NDArray[np.int32]
 ) -> Moved:

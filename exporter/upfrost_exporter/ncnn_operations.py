@@ -589,14 +589,16 @@ def _gemm_of(call: Call, name: str) -> str:
     layer = call.layer
     channels = call.builder.shapes[name].channels
     outputs, inputs = layer.integer(8, 0), layer.integer(9, 0)
-    by_rows, has_bias = layer.integer(3, 0), layer.integer(6, 0)
+    by_rows, shape = layer.integer(3, 0), layer.integer(10, 0)
+    # -1: of no shape, however constant it is said to be.
+    has_bias = layer.integer(6, 0) and shape != -1
     if (
         len(call.values) != 1
         or any(layer.integer(key, 0) for key in (2, 4, 11, 13, 14, 18))
         or layer.integer(5, 0) != 1
         or inputs != channels
         or not 1 <= outputs <= MAX_CHANNELS
-        or (has_bias and layer.integer(10, 0) not in (0, 4))
+        or (has_bias and shape not in (0, 4))
     ):
         raise layer.refuse("it is no layer on channels", ADVICE)
     weight = call.weights.tagged(outputs * inputs, layer)
@@ -608,7 +610,7 @@ def _gemm_of(call: Call, name: str) -> str:
     )
     if not has_bias:
         return name
-    count = outputs if layer.integer(10, 0) == 4 else 1
+    count = outputs if shape == 4 else 1
     bias = call.weights.tagged(count, layer).astype(np.float64)
     return call.affine(name, 1, alpha * beta * bias)
 

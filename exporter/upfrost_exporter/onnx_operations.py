@@ -461,7 +461,10 @@ _OF_POOLED: Mapping[str, Callable[[Call, Pooled], Pooled]] = {
     "Softmax": _pooled_softmax,
 }
 # Those that work on the last axis, where that is the channels.
-_LAST_AXIS = {"InstanceNormalization", "LayerNormalization", "MatMul"}
+_LAST_AXIS = {
+    *("InstanceNormalization", "LayerNormalization", "MatMul"),
+    *("ReduceMax", "ReduceMean", "ReduceSum"),
+}
 # Each number by itself, so that it does not matter where it stands.
 _POINTWISE = {
     *("Abs", "Add", "Cast", "Celu", "Clip", "Div", "Dropout", "Elu", "Exp", "Gelu"),
@@ -477,14 +480,18 @@ def _among_moved(call: Call) -> Moved:
     if call.node.op_type == "Concat" and len(call.inputs) == 1 + len(others):
         return _concat_moved(call, [first, *others])
     same = all(np.array_equal(other.places, first.places) for other in others)
+    of = None if same else lowering.same_pixels(call.builder, [first, *others])
     is_plain = not any(isinstance(given, str) for given in call.inputs)
-    if call.node.op_type not in _POINTWISE or not (same and is_plain):
+    fits = is_plain and (same or of is not None)
+    if call.node.op_type not in _POINTWISE or not fits:
         call.value(list(call.inputs).index(first))  # refuses it
     inputs = [
         given.name if isinstance(given, Moved) else _unmoved(call, given, first)
         for given in call.inputs
     ]
     (result,) = translate(call.on(inputs))
+    if of is not None:
+        return lowering.channels_behind(call.builder, str(result), of)
     return Moved(str(result), first.places)
 
 
@@ -959,9 +966,14 @@ def _reduce(
     """A mean, sum or maximum over channels, or over the whole picture."""
 
     def handler(call: Call) -> Result:
-        axes = sorted(axis % 4 for axis in _numbers(call, "axes", 1) or ())
+        given, listed = call.inputs[0], _numbers(call, "axes", 1) or []
         keeps = call.get("keepdims", 1)
-        given = call.inputs[0]
+        if isinstance(given, Moved) and over_channels is not None and keeps:
+            pixels, rank = lowering.pixels(call.builder, given), given.places.ndim
+            if pixels is not None and [axis % rank for axis in listed] == [rank - 1]:
+                value = over_channels(call.builder, call.label, given.name)
+                return lowering.channels_behind(call.builder, value, pixels)
+        axes = sorted(axis % 4 for axis in listed)
         by_steps = isinstance(given, Partial) or axes in ([2], [3])
         if (by_steps or axes == [2, 3]) and keeps and is_mean is not None:
             of = given if isinstance(given, Partial) else call.value()

@@ -671,7 +671,25 @@ def _adaptive_average_pool2d(call: Call) -> Value:
     return call.add(ops.GlobalMean, [call.value("self")])
 
 
-def _mean(call: Call) -> Value | Partial:
+def _on_last_axis(
+    call: Call, function: Callable[[GraphBuilder, str, str], str]
+) -> Moved | None:
+    """A reduction of channels that are the last axis; None where it is none."""
+    given, listed = call["self"], call["dim"]
+    of = lowering.pixels(call.builder, given) if isinstance(given, Moved) else None
+    if not isinstance(given, Moved) or of is None or not call["keepdim"]:
+        return None
+    rank = given.places.ndim
+    axes = [listed] if isinstance(listed, int) else listed
+    if [axis % rank for axis in axes] != [rank - 1]:
+        return None
+    name = function(call.builder, call.label, given.name)
+    return lowering.channels_behind(call.builder, name, of)
+
+
+def _mean(call: Call) -> Value | Partial | Moved:
+    if (moved := _on_last_axis(call, lowering.channel_mean)) is not None:
+        return moved
     if (partial := _partial(call, is_mean=True)) is not None:
         return partial
     value = call.value("self")
@@ -680,7 +698,9 @@ def _mean(call: Call) -> Value | Partial:
     return call.add(ops.GlobalMean, [value])
 
 
-def _sum(call: Call) -> Value | Partial:
+def _sum(call: Call) -> Value | Partial | Moved:
+    if (moved := _on_last_axis(call, lowering.channel_sum)) is not None:
+        return moved
     if (partial := _partial(call, is_mean=False)) is not None:
         return partial
     value = call.value("self")
@@ -994,16 +1014,17 @@ def _resize(mode: str) -> Handler:
         by_axis = list(_ratios(call))
         ratios = set().union(*by_axis)
         if len(ratios) != 1:
-            if all(len(each) == 1 for each in by_axis):
-                factors = [each.pop() for each in by_axis]
-                name = call.value("input")
+            value = call.value("input")
+            factors = [each.pop() for each in by_axis if len(each) == 1]
+            is_whole = all(factor.denominator == 1 for factor in factors)
+            # Of a trace for one size of picture, a size may look like two factors.
+            if len(factors) == 2 and (is_whole or call["scale_factors"] is not None):
                 return Value(
                     lowering.resize_by_axes(
-                        call.builder, call.label, name, mode, factors
+                        call.builder, call.label, value, mode, factors
                     )
                 )
             rows, columns = map(int, call.shape()[2:])
-            value = call.value("input")
             return Value(
                 lowering.resize_to(
                     call.builder, call.label, value, mode, (rows, columns)
@@ -1071,6 +1092,10 @@ def _permute(call: Call) -> Value | Moved | Placed:
     return _move(call, lambda places: places.transpose(call["dims"]))
 
 
+def _select(call: Call) -> Value | Moved | Placed:
+    return _move(call, lambda places: places.take(call["index"], call["dim"]))
+
+
 def _transpose(call: Call) -> Value | Moved | Placed:
     return _move(call, lambda places: places.swapaxes(call["dim0"], call["dim1"]))
 
@@ -1126,7 +1151,9 @@ def among_moved(call: Call, handler: Handler) -> Any:
     first, *others = found
     is_plain = not any(isinstance(each, Value) for each in call.arguments.values())
     same = all(np.array_equal(other.places, first.places) for other in others)
-    if call.operation not in POINTWISE or not same or not is_plain:
+    of = None if same else lowering.same_pixels(call.builder, found)
+    fits = is_plain and (same or of is not None)
+    if call.operation not in POINTWISE or not fits:
         raise call.refuse(
             "what it works on is not (1, channels, height, width)", REPLACE
         )
@@ -1137,7 +1164,10 @@ def among_moved(call: Call, handler: Handler) -> Any:
         elif isinstance(given, Constant) and given.tensor.numel() > 1:
             numbers = lowering.unmoved(call.builder, given.array, first)
             call.arguments[name] = Constant(given.name, torch.from_numpy(numbers))
-    return Moved(handler(call).name, first.places)
+    result = handler(call).name
+    if of is not None:
+        return lowering.channels_behind(call.builder, result, of)
+    return Moved(result, first.places)
 
 
 def _convert(call: Call) -> Value:
@@ -1191,6 +1221,7 @@ MOVES: Mapping[str, Handler] = {
     "aten.flatten.using_ints": _reshape,
     "aten.permute.default": _permute,
     "aten.reshape.default": _reshape,
+    "aten.select.int": _select,
     "aten.squeeze.dim": _reshape,
     "aten.squeeze.dims": _reshape,
     "aten.transpose.int": _transpose,
@@ -1224,7 +1255,9 @@ LAST_AXIS = (
     "aten.split_with_sizes.default",
     "aten.layer_norm.default",
     "aten.linear.default",
+    "aten.mean.dim",
     "aten.rms_norm.default",
+    "aten.sum.dim_IntList",
 )
 # Each number by itself, so that it does not matter where it stands.
 POINTWISE = {

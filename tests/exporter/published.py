@@ -112,6 +112,30 @@ class SpatialAttention(nn.Module):
         return x * torch.sigmoid(self.last(back + self.skip(first)))
 
 
+class Blueprint(nn.Module):
+    """BSRN's convolution (Li et al. 2022, arXiv:2205.05996): linear, then depthwise.
+
+    It is followed for pictures of one size alone, and so is what comes behind it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pointwise = nn.Linear(CHANNELS, CHANNELS, bias=False)
+        self.depthwise = nn.Conv2d(
+            CHANNELS,
+            CHANNELS,
+            3,
+            padding=1,
+            groups=CHANNELS,
+            padding_mode="replicate",
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = self.pointwise(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        result: Tensor = self.depthwise(mixed)
+        return result
+
+
 class Normalisations(nn.Module):
     """LayerNorm over channels as ConvNeXt, NAFNet and SwinIR spell it; the others."""
 
@@ -129,6 +153,8 @@ class Normalisations(nn.Module):
         last = self.layer(x.permute(0, 2, 3, 1))
         last = self.narrow(functional.gelu(self.wide(last)))
         x = x + last.permute(0, 3, 1, 2)
+        last = x.permute(0, 2, 3, 1)
+        x = x + (last - last.mean(-1, keepdim=True)).permute(0, 3, 1, 2)
         flat = self.layer(x.flatten(2).transpose(1, 2))
         x = x + flat.transpose(1, 2).view(batch, channels, height, width)
         mean = x.mean(1, keepdim=True)
@@ -160,6 +186,9 @@ class Channels(nn.Module):
         groups = x.view(batch, 2, channels // 2, height, width)
         x = groups.transpose(1, 2).reshape(batch, channels, height, width)
         x = x + x.repeat_interleave(2, 1)[:, 3:11]
+        # ShuffleMixer's shuffle (Sun et al. 2022, arXiv:2205.15175).
+        pairs = x.view(batch, channels // 2, 2, height, width).permute(2, 0, 1, 3, 4)
+        x = x + torch.cat((pairs[0], pairs[1]), 1)
         return x * torch.sigmoid(x.amax(1, keepdim=True) + x.sum(1, keepdim=True))
 
 
@@ -285,7 +314,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         EfficientAttention(), SqueezeExcite(), PlainSqueezeExcite()
     ),
     "block attention": lambda: Around(BlockAttention(), ContrastAttention()),
-    "spatial attention": lambda: Around(SpatialAttention()),
+    "spatial attention": lambda: Around(Blueprint(), SpatialAttention()),
     "normalisations": lambda: Around(Normalisations()),
     "functions": lambda: Around(Functions()),
     "channels": lambda: Around(Channels()),

@@ -26,6 +26,7 @@ from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 from tests.exporter.test_ncnn_frontend import (
     Model,
     last_axis,
+    learned_sampling,
     pooled_shapes,
     sizes_of_values,
 )
@@ -255,6 +256,7 @@ NCNN: dict[str, Callable[[Path], Path]] = {
     "pooled": ncnn_of(pooled_shapes),
     "moved": ncnn_of(last_axis),
     "sizes": ncnn_of(sizes_of_values),
+    "places": ncnn_of(learned_sampling),
 }
 
 

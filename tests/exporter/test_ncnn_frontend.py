@@ -319,6 +319,19 @@ def last_axis(model: Model) -> None:
     model.convolution("s", "y", (8, 3, 1))
 
 
+def without_bias(model: Model) -> None:
+    """A linear layer of BSRN's blueprint convolution, as pnnx writes it."""
+    model.convolution("x", "a", (3, 8, 3), "4=1")
+    model.add("Permute last 1 1 a b 0=3")
+    model.add("Split split 1 2 b c d")
+    model.add('Reshape flat 1 1 c e 6="0w,-1"')
+    model.add("Gemm linear 1 1 e f 10=-1 2=0 3=1 4=0 5=1 6=1 7=0 8=8 9=8")
+    model.tagged(64, 0.3)
+    model.add('Reshape full 2 1 f d g 6="0w,1h,1c"')
+    model.add("Permute first 1 1 g h 0=4")
+    model.convolution("h", "y", (8, 3, 1))
+
+
 def rearranged(model: Model) -> None:
     """Channels shuffled, repeated, mirrored and cut, and pixels between columns."""
     model.convolution("x", "a", (3, 8, 3), "4=1")
@@ -417,6 +430,7 @@ def pieces(model: Model) -> None:
         pooled_shapes,
         last_axis,
         rearranged,
+        without_bias,
         sizes_of_values,
         pieces,
         depthwise,

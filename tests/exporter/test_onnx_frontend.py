@@ -20,7 +20,7 @@ from onnxruntime.quantization import (
     quantize_dynamic,
     quantize_static,
 )
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.exporter.networks import Cascade, Normalised, Plain
@@ -132,6 +132,27 @@ def export(
             input_names=["x"],
             dynamic_axes={"x": {2: "h", 3: "w"}} if free else None,
         )
+
+
+class ChannelsBehind(nn.Module):
+    """Layer normalisation of channels as the last axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.LayerNorm(8)
+        self.last = nn.Conv2d(8, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm(self.first(x).permute(0, 2, 3, 1))
+        result: Tensor = self.last(normed.permute(0, 3, 1, 2))
+        return result
+
+
+def test_layer_normalisation_before_it_was_an_operation(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    export(ChannelsBehind(), path, opset=11)  # which writes means, squares and roots
+    graph = read_onnx(path)
+    assert [node.op for node in graph.nodes] == ["conv2d", "layer_norm", "conv2d"]
 
 
 @pytest.mark.parametrize("opset", [11, 13, 20])

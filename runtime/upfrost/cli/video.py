@@ -46,7 +46,7 @@ what becomes of a video:
 
 interruptions:
   Until all is done, the work is in the folder OUT.upfrost beside OUT, in
-  segments of 2 seconds (--segment). Whatever ends the run, --resume goes on
+  segments of 4 seconds (--segment). Whatever ends the run, --resume goes on
   after the last finished segment, and OUT becomes what it had become at once.
   It refuses to, where kernels, versions or settings are others than before.
 
@@ -103,7 +103,7 @@ def add_video(commands: Commands) -> None:
         "--segment",
         type=arguments.time,
         metavar="T",
-        help="seconds of video that an interruption can cost (default: 2)",
+        help="seconds of video that an interruption can cost (default: 4)",
     )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument(

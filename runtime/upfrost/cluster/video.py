@@ -44,6 +44,7 @@ from upfrost.video.frames import Counts
 from upfrost.video.job import Job, Segment
 from upfrost.video.matroska import RGB24, MatroskaError, read_packets
 from upfrost.video.upscale import (
+    Check,
     Source,
     VideoOptions,
     VideoRecord,
@@ -72,8 +73,9 @@ def upscale_video(
     """
 
     def make_segments(
-        work: Work, job: Job, status: Status, record: VideoRecord
+        work: Work, job: Job, check: Check, status: Status, record: VideoRecord
     ) -> None:
+        check()
         maker = _Maker(cluster, work, job, status, record)
         try:
             maker.make()

@@ -7,12 +7,14 @@ stopped goes on.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -66,7 +68,7 @@ if TYPE_CHECKING:
     from upfrost.gpu.upscaler import Upscaler
     from upfrost.network.graph import Graph
 
-SEGMENT_SECONDS = Fraction(2)
+SEGMENT_SECONDS = Fraction(4)
 _SHORT = Fraction(1)  # seconds that may be missing at a file's end
 
 
@@ -136,8 +138,10 @@ class Work:
         return Result(self.info, self.container, codec, self.begin, length, others)
 
 
+# Raises what is wrong with the output that is asked for, as soon as that is known.
+Check = Callable[[], object]
 # Adds the segments that are missing to a job, and says in the record how.
-MakeSegments = Callable[[Work, Job, Status, VideoRecord], None]
+MakeSegments = Callable[[Work, Job, Check, Status, VideoRecord], None]
 
 
 def upscale_video(
@@ -199,7 +203,6 @@ def upscale_by_segments(
         f"{name}: {computer.graph.name} by {record.path}; {work.codec.name}, "
         f"{work.encoding.pixel_format}"
     )
-    try_encoding(ffmpeg, work.encoding)
     job = open_job(
         target,
         _asked(work, computer, options),
@@ -207,17 +210,24 @@ def upscale_by_segments(
         overwrite=options.overwrite,
     )
     try:
-        others = plan_other_streams(
-            *(ffmpeg, work.info, container, job), begins_later=bool(options.start)
-        )
-        note([*work.conversion.notes, *others.notes], source, status, record)
+        note(work.conversion.notes, source, status, record)
         record.resumed_frames = job.frames
-        make_segments(work, job, status, record)
-        if not job.segments:
-            raise VideoError(f"{printable(source)}: there is no frame to upscale")
+        with ThreadPoolExecutor(1) as beside:
+            trying = beside.submit(_try_output, work, job, bool(options.start))
+
+            @functools.cache
+            def others() -> OtherStreams:
+                tried = trying.result()
+                note(tried.notes, source, status, record)
+                return tried
+
+            make_segments(work, job, others, status, record)
+            if not job.segments:
+                raise VideoError(f"{printable(source)}: there is no frame to upscale")
+            result = work.result(others())
         mux_began = time.perf_counter()
         part = job.part_file("result")
-        write_result(ffmpeg, job, work.result(others), part)
+        write_result(ffmpeg, job, result, part)
         lost = lost_tags(ffmpeg, work.info, part)
         note(lost, source, status, record)
         with part.open("rb") as file:
@@ -240,6 +250,18 @@ def upscale_by_segments(
         job.close()
     record.seconds["all"] = round(time.perf_counter() - began, 6)
     record.status = "done"
+
+
+def _try_output(work: Work, job: Job, begins_later: bool) -> OtherStreams:
+    """Whether the encoder and the container take what they are to be given.
+
+    What cannot work is to fail before the work begins. Meanwhile the decoder starts,
+    and the device has the first frames.
+    """
+    try_encoding(work.ffmpeg, work.encoding)
+    return plan_other_streams(
+        *(work.ffmpeg, work.info, work.container, job), begins_later=begins_later
+    )
 
 
 def note(
@@ -389,9 +411,17 @@ def _fingerprint(graph: Graph) -> str:
 
 
 def _upscale_frames(
-    work: Work, job: Job, upscaler: Upscaler, status: Status, record: VideoRecord
+    work: Work,
+    job: Job,
+    upscaler: Upscaler,
+    check: Check,
+    status: Status,
+    record: VideoRecord,
 ) -> None:
-    """Decode what is not yet done, upscale it, encode it as segments."""
+    """Decode what is not yet done, upscale it, encode it as segments.
+
+    Before the first frame's result is waited for, `check` raises what must not begin.
+    """
     clock = Clock()
     frames = frame_upscaler(work, upscaler)
     progress = _Progress(work, record, status)
@@ -400,7 +430,7 @@ def _upscale_frames(
     began = time.perf_counter()
     try:
         for done, (frame, large) in enumerate(
-            upscaled(source, frames, work, clock), start=1
+            upscaled(source, frames, work, clock, check), start=1
         ):
             write_frame(writer, frame, large)
             progress.advance(done)
@@ -448,17 +478,22 @@ def frame_upscaler(work: Work, upscaler: Upscaler) -> FrameUpscaler[Picture]:
 
 
 def upscaled(
-    source: Iterable[Frame], frames: FrameUpscaler[Picture], work: Work, clock: Clock
+    source: Iterable[Frame],
+    frames: FrameUpscaler[Picture],
+    work: Work,
+    clock: Clock,
+    check: Check = lambda: None,
 ) -> Iterator[tuple[Frame, Picture]]:
     """Each decoded frame, with what it became.
 
     While the device works on one frame, the last one's bytes are read, and whoever
-    asks for them writes the next one's.
+    asks for them writes the next one's. `check` is called before any is waited for.
     """
     height, width, kind = work.info.height, work.info.width, work.conversion.kind
     waiting: deque[tuple[Frame, Later[Picture]]] = deque()
 
     def first() -> tuple[Frame, Picture]:
+        check()
         frame, result = waiting.popleft()
         large = result()
         clock.lap("upscale")

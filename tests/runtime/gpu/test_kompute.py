@@ -47,7 +47,7 @@ def run(program: str, **variables: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
 
@@ -197,7 +197,7 @@ def test_no_use_of_what_is_gone_or_missing_crashes() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     lines = found.stdout.splitlines()
     assert found.returncode == 0, f"crashed after {lines[-1:]}: {found.stderr}"
@@ -404,7 +404,7 @@ def test_a_call_that_fails_is_an_exception_with_its_name() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     assert found.stderr == ""
     assert found.stdout.splitlines() == [

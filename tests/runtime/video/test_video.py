@@ -176,8 +176,15 @@ def test_odd_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
 def test_what_an_encoder_refuses_is_said_before_the_work(
     tmp_path: Path, clip: Path
 ) -> None:
+    class Unasked(FakeUpscaler):
+        def __call__(self, *_: object) -> Bytes:
+            raise AssertionError("a frame's result was waited for")
+
     with pytest.raises(VideoError, match="ffmpeg cannot encode 128×72 frames"):
-        upscale(clip, tmp_path / "out.mp4", VideoOptions(preset="hasty"))
+        upscale(
+            *(clip, tmp_path / "out.mp4", VideoOptions(preset="hasty")),
+            Unasked(GRAPH),
+        )
     assert list(tmp_path.iterdir()) == []
 
 

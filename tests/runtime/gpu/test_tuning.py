@@ -203,7 +203,8 @@ class Stamped:
         sequence = self._manager.sequence(queue, 0)
         return SimpleNamespace(
             record=sequence.record,
-            eval=sequence.eval,
+            eval_async=sequence.eval_async,
+            eval_await=sequence.eval_await,
             get_timestamps=lambda: self._stamps,
         )
 

@@ -10,7 +10,10 @@ import upfrost
 
 ROOT = Path(upfrost.__file__).parent
 # From the ground up; modules of the root count as the ground floor.
-FLOORS = "", "network", "gpu", "image", "video", "metrics", "check", "serve", "cli"
+FLOORS = (
+    *("", "network", "gpu", "image", "video", "metrics", "check", "cluster", "serve"),
+    "cli",
+)
 # Said of what must not load with a package, even below `TYPE_CHECKING`.
 OUTSIDE = ("upfrost_exporter", "upfrost_training", "benchmarks", "tests")
 

@@ -8,6 +8,9 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from upfrost.cluster.connection import Cluster
     from upfrost.gpu.upscaler import Upscaler
     from upfrost.network.graph import Graph
     from upfrost.status import Status
@@ -109,6 +112,60 @@ def add_memory_argument(parser: argparse.ArgumentParser) -> None:
         metavar="MB",
         help="device memory to use (default: a share of what there is)",
     )
+
+
+def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="have it done by the workers of a Dask cluster, by its scheduler's "
+        "address: tcp://HOST:8786 or tls://HOST:8786 (docs/cluster.md)",
+    )
+    parser.add_argument(
+        "--mixed",
+        action="store_true",
+        help="agree to a cluster of several precisions or ffmpegs",
+    )
+
+
+def open_cluster(
+    model: Path, options: argparse.Namespace, status: Status, ffmpeg: str | None = None
+) -> Cluster:
+    """The cluster that the arguments ask for, not yet connected to.
+
+    `ffmpeg` is this machine's version, where a video is to be upscaled.
+    """
+    from upfrost.cluster.connection import Asked, Cluster, insecurity
+
+    asked = Asked(
+        model=model,
+        device=options.device,
+        precision=options.precision,
+        tile=options.tile,
+        memory=options.memory,
+        halo=getattr(options, "halo", None),
+        ffmpeg=ffmpeg,
+        mixed=options.mixed,
+    )
+    if warning := insecurity(options.cluster):
+        status.warn(f"upfrost: {warning}")
+    return Cluster(options.cluster, asked)
+
+
+def tell_of_workers(
+    cluster: Cluster, options: argparse.Namespace, status: Status
+) -> None:
+    """Say who is there, and who computes without a GPU."""
+    names = sorted(f"{about.name} ({about.device.name})" for about in cluster.met)
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    count = f"{len(names)} workers" if len(names) > 1 else "1 worker"
+    status.say(f"{count}: {', '.join(names[:8])}{more}")
+    slow = [about.name for about in cluster.met if not about.device.is_gpu]
+    if slow and options.device is None:
+        status.warn(
+            f"upfrost: no GPU on {', '.join(slow[:8])}"
+            f"{' and others' if len(slow) > 8 else ''}: the CPU computes there, slowly"
+        )
 
 
 def add_ffmpeg_argument(parser: argparse.ArgumentParser) -> None:

@@ -152,6 +152,11 @@ def missing_module(error: ImportError) -> str:
         )
     if "libvulkan" in str(error):
         return "it is Vulkan's loader (Debian: apt install libvulkan1)"
+    if error.name in ("dask", "distributed"):
+        return (
+            "pip install 'upfrost[cluster]' brings it (Debian: apt install "
+            "python3-distributed)"
+        )
     if error.name in ("starlette", "uvicorn"):
         return (
             "pip install 'upfrost[serve]' brings it (Debian: apt install "
@@ -267,6 +272,7 @@ def _add_upscale(commands: Commands) -> None:
     arguments.add_model_argument(parser, arguments.PICTURE_MODEL)
     arguments.add_device_arguments(parser)
     arguments.add_halo_argument(parser)
+    arguments.add_cluster_arguments(parser)
     parser.add_argument(
         "--max-megapixels",
         type=arguments.positive,
@@ -283,7 +289,8 @@ def _upscale(options: argparse.Namespace) -> int:
     from upfrost.status import Status
 
     status = Status(sys.stderr, quiet=options.quiet)
-    graph = modelfile.read_model(modelfile.find_model(options.model))
+    model = modelfile.find_model(options.model)
+    graph = modelfile.read_model(model)
     plan = batch.plan_batch(
         options.inputs,
         options.output,
@@ -309,6 +316,13 @@ def _upscale(options: argparse.Namespace) -> int:
             print(record.to_json(), flush=True)
 
     try:
+        if options.cluster is not None:
+            from upfrost.cluster.pictures import run_batch
+
+            with arguments.open_cluster(model, options, status) as cluster:
+                arguments.tell_of_workers(cluster, options, status)
+                failed = run_batch(plan, cluster, settings, status, emit)
+            return 1 if failed else 0
         with arguments.open_upscaler(graph, options) as upscaler:
             arguments.warn_of_cpu(upscaler, options, status)
             failed = batch.run_batch(plan, upscaler, settings, status, emit)

@@ -25,6 +25,8 @@ examples:
   upfrost video film.mkv film-x2.mkv --codec h265 --crf 22 --preset slow
   upfrost video film.mkv film-x2.mkv --resume      go on after an interruption
   upfrost video film.mkv test.mkv --start 12:30 --duration 10
+  upfrost video film.mkv film-x2.mkv --cluster tcp://pc:8786
+                                                   by several machines
 
 what becomes of a video:
   OUT's suffix decides the container: .mkv, .mp4, .mov or .webm. Frames keep
@@ -54,7 +56,8 @@ package imageio-ffmpeg (pip install imageio-ffmpeg), else the system's.
 --json prints an object on a line of stdout: input, output, status (done,
 skipped, failed), error, sizes, codec, path, model, device, precision, frames
 (computed, duplicate, black), the share of pixels that was computed, frames per
-second, speed (1 is real time), seconds for each phase, notes.
+second, speed (1 is real time), seconds for each phase, notes; with --cluster,
+the frames of each of the workers and how many it makes in a second.
 """
 
 
@@ -111,6 +114,7 @@ def add_video(commands: Commands) -> None:
     )
     arguments.add_model_argument(parser, arguments.VIDEO_MODEL)
     arguments.add_device_arguments(parser)
+    arguments.add_cluster_arguments(parser)
     arguments.add_ffmpeg_argument(parser)
     arguments.add_report_arguments(parser)
     parser.set_defaults(run=_run)
@@ -120,7 +124,7 @@ def _run(options: argparse.Namespace) -> int:
     from upfrost.network import modelfile
     from upfrost.status import Status
     from upfrost.video import upscale as video
-    from upfrost.video.ffmpeg import find_ffmpeg
+    from upfrost.video.ffmpeg import ffmpeg_version, find_ffmpeg
 
     status = Status(sys.stderr, quiet=options.quiet)
     source, target = Path(options.input), Path(options.output)
@@ -138,12 +142,21 @@ def _run(options: argparse.Namespace) -> int:
         resume=options.resume,
         overwrite=options.overwrite,
     )
-    find_ffmpeg(options.ffmpeg)
-    graph = modelfile.read_model(modelfile.find_model(options.model))
+    ffmpeg = find_ffmpeg(options.ffmpeg)
+    model = modelfile.find_model(options.model)
+    graph = modelfile.read_model(model)
     try:
-        with arguments.open_upscaler(graph, options) as upscaler:
-            arguments.warn_of_cpu(upscaler, options, status)
-            video.upscale_video(source, target, upscaler, settings, status, record)
+        if options.cluster is not None:
+            from upfrost.cluster.video import upscale_video
+
+            version = ffmpeg_version(ffmpeg)
+            with arguments.open_cluster(model, options, status, version) as cluster:
+                arguments.tell_of_workers(cluster, options, status)
+                upscale_video(source, target, cluster, settings, status, record)
+        else:
+            with arguments.open_upscaler(graph, options) as upscaler:
+                arguments.warn_of_cpu(upscaler, options, status)
+                video.upscale_video(source, target, upscaler, settings, status, record)
     except Exception as error:
         record.error = str(error)
         raise

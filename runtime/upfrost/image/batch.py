@@ -157,54 +157,107 @@ def run_batch(
 
     `emit` gets one record for each input. A device that was lost ends the batch.
     """
-    from upfrost.gpu.device import DeviceLostError
+    from upfrost.gpu.device import DeviceError, DeviceLostError
 
-    failed: list[str] = []
-    for folder in plan.folders:
-        # What cannot be made is reported with the pictures that want to go there.
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-    for failure in plan.failures:
-        failed.append(failure.source)
-        status.warn(f"upfrost: {failure.reason}")
-        emit(PictureRecord(failure.source, "", error=failure.reason))
+    report = Report(plan, status, emit)
     lost = False
     for number, job in enumerate(plan.jobs, start=1):
         record = PictureRecord(str(job.source), str(job.target))
         if lost:
-            failed.append(record.input)
-            record.error = "not tried, since the device was lost"
-            emit(record)
+            report.not_tried(record)
             continue
         try:
             status.begin(f"[{number}/{len(plan.jobs)}] {printable(job.source)}")
-            _run(job, upscaler, options, status, record)
-            record.status = "done"
-            status.say(_summary(record, number, len(plan.jobs)))
-        except PictureExistsError as error:
-            if options.existing == "skip":
-                record.status = "skipped"
-                status.say(f"{printable(job.target)}: exists already, skipped")
-            else:
-                record.error = str(error)
+            upscale_job(job, upscaler, options, status, record)
         except DeviceLostError as error:
             record.error = f"{printable(job.source)}: {error}"
             lost = True
-        except Exception as error:
-            record.error = _reason(job, error)
+        except DeviceError as error:
+            record.error = reason(job, error)
+        report.add(record, number)
+    return report.end()
+
+
+class Report:
+    """Says what became of each picture of a batch.
+
+    `emit` gets one record for each input. Folders of the results are made.
+    """
+
+    def __init__(
+        self, plan: Plan, status: Status, emit: Callable[[PictureRecord], None]
+    ) -> None:
+        self._plan = plan
+        self._status = status
+        self._emit = emit
+        self._failed: list[str] = []
+        for folder in plan.folders:
+            # What cannot be made is reported with the pictures that want to go there.
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+        for failure in plan.failures:
+            self._failed.append(failure.source)
+            status.warn(f"upfrost: {failure.reason}")
+            emit(PictureRecord(failure.source, "", error=failure.reason))
+
+    def add(self, record: PictureRecord, number: int) -> None:
+        """Say what became of picture `number` of the plan, from 1 on."""
+        status = self._status
         if record.error is not None:
-            failed.append(record.input)
+            self._failed.append(record.input)
             status.warn(f"upfrost: {record.error}")
+        elif record.status == "skipped":
+            status.say(f"{printable(record.output)}: exists already, skipped")
+        else:
+            status.say(_summary(record, number, len(self._plan.jobs)))
         for note in record.notes:
-            status.warn(f"upfrost: {printable(job.source)}: {note}")
-        emit(record)
-    status.clear()
-    total = len(plan.jobs) + len(plan.failures)
-    if failed and total > 1:
-        shown = ", ".join(printable(name) for name in failed[:5])
-        more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
-        status.warn(f"upfrost: {len(failed)} of {total} failed: {shown}{more}")
-    return len(failed)
+            status.warn(f"upfrost: {printable(record.input)}: {note}")
+        self._emit(record)
+
+    def not_tried(self, record: PictureRecord) -> None:
+        """Say of a picture that nothing was done with it."""
+        self._failed.append(record.input)
+        record.error = "not tried, since the device was lost"
+        self._emit(record)
+
+    def end(self) -> int:
+        """Say which pictures failed; how many they are."""
+        self._status.clear()
+        failed, total = self._failed, len(self._plan.jobs) + len(self._plan.failures)
+        if failed and total > 1:
+            shown = ", ".join(printable(name) for name in failed[:5])
+            more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
+            self._status.warn(
+                f"upfrost: {len(failed)} of {total} failed: {shown}{more}"
+            )
+        return len(failed)
+
+
+def upscale_job(
+    job: Job,
+    upscaler: Upscaler,
+    options: Options,
+    status: Status,
+    record: PictureRecord,
+) -> None:
+    """Upscale a picture. What is wrong with it is in the record.
+
+    Raises `DeviceError`: another device may do better.
+    """
+    from upfrost.gpu.device import DeviceError
+
+    try:
+        _run(job, upscaler, options, status, record)
+        record.status = "done"
+    except PictureExistsError as error:
+        if options.existing == "skip":
+            record.status = "skipped"
+        else:
+            record.error = str(error)
+    except DeviceError:
+        raise
+    except Exception as error:
+        record.error = reason(job, error)
 
 
 def _run(
@@ -216,7 +269,7 @@ def _run(
 ) -> None:
     scale = upscaler.graph.scale
     record.describe(upscaler)
-    _check_target(job.target, options.existing == "replace")
+    check_target(job.target, options.existing == "replace")
 
     def advance(done: int, tiles: int) -> None:
         plan = upscaler.loaded_plan
@@ -293,8 +346,11 @@ def _upscale(
         )
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
-    """Find out before the work what would go wrong after it."""
+def check_target(target: Path, overwrite: bool) -> None:
+    """Find out before the work what would go wrong after it.
+
+    Raises `PictureError`.
+    """
     folder = target.parent
     try:
         os.lstat(target)
@@ -313,7 +369,7 @@ def _check_target(target: Path, overwrite: bool) -> None:
         raise PictureError(f"{printable(folder)}: you may not write into this folder")
 
 
-def _reason(job: Job, error: Exception) -> str:
+def reason(job: Job, error: Exception) -> str:
     """One line for whatever went wrong."""
     if os.environ.get("UPFROST_TRACEBACK"):
         traceback.print_exception(error)

@@ -5,10 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from upfrost.gpu.upscaler import Upscaler
+    from upfrost.gpu.device import DeviceInfo
+    from upfrost.network.graph import Graph
+
+
+class Computer(Protocol):
+    """What results are computed by: an `Upscaler`, or a cluster of them."""
+
+    @property
+    def graph(self) -> Graph: ...
+
+    @property
+    def device(self) -> DeviceInfo: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def tuned_kernels(self) -> dict[str, str]: ...
 
 
 @dataclass
@@ -29,11 +46,11 @@ class Record:
     seconds: dict[str, float] = field(default_factory=dict)  # by phase
     notes: list[str] = field(default_factory=list)
 
-    def describe(self, upscaler: Upscaler) -> None:
+    def describe(self, computer: Computer) -> None:
         """Say what it is upscaled with."""
-        self.model, self.scale = upscaler.graph.name, upscaler.graph.scale
-        self.device, self.device_kind = upscaler.device.name, upscaler.device.kind
-        self.precision = upscaler.precision
+        self.model, self.scale = computer.graph.name, computer.graph.scale
+        self.device, self.device_kind = computer.device.name, computer.device.kind
+        self.precision = computer.precision
 
     def to_json(self) -> str:
         """One line of ASCII; what is not known is left out."""

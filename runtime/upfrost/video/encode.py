@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from upfrost.gpu.frame import Samples
 from upfrost.text import printable
@@ -29,7 +29,7 @@ from upfrost.video.ffmpeg import (
     last_error,
     widen,
 )
-from upfrost.video.job import Job, Segment
+from upfrost.video.job import Segment
 from upfrost.video.matroska import frame_header, raw_video_header
 
 BEHIND = 3  # frames that wait for the encoder
@@ -95,10 +95,20 @@ def try_encoding(ffmpeg: str, encoding: Encoding) -> None:
         )
 
 
+class Segments(Protocol):
+    """Where finished segments go: a `Job`, or who sends them to one."""
+
+    def part_file(self, name: str) -> Path: ...
+
+    def add(self, part: Path, segment: Segment) -> None: ...
+
+
 class SegmentWriter:
     """Encodes frames in segments of `length` frames and adds them to the job."""
 
-    def __init__(self, ffmpeg: str, job: Job, encoding: Encoding, length: int) -> None:
+    def __init__(
+        self, ffmpeg: str, job: Segments, encoding: Encoding, length: int
+    ) -> None:
         self._ffmpeg = ffmpeg
         self._job = job
         self._encoding = encoding

@@ -192,6 +192,11 @@ def run_ffmpeg(
         raise cannot_run(ffmpeg, error) from error
 
 
+def ffmpeg_version(ffmpeg: str) -> str:
+    """The first line of what it says of itself."""
+    return run_ffmpeg(ffmpeg, ["-version"]).stdout.split(b"\n")[0].decode()
+
+
 def widen(pipe: IO[bytes]) -> None:
     """Let more than the usual 64 KiB wait in a pipe, where the system allows it."""
     with suppress(OSError, AttributeError):

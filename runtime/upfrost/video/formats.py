@@ -80,7 +80,8 @@ def encoder_arguments(
     With `info`, frames keep its chroma siting, and the encoder is told, what no filter
     can tell it: siting, mastering display and light levels.
     """
-    told = ["log-level=error"] if codec.name == "h265" else []
+    # Otherwise headers name the processor: those of two machines make no stream.
+    told = ["log-level=error:info=0"] if codec.name == "h265" else []
     if info is not None:
         told += _told(codec, info)
     quality = codec.crf if crf is None else crf

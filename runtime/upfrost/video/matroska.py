@@ -141,10 +141,34 @@ def read_packets(path: Path) -> tuple[bytes, list[Packet]]:
         with path.open("rb") as file:
             tracks, packets = _read(file, path.stat().st_size)
     except (OSError, EOFError, ValueError) as error:
-        raise MatroskaError(f"{path.name}: {error or 'cut short'}") from error
+        raise MatroskaError(f"{path.name}: {str(error) or 'cut short'}") from error
     if not tracks or not packets:
         raise MatroskaError(f"{path.name}: there is no video in it")
     return tracks, packets
+
+
+def read_stream(pipe: BinaryIO) -> Iterator[bytes]:
+    """What comes through a pipe: the Tracks element, then each packet in its order.
+
+    Raises `MatroskaError` for what is cut short or has no Tracks before its packets.
+    """
+    tracks = b""
+    try:
+        while first := pipe.read(1):
+            number = int.from_bytes(first + _exactly(pipe, 8 - first[0].bit_length()))
+            length, _ = _size(pipe)
+            if number in (_SEGMENT, _CLUSTER, _BLOCK_GROUP):
+                continue
+            content = _exactly(pipe, length)
+            if number == _TRACKS:
+                tracks = _element(_TRACKS, content)
+                yield tracks
+            elif number in (_SIMPLE_BLOCK, _BLOCK):
+                if not tracks or content[0] != 0x81 or content[3] & 0x06:
+                    raise ValueError("more than one track, or lacing")
+                yield content[4:]
+    except (OSError, EOFError, ValueError) as error:
+        raise MatroskaError(f"the stream is {str(error) or 'cut short'}") from error
 
 
 def _read(file: BinaryIO, size: int) -> tuple[bytes, list[Packet]]:

@@ -311,7 +311,8 @@ def write_result(ffmpeg: str, job: Job, result: Result, part: Path) -> None:
         *("-map_chapters", "2", *brands, "-metadata:s:0", "encoder="),
         *("-disposition:0", "default", *special),
         *("-output_ts_offset", seconds(-result.origin)),
-        *("-f", container.name, "-y", f"file:{part}"),
+        # Otherwise Matroska's track numbers are random: the same frames, another file.
+        *("-fflags", "+bitexact", "-f", container.name, "-y", f"file:{part}"),
     ]
     with tempfile.TemporaryFile() as log:
         try:

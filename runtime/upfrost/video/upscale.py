@@ -13,19 +13,19 @@ import os
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from upfrost import __version__
 from upfrost.gpu.execution import IN_FLIGHT
 from upfrost.gpu.frame import FULL_CHROMA, ChromaFormat, FrameFormat, Samples
 from upfrost.gpu.frame import Frame as PlaneFrame
 from upfrost.gpu.tiles import frame_tiling
-from upfrost.image.record import Record
+from upfrost.image.record import Computer, Record
 from upfrost.status import Status, duration
 from upfrost.text import printable
 from upfrost.video.color import (
@@ -38,7 +38,13 @@ from upfrost.video.color import (
 )
 from upfrost.video.decode import Decoder, Frame
 from upfrost.video.encode import Encoding, SegmentWriter, try_encoding
-from upfrost.video.ffmpeg import VideoError, VideoInfo, find_ffmpeg, probe, run_ffmpeg
+from upfrost.video.ffmpeg import (
+    VideoError,
+    VideoInfo,
+    ffmpeg_version,
+    find_ffmpeg,
+    probe,
+)
 from upfrost.video.formats import (
     CODECS,
     CONTAINERS,
@@ -60,6 +66,7 @@ from upfrost.video.mux import (
 
 if TYPE_CHECKING:
     from upfrost.gpu.upscaler import Upscaler
+    from upfrost.network.graph import Graph
 
 SEGMENT_SECONDS = Fraction(4)
 _SHORT = Fraction(1)  # seconds that may be missing at a file's end
@@ -96,11 +103,15 @@ class VideoRecord(Record):
     computed_share: float | None = None  # of the computed frames' pixels; rest: bars
     frames_per_second: float | None = None
     speed: float | None = None  # seconds of video in a second
+    # Of a cluster: what each worker did, and how fast; bytes of pieces and segments.
+    workers: dict[str, dict[str, float]] | None = None
+    sent_bytes: int | None = None
+    received_bytes: int | None = None
 
 
 @dataclass(frozen=True)
-class _Work:
-    """Everything that is settled before the first frame."""
+class Work:
+    """Everything about one video that is settled before its first frame."""
 
     ffmpeg: str
     info: VideoInfo
@@ -112,10 +123,25 @@ class _Work:
     begin: Fraction  # by the source's clock
     end: Fraction | None
 
+    @property
+    def expected_frames(self) -> int | None:
+        """About how many frames the result has; None where nothing tells."""
+        end, rate = self.end, self.info.frame_rate
+        if self.info.duration is not None:
+            last = self.info.start + self.info.duration
+            end = last if end is None else min(end, last)
+        return max(1, round((end - self.begin) * rate)) if end and rate else None
+
     def result(self, others: OtherStreams) -> Result:
         length = None if self.end is None else self.end - self.begin
         codec = self.codec.name
         return Result(self.info, self.container, codec, self.begin, length, others)
+
+
+# Raises what is wrong with the output that is asked for, as soon as that is known.
+Check = Callable[[], object]
+# Adds the segments that are missing to a job, and says in the record how.
+MakeSegments = Callable[[Work, Job, Check, Status, VideoRecord], None]
 
 
 def upscale_video(
@@ -131,6 +157,27 @@ def upscale_video(
     Raises `VideoError`, or what the upscaler raises. Finished segments then stay
     beside `target` for a run with `resume`.
     """
+    upscale_by_segments(
+        source,
+        target,
+        upscaler,
+        options,
+        status,
+        record,
+        lambda work, job, *told: _upscale_frames(work, job, upscaler, *told),
+    )
+
+
+def upscale_by_segments(
+    source: Path,
+    target: Path,
+    computer: Computer,
+    options: VideoOptions,
+    status: Status,
+    record: VideoRecord,
+    make_segments: MakeSegments,
+) -> None:
+    """`upscale_video`, whoever makes the segments by what `computer` says of itself."""
     began = time.perf_counter()
     name = printable(target)
     container = _container(target)
@@ -144,26 +191,26 @@ def upscale_video(
     if not target.parent.is_dir():
         raise VideoError(f"{printable(target.parent)}: no such folder")
     ffmpeg = find_ffmpeg(options.ffmpeg)
-    work = _prepare(ffmpeg, source, container, upscaler, options)
+    work = plan_work(ffmpeg, source, container, computer.graph, options)
     record.input_size = (work.info.width, work.info.height)
     record.output_size = (work.encoding.width, work.encoding.height)
     record.codec = work.codec.name
     record.path = work.conversion.path
-    record.describe(upscaler)
+    record.describe(computer)
     if source.resolve() == target.resolve():
         raise VideoError(f"{name}: would replace the video that is read")
     status.say(
-        f"{name}: {upscaler.graph.name} by {record.path}; {work.codec.name}, "
+        f"{name}: {computer.graph.name} by {record.path}; {work.codec.name}, "
         f"{work.encoding.pixel_format}"
     )
     job = open_job(
         target,
-        _asked(work, upscaler, options),
+        _asked(work, computer, options),
         resume=options.resume,
         overwrite=options.overwrite,
     )
     try:
-        _note(work.conversion.notes, source, status, record)
+        note(work.conversion.notes, source, status, record)
         record.resumed_frames = job.frames
         with ThreadPoolExecutor(1) as beside:
             trying = beside.submit(_try_output, work, job, bool(options.start))
@@ -171,10 +218,10 @@ def upscale_video(
             @functools.cache
             def others() -> OtherStreams:
                 tried = trying.result()
-                _note(tried.notes, source, status, record)
+                note(tried.notes, source, status, record)
                 return tried
 
-            _upscale_frames(work, job, upscaler, others, status, record)
+            make_segments(work, job, others, status, record)
             if not job.segments:
                 raise VideoError(f"{printable(source)}: there is no frame to upscale")
             result = work.result(others())
@@ -182,7 +229,7 @@ def upscale_video(
         part = job.part_file("result")
         write_result(ffmpeg, job, result, part)
         lost = lost_tags(ffmpeg, work.info, part)
-        _note(lost, source, status, record)
+        note(lost, source, status, record)
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(target)
@@ -205,7 +252,7 @@ def upscale_video(
     record.status = "done"
 
 
-def _try_output(work: _Work, job: Job, begins_later: bool) -> OtherStreams:
+def _try_output(work: Work, job: Job, begins_later: bool) -> OtherStreams:
     """Whether the encoder and the container take what they are to be given.
 
     What cannot work is to fail before the work begins. Meanwhile the decoder starts,
@@ -217,11 +264,12 @@ def _try_output(work: _Work, job: Job, begins_later: bool) -> OtherStreams:
     )
 
 
-def _note(
+def note(
     notes: Sequence[str], source: Path, status: Status, record: VideoRecord
 ) -> None:
-    for note in notes:
-        status.warn(f"upfrost: {printable(source)}: {note}")
+    """Say what a user may want to know of a source."""
+    for text in notes:
+        status.warn(f"upfrost: {printable(source)}: {text}")
     record.notes += notes
 
 
@@ -244,13 +292,14 @@ def _container(target: Path) -> Container:
         ) from None
 
 
-def _prepare(
+def plan_work(
     ffmpeg: str,
     source: Path,
     container: Container,
-    upscaler: Upscaler,
+    graph: Graph,
     options: VideoOptions,
-) -> _Work:
+) -> Work:
+    """Settle what is done with a video. Raises `VideoError` for what cannot be."""
     codec = CODECS[options.codec or container.codecs[0]]
     if codec.name not in container.codecs:
         raise VideoError(
@@ -262,7 +311,7 @@ def _prepare(
     if options.duration == 0:
         raise VideoError("a duration of 0 s leaves no frame to upscale")
     info = probe(ffmpeg, source, options.start)
-    by_luma = upscaler.graph.colour == "luma" and has_luma(info)
+    by_luma = graph.colour == "luma" and has_luma(info)
     if not by_luma and not options.tone_map:
         refuse_hdr(
             info,
@@ -271,7 +320,7 @@ def _prepare(
         )
     convert = luma_conversion if by_luma else conversion
     colors = convert(info, deinterlace=options.deinterlace, tone_map=options.tone_map)
-    scale = upscaler.graph.scale
+    scale = graph.scale
     width, height = info.width * scale, info.height * scale
     kind = colors.kind
     if kind is None:
@@ -305,7 +354,7 @@ def _prepare(
         frame_bytes=kind.frame_bytes(height, width) if kind else 3 * width * height,
     )
     begin = info.start + options.start
-    return _Work(
+    return Work(
         ffmpeg=ffmpeg,
         info=info,
         conversion=colors,
@@ -329,21 +378,20 @@ def _with_losses(colors: Conversion, codec: Codec, info: VideoInfo) -> Conversio
     return replace(colors, notes=tuple(notes))
 
 
-def _asked(work: _Work, upscaler: Upscaler, options: VideoOptions) -> dict[str, object]:
+def _asked(work: Work, computer: Computer, options: VideoOptions) -> dict[str, object]:
     """All that decides what the frames of the result are."""
     about = work.info.path.stat()
-    version = run_ffmpeg(work.ffmpeg, ["-version"]).stdout.split(b"\n")[0].decode()
-    device = upscaler.device
+    device = computer.device
     return {
         "input": [work.info.path.name, about.st_size, about.st_mtime_ns],
-        "model": f"{upscaler.graph.name} {_fingerprint(upscaler)}",
+        "model": f"{computer.graph.name} {_fingerprint(computer.graph)}",
         "device": device.name,
         "driver": [device.driver, device.driver_version, device.api_version],
-        "precision": upscaler.precision,
+        "precision": computer.precision,
         # Kernels of other versions, or that 'upfrost tune' chose, may round otherwise.
         "upfrost": __version__,
-        "tuning": upscaler.tuned_kernels,
-        "ffmpeg": version,
+        "tuning": computer.tuned_kernels,
+        "ffmpeg": ffmpeg_version(work.ffmpeg),
         "start": str(options.start),
         "duration": str(options.duration),
         "segment length": work.segment_frames,
@@ -353,8 +401,8 @@ def _asked(work: _Work, upscaler: Upscaler, options: VideoOptions) -> dict[str, 
     }
 
 
-def _fingerprint(upscaler: Upscaler) -> str:
-    graph, digest = upscaler.graph, hashlib.sha256()
+def _fingerprint(graph: Graph) -> str:
+    digest = hashlib.sha256()
     digest.update(repr((graph.nodes, graph.output, graph.value_range)).encode())
     for name, tensor in sorted(graph.tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
@@ -363,10 +411,10 @@ def _fingerprint(upscaler: Upscaler) -> str:
 
 
 def _upscale_frames(
-    work: _Work,
+    work: Work,
     job: Job,
     upscaler: Upscaler,
-    check: Callable[[], object],
+    check: Check,
     status: Status,
     record: VideoRecord,
 ) -> None:
@@ -374,73 +422,104 @@ def _upscale_frames(
 
     Before the first frame's result is waited for, `check` raises what must not begin.
     """
-    spent = {"decode": 0.0, "upscale": 0.0, "encode": 0.0}
+    clock = Clock()
+    frames = frame_upscaler(work, upscaler)
+    progress = _Progress(work, record, status)
+    writer = SegmentWriter(work.ffmpeg, job, work.encoding, work.segment_frames)
+    source = Source(work, job)
+    began = time.perf_counter()
+    try:
+        for done, (frame, large) in enumerate(
+            upscaled(source, frames, work, clock, check), start=1
+        ):
+            write_frame(writer, frame, large)
+            progress.advance(done)
+            clock.lap("encode")
+        writer.finish()
+        clock.lap("encode")
+    finally:
+        source.close()
+        writer.close()
+        status.clear()
+        account(record, work, frames.counts, time.perf_counter() - began)
+        record.seconds |= {key: round(value, 6) for key, value in clock.spent.items()}
+    check_source(work, source, status, record)
 
-    height, width, kind = work.info.height, work.info.width, work.conversion.kind
+
+class Clock:
+    """How long each phase of the work on frames took, in seconds."""
+
+    def __init__(self) -> None:
+        self.spent = {"decode": 0.0, "upscale": 0.0, "encode": 0.0}
+        self._mark = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Say that all since the last lap was `phase`."""
+        now = time.perf_counter()
+        self.spent[phase] += now - self._mark
+        self._mark = now
+
+
+def frame_upscaler(work: Work, upscaler: Upscaler) -> FrameUpscaler[Picture]:
+    """What upscales that video's frames."""
 
     def begin(frame: Picture) -> Later[Picture]:
         if isinstance(frame, PlaneFrame):
             return upscaler.start_frame(frame).result
         return upscaler.start(frame).result
 
-    frames = FrameUpscaler(
+    return FrameUpscaler(
         begin,
         upscaler.graph.scale,
-        frame_tiling(upscaler.tiling, _chroma(kind, upscaler)),
-        height,
-        width,
+        frame_tiling(upscaler.tiling, _chroma(work.conversion.kind, upscaler)),
+        work.info.height,
+        work.info.width,
     )
-    progress = _Progress(work, record, status)
-    writer = SegmentWriter(work.ffmpeg, job, work.encoding, work.segment_frames)
-    began = mark = time.perf_counter()
 
-    def lap(phase: str) -> None:
-        nonlocal mark
-        now = time.perf_counter()
-        spent[phase] += now - mark
-        mark = now
 
-    # While the device works on one frame, the last one's bytes are read and the next
-    # one's written.
+def upscaled(
+    source: Iterable[Frame],
+    frames: FrameUpscaler[Picture],
+    work: Work,
+    clock: Clock,
+    check: Check = lambda: None,
+) -> Iterator[tuple[Frame, Picture]]:
+    """Each decoded frame, with what it became.
+
+    While the device works on one frame, the last one's bytes are read, and whoever
+    asks for them writes the next one's. `check` is called before any is waited for.
+    """
+    height, width, kind = work.info.height, work.info.width, work.conversion.kind
     waiting: deque[tuple[Frame, Later[Picture]]] = deque()
 
-    def encode_first() -> None:
+    def first() -> tuple[Frame, Picture]:
         check()
         frame, result = waiting.popleft()
         large = result()
-        lap("upscale")
-        crc = zlib.crc32(frame.pixels.data)
-        planes: tuple[Samples, ...] = (
-            large.planes if isinstance(large, PlaneFrame) else (large,)
-        )
-        writer.put(frame.pts, frame.duration, crc, planes)
-        progress.advance(frames.counts.frames - len(waiting))
-        lap("encode")
+        clock.lap("upscale")
+        return frame, large
 
-    source = _Source(work, job)
-    try:
-        for frame in source:
-            lap("decode")
-            result = frames.start(
-                PlaneFrame.of_bytes(kind, height, width, frame.pixels)
-                if kind
-                else frame.pixels.reshape(height, width, 3)
-            )
-            waiting.append((frame, result))
-            lap("upscale")
-            if len(waiting) == IN_FLIGHT:
-                encode_first()
-        while waiting:
-            encode_first()
-        writer.finish()
-        lap("encode")
-    finally:
-        source.close()
-        writer.close()
-        status.clear()
-        _account(record, work, frames.counts, time.perf_counter() - began)
-        record.seconds |= {f"{key}": round(value, 6) for key, value in spent.items()}
-    _check_source(work, source, status, record)
+    for frame in source:
+        clock.lap("decode")
+        result = frames.start(
+            PlaneFrame.of_bytes(kind, height, width, frame.pixels)
+            if kind
+            else frame.pixels.reshape(height, width, 3)
+        )
+        waiting.append((frame, result))
+        clock.lap("upscale")
+        if len(waiting) == IN_FLIGHT:
+            yield first()
+    while waiting:
+        yield first()
+
+
+def write_frame(writer: SegmentWriter, frame: Frame, large: Picture) -> None:
+    """Hand what became of a frame to the encoder."""
+    planes: tuple[Samples, ...] = (
+        large.planes if isinstance(large, PlaneFrame) else (large,)
+    )
+    writer.put(frame.pts, frame.duration, zlib.crc32(frame.pixels.data), planes)
 
 
 def _chroma(kind: FrameFormat | None, upscaler: Upscaler) -> ChromaFormat | None:
@@ -450,7 +529,8 @@ def _chroma(kind: FrameFormat | None, upscaler: Upscaler) -> ChromaFormat | None
     return FULL_CHROMA if upscaler.graph.channels == 1 else None
 
 
-def _account(record: VideoRecord, work: _Work, counts: Counts, wall: float) -> None:
+def account(record: VideoRecord, work: Work, counts: Counts, wall: float) -> None:
+    """Say what was done in that many seconds."""
     record.computed_frames = counts.computed
     record.duplicate_frames = counts.duplicate
     record.black_frames = counts.black
@@ -461,8 +541,27 @@ def _account(record: VideoRecord, work: _Work, counts: Counts, wall: float) -> N
         record.speed = round(counts.frames / wall / float(work.info.frame_rate), 4)
 
 
-def _check_source(
-    work: _Work, source: _Source, status: Status, record: VideoRecord
+class Decoded(Protocol):
+    """What came to light while a video was decoded."""
+
+    @property
+    def errors(self) -> list[str]: ...
+
+    @property
+    def error_count(self) -> int: ...
+
+    @property
+    def last(self) -> int | None: ...  # the last frame's time
+
+    @property
+    def sizes(self) -> set[tuple[int, int]]: ...
+
+    @property
+    def interlaced(self) -> int: ...  # frames
+
+
+def check_source(
+    work: Work, source: Decoded, status: Status, record: VideoRecord
 ) -> None:
     """Say what was wrong with the input; what could be decoded is kept."""
     notes: list[str] = []
@@ -494,13 +593,13 @@ def _check_source(
             f"{source.interlaced} frames are interlaced; --deinterlace always "
             "makes pictures of them"
         )
-    _note(notes, info.path, status, record)
+    note(notes, info.path, status, record)
 
 
-class _Source:
+class Source:
     """The frames that are not done yet, wherever an earlier run ended."""
 
-    def __init__(self, work: _Work, job: Job) -> None:
+    def __init__(self, work: Work, job: Job) -> None:
         self.last: int | None = None
         self._work = work
         self._job = job
@@ -599,17 +698,11 @@ class _Source:
 class _Progress:
     """Frames, rate, speed and time left, on the status line."""
 
-    def __init__(self, work: _Work, record: VideoRecord, status: Status) -> None:
+    def __init__(self, work: Work, record: VideoRecord, status: Status) -> None:
         self._status = status
         self._rate = work.info.frame_rate
         self._done = record.resumed_frames or 0
-        self._total: int | None = None
-        end = work.end
-        if work.info.duration is not None:
-            last = work.info.start + work.info.duration
-            end = last if end is None else min(end, last)
-        if end is not None and self._rate:
-            self._total = max(1, round((end - work.begin) * self._rate))
+        self._total = work.expected_frames
         self._began = time.monotonic()
         status.begin(printable(work.info.path))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import random
 from fractions import Fraction
 from pathlib import Path
@@ -10,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.clips import ffmpeg, make_clip, times
+from upfrost.video.formats import CODECS, encoder_arguments
 from upfrost.video.matroska import (
     MatroskaError,
     frame_header,
     raw_video_header,
     read_packets,
+    read_stream,
     stream_header,
 )
 
@@ -76,3 +79,27 @@ def test_a_file_cut_anywhere_is_refused_or_read_to_a_packets_end(
 def test_a_frame_before_the_beginning_is_refused() -> None:
     with pytest.raises(ValueError, match="before the stream's beginning"):
         frame_header(Fraction(-1), 3)
+
+
+def test_a_stream_through_a_pipe_has_the_packets_of_its_file(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "source.mkv", "-bf", "2", "-g", "12")
+    tracks, packets = read_packets(source)
+    data = source.read_bytes()
+    whole = [tracks, *(data[p.offset : p.offset + p.size] for p in packets)]
+    piped = ffmpeg("-i", source, "-c", "copy", "-f", "matroska", "pipe:1")
+    found = list(read_stream(io.BytesIO(piped)))
+    # The rest of the Tracks element depends on the output, and a number is random.
+    assert found[0][:4] == tracks[:4]
+    assert found[1:] == whole[1:]
+    half = read_stream(io.BytesIO(piped[: len(piped) // 2]))
+    with pytest.raises(MatroskaError, match="cut short"):
+        list(half)
+
+
+def test_headers_of_h265_do_not_name_the_processor(tmp_path: Path) -> None:
+    """Segments of several machines are one stream only where headers are the same."""
+    target = tmp_path / "out.mkv"
+    arguments = encoder_arguments(CODECS["h265"], None, "ultrafast")
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x64:d=0.2", *arguments, target)
+    tracks, _ = read_packets(target)
+    assert b"cpuid" not in tracks

@@ -1,0 +1,1 @@
+"""Work for more than one machine, by Dask's `distributed`."""

@@ -1,0 +1,100 @@
+"""How far a cluster is, and how fast each of its workers."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from upfrost.cluster.dispatch import Dispatcher, Worker
+from upfrost.status import Status, duration
+
+_MOST_NAMED = 4
+
+
+class Speeds:
+    """Progress of a run on the status line, and speeds for its end.
+
+    Things are counted by `unit`, and their speed said as `rate_unit`, which is `scale`
+    of what pieces' sizes are.
+    """
+
+    def __init__(
+        self,
+        unit: str,
+        rate_unit: str,
+        scale: float,
+        total: int | None,
+        status: Status,
+    ) -> None:
+        self.failed: list[str] = []
+        self._unit = unit
+        self._rate_unit = rate_unit
+        self._scale = scale
+        self._total = total
+        self._status = status
+        self._before = self._done = 0
+        self._workers: dict[str, dict[str, Any]] = {}
+        self._began = time.monotonic()
+        self._size = 0
+
+    def resume(self, before: int) -> None:
+        """Say how many were done by earlier runs."""
+        self._before = before
+
+    def done(self, count: int, size: int) -> None:
+        """Say that some more are done for good."""
+        self._done += count
+        self._size += size
+
+    def tick(self, dispatcher: Dispatcher) -> None:
+        """Show how far it is, when it is time for that."""
+        done = self._before + self._done
+        self._status.count(done, self._total)
+        if not self._done or not self._status.is_due():
+            return
+        workers = [w for w in dispatcher.workers.values() if w.rate and not w.gone]
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        rate = self._size / self._scale / seconds
+        total = f" of {max(self._total, done)}" if self._total else ""
+        text = f"{self._unit} {done}{total}, {rate:.2f} {self._rate_unit}"
+        if workers:
+            text += f" ({self._by_worker(workers)})"
+        if self._total:
+            left = max(0, self._total - done) * seconds / self._done
+            text += f", {duration(left)} left"
+        self._status.show(text)
+
+    def add(self, dispatcher: Dispatcher) -> None:
+        """Take up what a run's workers did."""
+        for worker in dispatcher.workers.values():
+            if worker.size:
+                entry = self._workers.setdefault(worker.name, {"done": 0, "rate": 0.0})
+                entry["done"] += worker.size
+                entry["rate"] = worker.rate or 0.0
+        if dispatcher.failed:
+            names = ", ".join(dispatcher.failed)
+            self.failed.append(f"failed twice, and got nothing more: {names}")
+
+    def by_worker(self) -> dict[str, dict[str, Any]]:
+        """What each worker did, and how many it does in a second."""
+        return {
+            name: {"done": entry["done"], "rate": round(entry["rate"] / self._scale, 3)}
+            for name, entry in sorted(self._workers.items())
+        }
+
+    def lines(self) -> list[str]:
+        """The same for people."""
+        return [
+            f"{name}: {entry['done'] / self._scale:.6g} "
+            f"{self._rate_unit.removesuffix('/s')}, "
+            f"{entry['rate'] / self._scale:.2f} {self._rate_unit}"
+            for name, entry in sorted(
+                self._workers.items(), key=lambda item: -item[1]["done"]
+            )
+        ]
+
+    def _by_worker(self, workers: list[Worker]) -> str:
+        rates = sorted(((w.rate or 0.0, w.name) for w in workers), reverse=True)
+        words = [f"{name} {rate / self._scale:.2f}" for rate, name in rates]
+        more = len(words) - _MOST_NAMED
+        return ", ".join([*words[:_MOST_NAMED], *([f"{more} more"] * (more > 0))])

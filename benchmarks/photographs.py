@@ -149,9 +149,9 @@ def measure_pairs(output: Path, data: Sequence[Path], models: Sequence[str]) -> 
                     {
                         "": way,
                         "scale": f"×{scale}",
-                        "Y-PSNR, dB": quality["psnr_y"],
-                        "SSIM": quality["ssim"],
-                        "VMAF": quality["vmaf"],
+                        "Y-PSNR, dB": f"{quality['psnr_y']:.2f}",
+                        "SSIM": f"{quality['ssim']:.4f}",
+                        "VMAF": f"{quality['vmaf']:.1f}",
                     }
                 )
     publish(

@@ -34,6 +34,13 @@ CHOICES = (
         "Four times the size, finest",
         "for small photographs that are worth the wait",
     ),
+    Choice("photo-x2", "picture", "Twice the size, cleaned", "for noisy photographs"),
+    Choice(
+        "photo-x4",
+        "picture",
+        "Four times the size, cleaned",
+        "for photographs with noise, or small JPEGs out of the web",
+    ),
     Choice(
         "cascade-x4-gan",
         "picture",

@@ -73,10 +73,7 @@ class _Batch:
         finally:
             self._status.clear()
             self._speeds.add(self._dispatcher)
-            for line in self._speeds.lines():
-                self._status.say(line)
-            for line in self._speeds.failed:
-                self._status.warn(f"upfrost: {line}")
+            self._speeds.tell()
         return self._report.end()
 
     def _pieces(self) -> Iterator[dispatch.Piece]:

@@ -82,16 +82,16 @@ class Speeds:
             for name, entry in sorted(self._workers.items())
         }
 
-    def lines(self) -> list[str]:
-        """The same for people."""
-        return [
-            f"{name}: {entry['done'] / self._scale:.6g} "
-            f"{self._rate_unit.removesuffix('/s')}, "
-            f"{entry['rate'] / self._scale:.2f} {self._rate_unit}"
-            for name, entry in sorted(
-                self._workers.items(), key=lambda item: -item[1]["done"]
-            )
-        ]
+    def tell(self) -> None:
+        """Say the same to people, and who failed."""
+        unit = self._rate_unit.removesuffix("/s")
+        for name, entry in sorted(
+            self._workers.items(), key=lambda item: -item[1]["done"]
+        ):
+            done, rate = entry["done"] / self._scale, entry["rate"] / self._scale
+            self._status.say(f"{name}: {done:.6g} {unit}, {rate:.2f} {self._rate_unit}")
+        for line in self.failed:
+            self._status.warn(f"upfrost: {line}")
 
     def _by_worker(self, workers: list[Worker]) -> str:
         rates = sorted(((w.rate or 0.0, w.name) for w in workers), reverse=True)

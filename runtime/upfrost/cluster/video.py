@@ -18,7 +18,7 @@ import time
 import zlib
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from upfrost.cluster import dispatch
@@ -28,6 +28,7 @@ from upfrost.cluster.pieces import CutError, cut
 from upfrost.cluster.progress import Speeds
 from upfrost.cluster.work import (
     MadeSegment,
+    OneSegment,
     SegmentOrder,
     Unlike,
     UnlikeError,
@@ -53,6 +54,7 @@ from upfrost.video.upscale import (
     check_source,
     note,
     upscale_by_segments,
+    write_frame,
 )
 
 _MOST_ERRORS = 20
@@ -168,11 +170,8 @@ class _Maker:
         self._record.workers = self._speeds.by_worker()
         self._record.sent_bytes = self._sent
         self._record.received_bytes = self._received
-        for line in self._speeds.lines():
-            self._status.say(line)
         self._record.notes += self._speeds.failed
-        for line in self._speeds.failed:
-            self._status.warn(f"upfrost: {line}")
+        self._speeds.tell()
 
     def _run(self, pieces: Generator[dispatch.Piece]) -> None:
         dispatcher = Dispatcher(
@@ -273,21 +272,18 @@ class _Maker:
         first = next(frames, None)
         if first is None:
             return None
-        shelf = _Shelf(self._job, number)
+        sent = OneSegment(self._job.part_file)
         writer = SegmentWriter(
-            self._work.ffmpeg, shelf, lossless, self._work.segment_frames + 1
+            self._work.ffmpeg, sent, lossless, self._work.segment_frames + 1
         )
         try:
-            frame: Frame | None = first
-            while frame is not None:
-                crc = zlib.crc32(frame.pixels.data)
-                writer.put(frame.pts, frame.duration, crc, [frame.pixels])
-                frame = next(frames, None)
+            for frame in chain([first], frames):
+                write_frame(writer, frame, frame.pixels)
             writer.finish()
         finally:
             writer.close()
-        assert shelf.segment is not None
-        return shelf.path, shelf.segment
+        part, segment = sent.result()
+        return part.replace(self._job.part_file(f"piece-{number}")), segment
 
     # Results
 
@@ -397,19 +393,3 @@ class _Maker:
         decoded.error_count += len(made.errors)
         decoded.interlaced += made.interlaced
         decoded.sizes |= made.sizes
-
-
-class _Shelf:
-    """Where the one segment of frames that are sent goes."""
-
-    def __init__(self, job: Job, number: int) -> None:
-        self.path = job.part_file(f"piece-{number}")
-        self.segment: Segment | None = None
-        self._job = job
-
-    def part_file(self, name: str) -> Path:
-        return self._job.part_file(name)
-
-    def add(self, part: Path, segment: Segment) -> None:
-        part.replace(self.path)
-        self.segment = segment

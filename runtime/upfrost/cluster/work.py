@@ -11,11 +11,10 @@ import hashlib
 import io
 import os
 import platform
-import shutil
 import tempfile
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -155,8 +154,8 @@ class _Machine:
         self._close()
         if not self.has(wanted.model):
             raise UpfrostError("the model is not here; the worker was started anew")
-        with tempfile.TemporaryDirectory(dir=_folder()) as name:
-            path = Path(name) / "model.upf"
+        with _workshop() as folder:
+            path = folder / "model.upf"
             path.write_bytes(self._models[wanted.model])
             graph = read_model(path)
         self._opened = wanted, open_upscaler(graph, wanted)
@@ -279,7 +278,7 @@ def _make_segment(
     token: str, order: SegmentOrder, work: Work, decoder: Decoder, folder: Path
 ) -> MadeSegment:
     frames = _Frames(order, decoder)
-    finished = _Finished(folder)
+    finished = OneSegment(lambda name: folder / f"{name}.part")
     # One frame more than there are: one segment, whatever comes.
     writer = SegmentWriter(work.ffmpeg, finished, work.encoding, len(order.times) + 1)
     try:
@@ -339,15 +338,12 @@ class _Frames:
             raise UnlikeError(f"{done} frames in place of {len(times)}")
 
 
-class _Finished:
-    """Takes the one segment that a `SegmentWriter` makes."""
+class OneSegment:
+    """Takes the one segment that a `SegmentWriter` makes, in a file of that name."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, part_file: Callable[[str], Path]) -> None:
+        self.part_file = part_file
         self._result: tuple[Path, Segment] | None = None
-
-    def part_file(self, name: str) -> Path:
-        return self._folder / f"{name}.part"
 
     def add(self, part: Path, segment: Segment) -> None:
         self._result = part, segment
@@ -379,11 +375,10 @@ def upscale_picture(token: str, order: PictureOrder, data: bytes) -> MadePicture
 
 @contextmanager
 def _workshop() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="upfrost-", dir=_folder()))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        prefix="upfrost-", dir=_folder(), ignore_cleanup_errors=True
+    ) as name:
+        yield Path(name)
 
 
 def _folder() -> str | None:

@@ -64,14 +64,9 @@ def main() -> None:
     ).parse_args()
     pictures = [read_rgb(EXAMPLES / crop.picture) for crop in CROPS]
     for scale, models in SHEETS.items():
-        ways: dict[str, Enlarge] = {}
         columns: dict[str, list[Bytes]] = {}
         with ExitStack() as stack:
-            for model in models:
-                upscaler = stack.enter_context(Upscaler(model))
-                every = all_ways(upscaler)
-                ways |= {name: every[name] for name in ("Lanczos", model)}
-            for name, enlarge in ways.items():
+            for name, enlarge in ways_of(models, stack).items():
                 columns[name] = [
                     enlarged(crop, picture, scale, enlarge)
                     for crop, picture in zip(CROPS, pictures, strict=True)
@@ -83,6 +78,15 @@ def main() -> None:
         path = ROOT / f"docs/images/contact-x{scale}.webp"
         sheet(columns).save(path, quality=QUALITY)
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1024} KiB")
+
+
+def ways_of(models: Sequence[str], stack: ExitStack) -> dict[str, Enlarge]:
+    """Lanczos and each model, all of one scale; `stack` closes them."""
+    ways: dict[str, Enlarge] = {}
+    for model in models:
+        every = all_ways(stack.enter_context(Upscaler(model)))
+        ways |= {name: every[name] for name in ("Lanczos", model)}
+    return ways
 
 
 def enlarged(crop: Crop, picture: Bytes, scale: int, enlarge: Enlarge) -> Bytes:

@@ -23,23 +23,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from benchmarks.contact import EXAMPLES, SIDE, sheet
+from benchmarks.contact import EXAMPLES, ROOT, SIDE, sheet, ways_of
 from benchmarks.quality import measure
 from benchmarks.report import Row, publish
-from upfrost import Upscaler
 from upfrost.arrays import Bytes
-from upfrost.metrics.evaluate import Enlarge, all_ways
+from upfrost.metrics.evaluate import Enlarge
 from upfrost.network.modelfile import find_model, read_model
 from upfrost.video.ffmpeg import find_ffmpeg
-from upfrost_training.config import DataSettings
-from upfrost_training.data import picture_files, read_rgb
+from upfrost_training.config import read_config
+from upfrost_training.data import listed_pictures, read_rgb
 from upfrost_training.degradations import Degradation, degrade
+from upfrost_training.evaluate import save_pair
 from upfrost_training.loop import held_out
 
-# What training/configs/photo-x2.toml and -x4.toml are trained on, in their order.
-FOLDERS = ("wikipedia-photos", "free-photos")
+# Its folders are those that all networks for photographs are trained on.
+CONFIG = ROOT / "training/configs/photo-x4.toml"
 LARGEST = 384  # pixels, of a pair's original
 MODELS = ("cascade-x4", "photo-x4")
 # Blur of the optics in pixels of the original at ×4, the kernel, noise in 8-bit units,
@@ -94,14 +93,8 @@ def parse_place(text: str) -> Place:
 
 def originals(data: Sequence[Path]) -> list[Bytes]:
     """The middles of pictures that no training has seen."""
-    settings = DataSettings()
-    files = [
-        file
-        for name in FOLDERS
-        for root in data
-        if (root / name).is_dir()
-        for file in picture_files(root / name)
-    ]
+    settings = read_config(CONFIG).data
+    files = listed_pictures([*data], settings.folders)
     unseen = [f for number, f in enumerate(files) if held_out(number, settings)]
     return [middle(read_rgb(f)) for f in [*sorted(EXAMPLES.glob("*.png")), *unseen]]
 
@@ -125,8 +118,7 @@ def write_pairs(folder: Path, pictures: Sequence[Bytes], scale: int) -> None:
             Degradation("jpeg", (quality, quality)),
         )
         low = degrade(picture[None], scale, steps, np.random.default_rng(number))[0]
-        for kind, content in (("HR", picture), ("LR", low)):
-            Image.fromarray(content).save(folder / f"{number + 1:03}_{kind}.png")
+        save_pair(folder, number + 1, picture, low)
 
 
 def measure_pairs(output: Path, data: Sequence[Path], models: Sequence[str]) -> None:
@@ -139,12 +131,9 @@ def measure_pairs(output: Path, data: Sequence[Path], models: Sequence[str]) -> 
     for scale, names in sorted(by_scale.items()):
         folder = output / f"x{scale}"
         write_pairs(folder, pictures, scale)
-        for name in names:
-            with Upscaler(name) as upscaler:
-                found = measure(folder, upscaler, find_ffmpeg())
-            shown = ("Lanczos", name) if name == names[0] else (name,)
-            for way in shown:
-                quality = found[way]
+        with ExitStack() as stack:
+            ways = ways_of(names, stack)
+            for way, quality in measure(folder, ways, scale, find_ffmpeg()).items():
                 rows.append(
                     {
                         "": way,
@@ -170,15 +159,12 @@ def measure_pairs(output: Path, data: Sequence[Path], models: Sequence[str]) -> 
 
 def draw_real(output: Path, places: Sequence[Place], models: Sequence[str]) -> None:
     """Draw the crops by Lanczos and by each model."""
-    columns: dict[str, list[Bytes]] = {}
+    (scale,) = {read_model(find_model(model)).scale for model in models}
     with ExitStack() as stack:
-        for model in models:
-            upscaler = stack.enter_context(Upscaler(model))
-            every = all_ways(upscaler)
-            for way in ("Lanczos", model):
-                if way not in columns:
-                    scale = upscaler.graph.scale
-                    columns[way] = [enlarged(p, scale, every[way]) for p in places]
+        columns = {
+            name: [enlarged(place, scale, enlarge) for place in places]
+            for name, enlarge in ways_of(models, stack).items()
+        }
     sheet(columns).save(output, quality=QUALITY)
     print(f"{output}: {output.stat().st_size // 1024} KiB")
 

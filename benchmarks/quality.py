@@ -15,13 +15,14 @@ import dataclasses
 import re
 import statistics
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
 
 from benchmarks.report import RESULTS, Row, publish
 from upfrost import Upscaler
-from upfrost.metrics.evaluate import all_ways, enlarged_pairs
+from upfrost.metrics.evaluate import Enlarge, all_ways, enlarged_pairs
 from upfrost.metrics.quality import y_psnr, y_ssim
 from upfrost.metrics.vmaf import measure_video
 from upfrost.network.graph import macs_per_output_pixel, parameter_count
@@ -34,13 +35,14 @@ PAGE = Path(__file__).parent.parent / "docs" / "models.md"
 Quality = dict[str, dict[str, float]]  # data set → metric → mean
 
 
-def measure(folder: Path, upscaler: Upscaler, ffmpeg: str) -> Quality:
+def measure(
+    folder: Path, ways: Mapping[str, Enlarge], scale: int, ffmpeg: str
+) -> Quality:
     """The means of each way to enlarge over the pairs of a folder, by its name."""
     found: dict[str, dict[str, list[float]]] = {}
-    scale = upscaler.graph.scale
     with tempfile.TemporaryDirectory() as name:
         original, result = Path(name, "original.png"), Path(name, "result.png")
-        for pair in enlarged_pairs(folder, all_ways(upscaler), scale):
+        for pair in enlarged_pairs(folder, ways, scale):
             Image.fromarray(pair.original).save(original)
             for way, large in pair.enlarged.items():
                 Image.fromarray(large).save(result)
@@ -61,7 +63,10 @@ def model_rows(path: Path, data: Path, seen: set[int], *, write: bool) -> list[R
     ffmpeg = find_ffmpeg()
     with Upscaler(graph) as upscaler:
         by_set = {
-            name: measure(data / name / f"x{graph.scale}", upscaler, ffmpeg)
+            name: measure(
+                *(data / name / f"x{graph.scale}", all_ways(upscaler)),
+                *(graph.scale, ffmpeg),
+            )
             for name in SETS
         }
     if write:

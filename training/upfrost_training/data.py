@@ -83,6 +83,23 @@ def find_folder(roots: list[Path], name: str) -> Path | None:
     return next((root / name for root in roots if (root / name).is_dir()), None)
 
 
+def listed_pictures(roots: list[Path], names: Iterable[str]) -> list[Path]:
+    """The picture files of the folders of these names, of each the first under `roots`.
+
+    Raises DataError for a folder that none has.
+    """
+    files: list[Path] = []
+    for name in names:
+        found = find_folder(roots, name)
+        if found is None:
+            raise DataError(
+                f"no folder {name} under {', '.join(map(str, roots))}: say with --data "
+                "where it is"
+            )
+        files.extend(picture_files(found))
+    return files
+
+
 def read_rgb(path: Path) -> Picture:
     """A picture file as uint8 (H, W, 3), upright; grey is repeated."""
     try:

@@ -21,6 +21,7 @@ __all__ = [
     "bicubic",
     "evaluate_folder",
     "luma",
+    "save_pair",
     "write_pairs",
     "y_psnr",
     "y_ssim",
@@ -55,9 +56,14 @@ def write_pairs(pictures: Path, output: Path, scale: int) -> int:
     output.mkdir(parents=True, exist_ok=True)
     for number, file in enumerate(files, start=1):
         original = crop_to_multiple(read_rgb(file), scale)
-        for kind, picture in (("HR", original), ("LR", shrink(original, scale))):
-            Image.fromarray(picture).save(output / f"{number:03}_{kind}.png")
+        save_pair(output, number, original, shrink(original, scale))
     return len(files)
+
+
+def save_pair(folder: Path, number: int, original: Picture, small: Picture) -> None:
+    """Write a pair as 001_HR.png and 001_LR.png of that number."""
+    for kind, picture in (("HR", original), ("LR", small)):
+        Image.fromarray(picture).save(folder / f"{number:03}_{kind}.png")
 
 
 def bicubic(scale: int) -> Upscale:

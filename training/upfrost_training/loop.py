@@ -25,9 +25,9 @@ from upfrost_training.data import (
     DataError,
     Pairs,
     find_folder,
+    listed_pictures,
     load_pairs,
     photographs,
-    picture_files,
     sample,
     validation_crops,
 )
@@ -345,15 +345,7 @@ def held_out(number: int, settings: DataSettings) -> bool:
 def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
     """Training pairs and validation crops of the configured folders and videos."""
     d = config.data
-    files: list[Path] = []
-    for name in d.folders:
-        found = find_folder(roots, name)
-        if found is None:
-            raise DataError(
-                f"no folder {name} under {', '.join(map(str, roots))}: say with --data "
-                "where it is"
-            )
-        files.extend(picture_files(found))
+    files = listed_pictures(roots, d.folders)
     runs: list[Frames] = []
     for name in d.videos:
         video = next((r / name for r in roots if (r / name).is_file()), Path(name))

@@ -23,9 +23,10 @@ from upfrost.image.batch import (
     Plan,
     Report,
     check_target,
+    note_failure,
     reason,
 )
-from upfrost.image.images import PictureExistsError, read_header
+from upfrost.image.images import read_header
 from upfrost.status import Status
 from upfrost.text import printable
 
@@ -83,14 +84,8 @@ class _Batch:
             try:
                 check_target(job.target, options.existing == "replace")
                 size = read_header(job.source, max_pixels=options.max_pixels).size
-            except PictureExistsError as error:
-                if options.existing == "skip":
-                    record.status = "skipped"
-                else:
-                    record.error = str(error)
-                self._tell(record, number)
             except Exception as error:
-                record.error = reason(job, error)
+                note_failure(job, options, record, error)
                 self._tell(record, number)
             else:
                 order = PictureOrder(

@@ -249,15 +249,22 @@ def upscale_job(
     try:
         _run(job, upscaler, options, status, record)
         record.status = "done"
-    except PictureExistsError as error:
-        if options.existing == "skip":
-            record.status = "skipped"
-        else:
-            record.error = str(error)
     except DeviceError:
         raise
     except Exception as error:
+        note_failure(job, options, record, error)
+
+
+def note_failure(
+    job: Job, options: Options, record: PictureRecord, error: Exception
+) -> None:
+    """Say in the record why a picture was not upscaled, or that it need not be."""
+    if not isinstance(error, PictureExistsError):
         record.error = reason(job, error)
+    elif options.existing == "skip":
+        record.status = "skipped"
+    else:
+        record.error = str(error)
 
 
 def _run(

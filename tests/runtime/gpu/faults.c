@@ -5,6 +5,8 @@
  *                               for waiting;
  *                               NUMBER+: that one and all after it
  * VK_FAULT_LOG=FILE             each call's name is appended, a line each
+ * VK_FAULT_TIME=FILE            when each failed is appended, nanoseconds of the
+ *                               monotonic clock, a line each
  * VK_FAULT_INCOHERENT=1         memory that the host caches is not coherent
  * VK_FAULT_NO_HALF=1            Vulkan's features say nothing of half precision
  * VK_FAULT_GPU=1                every device says that it is a GPU
@@ -16,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include <vulkan/vulkan.h>
 
@@ -27,20 +30,24 @@ static void *real(const char *name)
     return library ? dlsym(library, name) : NULL;
 }
 
+/* Append a line to the file that a variable names, if it does. */
+static void append(const char *variable, const char *line)
+{
+    const char *path = getenv(variable);
+    const int file = path ? open(path, O_WRONLY | O_CREAT | O_APPEND, 0600) : -1;
+    if (file < 0)
+        return;
+    char whole[128];
+    const int length = snprintf(whole, sizeof whole, "%s\n", line);
+    if (write(file, whole, length) != length)
+        abort();
+    close(file);
+}
+
 static int fault(const char *name, atomic_int *count, VkResult *result)
 {
     const int number = atomic_fetch_add(count, 1) + 1;
-    const char *log = getenv("VK_FAULT_LOG");
-    if (log) {
-        char line[128];
-        const int length = snprintf(line, sizeof line, "%s\n", name);
-        const int file = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
-        if (file >= 0) {
-            if (write(file, line, length) != length)
-                abort();
-            close(file);
-        }
-    }
+    append("VK_FAULT_LOG", name);
     const char *fault = getenv("VK_FAULT");
     const size_t length = strlen(name);
     if (!fault || strncmp(fault, name, length) || fault[length] != ':')
@@ -49,7 +56,14 @@ static int fault(const char *name, atomic_int *count, VkResult *result)
     const long wanted = strtol(fault + length + 1, &end, 10);
     const int onward = *end == '+';
     *result = (VkResult)atoi(end + onward + 1);
-    return onward ? number >= wanted : number == wanted;
+    if (onward ? number < wanted : number != wanted)
+        return 0;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    char text[32];
+    snprintf(text, sizeof text, "%lld", now.tv_sec * 1000000000LL + now.tv_nsec);
+    append("VK_FAULT_TIME", text);
+    return 1;
 }
 
 #define WRAP(name, parameters, arguments)                                      \

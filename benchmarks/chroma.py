@@ -45,7 +45,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("clips", nargs="+", type=parse_clip, metavar="CLIP[@SECONDS]")
-    parser.add_argument("-m", "--model", default="realtime-x2")
+    parser.add_argument("-m", "--model", default="cascade-x2")
     parser.add_argument("--frames", type=int, default=24, help="of each clip")
     options = parser.parse_args()
     with Upscaler(options.model) as upscaler:

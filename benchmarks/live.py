@@ -66,7 +66,7 @@ SIZES = ((360, 640), (540, 960), (1080, 1920))
 CACHED, UNCACHED = 1.2e9, 0.18e9
 SUBMISSION = 120e-6  # seconds, of Kompute on lavapipe
 # By path; what they compute does not matter.
-MODELS = {"luma": "live-x2-s-clean", "RGB": "realtime-x2"}
+MODELS = {"luma": "live-x2-s-clean", "RGB": "cascade-x2"}
 SHORT = 100  # frames of the run that is subtracted: a segment
 
 

@@ -4,18 +4,21 @@ usage: python -m benchmarks.quality --data FOLDER [--models NAME ...] [--write]
 
 FOLDER holds pairs as Set5/x2/001_HR.png and 001_LR.png, Set14/x4/… Everything goes
 through the Vulkan path. Y-PSNR and SSIM follow the field's convention, as described in
-`upfrost.metrics.quality`; VMAF is that of each picture as a video of one frame. With
---write, the figures are put into the metadata of the models, and into docs/models.md.
+`upfrost.metrics.quality`; VMAF is that of each picture as a video of one frame. Rows of
+models that were not asked for stay. With --write, the figures are put into
+docs/models.md and into the metadata of models of RGB; those of luma have in theirs what
+`upfrost-train export` measured on Y planes.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import re
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 from PIL import Image
@@ -69,7 +72,7 @@ def model_rows(path: Path, data: Path, seen: set[int], *, write: bool) -> list[R
             )
             for name in SETS
         }
-    if write:
+    if write and graph.colour is None:
         quality = {name: ways[graph.name] for name, ways in by_set.items()}
         metadata = {**graph.metadata, "quality": quality}
         write_model(path, dataclasses.replace(graph, metadata=metadata))
@@ -93,6 +96,26 @@ def model_rows(path: Path, data: Path, seen: set[int], *, write: bool) -> list[R
         rows.append(row)
     seen.add(graph.scale)
     return rows
+
+
+def merged(new: list[Row], old: list[Row], bundled: Set[str]) -> list[Row]:
+    """Both, by scale, filters before models; of the old what is not among the new.
+
+    Rows of models that are bundled no longer are left out.
+    """
+    rows = {(row["scale"], row[""]): row for row in (*old, *new)}
+
+    def order(key: tuple[object, object]) -> tuple[object, bool, object]:
+        scale, name = key
+        model = str(name).startswith("**")
+        # Filters keep the order that they were measured in.
+        return scale, model, name if model else 0
+
+    return [
+        rows[key]
+        for key in sorted(rows, key=order)
+        if str(key[1]).strip("*") in bundled or not str(key[1]).startswith("**")
+    ]
 
 
 def put_table(page: Path, table: str) -> None:
@@ -122,6 +145,9 @@ def main() -> None:
     rows: list[Row] = []
     for path in sorted(models, key=lambda path: (read_model(path).scale, path.stem)):
         rows += model_rows(path, chosen.data, seen, write=chosen.write)
+    before = RESULTS / "quality.json"
+    old = json.loads(before.read_text("utf-8"))["rows"] if before.exists() else []
+    rows = merged(rows, old, bundled_models().keys())
     publish("quality", "Quality of the bundled models", rows)
     if chosen.write:
         markdown = (RESULTS / "quality.md").read_text("utf-8")

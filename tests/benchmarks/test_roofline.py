@@ -32,7 +32,7 @@ def test_rows_are_the_layers_and_their_sum(
     roofline.main()
     labels = [row["layer"] for row in published]
     assert len(set(labels)) == len(labels)
-    graph = read_model(find_model("realtime-x2"))
+    graph = read_model(find_model("realtime-x4"))
     assert {node.name for node in graph.nodes if node.op == "conv2d"} <= set(labels)
     *layers, total = (row["ms"] for row in published)
     assert total == pytest.approx(sum(float(ms) for ms in layers if ms is not None))

@@ -51,7 +51,7 @@ def test_kernels_have_figures(make: Callable[[int], Graph], board: str) -> None:
 def test_kernels_without_figures_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     table = {"RK3588": {"pack-fp16": (1.0, 0.0)}}
     monkeypatch.setattr("upfrost.gpu.costs._table", lambda: table)
-    found = costs.estimate(read_model(find_model("realtime-x2")), "RK3588", "fp16")
+    found = costs.estimate(read_model(find_model("realtime-x4")), "RK3588", "fp16")
     assert found.unknown == (
         "conv3x3_1x6_bytes-fp16",
         "conv3x3_half_1x12-fp16",

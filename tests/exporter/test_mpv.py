@@ -360,10 +360,10 @@ def test_the_command_writes_a_shader(
     monkeypatch.chdir(tmp_path)
     parser = argparse.ArgumentParser()
     add_export(parser.add_subparsers())
-    words = ["export", "--to", "mpv", "realtime-x2"]
+    words = ["export", "--to", "mpv", "realtime-x4"]
     options = parser.parse_args(words)
     assert options.run(options) == 0
-    text = (tmp_path / "realtime-x2.glsl").read_text()
+    text = (tmp_path / "realtime-x4.glsl").read_text()
     assert "//!HOOK MAIN" in text
     assert "licence: MIT" in text
     options = parser.parse_args([*words, "--form", "compute", "-o", "other.glsl"])

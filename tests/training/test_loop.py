@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -270,19 +271,30 @@ def test_a_run_starts_from_released_weights(folder: Path) -> None:
 
 
 def test_a_luma_network_starts_as_what_one_of_rgb_does_to_grey(folder: Path) -> None:
-    network = 'colour = "luma"\nchannels = 16\ndepth = 9'
-    start = re.sub(r"(?s)\[network\].*?\n\[", f"[network]\n{network}\n[", CONFIG)
-    start = start.replace("[train]", '[train]\nstart_from = "realtime-x2"')
-    (folder / "tiny.toml").write_text(start)
-    config = read_config(folder / "tiny.toml")
-    luma = loop.start(config, folder / "run", torch.device("cpu")).model.folded()
-    rgb = make_network("plain", {"channels": 16, "depth": 9})
-    loop.take_released_weights(rgb, "realtime-x2")
+    """Of a released model, and of a run."""
+    network = 'colour = "luma"\nscale = 4\nchannels = 16\ndepth = 9'
+    luma = re.sub(r"(?s)\[network\].*?\n\[", f"[network]\n{network}\n[", CONFIG)
+    (folder / "rgb.toml").write_text(luma.replace('colour = "luma"\n', ""))
+    first = loop.start(
+        read_config(folder / "rgb.toml"), folder / "none", torch.device("cpu")
+    )
+    (folder / "rgb").mkdir()
+    loop.save(first, read_config(folder / "rgb.toml"), folder / "rgb")
+    released = deepcopy(first.model)
+    weights = read_model(find_model("realtime-x4")).tensors
+    loop.take_folded_weights(
+        released, {k: torch.tensor(np.array(w)) for k, w in weights.items()}
+    )
     grey = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
-    wanted = rgb(grey.expand(-1, 3, -1, -1))
-    weights = torch.tensor(RGB_TO_YCC[0]).view(1, 3, 1, 1)
-    # The one difference is the order in which fp32 numbers are added up.
-    assert (luma(grey) - (weights * wanted).sum(1, True).clamp(0, 1)).abs().max() < 1e-5
+    shares = torch.tensor(RGB_TO_YCC[0]).view(1, 3, 1, 1)
+    for name, rgb in (("rgb", first.ema), ("realtime-x4", released)):
+        begun = luma.replace("[train]", f'[train]\nstart_from = "{name}"')
+        (folder / "tiny.toml").write_text(begun)
+        config = read_config(folder / "tiny.toml")
+        found = loop.start(config, folder / "run", torch.device("cpu")).model.folded()
+        wanted = (shares * rgb(grey.expand(-1, 3, -1, -1))).sum(1, keepdim=True)
+        # The one difference is the order in which fp32 numbers are added up.
+        assert (found(grey) - wanted.clamp(0, 1)).abs().max() < 1e-5
 
 
 def test_a_start_from_nothing_known_is_refused(folder: Path) -> None:

@@ -3,7 +3,7 @@
 import csv
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -220,8 +220,6 @@ def take_weights(model: nn.Module, weights: dict[str, Tensor]) -> int:
         for name, value in weights.items()
         if name in own and own[name].shape == value.shape
     }
-    if not fitting:
-        raise ConfigError("start_from: no weight of that checkpoint fits this network")
     model.load_state_dict({**own, **fitting})
     return len(fitting)
 
@@ -241,17 +239,16 @@ def _of_grey(weight: Tensor, shape: torch.Size) -> Tensor:
     return weight
 
 
-def take_released_weights(model: nn.Module, name: str) -> None:
-    """Copy the weights that fit of a bundled model or a `.upf` file of this project.
+def take_folded_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> int:
+    """Copy the weights that fit of an inference form; returns how many did.
 
     Its convolutions are folded: the difference to what the model's own branches sum up
-    to is added to the 3x3 branch, so that the sum is the file's kernel. To a luma
+    to is added to the 3x3 branch, so that the sum is the folded kernel. To a luma
     network, one of RGB gives what it does to grey.
     """
-    tensors = read_model(find_model(name)).tensors
     fitting = 0
     with torch.no_grad():
-        for key, array in tensors.items():
+        for key, folded in weights.items():
             owner, _, attribute = key.rpartition(".")
             try:
                 module = model.get_submodule(owner)
@@ -262,13 +259,30 @@ def take_released_weights(model: nn.Module, name: str) -> None:
                 now = module.kernel()
             else:
                 own = now = getattr(module, attribute)
-            folded = torch.from_numpy(np.array(array, dtype=np.float32))
             value = _of_grey(folded, own.shape)
             if own.shape == value.shape:
                 own += value - now
                 fitting += 1
+    return fitting
+
+
+def take_start(model: nn.Module, config: Config, run: Path) -> None:
+    """Copy the weights that fit of `run`, or of the released model of its name."""
+    if not (run / CHECKPOINT).exists():
+        weights = {
+            name: torch.from_numpy(np.array(weight, dtype=np.float32))
+            for name, weight in read_model(find_model(run.name)).tensors.items()
+        }
+        fitting = take_folded_weights(model, weights)
+    else:
+        content = load_checkpoint(run / CHECKPOINT)
+        if content["config"]["network"].get("colour", "rgb") == config.colour:
+            fitting = take_weights(model, content["ema"])
+        else:
+            folded = folded_network(run)
+            fitting = take_folded_weights(model, dict(folded.named_parameters()))
     if not fitting:
-        raise ConfigError(f"start_from: no weight of {name} fits this network")
+        raise ConfigError(f"start_from: no weight of {run.name} fits this network")
 
 
 def start(config: Config, folder: Path, device: torch.device) -> State:
@@ -276,11 +290,7 @@ def start(config: Config, folder: Path, device: torch.device) -> State:
     torch.manual_seed(config.train.seed)
     model = make_network(config.kind, config.network).to(device)
     if config.train.start_from and not (folder / CHECKPOINT).exists():
-        first = folder.parent / config.train.start_from / CHECKPOINT
-        if first.exists():
-            take_weights(model, load_checkpoint(first)["ema"])
-        else:
-            take_released_weights(model, config.train.start_from)
+        take_start(model, config, folder.parent / config.train.start_from)
     ema = deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, fused=True)
     adversary = None

@@ -31,7 +31,7 @@ SIDE = 16  # of a picture
 LEAST_PSNR = 50.0
 # Of the bytes may be off by one, where a driver's rounding is worse than expected.
 MOST_OFF = 1e-3
-QUICK = ("realtime-x2", "live-x2-xs-clean")
+QUICK = ("realtime-x4", "live-x2-xs-clean")
 
 
 @dataclass(frozen=True)

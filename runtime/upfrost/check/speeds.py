@@ -28,9 +28,9 @@ SMALL_WORDS = 64
 MANY = 64  # dispatches of a submission, to tell their cost from the submission's
 HEIGHT, WIDTH = 360, 640  # of a frame
 GPU_SIZE, CPU_SIZE = (180, 320), (90, 160)  # of a picture whose layers are measured
-LIVE = ("live-x2-xs", "live-x2-s", "live-x2-m")
+LIVE = ("live-x2-xs", "live-x2-s", "live-x2-m", "live-x2-l")
 # Narrow and wide layers, for luma and for RGB.
-LAYERED = ("live-x2-s", "realtime-x2", "cascade-x2")
+LAYERED = ("live-x2-s", "realtime-x4", "cascade-x2")
 ROUNDS = 9
 LAYER_SECONDS, FRAMES_SECONDS = 0.3, 2.0  # of each, at most
 MOST_FRAMES = 60

@@ -27,7 +27,7 @@ from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost.network.modelfile import find_model, read_model
 
-MODEL = "realtime-x2"  # its kernels are those of all networks
+MODEL = "realtime-x4"  # its kernels are those of all networks
 MOST_SECONDS = 120.0
 
 _log = logging.getLogger("upfrost")

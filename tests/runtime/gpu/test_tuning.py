@@ -556,7 +556,7 @@ def test_a_lost_device_keeps_what_was_measured_before(
         raise DeviceLostError("the device did not compute")
 
     monkeypatch.setattr(tuning, "measure", lose)
-    command = ["tune", "-m", "realtime-x2", "--precision", "fp32"]
+    command = ["tune", "-m", "realtime-x4", "--precision", "fp32"]
     assert cli.main(command) == 1
     out, error = capsys.readouterr()
     assert out == ""
@@ -581,7 +581,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(
     cache.write_text("no folder")
     layer = measured(conv3x3_cpu_4x2=1.0)
     monkeypatch.setattr(tuning, "measure", lambda *_, **__: iter([layer]))
-    assert cli.main(["tune", "-m", "realtime-x2", "--precision", "fp32"]) == 2
+    assert cli.main(["tune", "-m", "realtime-x4", "--precision", "fp32"]) == 2
     assert "UPFROST_CACHE names another one" in capsys.readouterr().err
 
 

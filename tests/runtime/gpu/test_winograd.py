@@ -419,7 +419,7 @@ def strided_network(seed: int) -> Graph:
 NETWORKS = {
     "plain": graphs.plain_network(seed=1, layers=4, channels=17),
     "strided": strided_network(seed=2),
-    "realtime-x2": read_model(find_model("realtime-x2")),
+    "realtime-x4": read_model(find_model("realtime-x4")),
     "cascade-x4": read_model(find_model("cascade-x4")),
 }
 
@@ -433,7 +433,7 @@ NETWORKS = {
         ("strided", (7, 79), 12),
         ("strided", (76, 45), 9),
         # Long enough for the halo of many layers of blocks of 4×4.
-        ("realtime-x2", (13, 109), 9),
+        ("realtime-x4", (13, 109), 9),
         ("cascade-x4", (8, 131), 9),
     ],
     ids=str,
@@ -507,7 +507,7 @@ def test_parts_of_a_frame_have_the_bits_of_the_whole(
     frame = np.zeros((131, 95, 3), np.uint8)
     shape = bottom - top, right - left, 3
     frame[top:bottom, left:right] = np.random.default_rng(7).integers(1, 256, shape)
-    with Upscaler("realtime-x2", precision="fp16") as upscale:
+    with Upscaler("realtime-x4", precision="fp16") as upscale:
         scale, rules = upscale.graph.scale, upscale.tiling
         frames = FrameUpscaler(
             lambda part: upscale.start(part).result, scale, rules, 131, 95
@@ -524,7 +524,7 @@ def test_layers_at_half_the_resolution_want_tiles_at_multiples_of_two_blocks(
         name: compile_graph(graph, family, precision).tiling.step
         for name, graph in NETWORKS.items()
     }
-    assert blocks["plain"] == blocks["realtime-x2"] == blocks["cascade-x4"] == side
+    assert blocks["plain"] == blocks["realtime-x4"] == blocks["cascade-x4"] == side
     assert blocks["strided"] == 2 * side
     for graph in NETWORKS.values():
         assert compile_graph(graph, VALHALL, "fp16").tiling == tiling(graph)

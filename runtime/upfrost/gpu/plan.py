@@ -693,7 +693,7 @@ def _winograd_block(
 
 def _tiling(steps: Sequence[Step], graph: Graph) -> Tiling:
     blocks = {step.node.name: step.winograd for step in steps if step.winograd}
-    return tiling(graph, blocks, mixed=any(map(winograd.mixes, blocks.values())))
+    return tiling(graph, blocks)
 
 
 def infer_channels(graph: Graph) -> dict[str, int]:

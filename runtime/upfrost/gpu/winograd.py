@@ -8,10 +8,12 @@ pixels. Lavin and
 Gray, "Fast algorithms for convolutional neural networks", 2016, arXiv:1509.09308.
 
 A pixel's rounding depends on its place in its block. With blocks of 2×2 it depends on
-no pixels but those that the convolution reads; with blocks of 4×4 on all that the block
-reads, since what cancels leaves its rounding behind. So tiles begin at whole blocks and
-have a halo of whole blocks (`tiles.tiling`), what a block reads beyond the picture is
-zero (`extent`), and a pixel's bits do not depend on its tile.
+no pixels but those that the convolution reads; with blocks of 4×4 on more, since what
+cancels leaves its rounding behind: on all pixels at the block's own places, and for the
+block's first and last rows and columns on what lies beside them
+(`graph.required_window`). So tiles begin at whole blocks and have a halo of so much
+(`tiles.tiling`), what a block reads beyond the picture is zero (`extent`), and a
+pixel's bits do not depend on its tile.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def elements(block: int) -> int:
 
 
 def mixes(block: int) -> bool:
-    """Whether a pixel's rounding depends on all that its block reads."""
+    """Whether a pixel's rounding depends on more than the convolution reads."""
     return block > 2
 
 

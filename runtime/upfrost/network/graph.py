@@ -17,7 +17,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal, get_args
@@ -696,15 +696,20 @@ def required_window(
 ) -> Window:
     """Rows (or columns) of the picture that rows `output` of the result depend on.
 
-    May reach over the picture's edges, where the network pads. Of the values named in
-    `blocks`, so many rows depend on what any of them does.
+    May reach over the picture's edges, where the network pads. The values named in
+    `blocks` are computed in blocks of so many rows by Winograd's method. By its
+    matrices a block's first row alone depends on the first row that the block reads,
+    and its last row on the last; all depend, if only in their rounding, on the rest.
     """
     windows = {graph.output: output}
     for node in reversed(graph.nodes):
         if node.name not in windows:
             continue
         window, side = windows[node.name], blocks.get(node.name, 1)
-        window = Window(window.start // side * side, -(-window.stop // side) * side)
+        if window.start % side:
+            window = replace(window, start=window.start // side * side + 1)
+        if window.stop % side:
+            window = replace(window, stop=-(-window.stop // side) * side - 1)
         needed = node.input_window(window, axis, graph.tensors)
         for name in node.inputs:
             known = windows.get(name)

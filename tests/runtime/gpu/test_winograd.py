@@ -465,6 +465,40 @@ def test_tiles_give_the_bits_of_the_whole(
     assert np.array_equal(tiled, whole), f"tiles of {side}"
 
 
+@pytest.mark.parametrize("layers", [1, 4, 5])
+def test_no_value_of_a_tile_differs_beyond_the_halo(
+    device: Device, family: Family, precision: Precision, layers: int
+) -> None:
+    """Bit for bit, since bytes would hide most of it; nearer to the edges some do."""
+    build = Builder(seed=9)
+    value = build.conv(INPUT, 3, 32, kernel=1)
+    for _ in range(layers):
+        value = build.add(Add, value, build.conv(value, 32, 32))
+    graph = build.graph(build.conv(value, 32, 3, kernel=1), 1)
+    rules = compile_graph(graph, family, precision).tiling
+    reach = rules.halo[0]
+    picture = np.random.default_rng(9).integers(0, 256, (72, 68, 3), dtype=np.uint8)
+    top, left, bottom, right = (rules.step * n for n in (2, 1, 16, 15))
+    whole, tile = (
+        values_of(device, graph, value, family, precision, each)
+        for each in (picture, picture[top:bottom, left:right])
+    )
+
+    def differs(margin: int) -> bool:
+        """Whether a value of the tile does that is so far from its edges or further."""
+        rows, columns = (
+            slice(first + margin, last - margin)
+            for first, last in ((top, bottom), (left, right))
+        )
+        height, width = tile.shape[1:]
+        inner = tile[:, margin : height - margin, margin : width - margin]
+        return not np.array_equal(inner, whole[:, rows, columns])
+
+    assert reach < 2 * layers + rules.step
+    assert not differs(rules.step * -(-reach // rules.step))
+    assert differs(layers - 1)
+
+
 @pytest.mark.parametrize("extent", [61, 62])
 @pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
 def test_what_is_beyond_the_picture_is_zero_for_every_block(

@@ -115,9 +115,9 @@ def scratch_bytes(
 ) -> tuple[int, int]:
     """Bytes of the buffers for the transformed input and for the products."""
     tile = _tile(node, shape, family, precision)
-    rows = convolutions.largest_band(family, shape, tile, layout)
-    element = 8 if precision == "fp16" else 16
-    plane = elements(tile.width) * _plane(rows, layout, tile, family) * element
+    most = _most_rows(shape, layout, tile, family, precision)
+    rows = convolutions.largest_band(family, shape, tile, layout, most)
+    plane = _plane(rows, layout, tile, family) * _block_bytes(tile, precision)
     return slices(shape[1]) * plane, _out_slices(shape[0], family) * plane
 
 
@@ -125,11 +125,19 @@ def conv(convolution: Convolution) -> list[Dispatch]:
     """The dispatches of a convolution with its epilogue.
 
     They are bands of rows, as `convolutions.conv`'s: as many rows as the direct
-    convolution might compute, which takes longer than each of the three.
+    convolution might compute, which takes longer than each of the three, and as the
+    family's `scratch_bytes` are for.
     """
+    family, shape, layout = (
+        convolution.family,
+        convolution.shape,
+        convolution.target.layout,
+    )
+    tile = convolution.kernel.tile
+    most = _most_rows(shape, layout, tile, family, convolution.precision)
     return [
         dispatch
-        for first, rows in convolution.bands
+        for first, rows in convolutions.bands(family, shape, tile, layout, most)
         for dispatch in _band(convolution.rows_from(first, first), rows)
     ]
 
@@ -198,6 +206,27 @@ def _tile(
 ) -> RegisterTile:
     """The register tile, whose sides are a block's."""
     return convolutions.conv_kernel(node, shape, family, precision).tile
+
+
+def _most_rows(
+    shape: Sequence[int],
+    layout: Layout,
+    tile: RegisterTile,
+    family: Family,
+    precision: Precision,
+) -> int:
+    """Rows of a band for which `scratch_bytes` of the family do, at least one block's.
+
+    The last band may have a few more, those of the margin.
+    """
+    most = max(slices(shape[1]), _out_slices(shape[0], family))
+    block_row = most * layout.stride // tile.width * _block_bytes(tile, precision)
+    return max(1, family.scratch_bytes // block_row) * tile.height
+
+
+def _block_bytes(tile: RegisterTile, precision: Precision) -> int:
+    """Bytes of the transform-domain elements of a slice's block."""
+    return elements(tile.width) * (8 if precision == "fp16" else 16)
 
 
 def _out_slices(channels: int, family: Family) -> int:

@@ -201,6 +201,7 @@ class Convolution:
     scratch: tuple[
         int, ...
     ] = ()  # buffers of its own, as `winograd.scratch_bytes` asks
+    lead: int = 0  # pixels before the first one with which Winograd's blocks begin
 
     @property
     def kernel(self) -> ConvKernel:

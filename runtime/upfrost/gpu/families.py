@@ -231,6 +231,8 @@ def _variants() -> dict[str, Variant]:
         for kernel in family.kernels:
             defines = kernel.tile.defines
             if kernel.source == "winograd":
+                if kernel.tile.width > 2:
+                    defines = {**defines, "LEADS": 1}
                 for name in ("winograd_input", "winograd_output"):
                     shader = Variant(f"{name}_{kernel.tile.label}", name, defines)
                     shaders.append((shader, kernel.precisions))

@@ -47,10 +47,11 @@ from upfrost.gpu.frame import (
     HostPlane,
     SampleFormat,
 )
-from upfrost.gpu.tiles import Tiling, frame_tiling, tiling
+from upfrost.gpu.tiles import Tiling, frame_tiling, tile_step, tiling
 from upfrost.network.graph import (
     INPUT,
     Add,
+    Blocks,
     Clamp,
     Concat,
     Conv2d,
@@ -75,6 +76,7 @@ from upfrost.network.graph import (
     Unary,
     alignment,
     infer_shapes,
+    stagger,
 )
 
 PICTURE_IN, PICTURE_OUT = 0, 1
@@ -102,7 +104,7 @@ class Step:
     activation: Rectifier | Unary | None = None
     clamp: Clamp | None = None
     deconv4x4: bool = False  # and the pixel shuffle after it is a transposed one
-    winograd: int = 0  # of a convolution by Winograd's method: the side of its blocks
+    winograd: Blocks | None = None  # of a convolution by Winograd's method
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -232,10 +234,9 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
     precision cannot hold.
     """
     tail, in_tail = _match_tail(graph)
-    steps = tuple(
-        replace(step, winograd=_winograd_block(step, graph, family, precision))
-        for step in _fuse(graph, in_tail)
-    )
+    fused = _fuse(graph, in_tail)
+    blocks = _winograd_blocks(fused, graph, family, precision)
+    steps = tuple(replace(step, winograd=blocks.get(step.node.name)) for step in fused)
     if _writes_luma(steps, tail, graph, family, precision):
         tail = replace(tail, step=steps[-1])
     packed: dict[str, PackedConv] = {}
@@ -287,7 +288,7 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
         family,
         precision,
         _reading_sum(steps, tail, packed),
-        _tiling(steps, graph),
+        tiling(graph, blocks),
         packed,
         slopes,
     )
@@ -680,20 +681,19 @@ def _reading_sum(
     )
 
 
-def _winograd_block(
-    step: Step, graph: Graph, family: Family, precision: Precision
-) -> int:
-    """The side of its blocks by Winograd's method, 0 for other methods."""
-    if not isinstance(step.node, Conv2d) or step.deconv4x4:
-        return 0
-    shape = graph.tensors[step.node.weight].shape
-    kernel = convolutions.conv_kernel(step.node, shape, family, precision)
-    return kernel.tile.width if kernel.source == "winograd" else 0
-
-
-def _tiling(steps: Sequence[Step], graph: Graph) -> Tiling:
-    blocks = {step.node.name: step.winograd for step in steps if step.winograd}
-    return tiling(graph, blocks)
+def _winograd_blocks(
+    steps: Sequence[Step], graph: Graph, family: Family, precision: Precision
+) -> dict[str, Blocks]:
+    """The blocks of each convolution that is computed by Winograd's method."""
+    sides = {}
+    for step in steps:
+        if not isinstance(step.node, Conv2d) or step.deconv4x4:
+            continue
+        shape = graph.tensors[step.node.weight].shape
+        kernel = convolutions.conv_kernel(step.node, shape, family, precision)
+        if kernel.source == "winograd":
+            sides[step.node.name] = kernel.tile.width
+    return stagger(graph, tile_step(graph, sides), sides)
 
 
 def infer_channels(graph: Graph) -> dict[str, int]:
@@ -894,7 +894,13 @@ def _layouts(
             padding = step.node.padding if isinstance(step.node, Conv2d) else (0,)
             # The transposed convolution reads up to two rows and columns more.
             margin = max(*padding, 2 if step.deconv4x4 else 0)
-            margins[size] = max(margins.get(size, 0), margin)
+            # Its first blocks may begin before the first pixel's taps.
+            lead = step.winograd.lead if step.winograd else 0
+            margins[size] = max(margins.get(size, 0), margin + lead)
+        if step.winograd:
+            # Those pixels of the blocks are written, as zeros.
+            size = shapes[step.output].height, shapes[step.output].width
+            margins[size] = max(margins.get(size, 0), step.winograd.lead)
         if isinstance(step.node, Conv2d):
             weight = graph.tensors[step.node.weight]
             family = program.family
@@ -1116,6 +1122,7 @@ def _step_dispatches(
                     unit if of_bytes else None,
                     samples.pixel_format(sources[0].layout.channels),
                     tuple(scratch),
+                    step.winograd.lead if step.winograd else 0,
                 )
             )
         case Concat():

@@ -28,7 +28,7 @@ from upfrost.gpu import convolutions
 from upfrost.gpu.convolutions import Convolution, PackedConv
 from upfrost.gpu.dispatches import BufferSlice, Dispatch, Layout, Precision, slices
 from upfrost.gpu.families import Family, RegisterTile
-from upfrost.network.graph import Conv2d, Tensor
+from upfrost.network.graph import Blocks, Conv2d, Tensor
 
 # By the pixels of a block's side, what makes transform-domain elements of weights.
 WEIGHTS = {
@@ -56,17 +56,20 @@ def mixes(block: int) -> bool:
     return block > 2
 
 
-def extent(node: Conv2d, block: int, height: int, width: int) -> tuple[int, int]:
+def extent(node: Conv2d, blocks: Blocks, height: int, width: int) -> tuple[int, int]:
     """Rows and columns of a source's plane that a result of `height` × `width` is from.
 
     With those zeros beyond the picture that a block reads together with its pixels. The
     block's last row and column count for its last pixels alone: those are either
     the result's, whose taps are the padding's affair, or nobody's.
     """
-    if not mixes(block):
+    side, lead = blocks.side, blocks.lead
+    if not mixes(side):
         return 0, 0
     top, left, _, _ = node.padding
-    rows, columns = (-(-extent // block) * block + 1 for extent in (height, width))
+    rows, columns = (
+        -(-(extent + lead) // side) * side - lead + 1 for extent in (height, width)
+    )
     return rows - top, columns - left
 
 
@@ -138,11 +141,17 @@ def conv(convolution: Convolution) -> list[Dispatch]:
     return [
         dispatch
         for first, rows in convolutions.bands(family, shape, tile, layout, most)
-        for dispatch in _band(convolution.rows_from(first, first), rows)
+        for dispatch in _band(convolution, first, rows)
     ]
 
 
-def _band(band: Convolution, rows: int) -> list[Dispatch]:
+def _band(whole: Convolution, first: int, rows: int) -> list[Dispatch]:
+    """The dispatches of a band of `rows` of blocks, of which `first` are before it."""
+    # Of the rows that the first blocks begin before, the first band has those that are
+    # not there, which are written as the plane's last; another has those before it.
+    lead = whole.lead
+    before = min(lead, first)
+    band = whole.rows_from(first - before, first - before)
     shape, packed, family = band.shape, band.packed, band.family
     tile, layout, source = band.kernel.tile, band.target.layout, band.source.layout
     block = tile.width
@@ -152,9 +161,9 @@ def _band(band: Convolution, rows: int) -> list[Dispatch]:
     spread = Layout(0, columns, plane, columns, lines, shape[1])
     out_slices = _out_slices(shape[0], family)
     products = replace(spread, channels=4 * out_slices)
-    # The block of the first pixel begins where its first tap reads.
-    corner = source.base
-    corner -= band.node.padding[0] * source.stride + band.node.padding[1]
+    # A block begins where its first pixel's first tap reads.
+    top, left = (amount + lead for amount in band.node.padding[:2])
+    corner = source.base - (top - before) * source.stride - left
     # Invocations of an element, as winograd_input.comp says.
     items = 1 if band.precision == "fp16" else 2
     gemm = family.products
@@ -176,7 +185,9 @@ def _band(band: Convolution, rows: int) -> list[Dispatch]:
             constants=(spread.slices, out_slices),
             push=(plane, packed.weights.first),
             # Those that it stands for, so that speeds can be compared.
-            macs=math.prod(shape) * layout.width * min(rows, layout.height),
+            macs=math.prod(shape)
+            * layout.width
+            * min(rows, whole.target.layout.height - first),
         ),
         Dispatch(
             shader=f"winograd_output_{tile.label}-{band.precision}",
@@ -196,6 +207,7 @@ def _band(band: Convolution, rows: int) -> list[Dispatch]:
                 band.residual.layout.base,
                 packed.weights.first,
                 packed.parameters.first,
+                *((lead, lead - before) if mixes(block) else ()),
             ),
         ),
     ]

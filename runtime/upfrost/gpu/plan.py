@@ -964,10 +964,12 @@ def _views(
 ) -> tuple[dict[str, TensorView], list[int]]:
     """A view for every value that a step writes, and the bytes of each buffer.
 
-    A buffer is given to another value once the last step that reads it is over. It has
-    `around` slices more than its planes, before and after them.
+    A buffer is given to another value once the last step that reads it is over; slices
+    of a concatenation, until they are written. It has `around` slices more than its
+    planes, before and after them.
     """
     inside = _place_concatenations(program, layouts)
+    writes = _slice_writes(program, layouts, inside)
     last_read: dict[str, int] = {}
     end = len(program.steps)
     for index, step in enumerate(program.steps):
@@ -977,17 +979,34 @@ def _views(
     buffers: dict[str, int] = {}  # of roots
     sizes: list[int] = []
     free_from: list[int] = []  # step after which each buffer is free
-    writes = [(-1, INPUT)] if program.unpacks else []
-    writes += [
+    values = [(-1, INPUT)] if program.unpacks else []
+    values += [
         (i, step.output)
         for i, step in enumerate(program.steps)
         if step is not program.tail.step
     ]
-    for index, name in writes:
+    guests: dict[str, int] = {}  # by the root that one is in: its last step
+    for index, name in values:
         root, _ = _root(inside, name)
         if root in buffers:
             continue
-        layout = layouts[root]
+        layout, until = layouts[root], last_read.get(root, index)
+        host = next(
+            (
+                (host, first)
+                for host in buffers
+                if index < last_read.get(host, -1)
+                and guests.get(host, -1) < index
+                and layouts[host].same_rows(layout)
+                and (first := _unwritten(writes[host], index, until)) is not None
+                and first + layout.slices <= layouts[host].slices
+            ),
+            None,
+        )
+        if host is not None:
+            inside[root] = host[0], 4 * host[1]
+            guests[host[0]] = until
+            continue
         elements = around + layout.slices * layout.plane
         size = elements * 4 * _value_bytes(program.precision)
         free = [i for i, until in enumerate(free_from) if until < index]
@@ -1003,10 +1022,10 @@ def _views(
             number = len(sizes)
             sizes.append(size)
             free_from.append(0)
-        free_from[number] = last_read.get(root, index)
+        free_from[number] = until
         buffers[root] = number
     views = {INPUT: TensorView(PICTURE_IN, layouts[INPUT])}
-    for _, name in writes:
+    for _, name in values:
         root, channel = _root(inside, name)
         layout = layouts[root].channels_from(channel)
         views[name] = TensorView(
@@ -1014,6 +1033,52 @@ def _views(
             replace(layout, channels=layouts[name].channels),
         )
     return views, sizes
+
+
+def _slice_writes(
+    program: Program,
+    layouts: Mapping[str, Layout],
+    inside: Mapping[str, tuple[str, int]],
+) -> dict[str, list[tuple[int, range]]]:
+    """Of every root, which of its slices are written at which step."""
+    writes: dict[str, list[tuple[int, range]]] = {}
+
+    def add(index: int, value: str, begin: int, channels: int) -> None:
+        root, channel = _root(inside, value)
+        first, last = channel + begin, channel + begin + channels
+        writes.setdefault(root, []).append((index, range(first // 4, -(-last // 4))))
+
+    add(-1, INPUT, 0, layouts[INPUT].channels)
+    for index, step in enumerate(program.steps):
+        if not isinstance(step.node, Concat):
+            add(index, step.output, 0, layouts[step.output].channels)
+            continue
+        begin = 0
+        for name in step.node.inputs:
+            channels = layouts[name].channels
+            if inside.get(name) != (step.output, begin):  # it is copied
+                add(index, step.output, begin, channels)
+            begin += channels
+    return writes
+
+
+def _unwritten(
+    writes: Sequence[tuple[int, range]], index: int, until: int
+) -> int | None:
+    """The slice from which on nothing is written before step `index`, nor to `until`.
+
+    All slices before it are, since convolutions read the zeros at the end of the one
+    before. None if there is no such slice.
+    """
+    before = [slices for step, slices in writes if step < index]
+    first = max((slices.stop for slices in before), default=0)
+    gaps = set(range(first)).difference(*before)
+    busy = any(
+        slices.stop > first and step <= until
+        for step, slices in writes
+        if step >= index
+    )
+    return None if gaps or busy else first
 
 
 def _place_concatenations(

@@ -324,17 +324,28 @@ def test_tuning_measures_it_against_the_direct_kernel(
 def test_bands_of_rows_give_the_bits_of_one(
     device: Device, family: Family, precision: Precision
 ) -> None:
-    graph = graphs.plain_network(seed=2, channels=18, layers=3)
+    build = Builder(seed=2)
+    value = build.conv(INPUT, 3, 18, kernel=1)
+    name = build.conv(build.conv(value, 18, 18), 18, 18)
+    graph = build.graph(build.conv(name, 18, 3, kernel=1), 1)
     picture = np.random.default_rng(2).integers(0, 256, (77, 30, 3), dtype=np.uint8)
     results = []
-    for macs_per_second in (family.macs_per_second, 1.0):
-        slow = replace(family, macs_per_second=macs_per_second)
-        plan = make_plan(compile_graph(graph, slow, precision), 77, 30)
-        loaded = device.load(plan)
+    for bounded in (
+        family,
+        replace(family, macs_per_second=1.0),
+        replace(family, scratch_bytes=1),
+    ):
+        plan = make_plan(compile_graph(graph, bounded, precision), 77, 30)
+        loaded = device.load(plan, inspect=True)
         assert loaded.allocated_bytes + sum(plan.buffer_bytes[:2]) == plan.bytes
-        results.append((loaded.run(picture).copy(), len(plan.dispatches)))
-    assert results[1][1] > results[0][1], "there was more than one band"
-    assert np.array_equal(results[0][0], results[1][0])
+        loaded.run(picture)
+        results.append((loaded.value(name), plan))
+    (whole, plan), *others = results
+    for values, banded in others:
+        assert len(banded.dispatches) > len(plan.dispatches), "more than one band"
+        assert np.array_equal(values, whole)
+    # The last two buffers are for the transform domain, of fewer rows now.
+    assert max(banded.buffer_bytes[-2:]) < min(plan.buffer_bytes[-2:])
 
 
 def test_no_dispatch_is_estimated_longer_than_the_bound(
@@ -495,7 +506,7 @@ def test_no_value_of_a_tile_differs_beyond_the_halo(
         inner = tile[:, margin : height - margin, margin : width - margin]
         return not np.array_equal(inner, whole[:, rows, columns])
 
-    assert reach < 2 * layers + rules.step
+    assert reach == layers
     assert not differs(rules.step * -(-reach // rules.step))
     assert differs(layers - 1)
 

@@ -446,7 +446,7 @@ NETWORKS = {
         ("strided", (76, 45), 9),
         # Long enough for the halo of many layers of blocks of 4×4.
         ("realtime-x2", (13, 109), 9),
-        ("cascade-x4", (8, 131), 9),
+        ("cascade-x4", (8, 75), 9),
     ],
     ids=str,
 )
@@ -477,11 +477,11 @@ def test_tiles_give_the_bits_of_the_whole(
     assert np.array_equal(tiled, whole), f"tiles of {side}"
 
 
-@pytest.mark.parametrize("layers", [1, 4, 5])
 def test_no_value_of_a_tile_differs_beyond_the_halo(
-    device: Device, family: Family, precision: Precision, layers: int
+    device: Device, family: Family, precision: Precision
 ) -> None:
     """Bit for bit, since bytes would hide most of it; nearer to the edges some do."""
+    layers = 5
     build = Builder(seed=9)
     value = build.conv(INPUT, 3, 32, kernel=1)
     for _ in range(layers):

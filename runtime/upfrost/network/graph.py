@@ -747,7 +747,7 @@ def stagger(graph: Graph, step: int, sides: Mapping[str, int]) -> dict[str, Bloc
     """
     whole = Window(0, step * graph.scale)
     by_axis = [{graph.output: whole} for _ in range(2)]
-    blocks: dict[str, Blocks] = {}
+    blocks = {name: Blocks(side) for name, side in sides.items()}
     for node in reversed(graph.nodes):
         if node.name not in by_axis[0]:
             continue

@@ -277,6 +277,16 @@ def test_the_cpus_table_takes_it_from_32_channels_on_in_single_precision() -> No
         assert (found.source == "winograd") == wanted
 
 
+def test_a_layer_whose_result_nobody_reads_has_blocks_too() -> None:
+    build = Builder(seed=0)
+    value = build.conv(INPUT, 3, 32, kernel=1)
+    build.conv(value, 32, 32)
+    graph = build.graph(build.conv(value, 32, 3, kernel=1), 1)
+    program = compile_graph(graph, CPU, "fp32")
+    assert [step.winograd is not None for step in program.steps] == [False, True, False]
+    assert len(make_plan(program, 8, 8).dispatches) == 1 + 3 + 1 + 1
+
+
 def test_tuning_can_turn_it_off() -> None:
     node = Conv2d(name="c", inputs=(INPUT,), weight="w", padding=(1, 1, 1, 1))
     shape = (32, 32, 3, 3)

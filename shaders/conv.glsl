@@ -41,6 +41,11 @@ layout(push_constant) uniform Push
 #ifdef BYTES
     float unit;  // what one step of a sample stands for
 #endif
+#ifdef LEADS
+    // Columns and rows of the first blocks that are before the target's first pixel.
+    uint lead_x;
+    uint lead_y;
+#endif
 #ifdef LUMA
     uint carries;  // whether this is the last dispatch, which the token is left to
 #endif

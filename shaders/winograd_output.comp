@@ -3,6 +3,9 @@
 // pixels, and what follows a convolution; m is TILE_W, 2 or 4. The source are the
 // components' planes, as winograd_input.comp writes its own. One block of one output slice
 // an invocation.
+//
+// LEADS is defined for blocks that may begin before the first pixel. What of them is there
+// belongs to the end of the plane or of the row, and is of its margin.
 #include "conv.glsl"
 
 #define BLOCK TILE_W
@@ -38,8 +41,19 @@ vec4[BLOCK] transform(vec4 m[SIDE])
             shares[i][row] = found[i]; \
     }
 
+#ifdef LEADS
+#define COLUMN(x) ((x) < push.lead_x ? (x) + push.target_stride - push.lead_x : (x) - push.lead_x)
+#define LINE(y) ((y) < push.lead_y ? (y) + rows - push.lead_y : (y) - push.lead_y)
+#else
+#define COLUMN(x) (x)
+#define LINE(y) (y)
+#endif
+
 void main()
 {
+#ifdef LEADS
+    uint rows = push.target_plane / push.target_stride;
+#endif
     uint x = FIRST_X, y = FIRST_Y, slice = gl_WorkGroupID.x;
     uint element = ELEMENT(source, slice, x / BLOCK, y / BLOCK);
     uint component = IN_SLICES * push.source_plane;
@@ -48,6 +62,6 @@ void main()
     for (uint i = 0; i < BLOCK; i++) {
         vec4 found[BLOCK] = transform(shares[i]);
         for (uint j = 0; j < BLOCK; j++)
-            store(found[j], slice, x + i, y + j);
+            store(found[j], slice, COLUMN(x + i), LINE(y + j));
     }
 }

@@ -22,7 +22,7 @@ from upfrost.gpu.dispatches import (
 )
 from upfrost.gpu.families import DISPATCH_SECONDS, ConvKernel, Family, RegisterTile
 from upfrost.gpu.frame import SampleFormat
-from upfrost.network.graph import Conv2d, Tensor
+from upfrost.network.graph import MAX_SIZE, Conv2d, Tensor
 
 _SHARED_BYTES = 32 << 20  # most of a constant that several layers share
 
@@ -201,6 +201,7 @@ class Convolution:
     scratch: tuple[
         int, ...
     ] = ()  # buffers of its own, as `winograd.scratch_bytes` asks
+    lead: int = 0  # pixels before the first one with which Winograd's blocks begin
 
     @property
     def kernel(self) -> ConvKernel:
@@ -232,12 +233,6 @@ class Convolution:
             self.packed.parameters.first,
         )
 
-    @property
-    def bands(self) -> list[tuple[int, int]]:
-        """The bands of rows, (first, rows), in which it is computed."""
-        layout = self.target.layout
-        return bands(self.family, self.shape, self.kernel.tile, layout)
-
     def rows_from(self, row: int, source_row: int) -> Convolution:
         """The convolution of the rows from `row` on, read from `source_row` on."""
         return replace(
@@ -255,21 +250,26 @@ def conv(convolution: Convolution) -> list[Dispatch]:
     estimate, since a driver ends what takes too long.
     """
     stride = convolution.node.stride[0]
+    layout, tile = convolution.target.layout, convolution.kernel.tile
     return [
         _conv_band(convolution.rows_from(first, first * stride), rows)
-        for first, rows in convolution.bands
+        for first, rows in bands(convolution.family, convolution.shape, tile, layout)
     ]
 
 
 def bands(
-    family: Family, shape: Sequence[int], tile: RegisterTile, layout: Layout
+    family: Family,
+    shape: Sequence[int],
+    tile: RegisterTile,
+    layout: Layout,
+    most: int = MAX_SIZE,
 ) -> list[tuple[int, int]]:
     """Bands of rows, (first, rows), in which to compute a value by OIHW weights.
 
-    The last one has the margin's rows, which cost as much as others, but hold at most a
-    few tiles.
+    They have `most` rows at most, or those of one row of workgroups. The last one has
+    the margin's rows, which cost as much as others, but hold at most a few tiles.
     """
-    step = _band_rows(family, math.prod(shape) * layout.width, tile.coverage[1])
+    step = _band_rows(family, math.prod(shape) * layout.width, tile.coverage[1], most)
     return [
         (first, step if first + step < layout.height else layout.rows - first)
         for first in range(0, layout.height, step)
@@ -277,10 +277,14 @@ def bands(
 
 
 def largest_band(
-    family: Family, shape: Sequence[int], tile: RegisterTile, layout: Layout
+    family: Family,
+    shape: Sequence[int],
+    tile: RegisterTile,
+    layout: Layout,
+    most: int = MAX_SIZE,
 ) -> int:
     """Rows of the largest of those bands."""
-    step = _band_rows(family, math.prod(shape) * layout.width, tile.coverage[1])
+    step = _band_rows(family, math.prod(shape) * layout.width, tile.coverage[1], most)
     last = (layout.height - 1) // step * step
     return max(step if last else 0, layout.rows - last)
 
@@ -307,10 +311,12 @@ def _deconv4x4_row_macs(in_slices: int, source: Layout, target: Layout) -> int:
     return 64 * in_slices * target.channels * source.width
 
 
-def _band_rows(family: Family, macs_per_row: int, height: int) -> int:
-    """Rows of a dispatch, a multiple of a workgroup's `height`."""
-    most = family.macs_per_second * DISPATCH_SECONDS / macs_per_row
-    return max(1, int(most / height)) * height
+def _band_rows(
+    family: Family, macs_per_row: int, height: int, most: int = MAX_SIZE
+) -> int:
+    """Rows of a dispatch, a multiple of a workgroup's `height`; `most` are wanted."""
+    rows = min(family.macs_per_second * DISPATCH_SECONDS / macs_per_row, most)
+    return max(1, int(rows / height)) * height
 
 
 def _conv_band(band: Convolution, rows: int) -> Dispatch:

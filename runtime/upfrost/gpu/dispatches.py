@@ -69,6 +69,10 @@ class Layout:
         """The layout as a kernel takes it among its push constants."""
         return (self.base, self.stride, self.plane, self.width, self.height)
 
+    def same_rows(self, other: Layout) -> bool:
+        """Whether planes of both are alike, so that one's margin is the other's."""
+        return replace(self, channels=other.channels) == other
+
     def rows_from(self, row: int) -> Layout:
         """The layout of the rows from `row` on."""
         return replace(

@@ -76,6 +76,8 @@ class Family:
     luma: tuple[ConvKernel, ...]  # last 3×3 layers that write samples of luma
     products: ConvKernel  # of Winograd's components, by elements and output slices
     macs_per_second: float  # of convolutions, the slowest member's, to be safe
+    # Of each of the two buffers for a band of rows by Winograd's method, at most.
+    scratch_bytes: int = 1 << 40
     tuned: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def luma_kernel(self, factor: int) -> ConvKernel | None:
@@ -179,6 +181,7 @@ CPU = Family(
     # Two cores of a server. Nothing ends what takes a slower CPU longer, and dispatches
     # for which 2e9 is enough cost a deep network a sixth of its time in submissions.
     macs_per_second=8e9,
+    scratch_bytes=4 << 20,
 )
 # Valhall GPUs and larger ones: the same kernels but Winograd's, which lose there, and
 # more work in a dispatch. The smallest of them, Mali-G310 with one core, has about a
@@ -228,6 +231,8 @@ def _variants() -> dict[str, Variant]:
         for kernel in family.kernels:
             defines = kernel.tile.defines
             if kernel.source == "winograd":
+                if kernel.tile.width > 2:
+                    defines = {**defines, "LEADS": 1}
                 for name in ("winograd_input", "winograd_output"):
                     shader = Variant(f"{name}_{kernel.tile.label}", name, defines)
                     shaders.append((shader, kernel.precisions))

@@ -47,10 +47,11 @@ from upfrost.gpu.frame import (
     HostPlane,
     SampleFormat,
 )
-from upfrost.gpu.tiles import Tiling, frame_tiling, tiling
+from upfrost.gpu.tiles import Tiling, frame_tiling, tile_step, tiling
 from upfrost.network.graph import (
     INPUT,
     Add,
+    Blocks,
     Clamp,
     Concat,
     Conv2d,
@@ -75,6 +76,7 @@ from upfrost.network.graph import (
     Unary,
     alignment,
     infer_shapes,
+    stagger,
 )
 
 PICTURE_IN, PICTURE_OUT = 0, 1
@@ -102,7 +104,7 @@ class Step:
     activation: Rectifier | Unary | None = None
     clamp: Clamp | None = None
     deconv4x4: bool = False  # and the pixel shuffle after it is a transposed one
-    winograd: int = 0  # of a convolution by Winograd's method: the side of its blocks
+    winograd: Blocks | None = None  # of a convolution by Winograd's method
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -232,10 +234,9 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
     precision cannot hold.
     """
     tail, in_tail = _match_tail(graph)
-    steps = tuple(
-        replace(step, winograd=_winograd_block(step, graph, family, precision))
-        for step in _fuse(graph, in_tail)
-    )
+    fused = _fuse(graph, in_tail)
+    blocks = _winograd_blocks(fused, graph, family, precision)
+    steps = tuple(replace(step, winograd=blocks.get(step.node.name)) for step in fused)
     if _writes_luma(steps, tail, graph, family, precision):
         tail = replace(tail, step=steps[-1])
     packed: dict[str, PackedConv] = {}
@@ -287,7 +288,7 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
         family,
         precision,
         _reading_sum(steps, tail, packed),
-        _tiling(steps, graph),
+        tiling(graph, blocks),
         packed,
         slopes,
     )
@@ -680,20 +681,19 @@ def _reading_sum(
     )
 
 
-def _winograd_block(
-    step: Step, graph: Graph, family: Family, precision: Precision
-) -> int:
-    """The side of its blocks by Winograd's method, 0 for other methods."""
-    if not isinstance(step.node, Conv2d) or step.deconv4x4:
-        return 0
-    shape = graph.tensors[step.node.weight].shape
-    kernel = convolutions.conv_kernel(step.node, shape, family, precision)
-    return kernel.tile.width if kernel.source == "winograd" else 0
-
-
-def _tiling(steps: Sequence[Step], graph: Graph) -> Tiling:
-    blocks = {step.node.name: step.winograd for step in steps if step.winograd}
-    return tiling(graph, blocks, mixed=any(map(winograd.mixes, blocks.values())))
+def _winograd_blocks(
+    steps: Sequence[Step], graph: Graph, family: Family, precision: Precision
+) -> dict[str, Blocks]:
+    """The blocks of each convolution that is computed by Winograd's method."""
+    sides = {}
+    for step in steps:
+        if not isinstance(step.node, Conv2d) or step.deconv4x4:
+            continue
+        shape = graph.tensors[step.node.weight].shape
+        kernel = convolutions.conv_kernel(step.node, shape, family, precision)
+        if kernel.source == "winograd":
+            sides[step.node.name] = kernel.tile.width
+    return stagger(graph, tile_step(graph, sides), sides)
 
 
 def infer_channels(graph: Graph) -> dict[str, int]:
@@ -894,7 +894,13 @@ def _layouts(
             padding = step.node.padding if isinstance(step.node, Conv2d) else (0,)
             # The transposed convolution reads up to two rows and columns more.
             margin = max(*padding, 2 if step.deconv4x4 else 0)
-            margins[size] = max(margins.get(size, 0), margin)
+            # Its first blocks may begin before the first pixel's taps.
+            lead = step.winograd.lead if step.winograd else 0
+            margins[size] = max(margins.get(size, 0), margin + lead)
+        if step.winograd:
+            # Those pixels of the blocks are written, as zeros.
+            size = shapes[step.output].height, shapes[step.output].width
+            margins[size] = max(margins.get(size, 0), step.winograd.lead)
         if isinstance(step.node, Conv2d):
             weight = graph.tensors[step.node.weight]
             family = program.family
@@ -958,10 +964,12 @@ def _views(
 ) -> tuple[dict[str, TensorView], list[int]]:
     """A view for every value that a step writes, and the bytes of each buffer.
 
-    A buffer is given to another value once the last step that reads it is over. It has
-    `around` slices more than its planes, before and after them.
+    A buffer is given to another value once the last step that reads it is over; slices
+    of a concatenation, until they are written. It has `around` slices more than its
+    planes, before and after them.
     """
     inside = _place_concatenations(program, layouts)
+    writes = _slice_writes(program, layouts, inside)
     last_read: dict[str, int] = {}
     end = len(program.steps)
     for index, step in enumerate(program.steps):
@@ -971,17 +979,34 @@ def _views(
     buffers: dict[str, int] = {}  # of roots
     sizes: list[int] = []
     free_from: list[int] = []  # step after which each buffer is free
-    writes = [(-1, INPUT)] if program.unpacks else []
-    writes += [
+    values = [(-1, INPUT)] if program.unpacks else []
+    values += [
         (i, step.output)
         for i, step in enumerate(program.steps)
         if step is not program.tail.step
     ]
-    for index, name in writes:
+    guests: dict[str, int] = {}  # by the root that one is in: its last step
+    for index, name in values:
         root, _ = _root(inside, name)
         if root in buffers:
             continue
-        layout = layouts[root]
+        layout, until = layouts[root], last_read.get(root, index)
+        host = next(
+            (
+                (host, first)
+                for host in buffers
+                if index < last_read.get(host, -1)
+                and guests.get(host, -1) < index
+                and layouts[host].same_rows(layout)
+                and (first := _unwritten(writes[host], index, until)) is not None
+                and first + layout.slices <= layouts[host].slices
+            ),
+            None,
+        )
+        if host is not None:
+            inside[root] = host[0], 4 * host[1]
+            guests[host[0]] = until
+            continue
         elements = around + layout.slices * layout.plane
         size = elements * 4 * _value_bytes(program.precision)
         free = [i for i, until in enumerate(free_from) if until < index]
@@ -997,10 +1022,10 @@ def _views(
             number = len(sizes)
             sizes.append(size)
             free_from.append(0)
-        free_from[number] = last_read.get(root, index)
+        free_from[number] = until
         buffers[root] = number
     views = {INPUT: TensorView(PICTURE_IN, layouts[INPUT])}
-    for _, name in writes:
+    for _, name in values:
         root, channel = _root(inside, name)
         layout = layouts[root].channels_from(channel)
         views[name] = TensorView(
@@ -1008,6 +1033,52 @@ def _views(
             replace(layout, channels=layouts[name].channels),
         )
     return views, sizes
+
+
+def _slice_writes(
+    program: Program,
+    layouts: Mapping[str, Layout],
+    inside: Mapping[str, tuple[str, int]],
+) -> dict[str, list[tuple[int, range]]]:
+    """Of every root, which of its slices are written at which step."""
+    writes: dict[str, list[tuple[int, range]]] = {}
+
+    def add(index: int, value: str, begin: int, channels: int) -> None:
+        root, channel = _root(inside, value)
+        first, last = channel + begin, channel + begin + channels
+        writes.setdefault(root, []).append((index, range(first // 4, -(-last // 4))))
+
+    add(-1, INPUT, 0, layouts[INPUT].channels)
+    for index, step in enumerate(program.steps):
+        if not isinstance(step.node, Concat):
+            add(index, step.output, 0, layouts[step.output].channels)
+            continue
+        begin = 0
+        for name in step.node.inputs:
+            channels = layouts[name].channels
+            if inside.get(name) != (step.output, begin):  # it is copied
+                add(index, step.output, begin, channels)
+            begin += channels
+    return writes
+
+
+def _unwritten(
+    writes: Sequence[tuple[int, range]], index: int, until: int
+) -> int | None:
+    """The slice from which on nothing is written before step `index`, nor to `until`.
+
+    All slices before it are, since convolutions read the zeros at the end of the one
+    before. None if there is no such slice.
+    """
+    before = [slices for step, slices in writes if step < index]
+    first = max((slices.stop for slices in before), default=0)
+    gaps = set(range(first)).difference(*before)
+    busy = any(
+        slices.stop > first and step <= until
+        for step, slices in writes
+        if step >= index
+    )
+    return None if gaps or busy else first
 
 
 def _place_concatenations(
@@ -1116,6 +1187,7 @@ def _step_dispatches(
                     unit if of_bytes else None,
                     samples.pixel_format(sources[0].layout.channels),
                     tuple(scratch),
+                    step.winograd.lead if step.winograd else 0,
                 )
             )
         case Concat():

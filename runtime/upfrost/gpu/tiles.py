@@ -9,8 +9,9 @@ result is bit for bit that of the whole picture in one tile.
 Of the sizes that fit the device and host memory, the one is chosen for which the fewest
 pixels are computed.
 
-Kernels that work in blocks of pixels round by a pixel's place in its block, some by all
-that the block reads: then tiles begin at whole blocks, and have a wider halo.
+Kernels that work in blocks of pixels round by a pixel's place in its block, some by
+more than the pixel is computed from: then tiles begin at whole blocks, and have a wider
+halo.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from upfrost.gpu.frame import ChromaFormat
 from upfrost.network.graph import (
     MAX_SIZE,
     NO_BLOCKS,
+    Blocks,
     Graph,
     Window,
     alignment,
@@ -96,25 +98,27 @@ class Tiling:
         return max(self.halo) > MAX_SIZE
 
 
-def tiling(
-    graph: Graph, blocks: Mapping[str, int] = NO_BLOCKS, *, mixed: bool = False
-) -> Tiling:
+def tiling(graph: Graph, blocks: Mapping[str, Blocks] = NO_BLOCKS) -> Tiling:
     """The tiling of a network that computes the values named in `blocks` in blocks.
 
-    A pixel's rounding depends on its place in its block; with `mixed` on all that any
-    pixel of the block depends on.
+    A pixel's rounding depends on its place in its block, and on what `required_window`
+    says.
     """
+    step = tile_step(graph, {name: each.side for name, each in blocks.items()})
+    return Tiling(alignment(graph), step, halo(graph, step, blocks))
+
+
+def tile_step(graph: Graph, sides: Mapping[str, int]) -> int:
+    """Pixels between places at which a tile may begin, by the sides of its blocks."""
     by_axis = [scales(graph, axis) for axis in (0, 1)]
-    multiple = alignment(graph)
-    step = math.lcm(
-        multiple,
+    return math.lcm(
+        alignment(graph),
         *(
             (scale[name] / side).denominator
             for scale in by_axis
-            for name, side in blocks.items()
+            for name, side in sides.items()
         ),
     )
-    return Tiling(multiple, step, halo(graph, step, blocks if mixed else NO_BLOCKS))
 
 
 def frame_tiling(tiling: Tiling, chroma: ChromaFormat | None) -> Tiling:

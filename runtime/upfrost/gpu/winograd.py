@@ -8,10 +8,12 @@ pixels. Lavin and
 Gray, "Fast algorithms for convolutional neural networks", 2016, arXiv:1509.09308.
 
 A pixel's rounding depends on its place in its block. With blocks of 2×2 it depends on
-no pixels but those that the convolution reads; with blocks of 4×4 on all that the block
-reads, since what cancels leaves its rounding behind. So tiles begin at whole blocks and
-have a halo of whole blocks (`tiles.tiling`), what a block reads beyond the picture is
-zero (`extent`), and a pixel's bits do not depend on its tile.
+no pixels but those that the convolution reads; with blocks of 4×4 on more, since what
+cancels leaves its rounding behind: on all pixels at the block's own places, and for the
+block's first and last rows and columns on what lies beside them
+(`graph.required_window`). So tiles begin at whole blocks and have a halo of so much
+(`tiles.tiling`), what a block reads beyond the picture is zero (`extent`), and a
+pixel's bits do not depend on its tile.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from upfrost.gpu import convolutions
 from upfrost.gpu.convolutions import Convolution, PackedConv
 from upfrost.gpu.dispatches import BufferSlice, Dispatch, Layout, Precision, slices
 from upfrost.gpu.families import Family, RegisterTile
-from upfrost.network.graph import Conv2d, Tensor
+from upfrost.network.graph import Blocks, Conv2d, Tensor
 
 # By the pixels of a block's side, what makes transform-domain elements of weights.
 WEIGHTS = {
@@ -50,21 +52,24 @@ def elements(block: int) -> int:
 
 
 def mixes(block: int) -> bool:
-    """Whether a pixel's rounding depends on all that its block reads."""
+    """Whether a pixel's rounding depends on more than the convolution reads."""
     return block > 2
 
 
-def extent(node: Conv2d, block: int, height: int, width: int) -> tuple[int, int]:
+def extent(node: Conv2d, blocks: Blocks, height: int, width: int) -> tuple[int, int]:
     """Rows and columns of a source's plane that a result of `height` × `width` is from.
 
     With those zeros beyond the picture that a block reads together with its pixels. The
     block's last row and column count for its last pixels alone: those are either
     the result's, whose taps are the padding's affair, or nobody's.
     """
-    if not mixes(block):
+    side, lead = blocks.side, blocks.lead
+    if not mixes(side):
         return 0, 0
     top, left, _, _ = node.padding
-    rows, columns = (-(-extent // block) * block + 1 for extent in (height, width))
+    rows, columns = (
+        -(-(extent + lead) // side) * side - lead + 1 for extent in (height, width)
+    )
     return rows - top, columns - left
 
 
@@ -113,9 +118,9 @@ def scratch_bytes(
 ) -> tuple[int, int]:
     """Bytes of the buffers for the transformed input and for the products."""
     tile = _tile(node, shape, family, precision)
-    rows = convolutions.largest_band(family, shape, tile, layout)
-    element = 8 if precision == "fp16" else 16
-    plane = elements(tile.width) * _plane(rows, layout, tile, family) * element
+    most = _most_rows(shape, layout, tile, family, precision)
+    rows = convolutions.largest_band(family, shape, tile, layout, most)
+    plane = _plane(rows, layout, tile, family) * _block_bytes(tile, precision)
     return slices(shape[1]) * plane, _out_slices(shape[0], family) * plane
 
 
@@ -123,16 +128,30 @@ def conv(convolution: Convolution) -> list[Dispatch]:
     """The dispatches of a convolution with its epilogue.
 
     They are bands of rows, as `convolutions.conv`'s: as many rows as the direct
-    convolution might compute, which takes longer than each of the three.
+    convolution might compute, which takes longer than each of the three, and as the
+    family's `scratch_bytes` are for.
     """
+    family, shape, layout = (
+        convolution.family,
+        convolution.shape,
+        convolution.target.layout,
+    )
+    tile = convolution.kernel.tile
+    most = _most_rows(shape, layout, tile, family, convolution.precision)
     return [
         dispatch
-        for first, rows in convolution.bands
-        for dispatch in _band(convolution.rows_from(first, first), rows)
+        for first, rows in convolutions.bands(family, shape, tile, layout, most)
+        for dispatch in _band(convolution, first, rows)
     ]
 
 
-def _band(band: Convolution, rows: int) -> list[Dispatch]:
+def _band(whole: Convolution, first: int, rows: int) -> list[Dispatch]:
+    """The dispatches of a band of `rows` of blocks, of which `first` are before it."""
+    # Of the rows that the first blocks begin before, the first band has those that are
+    # not there, which are written as the plane's last; another has those before it.
+    lead = whole.lead
+    before = min(lead, first)
+    band = whole.rows_from(first - before, first - before)
     shape, packed, family = band.shape, band.packed, band.family
     tile, layout, source = band.kernel.tile, band.target.layout, band.source.layout
     block = tile.width
@@ -142,9 +161,9 @@ def _band(band: Convolution, rows: int) -> list[Dispatch]:
     spread = Layout(0, columns, plane, columns, lines, shape[1])
     out_slices = _out_slices(shape[0], family)
     products = replace(spread, channels=4 * out_slices)
-    # The block of the first pixel begins where its first tap reads.
-    corner = source.base
-    corner -= band.node.padding[0] * source.stride + band.node.padding[1]
+    # A block begins where its first pixel's first tap reads.
+    top, left = (amount + lead for amount in band.node.padding[:2])
+    corner = source.base - (top - before) * source.stride - left
     # Invocations of an element, as winograd_input.comp says.
     items = 1 if band.precision == "fp16" else 2
     gemm = family.products
@@ -166,7 +185,9 @@ def _band(band: Convolution, rows: int) -> list[Dispatch]:
             constants=(spread.slices, out_slices),
             push=(plane, packed.weights.first),
             # Those that it stands for, so that speeds can be compared.
-            macs=math.prod(shape) * layout.width * min(rows, layout.height),
+            macs=math.prod(shape)
+            * layout.width
+            * min(rows, whole.target.layout.height - first),
         ),
         Dispatch(
             shader=f"winograd_output_{tile.label}-{band.precision}",
@@ -186,6 +207,7 @@ def _band(band: Convolution, rows: int) -> list[Dispatch]:
                 band.residual.layout.base,
                 packed.weights.first,
                 packed.parameters.first,
+                *((lead, lead - before) if mixes(block) else ()),
             ),
         ),
     ]
@@ -196,6 +218,27 @@ def _tile(
 ) -> RegisterTile:
     """The register tile, whose sides are a block's."""
     return convolutions.conv_kernel(node, shape, family, precision).tile
+
+
+def _most_rows(
+    shape: Sequence[int],
+    layout: Layout,
+    tile: RegisterTile,
+    family: Family,
+    precision: Precision,
+) -> int:
+    """Rows of a band for which `scratch_bytes` of the family do, at least one block's.
+
+    The last band may have a few more, those of the margin.
+    """
+    most = max(slices(shape[1]), _out_slices(shape[0], family))
+    block_row = most * layout.stride // tile.width * _block_bytes(tile, precision)
+    return max(1, family.scratch_bytes // block_row) * tile.height
+
+
+def _block_bytes(tile: RegisterTile, precision: Precision) -> int:
+    """Bytes of the transform-domain elements of a slice's block."""
+    return elements(tile.width) * (8 if precision == "fp16" else 16)
 
 
 def _out_slices(channels: int, family: Family) -> int:

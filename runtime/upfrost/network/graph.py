@@ -41,7 +41,6 @@ MAX_EXTENT = 64  # kernel size, stride, dilation, padding, scale factors
 MAX_SIZE = 1 << 20  # rows or columns of a value
 # What a network's one channel may be marked as.
 Colour = Literal["luma"]
-NO_BLOCKS: Mapping[str, int] = MappingProxyType({})
 WHOLE = 1 << 30  # beyond every edge: what looks at the whole picture needs so much
 _LARGEST = float(np.finfo(np.float32).max)
 _PIECE = 1 << 18  # weights looked at in one go
@@ -68,8 +67,39 @@ class Window:
     start: int
     stop: int
 
+    @property
+    def length(self) -> int:
+        return self.stop - self.start
+
     def union(self, other: Window) -> Window:
         return Window(min(self.start, other.start), max(self.stop, other.stop))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How Winograd's method cuts rows and columns of a value into blocks of `side`.
+
+    The first block begins `lead` pixels before the value's first one.
+    """
+
+    side: int
+    lead: int = 0
+
+    def window(self, wanted: Window) -> Window:
+        """What has to be computed directly to depend on as much as `wanted` does.
+
+        By the method's matrices, a block's first row alone depends on the first row
+        that the block reads, and its last row on the last; all of its rows depend, if
+        only in their rounding, on those between.
+        """
+        start, stop = wanted.start, wanted.stop
+        before, after = (start + self.lead) % self.side, -(stop + self.lead) % self.side
+        return Window(
+            start - before + 1 if before else start, stop + after - 1 if after else stop
+        )
+
+
+NO_BLOCKS: Mapping[str, Blocks] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -692,28 +722,66 @@ def alignment(graph: Graph) -> int:
 
 
 def required_window(
-    graph: Graph, output: Window, axis: int, blocks: Mapping[str, int] = NO_BLOCKS
+    graph: Graph, output: Window, axis: int, blocks: Mapping[str, Blocks] = NO_BLOCKS
 ) -> Window:
     """Rows (or columns) of the picture that rows `output` of the result depend on.
 
-    May reach over the picture's edges, where the network pads. Of the values named in
-    `blocks`, so many rows depend on what any of them does.
+    May reach over the picture's edges, where the network pads. The values named in
+    `blocks` are computed in those.
     """
     windows = {graph.output: output}
     for node in reversed(graph.nodes):
-        if node.name not in windows:
-            continue
-        window, side = windows[node.name], blocks.get(node.name, 1)
-        window = Window(window.start // side * side, -(-window.stop // side) * side)
-        needed = node.input_window(window, axis, graph.tensors)
-        for name in node.inputs:
-            known = windows.get(name)
-            windows[name] = needed.union(known) if known else needed
+        if node.name in windows:
+            _need(graph, node, axis, windows, blocks.get(node.name))
     return windows.get(INPUT, Window(0, 1))
 
 
+def stagger(graph: Graph, step: int, sides: Mapping[str, int]) -> dict[str, Blocks]:
+    """Blocks of these sides for the values named, so that tiles need a small halo.
+
+    As for `halo`, with `step` a multiple of every block. A layer whose blocks begin
+    where those of the layer before it do reads parts of those, and depends on the rest;
+    so of even leads each has the one with which it depends on least. Of 3×3 layers in a
+    row they begin by turns at whole blocks and in their middle, two layers each, and
+    none depends on more than it is computed from.
+    """
+    whole = Window(0, step * graph.scale)
+    by_axis = [{graph.output: whole} for _ in range(2)]
+    blocks = {name: Blocks(side) for name, side in sides.items()}
+    for node in reversed(graph.nodes):
+        if node.name not in by_axis[0]:
+            continue
+        if node.name in sides:
+            wanted = [windows[node.name] for windows in by_axis]
+            side = sides[node.name]
+            blocks[node.name] = min(
+                (Blocks(side, lead) for lead in range(0, side, 2)),
+                key=lambda found: sum(found.window(each).length for each in wanted),
+            )
+        for axis, windows in enumerate(by_axis):
+            _need(graph, node, axis, windows, blocks.get(node.name))
+    return blocks
+
+
+def _need(
+    graph: Graph,
+    node: Node,
+    axis: int,
+    windows: dict[str, Window],
+    blocks: Blocks | None,
+) -> None:
+    """Add to the windows of a node's inputs what its own, in `windows`, depends on."""
+    window = windows[node.name]
+    if blocks:
+        window = blocks.window(window)
+    needed = node.input_window(window, axis, graph.tensors)
+    for name in node.inputs:
+        known = windows.get(name)
+        windows[name] = needed.union(known) if known else needed
+
+
 def halo(
-    graph: Graph, step: int | None = None, blocks: Mapping[str, int] = NO_BLOCKS
+    graph: Graph, step: int | None = None, blocks: Mapping[str, Blocks] = NO_BLOCKS
 ) -> tuple[int, int]:
     """Rows and columns that a tile needs around the pixels it gives results for.
 

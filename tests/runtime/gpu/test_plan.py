@@ -15,7 +15,7 @@ from tests import graphs
 from tests.graphs import Builder
 from upfrost.gpu import convolutions, dispatches
 from upfrost.gpu.device import Device, choose_device
-from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.dispatches import Precision, TensorView
 from upfrost.gpu.families import CPU, DISPATCH_SECONDS, FAMILIES, MALI, VALHALL, Family
 from upfrost.gpu.frame import FrameFormat
 from upfrost.gpu.plan import PICTURE_IN, PICTURE_OUT, compile_graph, make_plan
@@ -25,12 +25,14 @@ from upfrost.network.graph import (
     INPUT,
     Add,
     Clamp,
+    Concat,
     Graph,
     GraphError,
     Node,
     PixelShuffle,
     Relu,
 )
+from upfrost.network.modelfile import find_model, read_model
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -119,6 +121,85 @@ def test_a_chain_needs_two_buffers_and_one_for_the_skip(layers: int) -> None:
     graph = graphs.plain_network(seed=0, layers=layers)
     plan = make_plan(compile_graph(graph, MALI, "fp16"), 20, 30)
     assert len(plan.buffer_bytes) == 2 + 2
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize(
+    "graph",
+    [
+        read_model(find_model("cascade-x2")),
+        *(graphs.random_network(seed, imported=seed % 2 == 1) for seed in range(12)),
+    ],
+    ids=lambda graph: graph.name,
+)
+def test_no_value_is_written_over_while_it_is_needed(
+    graph: Graph, family: Family
+) -> None:
+    program = compile_graph(graph, family, "fp32")
+    views = make_plan(program, 48, 48).views
+    last_read = {name: len(program.steps) for name in program.tail.inputs}
+    for index, step in reversed(list(enumerate(program.steps))):
+        last_read = dict.fromkeys(step.inputs, index) | last_read
+    held: dict[str, Held] = {}
+    for index, step in enumerate(program.steps):
+        if step is program.tail.step:
+            continue
+        mine = Held.of(views[step.output], index, last_read.get(step.output, index))
+        if isinstance(step.node, Concat):
+            # From here on, what was written in place is needed as a part of the whole.
+            for name in step.inputs:
+                if name in held and held[name].inside(mine):
+                    mine = replace(mine, until=max(mine.until, held[name].until))
+                    held[name] = replace(held[name], until=index - 1)
+        held[step.output] = mine
+    assert not any(a.clashes(b) for a, b in itertools.combinations(held.values(), 2))
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """Elements of a buffer, and the steps from the one that writes them on."""
+
+    buffer: int
+    first: int
+    last: int
+    since: int
+    until: int
+
+    @classmethod
+    def of(cls, view: TensorView, since: int, until: int) -> Held:
+        base = view.layout.base
+        last = base + view.layout.slices * view.layout.plane - 1
+        return cls(view.buffer, base, last, since, until)
+
+    def inside(self, other: Held) -> bool:
+        return (
+            self.buffer == other.buffer
+            and other.first <= self.first
+            and self.last <= other.last
+        )
+
+    def clashes(self, other: Held) -> bool:
+        """Whether both hold an element at a time."""
+        return (
+            self.buffer == other.buffer
+            and max(self.first, other.first) <= min(self.last, other.last)
+            and max(self.since, other.since) <= min(self.until, other.until)
+        )
+
+
+def test_values_use_slices_of_concatenations_that_are_not_yet_written() -> None:
+    """Two layers' results, one after the other, where the third one's will be."""
+    build = Builder(0)
+    first = build.conv(INPUT, 3, 8)
+    value = build.conv(build.conv(first, 8, 8), 8, 8)
+    both = build.add(Concat, first, build.conv(value, 8, 8))
+    graph = build.graph(build.conv(both, 16, 3), 1)
+    plan = make_plan(compile_graph(graph, CPU, "fp32"), 20, 30)
+    slices = {name: view.layout.slices for name, view in plan.views.items()}
+    assert slices[both] == 4
+    plane = plan.views[both].layout.plane
+    held = sum(plan.buffer_bytes[2:]) / (16 * plane)
+    assert 6 <= held < 7, "the concatenation, and one result beside it"
 
 
 def test_weights_are_packed_once_for_every_tile_size() -> None:

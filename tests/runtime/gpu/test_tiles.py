@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests import graphs
 from upfrost.gpu.budget import MOST_MEMORY, Budget, choose_grid
 from upfrost.gpu.dispatches import Precision
-from upfrost.gpu.families import MALI, VALHALL, Family
+from upfrost.gpu.families import CPU, MALI, VALHALL, Family
 from upfrost.gpu.plan import compile_graph, footprint
 from upfrost.gpu.tiles import (
     BAND_BYTES,
@@ -128,9 +128,13 @@ def test_a_row_of_tiles_takes_little_of_the_hosts_memory_and_no_absurd_work() ->
 
 
 @pytest.mark.parametrize("name", sorted(bundled_models()))
-@pytest.mark.parametrize("family", [MALI, VALHALL], ids=lambda family: family.name)
+@pytest.mark.parametrize(
+    ("family", "precision"),
+    [(MALI, "fp16"), (VALHALL, "fp16"), (CPU, "fp32")],
+    ids=["mali", "valhall", "cpu"],
+)
 def test_bundled_models_waste_little_on_large_pictures(
-    name: str, family: Family
+    name: str, family: Family, precision: Precision
 ) -> None:
     """By the default budget of a board, counted without one.
 
@@ -138,11 +142,14 @@ def test_bundled_models_waste_little_on_large_pictures(
     them times the largest scale fill `WIDE_BAND_BYTES` with a few rows.
     """
     graph = read_model(bundled_models()[name])
-    program = compile_graph(graph, family, "fp16")
+    program = compile_graph(graph, family, precision)
     budget = Budget(MOST_MEMORY, buffer=128 << 20)
     for size in ((2000, 2100), (3000, 4000), (3000, 30_000), (30_000, 3000)):
         grid = choose_grid(program, *size, budget)
-        assert grid.overhead <= MOST_OVERHEAD, f"{size}"
+        # Blocks of four make the halo of 14 one of 16, which is more of low tiles.
+        bounded = family == CPU and size[1] == 30_000
+        most = 1.2 if bounded else MOST_OVERHEAD
+        assert grid.overhead <= most, f"{size}"
         assert footprint(program, grid.height, grid.width).bytes <= MOST_MEMORY
 
 

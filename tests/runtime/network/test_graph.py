@@ -32,6 +32,7 @@ from upfrost.network.graph import (
     MAX_SIZE,
     OPERATIONS,
     Add,
+    Blocks,
     Clamp,
     Concat,
     Conv2d,
@@ -59,6 +60,7 @@ from upfrost.network.graph import (
     receptive_field,
     required_window,
     scales,
+    stagger,
     tensor_fields,
     tensor_names,
 )
@@ -228,6 +230,21 @@ def test_a_tile_with_its_halo_gives_the_pictures_result(seed: int) -> None:
         torch.testing.assert_close(
             tile[..., rows, columns], expected, rtol=1e-10, atol=1e-10
         )
+
+
+@pytest.mark.parametrize("layers", range(1, 9))
+def test_staggered_blocks_depend_on_what_their_layers_read(layers: int) -> None:
+    """And on more, where all of them begin at the same places."""
+    build, value = Builder(0), INPUT
+    for _ in range(layers):
+        value = build.conv(value, 3, 3)
+    graph = build.graph(value, scale=1)
+    sides = {node.name: 4 for node in graph.nodes}
+    staggered = stagger(graph, 4, sides)
+    assert halo(graph, 4, staggered) == halo(graph) == (layers, layers)
+    alike = {name: Blocks(side) for name, side in sides.items()}
+    wider = halo(graph, 4, alike)
+    assert (wider > (layers, layers)) == (layers > 1)
 
 
 def test_a_tile_between_aligned_places_would_be_wrong() -> None:

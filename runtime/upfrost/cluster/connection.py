@@ -16,7 +16,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from concurrent.futures import wait
+from concurrent.futures import CancelledError, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,6 +97,7 @@ class Connection:
     def __init__(self, address: str, asked: Asked) -> None:
         self.run = secrets.token_hex(4)
         self.address = address
+        self.met: list[About] = []  # who was there at the beginning
         self._asked = asked
         self._model = asked.model.read_bytes()
         self._client: Any = None
@@ -120,20 +121,37 @@ class Connection:
 
     async def open(self) -> None:
         """Connect. Raises `ClusterError`."""
-        from distributed import Client
+        from distributed import Client, Security
+        from distributed.comm import connect
 
         _quiet()
+        security = Security()
+
+        async def knock() -> None:
+            arguments = security.get_connection_args("client")
+            greeted = await connect(self.address, timeout=CONNECT, **arguments)
+            await greeted.close()
+
         try:
+            # First a greeting alone: Dask waits without end for that of who takes a
+            # connection and says nothing, as another program's server may.
+            await asyncio.wait_for(knock(), CONNECT + 1)
             self._client = await Client(
                 self.address,
                 asynchronous=True,
                 timeout=CONNECT,
+                security=security,
                 set_as_default=False,
                 name="upfrost",
             )
-        except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
+        except Exception as error:
+            # The second is of words that were taken for a length.
+            is_other = isinstance(error, (TimeoutError, MemoryError))
+            reason = (
+                "what is there does not answer as one" if is_other else _line(error)
+            )
             raise ClusterError(
-                f"{printable(self.address)}: no scheduler answers ({_line(error)}); "
+                f"{printable(self.address)}: no scheduler answers ({reason}); "
                 "'dask scheduler' starts one, and prints its address"
             ) from error
 
@@ -150,9 +168,12 @@ class Connection:
             raise self._ended() from error
         return sorted(found)
 
-    async def meet(self) -> list[About]:
-        """All workers that are there. Raises `ClusterError` for none, and for such that
-        are unlike each other, unless that was agreed to."""
+    async def meet(self) -> None:
+        """Ask all workers that are there what they are.
+
+        Raises `ClusterError` for none, and for such that are unlike each other, unless
+        that was agreed to.
+        """
         for _ in range(int(CONNECT * 4)):
             if addresses := await self.workers():
                 break
@@ -173,7 +194,7 @@ class Connection:
             if isinstance(answer, BaseException) and not met:
                 raise ClusterError(reason_of(answer)) from answer
         self._agree(met)
-        return met
+        self.met = met
 
     async def greet(self, address: str) -> About | None:
         """Ask a worker what it is; None for one that is not there any more.
@@ -185,7 +206,8 @@ class Connection:
         try:
             while not asking.done():
                 await asyncio.wait({asking}, timeout=1)
-                if not asking.done() and address not in await self.workers():
+                failed = not asking.done() or asking.exception() is not None
+                if failed and address not in await self.workers():
                     return None
             about = asking.result()
         finally:
@@ -235,11 +257,12 @@ class Connection:
                 retries=0,
             )
             return await future
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, CancelledError):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            # Dask says so of results that were lost, and of all when it ends.
+            # Dask says so of results that were lost, and of all when it ends. Which of
+            # the two errors it is depends on its version.
             raise ClusterError("what it had was lost") from None
         finally:
             for each in (*sent, future):
@@ -341,7 +364,6 @@ class Cluster:
 
     def __init__(self, address: str, asked: Asked) -> None:
         self.connection = Connection(address, asked)
-        self.met: list[About] = []
         self._model = asked.model
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -350,7 +372,7 @@ class Cluster:
         self._thread.start()
         try:
             self.run(self.connection.open())
-            self.met = self.run(self.connection.meet())
+            self.run(self.connection.meet())
         except BaseException:
             self.__exit__()
             raise
@@ -361,6 +383,11 @@ class Cluster:
             self.run(self.connection.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
+
+    @property
+    def met(self) -> list[About]:
+        """Who was there at the beginning."""
+        return self.connection.met
 
     @property
     def fleet(self) -> Fleet:

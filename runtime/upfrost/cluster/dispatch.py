@@ -21,6 +21,7 @@ from typing import Any
 
 from upfrost.cluster.connection import (
     INTRODUCE,
+    About,
     ClusterError,
     Connection,
     SchedulerEndedError,
@@ -159,8 +160,9 @@ class Dispatcher:
         """Have all pieces done. Raises what `pieces` and `accept` raise, `ClusterError`
         when no worker is left or a piece fails everywhere."""
         try:
-            for address in await self._connection.workers():
-                self._join(address)
+            # All at once: otherwise the first one to answer has all of a short film.
+            for about in self._connection.met:
+                self._take_in(about)
             while not (self._exhausted and not self._open):
                 await self._step(pieces, accept)
         finally:
@@ -337,7 +339,11 @@ class Dispatcher:
         if isinstance(error, SchedulerEndedError):
             raise error
         if error is not None:
-            self._fail(worker, [attempt], reason_of(error))
+            # Who is gone has failed once, whatever it had.
+            if worker.address not in await self._connection.workers():
+                self._lose(worker)
+            else:
+                self._fail(worker, [attempt], reason_of(error))
             return
         now = _now()
         began = max(worker.last, attempt.began)
@@ -362,6 +368,12 @@ class Dispatcher:
             self._withdraw(attempt)
             self._return(attempt.piece, worker, reason)
         self._blame(worker, reason)
+
+    def _lose(self, worker: Worker) -> None:
+        """A worker is not there any more."""
+        worker.gone = True
+        if worker.attempts:
+            self._fail(worker, list(worker.attempts), "its process ended")
 
     def _blame(self, worker: Worker, reason: str) -> None:
         count, _, _ = self._failures.get(worker.identity, (0, "", ""))
@@ -422,9 +434,7 @@ class Dispatcher:
             self._join(address)
         for worker in list(self.workers.values()):
             if worker.address not in present and not worker.gone:
-                worker.gone = True
-                if worker.attempts:
-                    self._fail(worker, list(worker.attempts), "its process ended")
+                self._lose(worker)
             if worker.gone:
                 continue
             overdue = [a for a in worker.attempts if now > self._limit(a)]
@@ -479,9 +489,12 @@ class Dispatcher:
         if known is not None:
             known.silent = known.gone = False
             return
-        worker = Worker(address, about.name, about.identity)
+        self._take_in(about)
+
+    def _take_in(self, about: About) -> None:
+        worker = Worker(about.address, about.name, about.identity)
         worker.failures = self._failures.get(about.identity, (0,))[0]
-        self.workers[address] = worker
+        self.workers[about.address] = worker
 
     def _tidy(self, piece: Piece) -> None:
         if not piece.kept:

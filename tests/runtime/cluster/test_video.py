@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socketserver
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -207,6 +208,37 @@ def test_no_scheduler_and_no_workers_are_said(
     nobody = pytest.raises(ClusterError, match="has no workers; 'dask worker")
     with local_cluster(0) as empty, nobody:
         Cluster(empty, clusters.asked(model)).__enter__()
+
+
+@pytest.mark.parametrize(
+    "greeting", [b"", b"HTTP/1.0 400 Bad request\r\n\r\n"], ids=["nothing", "words"]
+)
+def test_a_server_of_another_kind_is_no_scheduler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, greeting: bytes
+) -> None:
+    monkeypatch.setattr(connection, "CONNECT", 1.0)
+    ended = threading.Event()
+
+    class Other(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(greeting)
+            ended.wait(30)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.server_address[1]}"
+        model = clusters.write_network(tmp_path)
+        with pytest.raises(ClusterError, match="does not answer as one"):
+            Cluster(address, clusters.asked(model)).__enter__()
+        ended.set()
+        server.shutdown()
+
+
+def test_what_nobody_waits_for_is_forgotten_some_time() -> None:
+    for number in range(5000):
+        work.cancel(f"{number}")
+    assert "4999" in work._machine.cancelled
+    assert len(work._machine.cancelled) < 5000
 
 
 def test_the_end_of_the_scheduler_leaves_what_is_done(

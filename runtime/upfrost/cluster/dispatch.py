@@ -156,6 +156,16 @@ class Dispatcher:
         self._blame(worker, reason)
         self._note_try(self._open[number], worker, reason)
 
+    def under_way(self) -> float:
+        """How much is done of the pieces that are not finished, by workers' speeds."""
+        now, size = _now(), 0.0
+        for piece in self._open.values():
+            if attempts := self._running.get(piece.number):
+                size += piece.size * max(self._share(each, now) for each in attempts)
+            elif piece not in self._waiting and piece.number not in self._again:
+                size += piece.size  # it came back, before its turn
+        return size
+
     async def run(self, pieces: Iterator[Piece], accept: Accept) -> None:
         """Have all pieces done. Raises what `pieces` and `accept` raise, `ClusterError`
         when no worker is left or a piece fails everywhere."""
@@ -314,6 +324,13 @@ class Dispatcher:
                 break
         began = max(worker.last, worker.attempts[0].began)
         return began + self._seconds(worker, size)
+
+    def _share(self, attempt: Attempt, now: float) -> float:
+        """How much of its piece is done, from 0 to 1; 0 while no speed is known."""
+        seconds = self._seconds(attempt.worker, attempt.piece.size)
+        if not seconds:
+            return 0.0
+        return min(1.0, max(0.0, 1 - (self._due(attempt) - now) / seconds))
 
     def _limit(self, attempt: Attempt) -> float:
         """When an attempt is given up; infinite while no speed is known."""

@@ -214,13 +214,13 @@ class Connection:
             asking.cancel()
         if self._likeness(about) != self._agreed and not self._asked.mixed:
             raise ClusterError(
-                f"it is unlike the others ({_words(self._likeness(about))}, not "
-                f"{_words(self._agreed or ())})"
+                f"{about.name} is unlike the others ("
+                f"{_words(self._likeness(about))}, not {_words(self._agreed or ())})"
             )
         if _bits(about) not in self._kinds and not self._asked.mixed:
             raise ClusterError(
-                f"its device ({about.device.name}) is none of those that the run began "
-                "with; a new run takes it"
+                f"{about.name}'s device ({about.device.name}) is none of those that "
+                "the run began with; a new run takes it"
             )
         return about
 

@@ -189,6 +189,24 @@ def test_workers_that_differ_are_refused_by_name(
         assert cluster.fleet.precision == "several"
 
 
+def test_who_comes_later_is_refused_by_name_or_was_gone_again(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(graph: Any, _: Any) -> Fake:
+        fake = Fake(graph)
+        fake.precision = "fp32"
+        return fake
+
+    model = clusters.write_network(tmp_path)
+    with Cluster(address, clusters.asked(model)) as cluster:
+        found = cluster.met[0].address
+        monkeypatch.setattr(work, "open_upscaler", opened)
+        monkeypatch.setattr(work, "_machine", work._Machine())
+        with pytest.raises(ClusterError, match=r"^[012] is unlike the others \(fp32"):
+            cluster.run(cluster.connection.greet(found))
+        assert cluster.run(cluster.connection.greet("tcp://127.0.0.1:1")) is None
+
+
 def test_another_version_is_refused(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

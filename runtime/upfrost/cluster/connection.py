@@ -48,6 +48,10 @@ class SchedulerEndedError(ClusterError):
     """There is no scheduler any more."""
 
 
+class PausedError(ClusterError):
+    """A worker that is there, and gets nothing of Dask for now."""
+
+
 class OtherVersionError(ClusterError):
     """A worker that has another upfrost."""
 
@@ -150,9 +154,11 @@ class Connection:
             reason = (
                 "what is there does not answer as one" if is_other else _line(error)
             )
+            advice = "'dask scheduler' starts one, and prints its address"
+            if self.address.startswith("tls:"):
+                advice = "Dask's settings name the certificates (docs/cluster.md)"
             raise ClusterError(
-                f"{printable(self.address)}: no scheduler answers ({reason}); "
-                "'dask scheduler' starts one, and prints its address"
+                f"{printable(self.address)}: no scheduler answers ({reason}); {advice}"
             ) from error
 
     async def close(self) -> None:
@@ -209,6 +215,8 @@ class Connection:
                 failed = not asking.done() or asking.exception() is not None
                 if failed and address not in await self.workers():
                     return None
+                if asking.done() and isinstance(asking.exception(), PausedError):
+                    asking = asyncio.ensure_future(self._introduce(address, limit=None))
             about = asking.result()
         finally:
             asking.cancel()
@@ -239,13 +247,19 @@ class Connection:
         sent: list[Any] = []
         future: Any = None
         try:
-            # By way of the scheduler, which may be all that can be reached from here.
-            sent = await self._client.scatter(
-                [await asyncio.to_thread(data) if callable(data) else data],
-                workers=[address],
-                hash=False,
-                direct=False,
-            )
+            content = await asyncio.to_thread(data) if callable(data) else data
+            try:
+                # By way of the scheduler, which may be all that can be reached from
+                # here.
+                sent = await self._client.scatter(
+                    [content], workers=[address], hash=False, direct=False
+                )
+            except TimeoutError:
+                raise PausedError(
+                    "Dask has paused it, as it does where memory is short: its log "
+                    "says so, and 'dask worker --memory-limit 0' prevents it"
+                ) from None
+            del content
             future = self._client.submit(
                 function,
                 *arguments,
@@ -299,6 +313,8 @@ class Connection:
                 model = self._model
         except TimeoutError:
             raise ClusterError(f"{name} does not answer") from None
+        except PausedError as error:
+            raise PausedError(f"{name}: {_line(error)}") from None
         except ImportError as error:
             raise ClusterError(
                 f"{name}: {_line(error)}; upfrost {__version__} must be installed there"

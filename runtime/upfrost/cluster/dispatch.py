@@ -24,6 +24,7 @@ from upfrost.cluster.connection import (
     About,
     ClusterError,
     Connection,
+    PausedError,
     SchedulerEndedError,
     reason_of,
 )
@@ -360,7 +361,10 @@ class Dispatcher:
             if worker.address not in await self._connection.workers():
                 self._lose(worker)
             else:
-                self._fail(worker, [attempt], reason_of(error))
+                # So has who gets nothing for now.
+                is_paused = isinstance(error, PausedError)
+                lost = list(worker.attempts) if is_paused else [attempt]
+                self._fail(worker, lost, reason_of(error))
             return
         now = _now()
         began = max(worker.last, attempt.began)

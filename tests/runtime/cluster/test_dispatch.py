@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from upfrost.cluster import dispatch
-from upfrost.cluster.connection import ClusterError, SchedulerEndedError
+from upfrost.cluster.connection import ClusterError, PausedError, SchedulerEndedError
 from upfrost.cluster.dispatch import BadResultError, Dispatcher, Piece, Worker
 
 
@@ -230,6 +230,25 @@ def test_the_end_of_a_process_is_one_failure_whatever_it_had(tmp_path: Path) -> 
     assert made.said == ["killed is gone; what it had goes elsewhere"]
     assert not made.dispatcher.failed
     assert [address for address, _ in workers.calls].count("tcp://killed:2") > 5
+
+
+def test_a_pause_is_one_failure_after_which_a_worker_gets_work_again(
+    tmp_path: Path,
+) -> None:
+    workers = FakeWorkers(good=2, paused=2)
+    made = Run(tmp_path, 30, workers)
+
+    def pause(number: int) -> None:
+        if made.loop.time() < 9:
+            workers.answers_at["tcp://paused:1"] = 12
+            if number >= 4:
+                raise PausedError("Dask has paused it")
+
+    workers.odd["tcp://paused:1"] = pause
+    made.go()
+    assert sorted(made.results) == list(range(30))
+    assert made.said == ["paused: Dask has paused it; what it had goes elsewhere"]
+    assert list(made.by.values()).count("paused") > 5
 
 
 def test_a_short_film_is_shared_out(tmp_path: Path) -> None:

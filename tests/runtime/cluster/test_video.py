@@ -223,6 +223,8 @@ def test_no_scheduler_and_no_workers_are_said(
     model = clusters.write_network(tmp_path)
     with pytest.raises(ClusterError, match="no scheduler answers"):
         Cluster("tcp://127.0.0.1:1", clusters.asked(model)).__enter__()
+    with pytest.raises(ClusterError, match="settings name the certificates"):
+        Cluster("tls://127.0.0.1:1", clusters.asked(model)).__enter__()
     nobody = pytest.raises(ClusterError, match="has no workers; 'dask worker")
     with local_cluster(0) as empty, nobody:
         Cluster(empty, clusters.asked(model)).__enter__()
@@ -250,6 +252,26 @@ def test_a_server_of_another_kind_is_no_scheduler(
             Cluster(address, clusters.asked(model)).__enter__()
         ended.set()
         server.shutdown()
+
+
+def test_a_worker_that_dask_has_paused_is_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "CONNECT", 1.0)
+    model = clusters.write_network(tmp_path)
+
+    def pause(dask_scheduler: Any) -> None:
+        for worker in dask_scheduler.workers.values():
+            dask_scheduler.handle_worker_status_change("paused", worker, "a test")
+
+    with local_cluster(1) as paused:
+        from distributed import Client
+
+        with Client(paused, set_as_default=False) as client:
+            client.run_on_scheduler(pause)
+        refused = pytest.raises(ClusterError, match=r"Dask has paused it.*memory-l")
+        with refused, Cluster(paused, clusters.asked(model)):
+            pass
 
 
 def test_what_nobody_waits_for_is_forgotten_some_time() -> None:

@@ -35,6 +35,8 @@ trixie:
 # Debian's chromium brings it. It has no half precision.
 SWIFTSHADER := /usr/lib/chromium/vk_swiftshader_icd.json
 swiftshader:
+	@test -e $(SWIFTSHADER) || \
+		{ echo "needs SwiftShader, which chromium has: apt-get install chromium"; exit 1; }
 	@tools/setup.sh test
 	@VK_DRIVER_FILES=$(SWIFTSHADER) VK_ICD_FILENAMES=$(SWIFTSHADER) \
 		.venv/bin/python -m pytest --numprocesses auto -k fp32 tests/runtime/gpu

@@ -101,6 +101,18 @@ def test_validation_takes_the_sharpest_squares(tmp_path: Path) -> None:
     np.testing.assert_array_equal(crop.lr, shrink(picture, 2)[:, 32:])
 
 
+@pytest.mark.parametrize(("scale", "side"), [(2, 64), (3, 63), (4, 64)])
+def test_squares_of_validation_are_multiples_of_the_scale(
+    tmp_path: Path, scale: int, side: int
+) -> None:
+    Image.fromarray(textured(0, 150, 150)).save(tmp_path / "a.png")
+    crops = validation_crops(photographs(picture_files(tmp_path)), scale, side=64)
+    assert len(crops) == 4
+    for crop in crops:
+        assert crop.hr.shape == (side, side, 3)
+        assert crop.lr.shape == (side // scale, side // scale, 3)
+
+
 def test_missing_and_broken_pictures_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         picture_files(tmp_path / "nothing")

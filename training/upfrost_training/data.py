@@ -225,7 +225,11 @@ def validation_crops(
     degradations: tuple[Degradation, ...] = BICUBIC,
     colour: str = "rgb",
 ) -> list[Crop]:
-    """The sharpest squares of `side` HR pixels of each piece's middle frame."""
+    """The sharpest squares of each piece's middle frame.
+
+    They have `side` HR pixels, less what is left when it is divided by `scale`.
+    """
+    side -= side % scale
     crops: list[Crop] = []
     for number, piece in enumerate(pieces):
         frames = crop_to_multiple(piece, scale)

@@ -2,6 +2,7 @@
 
 usage: python -m benchmarks.cluster scaling [--workers N …] [--frames N]
        python -m benchmarks.cluster client CLIP
+       python -m benchmarks.cluster memory [--frames N] [--times N …]
        python -m benchmarks.cluster kills [--runs N] [--seed N] [--delay MS] [--model M]
 
 scaling: `upscale_video` on a cluster whose devices take time and nothing else
@@ -12,6 +13,10 @@ the workers'. Bytes are those of pieces and segments, for a frame.
 
 client: how many frames of CLIP the client cuts, files and writes in a second, with
 workers that take no time: where it becomes the limit.
+
+memory: the most memory that the client, the scheduler and three workers, each a
+process, take for films that are so many times as long as one of N frames, on such
+devices.
 
 kills: `upfrost video --cluster` with three workers in processes of Dask's, which are
 killed (SIGKILL) or stopped (SIGSTOP) at random moments; in some runs the client is
@@ -25,6 +30,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import multiprocessing
 import os
 import pickle
 import random
@@ -35,6 +41,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -68,6 +75,7 @@ WORK = {"equal": 60, "mixed": 100}  # seconds that all of it takes at best
 OPTIONS = VideoOptions(segment=Fraction(1))
 MODEL = "realtime-x2"
 GOAL = 0.9
+BUSY = 0.015  # seconds of a device for a frame, to have much sent in a short time
 
 
 def main() -> None:
@@ -81,6 +89,10 @@ def main() -> None:
     client = commands.add_parser("client")
     client.add_argument("clip", type=Path)
     client.set_defaults(run=measure_client)
+    memory = commands.add_parser("memory")
+    memory.add_argument("--frames", type=int, default=480)
+    memory.add_argument("--times", type=int, nargs="+", default=[1, 10, 30])
+    memory.set_defaults(run=measure_memory)
     kills = commands.add_parser("kills")
     kills.add_argument("--runs", type=int, default=10)
     kills.add_argument("--seed", type=int, default=1)
@@ -220,25 +232,32 @@ def simulated(folder: Path, seconds: Sequence[float]) -> Iterator[str]:
         process.stdin.close()
 
 
-def run_simulated(
-    clip: Path, folder: Path, seconds: Sequence[float], frames: int
-) -> dict[str, Any]:
+def upscale_simulated(
+    address: str, clip: Path, folder: Path, frames: int
+) -> VideoRecord:
+    """Have so many of a clip's frames, whole segments, upscaled by such a cluster."""
     target = folder / "result.mkv"
     target.unlink(missing_ok=True)
     record = VideoRecord(f"{clip}", f"{target}")
     vars(video)["upscale_segment"] = cluster_device.simulated_segment
-    duration = Fraction(frames // 24)  # whole segments
-    with simulated(folder, seconds) as address:
-        asked = Asked(
-            *(find_model(MODEL), None, "auto", None, None, None),
-            *(ffmpeg_version(find_ffmpeg()), False),
+    asked = Asked(
+        *(find_model(MODEL), None, "auto", None, None, None),
+        *(ffmpeg_version(find_ffmpeg()), False),
+    )
+    with Cluster(address, asked) as cluster:
+        settings = replace(OPTIONS, duration=Fraction(frames // 24))
+        video.upscale_video(
+            clip, target, cluster, settings, Status(io.StringIO()), record
         )
+    return record
+
+
+def run_simulated(
+    clip: Path, folder: Path, seconds: Sequence[float], frames: int
+) -> dict[str, Any]:
+    with simulated(folder, seconds) as address:
         processor = psutil.Process().cpu_times()
-        with Cluster(address, asked) as cluster:
-            settings = replace(OPTIONS, duration=duration)
-            video.upscale_video(
-                clip, target, cluster, settings, Status(io.StringIO()), record
-            )
+        record = upscale_simulated(address, clip, folder, frames)
         spent = psutil.Process().cpu_times()
     assert record.frames is not None
     assert record.frames_per_second is not None
@@ -318,6 +337,70 @@ def measure_client(options: argparse.Namespace) -> None:
     )
 
 
+# Memory
+
+
+def measure_memory(options: argparse.Namespace) -> None:
+    """Whether anything grows with the film."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        clip = make_clip(folder / "clip.mp4", options.frames * max(options.times))
+        make_segments(clip, folder)
+        rows = [
+            run_measured(clip, folder, options.frames * times)
+            for times in options.times
+        ]
+    publish(
+        "cluster-memory",
+        "The most memory that the processes of a cluster take, in MB",
+        rows,
+        [
+            f"Three workers, whose devices take {BUSY:g} s for a frame and nothing "
+            "else: decoding and encoding, and a device's memory, come to theirs.",
+            "The most of each process that was resident at a time, with what it has "
+            "loaded; of the workers, the one with most. Each film has new processes.",
+        ],
+    )
+
+
+def run_measured(clip: Path, folder: Path, frames: int) -> dict[str, Any]:
+    machines = Machines(None, folder, "benchmarks.cluster_device", f"{folder} {BUSY:g}")
+    try:
+        time.sleep(10)  # workers need some seconds
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            client, record = pool.submit(
+                measured_client, machines.address, clip, folder, frames
+            ).result()
+        workers = [machines.worker(number) for number in range(3)]
+        return {
+            "frames": record.frames,
+            "seconds": round(record.seconds["all"]),
+            "MB sent": round((record.sent_bytes or 0) / 1e6),
+            "MB received": round((record.received_bytes or 0) / 1e6),
+            "client": round(client / 1e6),
+            "scheduler": round(most_memory(machines.scheduler.pid) / 1e6),
+            "worker": round(
+                max(most_memory(worker.pid) for worker in workers if worker) / 1e6
+            ),
+        }
+    finally:
+        machines.end()
+
+
+def measured_client(
+    address: str, clip: Path, folder: Path, frames: int
+) -> tuple[int, VideoRecord]:
+    record = upscale_simulated(address, clip, folder, frames)
+    return most_memory(os.getpid()), record
+
+
+def most_memory(process: int) -> int:
+    """The most bytes of a process that were resident at a time."""
+    status = Path(f"/proc/{process}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
 # Survival
 
 _UPFROST = (
@@ -328,9 +411,18 @@ _UPFROST = (
 
 
 class Machines:
-    """A scheduler and three workers, in processes, and in namespaces or not."""
+    """A scheduler and three workers, in processes, and in namespaces or not.
 
-    def __init__(self, network: DelayedNetwork | None, folder: Path) -> None:
+    Workers load the module `preload` first, with `simulated` in UPFROST_SIMULATED.
+    """
+
+    def __init__(
+        self,
+        network: DelayedNetwork | None,
+        folder: Path,
+        preload: str | None = None,
+        simulated: str = "",
+    ) -> None:
         self._network = network
         self._folder = folder
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -338,7 +430,9 @@ class Machines:
         host = network.address(0) if network else "127.0.0.1"
         port = random.Random(os.getpid()).randrange(20000, 30000)
         self.address = f"tcp://{host}:{port}"
-        self._start(
+        self._environment = os.environ | {"UPFROST_SIMULATED": simulated}
+        more = ["--preload", preload] if preload else []
+        self.scheduler = self._start(
             0,
             *("scheduler", "--host", host, "--port", f"{port}"),
             *("--dashboard-address", f"{host}:0", "--no-show"),
@@ -351,6 +445,7 @@ class Machines:
                     *("worker", self.address, *where, "--no-dashboard"),
                     *("--name", f"board{number}", "--nthreads", "2"),
                     *("--local-directory", f"{folder / f'board{number}'}"),
+                    *more,
                 )
             )
 
@@ -379,6 +474,7 @@ class Machines:
         with (self._folder / f"dask{machine}.log").open("ab") as log:
             process = subprocess.Popen(
                 self.inside(machine, [sys.executable, "-m", "dask", *arguments]),
+                env=self._environment,
                 stdout=log,
                 stderr=log,
             )

@@ -5,15 +5,20 @@ usage: python -m benchmarks.cluster_device FOLDER SECONDS …
 One process with a scheduler and a worker for each of the SECONDS that a frame takes on
 it. What a worker returns was made before, and lies in FOLDER. The address is printed;
 the process ends with its standard input.
+
+A `dask worker` that preloads this module is such a worker, too, with FOLDER and SECONDS
+in UPFROST_SIMULATED.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.runtime.fakes import FakeUpscaler
 
@@ -23,8 +28,7 @@ from upfrost.network.graph import Graph
 
 _STEP = 0.05  # seconds between two looks at whether work is still wanted
 _folder = Path()
-_seconds: list[float] = []
-_turns: list[threading.Lock] = []
+_devices: dict[str, tuple[float, threading.Lock]] = {}  # by their workers' names
 
 
 class Device(FakeUpscaler):
@@ -43,9 +47,9 @@ def simulated_segment(token: str, order: SegmentOrder, data: bytes) -> MadeSegme
     from distributed import get_worker
 
     del data
-    number = int(get_worker().name)
-    with _turns[number]:
-        end = time.monotonic() + len(order.times) * _seconds[number]
+    seconds, turn = _devices[str(get_worker().name)]
+    with turn:
+        end = time.monotonic() + len(order.times) * seconds
         while (left := end - time.monotonic()) > 0:
             if token in work._machine.cancelled:
                 raise CancelledError("nobody waits for it any more")
@@ -60,16 +64,28 @@ def open_device(graph: Graph, wanted: Wanted) -> Device:
     return Device(graph)
 
 
+def simulate(folder: str, seconds: dict[str, float]) -> None:
+    """Have workers of this process, by their names, take so long for a frame."""
+    global _folder
+    _folder = Path(folder)
+    for name, value in seconds.items():
+        _devices[name] = value, threading.Lock()
+    work.open_upscaler = open_device  # type: ignore[assignment]
+
+
+def dask_setup(worker: Any) -> None:
+    """What Dask calls of a module that a worker preloads."""
+    folder, seconds = os.environ["UPFROST_SIMULATED"].rsplit(" ", 1)
+    simulate(folder, {str(worker.name): float(seconds)})
+
+
 def main() -> None:
     from distributed import LocalCluster
 
-    global _folder
-    _folder = Path(sys.argv[1])
-    _seconds.extend(map(float, sys.argv[2:]))
-    _turns.extend(threading.Lock() for _ in _seconds)
-    work.open_upscaler = open_device  # type: ignore[assignment]
+    seconds = list(map(float, sys.argv[2:]))
+    simulate(sys.argv[1], {f"{number}": value for number, value in enumerate(seconds)})
     with LocalCluster(
-        n_workers=len(_seconds),
+        n_workers=len(seconds),
         threads_per_worker=2,
         processes=False,
         protocol="tcp",

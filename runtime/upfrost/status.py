@@ -20,8 +20,9 @@ class Status:
     """Progress of one run on a stream.
 
     Errors and warnings are always shown; progress is not when `quiet`. When nothing is
-    done `silence` seconds after the first thing was begun, a line says why: a driver
-    can take a minute to compile the kernels, and the program sees none of it.
+    done `silence` seconds after the first thing was begun, a line says why: on one
+    machine a driver can take a minute to compile the kernels, and the program sees none
+    of it.
     """
 
     def __init__(
@@ -46,14 +47,14 @@ class Status:
         self._explanation: threading.Timer | None = None
         self._anything_done = False
 
-    def begin(self, label: str) -> None:
-        """Start on something with that name."""
+    def begin(self, label: str, why: str = COMPILING) -> None:
+        """Start on something with that name; `why` nothing may be done for a while."""
         self._label = label
         self.expect(0)
         self._draw(label)
         self._end_explanation()
         if not (self._quiet or self._anything_done):
-            timer = threading.Timer(self._silence, self.show, [COMPILING])
+            timer = threading.Timer(self._silence, self.show, [why])
             timer.daemon = True
             timer.start()
             self._explanation = timer

@@ -136,6 +136,7 @@ def open_cluster(
     `ffmpeg` is this machine's version, where a video is to be upscaled.
     """
     from upfrost.cluster.connection import Asked, Cluster, insecurity
+    from upfrost.text import printable
 
     asked = Asked(
         model=model,
@@ -149,6 +150,7 @@ def open_cluster(
     )
     if warning := insecurity(options.cluster):
         status.warn(f"upfrost: {warning}")
+    status.begin(printable(options.cluster), "workers open their devices")
     return Cluster(options.cluster, asked)
 
 

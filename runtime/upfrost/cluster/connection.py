@@ -16,7 +16,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from concurrent.futures import wait
+from concurrent.futures import CancelledError, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +46,10 @@ class ClusterError(UpfrostError):
 
 class SchedulerEndedError(ClusterError):
     """There is no scheduler any more."""
+
+
+class PausedError(ClusterError):
+    """A worker that is there, and gets nothing of Dask for now."""
 
 
 class OtherVersionError(ClusterError):
@@ -97,6 +101,7 @@ class Connection:
     def __init__(self, address: str, asked: Asked) -> None:
         self.run = secrets.token_hex(4)
         self.address = address
+        self.met: list[About] = []  # who was there at the beginning
         self._asked = asked
         self._model = asked.model.read_bytes()
         self._client: Any = None
@@ -120,21 +125,40 @@ class Connection:
 
     async def open(self) -> None:
         """Connect. Raises `ClusterError`."""
-        from distributed import Client
+        from distributed import Client, Security
+        from distributed.comm import connect
 
         _quiet()
+        security = Security()
+
+        async def knock() -> None:
+            arguments = security.get_connection_args("client")
+            greeted = await connect(self.address, timeout=CONNECT, **arguments)
+            await greeted.close()
+
         try:
+            # First a greeting alone: Dask waits without end for that of who takes a
+            # connection and says nothing, as another program's server may.
+            await asyncio.wait_for(knock(), CONNECT + 1)
             self._client = await Client(
                 self.address,
                 asynchronous=True,
                 timeout=CONNECT,
+                security=security,
                 set_as_default=False,
                 name="upfrost",
             )
-        except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
+        except Exception as error:
+            # The second is of words that were taken for a length.
+            is_other = isinstance(error, (TimeoutError, MemoryError))
+            reason = (
+                "what is there does not answer as one" if is_other else _line(error)
+            )
+            advice = "'dask scheduler' starts one, and prints its address"
+            if self.address.startswith("tls:"):
+                advice = "Dask's settings name the certificates (docs/cluster.md)"
             raise ClusterError(
-                f"{printable(self.address)}: no scheduler answers ({_line(error)}); "
-                "'dask scheduler' starts one, and prints its address"
+                f"{printable(self.address)}: no scheduler answers ({reason}); {advice}"
             ) from error
 
     async def close(self) -> None:
@@ -150,9 +174,12 @@ class Connection:
             raise self._ended() from error
         return sorted(found)
 
-    async def meet(self) -> list[About]:
-        """All workers that are there. Raises `ClusterError` for none, and for such that
-        are unlike each other, unless that was agreed to."""
+    async def meet(self) -> None:
+        """Ask all workers that are there what they are.
+
+        Raises `ClusterError` for none, and for such that are unlike each other, unless
+        that was agreed to.
+        """
         for _ in range(int(CONNECT * 4)):
             if addresses := await self.workers():
                 break
@@ -173,7 +200,7 @@ class Connection:
             if isinstance(answer, BaseException) and not met:
                 raise ClusterError(reason_of(answer)) from answer
         self._agree(met)
-        return met
+        self.met = met
 
     async def greet(self, address: str) -> About | None:
         """Ask a worker what it is; None for one that is not there any more.
@@ -185,20 +212,23 @@ class Connection:
         try:
             while not asking.done():
                 await asyncio.wait({asking}, timeout=1)
-                if not asking.done() and address not in await self.workers():
+                failed = not asking.done() or asking.exception() is not None
+                if failed and address not in await self.workers():
                     return None
+                if asking.done() and isinstance(asking.exception(), PausedError):
+                    asking = asyncio.ensure_future(self._introduce(address, limit=None))
             about = asking.result()
         finally:
             asking.cancel()
         if self._likeness(about) != self._agreed and not self._asked.mixed:
             raise ClusterError(
-                f"it is unlike the others ({_words(self._likeness(about))}, not "
-                f"{_words(self._agreed or ())})"
+                f"{about.name} is unlike the others ("
+                f"{_words(self._likeness(about))}, not {_words(self._agreed or ())})"
             )
         if _bits(about) not in self._kinds and not self._asked.mixed:
             raise ClusterError(
-                f"its device ({about.device.name}) is none of those that the run began "
-                "with; a new run takes it"
+                f"{about.name}'s device ({about.device.name}) is none of those that "
+                "the run began with; a new run takes it"
             )
         return about
 
@@ -217,13 +247,19 @@ class Connection:
         sent: list[Any] = []
         future: Any = None
         try:
-            # By way of the scheduler, which may be all that can be reached from here.
-            sent = await self._client.scatter(
-                [await asyncio.to_thread(data) if callable(data) else data],
-                workers=[address],
-                hash=False,
-                direct=False,
-            )
+            content = await asyncio.to_thread(data) if callable(data) else data
+            try:
+                # By way of the scheduler, which may be all that can be reached from
+                # here.
+                sent = await self._client.scatter(
+                    [content], workers=[address], hash=False, direct=False
+                )
+            except TimeoutError:
+                raise PausedError(
+                    "Dask has paused it, as it does where memory is short: its log "
+                    "says so, and 'dask worker --memory-limit 0' prevents it"
+                ) from None
+            del content
             future = self._client.submit(
                 function,
                 *arguments,
@@ -235,11 +271,12 @@ class Connection:
                 retries=0,
             )
             return await future
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, CancelledError):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            # Dask says so of results that were lost, and of all when it ends.
+            # Dask says so of results that were lost, and of all when it ends. Which of
+            # the two errors it is depends on its version.
             raise ClusterError("what it had was lost") from None
         finally:
             for each in (*sent, future):
@@ -276,6 +313,8 @@ class Connection:
                 model = self._model
         except TimeoutError:
             raise ClusterError(f"{name} does not answer") from None
+        except PausedError as error:
+            raise PausedError(f"{name}: {_line(error)}") from None
         except ImportError as error:
             raise ClusterError(
                 f"{name}: {_line(error)}; upfrost {__version__} must be installed there"
@@ -341,7 +380,6 @@ class Cluster:
 
     def __init__(self, address: str, asked: Asked) -> None:
         self.connection = Connection(address, asked)
-        self.met: list[About] = []
         self._model = asked.model
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -350,7 +388,7 @@ class Cluster:
         self._thread.start()
         try:
             self.run(self.connection.open())
-            self.met = self.run(self.connection.meet())
+            self.run(self.connection.meet())
         except BaseException:
             self.__exit__()
             raise
@@ -361,6 +399,11 @@ class Cluster:
             self.run(self.connection.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
+
+    @property
+    def met(self) -> list[About]:
+        """Who was there at the beginning."""
+        return self.connection.met
 
     @property
     def fleet(self) -> Fleet:

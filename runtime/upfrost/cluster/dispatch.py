@@ -21,8 +21,10 @@ from typing import Any
 
 from upfrost.cluster.connection import (
     INTRODUCE,
+    About,
     ClusterError,
     Connection,
+    PausedError,
     SchedulerEndedError,
     reason_of,
 )
@@ -155,12 +157,23 @@ class Dispatcher:
         self._blame(worker, reason)
         self._note_try(self._open[number], worker, reason)
 
+    def under_way(self) -> float:
+        """How much is done of the pieces that are not finished, by workers' speeds."""
+        now, size = _now(), 0.0
+        for piece in self._open.values():
+            if attempts := self._running.get(piece.number):
+                size += piece.size * max(self._share(each, now) for each in attempts)
+            elif piece not in self._waiting and piece.number not in self._again:
+                size += piece.size  # it came back, before its turn
+        return size
+
     async def run(self, pieces: Iterator[Piece], accept: Accept) -> None:
         """Have all pieces done. Raises what `pieces` and `accept` raise, `ClusterError`
         when no worker is left or a piece fails everywhere."""
         try:
-            for address in await self._connection.workers():
-                self._join(address)
+            # All at once: otherwise the first one to answer has all of a short film.
+            for about in self._connection.met:
+                self._take_in(about)
             while not (self._exhausted and not self._open):
                 await self._step(pieces, accept)
         finally:
@@ -313,6 +326,13 @@ class Dispatcher:
         began = max(worker.last, worker.attempts[0].began)
         return began + self._seconds(worker, size)
 
+    def _share(self, attempt: Attempt, now: float) -> float:
+        """How much of its piece is done, from 0 to 1; 0 while no speed is known."""
+        seconds = self._seconds(attempt.worker, attempt.piece.size)
+        if not seconds:
+            return 0.0
+        return min(1.0, max(0.0, 1 - (self._due(attempt) - now) / seconds))
+
     def _limit(self, attempt: Attempt) -> float:
         """When an attempt is given up; infinite while no speed is known."""
         worker = attempt.worker
@@ -337,7 +357,14 @@ class Dispatcher:
         if isinstance(error, SchedulerEndedError):
             raise error
         if error is not None:
-            self._fail(worker, [attempt], reason_of(error))
+            # Who is gone has failed once, whatever it had.
+            if worker.address not in await self._connection.workers():
+                self._lose(worker)
+            else:
+                # So has who gets nothing for now.
+                is_paused = isinstance(error, PausedError)
+                lost = list(worker.attempts) if is_paused else [attempt]
+                self._fail(worker, lost, reason_of(error))
             return
         now = _now()
         began = max(worker.last, attempt.began)
@@ -362,6 +389,12 @@ class Dispatcher:
             self._withdraw(attempt)
             self._return(attempt.piece, worker, reason)
         self._blame(worker, reason)
+
+    def _lose(self, worker: Worker) -> None:
+        """A worker is not there any more."""
+        worker.gone = True
+        if worker.attempts:
+            self._fail(worker, list(worker.attempts), "its process ended")
 
     def _blame(self, worker: Worker, reason: str) -> None:
         count, _, _ = self._failures.get(worker.identity, (0, "", ""))
@@ -422,9 +455,7 @@ class Dispatcher:
             self._join(address)
         for worker in list(self.workers.values()):
             if worker.address not in present and not worker.gone:
-                worker.gone = True
-                if worker.attempts:
-                    self._fail(worker, list(worker.attempts), "its process ended")
+                self._lose(worker)
             if worker.gone:
                 continue
             overdue = [a for a in worker.attempts if now > self._limit(a)]
@@ -479,9 +510,12 @@ class Dispatcher:
         if known is not None:
             known.silent = known.gone = False
             return
-        worker = Worker(address, about.name, about.identity)
+        self._take_in(about)
+
+    def _take_in(self, about: About) -> None:
+        worker = Worker(about.address, about.name, about.identity)
         worker.failures = self._failures.get(about.identity, (0,))[0]
-        self.workers[address] = worker
+        self.workers[about.address] = worker
 
     def _tidy(self, piece: Piece) -> None:
         if not piece.kept:

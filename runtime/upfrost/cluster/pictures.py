@@ -13,7 +13,7 @@ from pathlib import Path
 from upfrost.cluster import dispatch
 from upfrost.cluster.connection import Cluster
 from upfrost.cluster.dispatch import BadResultError, Dispatcher, Worker
-from upfrost.cluster.progress import Speeds
+from upfrost.cluster.progress import WAITING, Speeds
 from upfrost.cluster.work import MadePicture, PictureOrder, upscale_picture
 from upfrost.files import new_file
 from upfrost.image.batch import (
@@ -68,7 +68,7 @@ class _Batch:
         )
 
     def run(self) -> int:
-        self._status.begin(f"{len(self._jobs)} pictures")
+        self._status.begin(f"{len(self._jobs)} pictures", WAITING)
         try:
             self._cluster.run(self._dispatcher.run(self._pieces(), self._accept))
         finally:

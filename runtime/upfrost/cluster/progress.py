@@ -9,6 +9,7 @@ from upfrost.cluster.dispatch import Dispatcher, Worker
 from upfrost.status import Status, duration
 
 _MOST_NAMED = 4
+WAITING = "workers send what is whole, which takes them a while"
 
 
 class Speeds:
@@ -52,16 +53,20 @@ class Speeds:
         self._status.count(done, self._total)
         if not self._done or not self._status.is_due():
             return
-        workers = [w for w in dispatcher.workers.values() if w.rate and not w.gone]
+        # What is under way counts as far as it is: pieces come back whole, all at about
+        # the same time at first, and then in no order.
+        ahead = dispatcher.under_way()
         seconds = max(time.monotonic() - self._began, 1e-9)
-        rate = self._size / self._scale / seconds
+        rate = (self._size + ahead) / seconds
         total = f" of {max(self._total, done)}" if self._total else ""
-        text = f"{self._unit} {done}{total}, {rate:.2f} {self._rate_unit}"
+        text = f"{self._unit} {done}{total}, {rate / self._scale:.2f} {self._rate_unit}"
+        if self._total and rate:
+            size = self._size / self._done * max(0, self._total - done)
+            text += f", {duration(max(0, size - ahead) / rate)} left"
+        # Last: where the line is too long, its end is cut off.
+        workers = [w for w in dispatcher.workers.values() if w.rate and w.usable]
         if workers:
             text += f" ({self._by_worker(workers)})"
-        if self._total:
-            left = max(0, self._total - done) * seconds / self._done
-            text += f", {duration(left)} left"
         self._status.show(text)
 
     def add(self, dispatcher: Dispatcher) -> None:

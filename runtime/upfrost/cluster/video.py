@@ -25,7 +25,7 @@ from upfrost.cluster import dispatch
 from upfrost.cluster.connection import Cluster
 from upfrost.cluster.dispatch import BadResultError, Dispatcher, Worker
 from upfrost.cluster.pieces import CutError, cut
-from upfrost.cluster.progress import Speeds
+from upfrost.cluster.progress import WAITING, Speeds
 from upfrost.cluster.work import (
     MadeSegment,
     OneSegment,
@@ -139,7 +139,7 @@ class _Maker:
         self._began = time.perf_counter()
 
     def make(self) -> None:
-        self._status.begin(printable(self._work.info.path))
+        self._status.begin(printable(self._work.info.path), WAITING)
         if self._job.segments:
             self._remember()
         try:

@@ -14,6 +14,7 @@ import platform
 import tempfile
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ from upfrost.video.job import Segment
 from upfrost.video.upscale import Clock, Work, frame_upscaler, upscaled, write_frame
 
 _MODELS_KEPT = 4
+_CANCELLED_KEPT = 1000  # tokens: far more than a worker has pieces at a time
 
 
 class CancelledError(UpfrostError):
@@ -114,7 +116,7 @@ class _Machine:
     """The device of this process, with the model that was asked for last."""
 
     def __init__(self) -> None:
-        self.cancelled: set[str] = set()
+        self.cancelled: deque[str] = deque(maxlen=_CANCELLED_KEPT)
         self._turn = threading.Lock()
         self._models: dict[str, bytes] = {}
         self._opened: tuple[Wanted, Upscaler] | None = None
@@ -219,7 +221,7 @@ def introduce(asked: dict[str, Any], model: bytes | None) -> dict[str, Any]:
 
 def cancel(token: str) -> None:
     """Say that nobody waits for that work any more."""
-    _machine.cancelled.add(token)
+    _machine.cancelled.append(token)
 
 
 def upscale_segment(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from upfrost.cluster import dispatch
-from upfrost.cluster.connection import ClusterError, SchedulerEndedError
+from upfrost.cluster.connection import ClusterError, PausedError, SchedulerEndedError
 from upfrost.cluster.dispatch import BadResultError, Dispatcher, Piece, Worker
 
 
@@ -47,8 +47,10 @@ class FakeWorkers:
 
     def __init__(self, **seconds: float) -> None:
         self.seconds = {f"tcp://{name}:1": value for name, value in seconds.items()}
+        self.answers_at: dict[str, float] = {}
         self.calls: list[tuple[str, int]] = []
         self.cancelled: list[str] = []
+        self.met = [_About(address) for address in sorted(self.seconds)]
         self._turns: dict[str, asyncio.Lock] = {}
         # What a worker does instead, by its address.
         self.odd: dict[str, Callable[[int], Any]] = {}
@@ -65,7 +67,9 @@ class FakeWorkers:
         return _About(address)
 
     def silent_until(self, address: str) -> float:
-        return float("inf") if self.seconds.get(address) == float("inf") else 0.0
+        if self.seconds.get(address) == float("inf"):
+            return float("inf")
+        return self.answers_at.get(address, 0.0)
 
     async def call(
         self,
@@ -97,9 +101,12 @@ class FakeWorkers:
 
 
 class _About:
+    """A worker whose process, when it is started anew, has another port."""
+
     def __init__(self, address: str) -> None:
+        self.address = address
         self.name = address.split("/")[2].split(":")[0]
-        self.identity = address
+        self.identity = self.name
 
 
 class Run:
@@ -204,6 +211,53 @@ def test_a_worker_that_ends_costs_what_it_had(tmp_path: Path) -> None:
     made.go()
     assert sorted(made.results) == list(range(12))
     assert any("dying" in line for line in made.said)
+
+
+def test_the_end_of_a_process_is_one_failure_whatever_it_had(tmp_path: Path) -> None:
+    """Both its pieces fail; started anew by Dask, it gets others."""
+    workers = FakeWorkers(good=2, killed=2)
+    made = Run(tmp_path, 30, workers)
+
+    def kill(number: int) -> None:
+        if number >= 4:
+            workers.seconds.pop("tcp://killed:1", None)
+            workers.seconds["tcp://killed:2"] = 2
+            raise ClusterError("what it had was lost")
+
+    workers.odd["tcp://killed:1"] = kill
+    made.go()
+    assert sorted(made.results) == list(range(30))
+    assert made.said == ["killed is gone; what it had goes elsewhere"]
+    assert not made.dispatcher.failed
+    assert [address for address, _ in workers.calls].count("tcp://killed:2") > 5
+
+
+def test_a_pause_is_one_failure_after_which_a_worker_gets_work_again(
+    tmp_path: Path,
+) -> None:
+    workers = FakeWorkers(good=2, paused=2)
+    made = Run(tmp_path, 30, workers)
+
+    def pause(number: int) -> None:
+        if made.loop.time() < 9:
+            workers.answers_at["tcp://paused:1"] = 12
+            if number >= 4:
+                raise PausedError("Dask has paused it")
+
+    workers.odd["tcp://paused:1"] = pause
+    made.go()
+    assert sorted(made.results) == list(range(30))
+    assert made.said == ["paused: Dask has paused it; what it had goes elsewhere"]
+    assert list(made.by.values()).count("paused") > 5
+
+
+def test_a_short_film_is_shared_out(tmp_path: Path) -> None:
+    """One piece for each worker, also for those that answer later."""
+    workers = FakeWorkers(one=5, two=5, three=5)
+    workers.answers_at["tcp://one:1"] = workers.answers_at["tcp://two:1"] = 1
+    made = Run(tmp_path, 3, workers)
+    made.go()
+    assert sorted(made.by.values()) == ["one", "three", "two"]
 
 
 def test_a_silent_worker_loses_its_pieces_and_gets_none(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socketserver
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -188,6 +189,24 @@ def test_workers_that_differ_are_refused_by_name(
         assert cluster.fleet.precision == "several"
 
 
+def test_who_comes_later_is_refused_by_name_or_was_gone_again(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(graph: Any, _: Any) -> Fake:
+        fake = Fake(graph)
+        fake.precision = "fp32"
+        return fake
+
+    model = clusters.write_network(tmp_path)
+    with Cluster(address, clusters.asked(model)) as cluster:
+        found = cluster.met[0].address
+        monkeypatch.setattr(work, "open_upscaler", opened)
+        monkeypatch.setattr(work, "_machine", work._Machine())
+        with pytest.raises(ClusterError, match=r"^[012] is unlike the others \(fp32"):
+            cluster.run(cluster.connection.greet(found))
+        assert cluster.run(cluster.connection.greet("tcp://127.0.0.1:1")) is None
+
+
 def test_another_version_is_refused(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,9 +223,62 @@ def test_no_scheduler_and_no_workers_are_said(
     model = clusters.write_network(tmp_path)
     with pytest.raises(ClusterError, match="no scheduler answers"):
         Cluster("tcp://127.0.0.1:1", clusters.asked(model)).__enter__()
+    with pytest.raises(ClusterError, match="settings name the certificates"):
+        Cluster("tls://127.0.0.1:1", clusters.asked(model)).__enter__()
     nobody = pytest.raises(ClusterError, match="has no workers; 'dask worker")
     with local_cluster(0) as empty, nobody:
         Cluster(empty, clusters.asked(model)).__enter__()
+
+
+@pytest.mark.parametrize(
+    "greeting", [b"", b"HTTP/1.0 400 Bad request\r\n\r\n"], ids=["nothing", "words"]
+)
+def test_a_server_of_another_kind_is_no_scheduler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, greeting: bytes
+) -> None:
+    monkeypatch.setattr(connection, "CONNECT", 1.0)
+    ended = threading.Event()
+
+    class Other(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(greeting)
+            ended.wait(30)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.server_address[1]}"
+        model = clusters.write_network(tmp_path)
+        with pytest.raises(ClusterError, match=r"as one|during handshake"):
+            Cluster(address, clusters.asked(model)).__enter__()
+        ended.set()
+        server.shutdown()
+
+
+def test_a_worker_that_dask_has_paused_is_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "CONNECT", 1.0)
+    model = clusters.write_network(tmp_path)
+
+    def pause(dask_scheduler: Any) -> None:
+        for worker in dask_scheduler.workers.values():
+            dask_scheduler.handle_worker_status_change("paused", worker, "a test")
+
+    with local_cluster(1) as paused:
+        from distributed import Client
+
+        with Client(paused, set_as_default=False) as client:
+            client.run_on_scheduler(pause)
+        refused = pytest.raises(ClusterError, match=r"Dask has paused it.*memory-l")
+        with refused, Cluster(paused, clusters.asked(model)):
+            pass
+
+
+def test_what_nobody_waits_for_is_forgotten_some_time() -> None:
+    for number in range(5000):
+        work.cancel(f"{number}")
+    assert "4999" in work._machine.cancelled
+    assert len(work._machine.cancelled) < 5000
 
 
 def test_the_end_of_the_scheduler_leaves_what_is_done(

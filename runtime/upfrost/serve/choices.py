@@ -56,6 +56,7 @@ CHOICES = (
     Choice("live-x2-s", "video", "Compressed video, fast", "with less detail"),
     Choice("live-x2-l", "video", "Compressed video, finest", "twice as slow"),
     Choice("live-x2-m-clean", "video", "Clean video", "for what was hardly compressed"),
+    Choice("live-x3-s", "video", "Three times the size, fast", "720p as 2160p"),
 )
 
 # What results may be, by the names of the HTTP interface. Browsers show all but TIFF.

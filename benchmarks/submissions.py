@@ -187,38 +187,33 @@ def interruption(upscaler: Upscaler, picture: Bytes, after: float) -> float:
     return found
 
 
-def to_the_prompt(
-    model: str, device: int, picture: Bytes, after: float, *options: str
-) -> float:
-    """Seconds from SIGINT, `after` the start of a picture, to the command's end.
+def to_the_prompt(model: str, device: int, picture: Bytes, *options: str) -> float:
+    """Seconds from SIGINT, half-way through a picture, to the command's end.
 
     The least of three: Mesa's thread for its cache has the lowest priority, and ends
     late where other work is done.
     """
-    return min(_to_the_end(model, device, picture, after, *options) for _ in range(3))
-
-
-def _to_the_end(
-    model: str, device: int, picture: Bytes, after: float, *options: str
-) -> float:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "picture.png"
         # Of luma one channel, which is grey in all three.
         Image.fromarray(picture.repeat(3 // picture.shape[2], axis=2)).save(source)
         command = [
             *(sys.executable, "-m", "upfrost.cli.main", "upscale", str(source)),
-            *("--model", model, "--device", str(device), *options),
+            *("--model", model, "--device", str(device), "--overwrite", "--quiet"),
+            *options,
         ]
-        # What is said first stands there before the first picture begins.
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None
-            process.stderr.readline()
-            time.sleep(after)
-            process.send_signal(signal.SIGINT)
-            found = seconds(process.wait)
-        if process.returncode != 128 + signal.SIGINT:
-            raise SystemExit("the command had ended before it was interrupted")
-        return found
+        whole = seconds(lambda: subprocess.run(command, check=True))
+        return min(_to_the_end(command, whole / 2) for _ in range(3))
+
+
+def _to_the_end(command: list[str], after: float) -> float:
+    with subprocess.Popen(command) as process:
+        time.sleep(after)
+        process.send_signal(signal.SIGINT)
+        found = seconds(process.wait)
+    if process.returncode != 128 + signal.SIGINT:
+        raise SystemExit("the command had ended before it was interrupted")
+    return found
 
 
 def main() -> None:
@@ -253,8 +248,7 @@ def main() -> None:
         upscaler(large)
         taken, wait = longest_wait(upscaler, large)
         heard = interruption(upscaler, large, taken / 3)
-    # Soon enough for a picture that takes half as long as the one before.
-    where = arguments.models[0], info.index, large, taken / 4
+    where = arguments.models[0], info.index, large
     ended = to_the_prompt(*where)
     ended_soon = to_the_prompt(*where, "--tile", str(side))
     publish(

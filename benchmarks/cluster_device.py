@@ -70,6 +70,7 @@ def simulate(folder: str, seconds: dict[str, float]) -> None:
     _folder = Path(folder)
     for name, value in seconds.items():
         _devices[name] = value, threading.Lock()
+    # What workers open their devices by; a `Device` is no `Upscaler`.
     work.open_upscaler = open_device  # type: ignore[assignment]
 
 

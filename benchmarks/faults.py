@@ -59,11 +59,7 @@ def number_of_calls(folder: Path) -> dict[str, int]:
     code, _ = command(folder, faults.environment(log=log))
     if code:
         raise SystemExit("the picture was not upscaled, without any fault")
-    calls = log.read_text(encoding="utf-8").split()
-    # What takes long is waited for several times, in another run perhaps not.
-    calls = [call for call in calls if call != "vkWaitForFences"]
-    counts = {call: calls.count(call) for call in CALLS}
-    return {**counts, "vkWaitForFences": counts["vkQueueSubmit"]}
+    return {call: faults.number_of_calls(log, call) for call in CALLS}
 
 
 def to_the_end(folder: Path, call: str, number: int, result: str) -> float | None:

@@ -34,6 +34,13 @@ def _library() -> tempfile.TemporaryDirectory[str]:
     return folder
 
 
+def number_of_calls(log: Path, call: str) -> int:
+    """How often the calls in a log have that one among them."""
+    calls = log.read_text(encoding="utf-8").split()
+    # What takes long is waited for several times, in another run perhaps not.
+    return calls.count("vkQueueSubmit" if call == "vkWaitForFences" else call)
+
+
 def environment(
     fault: tuple[str, int | str, str] | None = None,
     *,

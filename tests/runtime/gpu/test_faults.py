@@ -147,9 +147,7 @@ def number_of_calls(picture: Path, call: str) -> int:
     """How often a picture needs that call; it is made."""
     with tempfile.NamedTemporaryFile(dir=picture.parent) as log:
         upscale(picture, faults.environment(log=Path(log.name)))
-        calls = Path(log.name).read_text().split()
-    # What takes long is waited for several times, in another run perhaps not.
-    return calls.count("vkQueueSubmit" if call == "vkWaitForFences" else call)
+        return faults.number_of_calls(Path(log.name), call)
 
 
 @pytest.mark.parametrize(

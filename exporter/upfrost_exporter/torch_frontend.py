@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import fx, nn
@@ -50,6 +50,8 @@ from upfrost_exporter.torch_operations import (
     among_placed,
 )
 
+# A side that may be of any length; torch 2.6 has it and does not declare it.
+_FREE: Any = cast(Any, Dim).AUTO
 _GENERATOR = f"upfrost {__version__}, torch {torch.__version__}"
 
 
@@ -162,7 +164,7 @@ def _trace(
             return verify(passes.clean(graph), source, report=report)
 
         try:
-            return traced({2: Dim.AUTO, 3: Dim.AUTO})
+            return traced({2: _FREE, 3: _FREE})
         except _WrongScaleError:
             raise
         except _GridError:

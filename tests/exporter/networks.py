@@ -29,7 +29,9 @@ class Plain(nn.Module):
         for layer in self.body:
             y = layer(y)
         y = functional.pixel_shuffle(self.tail(y), self.scale)
-        skip = functional.interpolate(x, scale_factor=self.scale, mode=self.mode)
+        skip: Tensor = functional.interpolate(
+            x, scale_factor=self.scale, mode=self.mode
+        )
         return y + skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -174,7 +174,8 @@ class Functions(nn.Module):
         x = x + functional.softplus(x, 2.0) + functional.softsign(x)
         x = torch.maximum(x, x * 0.5) + torch.minimum(x, -x)
         x = torch.where(x > 0.5, functional.logsigmoid(x), x * (x <= 0))
-        return torch.max(x, x**3) - functional.hardtanh(x)
+        held: Tensor = functional.hardtanh(x)
+        return torch.max(x, x**3) - held
 
 
 class Channels(nn.Module):
@@ -346,7 +347,8 @@ def write_onnx_of(
 
     With `free` false it is for those of the example's size.
     """
-    sides = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    free_side = cast(Any, Dim).DYNAMIC  # older versions of torch do not declare it
+    sides = {2: free_side, 3: free_side}
     how: dict[str, Any] = (
         {"dynamic_shapes": (sides,), "opset_version": 18, "verbose": False}
         if dynamo

@@ -100,7 +100,8 @@ def degrade(
         # Drawn even when unused, so that one step's share moves no other's numbers.
         applied, strength = rng.random() < step.share, rng.uniform(*step.strength)
         if step.kind in SCALERS:
-            kernel = rng.choice([*KERNELS]) if step.kind == ANY_KERNEL else step.kind
+            drawn = step.kind == ANY_KERNEL
+            kernel = str(rng.choice([*KERNELS])) if drawn else step.kind
             frames = np.stack([shrink(frame, scale, kernel) for frame in frames])
         elif applied and step.kind in CODECS:
             frames = compress_frames(frames, CODECS[step.kind], strength)

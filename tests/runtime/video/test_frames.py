@@ -169,5 +169,6 @@ def test_the_box_is_the_smallest_around_what_is_not_black(seed: int) -> None:
     rows, columns, _ = frame.nonzero()
     expected = None
     if rows.size:
-        expected = (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1)
+        top, left = int(rows.min()), int(columns.min())
+        expected = (top, int(rows.max()) + 1, left, int(columns.max()) + 1)
     assert picture_box(frame) == expected

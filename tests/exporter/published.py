@@ -174,8 +174,8 @@ class Functions(nn.Module):
         x = x + functional.softplus(x, 2.0) + functional.softsign(x)
         x = torch.maximum(x, x * 0.5) + torch.minimum(x, -x)
         x = torch.where(x > 0.5, functional.logsigmoid(x), x * (x <= 0))
-        held: Tensor = functional.hardtanh(x)
-        return torch.max(x, x**3) - held
+        result: Tensor = torch.max(x, x**3) - functional.hardtanh(x)
+        return result
 
 
 class Channels(nn.Module):

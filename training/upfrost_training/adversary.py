@@ -100,12 +100,12 @@ def patch_distance(
         luma = nn.functional.pad(luma, (FILTER_SIDE // 2,) * 4, mode="reflect")
         values = nn.functional.conv2d(luma, filters)
         rows = values.unfold(2, AREA, AREA).unfold(3, AREA, AREA)
-        ordered: Tensor = rows.flatten(4).sort(dim=4).values
-        return ordered
+        return rows.flatten(4).sort(dim=4).values
 
     with torch.no_grad():
         wanted = ranked(target)
-    return (ranked(output) - wanted).abs().mean()
+    distance: Tensor = (ranked(output) - wanted).abs().mean()
+    return distance
 
 
 def _twice(x: Tensor) -> Tensor:

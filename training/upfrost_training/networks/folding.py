@@ -135,5 +135,5 @@ def add_skip(x: Tensor, residual: Tensor, scale: int) -> Tensor:
     skip = nn.functional.interpolate(
         x, scale_factor=float(scale), mode="bilinear", align_corners=False
     )
-    shuffled: Tensor = nn.functional.pixel_shuffle(residual.to(x.dtype), scale)
-    return skip + shuffled
+    large: Tensor = skip + nn.functional.pixel_shuffle(residual.to(x.dtype), scale)
+    return large

@@ -101,6 +101,47 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(folder: Path) -> None:
         assert [int(row["step"]) for row in csv.DictReader(file)] == [20, 40, 60]
 
 
+def test_soap_goes_on_as_if_it_had_not_been_interrupted(folder: Path) -> None:
+    settings = TrainSettings(
+        optimizer="soap",
+        steps=30,
+        batch=1,
+        compile=False,
+        save_every=12,  # its basis is turned every ten steps
+        validate_every=20,
+    )
+    config = replace(read_config(folder / "tiny.toml"), train=settings)
+    loop.train(config, [folder], folder / "whole", lambda _: None)
+
+    def interrupt(line: str) -> None:
+        if line.startswith("step 20"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(config, [folder], folder / "broken", interrupt)
+    assert loop.load_checkpoint(folder / "broken" / loop.CHECKPOINT)["step"] == 12
+    loop.train(config, [folder], folder / "broken", lambda _: None)
+    assert same_weights(folder / "whole", folder / "broken")
+    by_adam = replace(config, train=replace(settings, optimizer="adam"))
+    loop.train(by_adam, [folder], folder / "adam", lambda _: None)
+    assert not same_weights(folder / "whole", folder / "adam")
+
+
+def test_a_run_goes_on_by_another_optimizer(folder: Path) -> None:
+    settings = TrainSettings(steps=4, batch=1, compile=False)
+    config = replace(read_config(folder / "tiny.toml"), train=settings)
+    loop.train(config, [folder], folder / "run", lambda _: None)
+    longer = replace(config, train=replace(settings, steps=8, optimizer="soap"))
+    assert loop.train(longer, [folder], folder / "run", lambda _: None).step == 8
+
+
+def test_an_unknown_optimizer_is_refused_by_name(folder: Path) -> None:
+    config = read_config(folder / "tiny.toml")
+    config = replace(config, train=replace(config.train, optimizer="sgd"))
+    with pytest.raises(ConfigError, match="adam or soap, not 'sgd'"):
+        loop.start(config, folder / "run", torch.device("cpu"))
+
+
 def test_training_lowers_the_loss_and_leaves_a_network(folder: Path) -> None:
     config = read_config(folder / "tiny.toml")
     lines: list[str] = []
@@ -268,6 +309,26 @@ def test_a_run_starts_from_released_weights(folder: Path) -> None:
     for name, weight in read_model(find_model("cascade-x4")).tensors.items():
         # A kernel is what branches sum up to, in fp32.
         np.testing.assert_allclose(folded[name].detach(), weight, rtol=0, atol=1e-6)
+
+
+def test_a_network_of_other_branches_starts_as_the_same_function(folder: Path) -> None:
+    config = replace(
+        read_config(folder / "tiny.toml"),
+        train=TrainSettings(steps=1, batch=1, compile=False),
+    )
+    loop.train(config, [folder], folder / "tiny", lambda _: None)
+    bare = replace(
+        config,
+        name="bare",
+        network={**config.network, "expand": 0, "edges": False},
+        train=replace(config.train, start_from="tiny"),
+    )
+    state = loop.start(bare, folder / "bare", torch.device("cpu"))
+    x = torch.rand(1, 3, 9, 7, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = loop.folded_network(folder / "tiny")(x)
+        # fp32 sums in another order.
+        torch.testing.assert_close(state.model.folded()(x), expected)
 
 
 def test_a_luma_network_starts_as_what_one_of_rgb_does_to_grey(folder: Path) -> None:

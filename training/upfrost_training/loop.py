@@ -266,6 +266,12 @@ def take_folded_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> int:
     return fitting
 
 
+def _alike(network: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether networks of these settings have the same colour and branches."""
+    of = ("colour", "expand", "identity", "edges")
+    return [network.get(key) for key in of] == [other.get(key) for key in of]
+
+
 def take_start(model: nn.Module, config: Config, run: Path) -> None:
     """Copy the weights that fit of `run`, or of the released model of its name."""
     if not (run / CHECKPOINT).exists():
@@ -276,13 +282,25 @@ def take_start(model: nn.Module, config: Config, run: Path) -> None:
         fitting = take_folded_weights(model, weights)
     else:
         content = load_checkpoint(run / CHECKPOINT)
-        if content["config"]["network"].get("colour", "rgb") == config.colour:
+        if _alike(content["config"]["network"], config.network):
             fitting = take_weights(model, content["ema"])
         else:
             folded = folded_network(run)
             fitting = take_folded_weights(model, dict(folded.named_parameters()))
     if not fitting:
         raise ConfigError(f"start_from: no weight of {run.name} fits this network")
+
+
+def make_optimizer(model: nn.Module, s: TrainSettings) -> torch.optim.Optimizer:
+    """The optimizer that the settings name. Raises ConfigError if there is none."""
+    if s.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), lr=s.lr, fused=True)
+    if s.optimizer == "soap":
+        # Its import takes seconds.
+        from pytorch_optimizer import SOAP
+
+        return SOAP(model.parameters(), lr=s.lr, weight_decay=0.0)
+    raise ConfigError(f"optimizer must be adam or soap, not {s.optimizer!r}")
 
 
 def start(config: Config, folder: Path, device: torch.device) -> State:
@@ -292,7 +310,7 @@ def start(config: Config, folder: Path, device: torch.device) -> State:
     if config.train.start_from and not (folder / CHECKPOINT).exists():
         take_start(model, config, folder.parent / config.train.start_from)
     ema = deepcopy(model)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, fused=True)
+    optimizer = make_optimizer(model, config.train)
     adversary = None
     if config.adversary.weight > 0.0:
         adversary = Adversary(config.adversary, device)
@@ -308,10 +326,10 @@ def start(config: Config, folder: Path, device: torch.device) -> State:
             )
         model.load_state_dict(content["model"])
         ema.load_state_dict(content["ema"])
-        optimizer.load_state_dict(content["optimizer"])
-        # A checkpoint may be older than this way of computing.
-        for group in optimizer.param_groups:
-            group.update(fused=True, foreach=None)
+        # Another optimizer's moments mean something else: this one begins anew.
+        before = content["config"]["train"].get("optimizer", TrainSettings.optimizer)
+        if before == config.train.optimizer:
+            optimizer.load_state_dict(content["optimizer"])
         if adversary is not None and "adversary" in content:
             adversary.load_state_dict(content["adversary"])
         state.step, state.seconds = content["step"], content["seconds"]

@@ -100,7 +100,8 @@ def patch_distance(
         luma = nn.functional.pad(luma, (FILTER_SIDE // 2,) * 4, mode="reflect")
         values = nn.functional.conv2d(luma, filters)
         rows = values.unfold(2, AREA, AREA).unfold(3, AREA, AREA)
-        return rows.flatten(4).sort(dim=4).values
+        ordered: Tensor = rows.flatten(4).sort(dim=4).values
+        return ordered
 
     with torch.no_grad():
         wanted = ranked(target)

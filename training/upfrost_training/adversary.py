@@ -110,9 +110,10 @@ def patch_distance(
 
 
 def _twice(x: Tensor) -> Tensor:
-    return nn.functional.interpolate(
+    large: Tensor = nn.functional.interpolate(
         x, scale_factor=2.0, mode="bilinear", align_corners=False
     )
+    return large
 
 
 def _judged(scores: Tensor, others: Tensor, real: float) -> Tensor:

@@ -178,10 +178,12 @@ def fused_row(panvk: Path, gpu: Gpu, channels: int, size: tuple[int, int]) -> Ro
     }
 
 
-def video_seconds(ffmpeg: str, clip: Path, model: str, segment: Fraction) -> float:
+def video_seconds(
+    ffmpeg: str, clip: Path, model: str, segment: Fraction | None
+) -> float:
     """Processor seconds of `upfrost video` on a clip, encoders that do nothing.
 
-    One is started for each `segment` seconds.
+    One is started for each `segment` seconds, or as often as is usual.
     """
     began = processor_seconds()
     with ExitStack() as stack:
@@ -221,9 +223,7 @@ def _count_segment(job: Job, part: Path, segment: Segment) -> None:  # noqa: ARG
     job.frames += len(segment.times)
 
 
-def video_row(
-    path: str, frames: int, segment: Fraction = upscale.SEGMENT_SECONDS
-) -> Row:
+def video_row(path: str, frames: int, segment: Fraction | None = None) -> Row:
     """`upfrost video`: the difference between a long and a short clip."""
     ffmpeg = find_ffmpeg()
     seconds = []
@@ -240,8 +240,7 @@ def video_row(
             )
             seconds.append(video_seconds(ffmpeg, clip, MODELS[path], segment))
     return {
-        "program": "upfrost video"
-        + ("" if segment == upscale.SEGMENT_SECONDS else ", one encoder"),
+        "program": "upfrost video" + ("" if segment is None else ", one encoder"),
         "path": path,
         "ms": 1e3 * (seconds[2] - seconds[1]) / frames,
     }

@@ -46,9 +46,10 @@ what becomes of a video:
 
 interruptions:
   Until all is done, the work is in the folder OUT.upfrost beside OUT, in
-  segments of 4 seconds (--segment). Whatever ends the run, --resume goes on
-  after the last finished segment, and OUT becomes what it had become at once.
-  It refuses to, where kernels, versions or settings are others than before.
+  segments of 4 or 10 seconds (--segment). Whatever ends the run, --resume
+  goes on after the last finished segment, and OUT becomes what it had become at
+  once. It refuses to, where kernels, versions or settings are others than
+  before.
 
 ffmpeg is the one that --ffmpeg or UPFROST_FFMPEG names, else that of the
 package imageio-ffmpeg (pip install imageio-ffmpeg), else the system's.
@@ -103,7 +104,8 @@ def add_video(commands: Commands) -> None:
         "--segment",
         type=arguments.time,
         metavar="T",
-        help="seconds of video that an interruption can cost (default: 4)",
+        help="seconds of video that an interruption can cost (default: 4, of H.265 "
+        "and AV1 10)",
     )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument(
@@ -137,7 +139,7 @@ def _run(options: argparse.Namespace) -> int:
         duration=options.duration,
         deinterlace=options.deinterlace,
         tone_map=options.tone_map,
-        segment=options.segment or video.SEGMENT_SECONDS,
+        segment=options.segment,
         ffmpeg=options.ffmpeg,
         resume=options.resume,
         overwrite=options.overwrite,

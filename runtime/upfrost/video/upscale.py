@@ -68,7 +68,6 @@ if TYPE_CHECKING:
     from upfrost.gpu.upscaler import Upscaler
     from upfrost.network.graph import Graph
 
-SEGMENT_SECONDS = Fraction(4)
 _SHORT = Fraction(1)  # seconds that may be missing at a file's end
 
 
@@ -83,7 +82,7 @@ class VideoOptions:
     duration: Fraction | None = None
     deinterlace: Literal["auto", "always", "never"] = "auto"
     tone_map: bool = False
-    segment: Fraction = SEGMENT_SECONDS
+    segment: Fraction | None = None  # None: as is good for the codec
     ffmpeg: str | None = None
     resume: bool = False
     overwrite: bool = False
@@ -361,7 +360,9 @@ def plan_work(
         encoding=encoding,
         container=container,
         codec=codec,
-        segment_frames=max(8, round((info.frame_rate or 25) * options.segment)),
+        segment_frames=max(
+            8, round((info.frame_rate or 25) * (options.segment or codec.segment))
+        ),
         begin=begin,
         end=None if options.duration is None else begin + options.duration,
     )

@@ -5,6 +5,7 @@
 // much: taps are spelled out, in an order in which a slice of the input is loaded when the
 // first tap needs it and dead after the last one, so that all stays within 64 registers.
 #include "conv.glsl"
+#include "taps.glsl"
 
 #define CHANNEL(row, column, c, lane) \
     { \
@@ -12,29 +13,6 @@
         for (uint j = 0; j < TILE_H; j++) \
             SUM[j] += above[j + row].lane * tap; \
     }
-
-#define TAP(row, column) \
-    CHANNEL(row, column, 0, x) \
-    if (LANES > 1) { \
-        CHANNEL(row, column, 1, y) \
-        CHANNEL(row, column, 2, z) \
-    } \
-    if (LANES > 3) \
-        CHANNEL(row, column, 3, w)
-
-#ifdef BYTES
-// Rows begin at whole words: pixels of a column have the same shift.
-#define SEEK(element) \
-    uint word = PIXEL_BYTES * (element) / 4, shift = PIXEL_BYTES * (element) % 4 * 8;
-#define NEXT_ROW(r) \
-    above[r] = Pack4(unpack_bytes(pixel_bytes(word, shift))); \
-    word += PIXEL_BYTES * push.source_stride / 4;
-#else
-#define SEEK(start) uint element = start;
-#define NEXT_ROW(r) \
-    above[r] = LOAD(element); \
-    element += push.source_stride;
-#endif
 
 #define COLUMN(column) \
     { \

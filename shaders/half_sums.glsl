@@ -6,6 +6,7 @@
 // Mesa's compiler pairs half-precision sums only where no loop carries them: input slices,
 // taps and pixels are all spelled out. The order is that of columns.glsl.
 #include "conv.glsl"
+#include "taps.glsl"
 
 #define PRODUCT(j, row, lane) sum[j] += above[j + row].lane * tap;
 #define FIRST_PRODUCTS(row, lane) \
@@ -31,28 +32,6 @@
         Pack4 tap = weights[weight + 4 * (3 * row + column) + c]; \
         PRODUCTS(row, lane) \
     }
-
-#define TAP(row, column) \
-    CHANNEL(row, column, 0, x) \
-    if (LANES > 1) { \
-        CHANNEL(row, column, 1, y) \
-        CHANNEL(row, column, 2, z) \
-    } \
-    if (LANES > 3) \
-        CHANNEL(row, column, 3, w)
-
-#ifdef BYTES
-#define SEEK(element) \
-    uint word = PIXEL_BYTES * (element) / 4, shift = PIXEL_BYTES * (element) % 4 * 8;
-#define NEXT_ROW(r) \
-    above[r] = Pack4(unpack_bytes(pixel_bytes(word, shift))); \
-    word += PIXEL_BYTES * push.source_stride / 4;
-#else
-#define SEEK(start) uint element = start;
-#define NEXT_ROW(r) \
-    above[r] = LOAD(element); \
-    element += push.source_stride;
-#endif
 
 #define COLUMN(column) \
     { \

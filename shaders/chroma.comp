@@ -33,7 +33,8 @@ layout(constant_id = 7) const uint OFFSET_Y = 0;
 layout(constant_id = 8) const float LOW = 0.0;        // what a sample may be
 layout(constant_id = 9) const float HIGH = 255.0;
 
-#include "catmull_rom.glsl"
+#define CUBIC_A -0.5  // Catmull-Rom's
+#include "cubic.glsl"
 
 const uint MASK = (SAMPLE_BYTES == 1 ? 255 : 0xFFFF) >> LOWEST_BIT;
 const uint WORDS = SCALE == 3 ? 3 : 1;
@@ -64,7 +65,7 @@ vec2 fetch(uint row, int column)
 #define SAMPLE(i) \
     if (i < GROUP) { \
         uint after = rest + 2 * SUB_X * i, c = after / STEPS_X; \
-        vec4 across = catmull_rom(float(after % STEPS_X) / float(STEPS_X)); \
+        vec4 across = cubic_weights(float(after % STEPS_X) / float(STEPS_X)); \
         vec2 value = across.x * column[c] + across.y * column[c + 1] \
             + across.z * column[c + 2] + across.w * column[c + 3]; \
         uvec2 bits = uvec2(clamp(value, LOW, HIGH) + 0.5) << LOWEST_BIT; \
@@ -81,7 +82,7 @@ void main()
     if (WORDS * x >= push.picture_row || y >= SCALE * push.height)
         return;
     uint down = steps(y, SUB_Y, OFFSET_Y);
-    vec4 weight = catmull_rom(float(down % STEPS_Y) / float(STEPS_Y));
+    vec4 weight = cubic_weights(float(down % STEPS_Y) / float(STEPS_Y));
     int top = int(down / STEPS_Y) - 2;
     uint rows[4];
     for (int j = 0; j < 4; j++) {

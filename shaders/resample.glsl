@@ -28,15 +28,8 @@ uint clamp_index(int index, uint extent)
     return uint(clamp(index, 0, int(extent) - 1));
 }
 
-// Weights of the four pixels around a point, Keys' cubic with a = -0.75.
-vec4 cubic_weights(float t)
-{
-    const float a = -0.75;
-    vec4 d = vec4(1.0 + t, t, 1.0 - t, 2.0 - t);
-    vec4 near = ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0;
-    vec4 far = ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a;
-    return vec4(far.x, near.y, near.z, far.w);
-}
+#define CUBIC_A -0.75  // as PyTorch has it
+#include "cubic.glsl"
 
 vec4 resample(uint mode, uint slice, uint x, uint y)
 {

@@ -20,7 +20,8 @@ layout(push_constant) uniform Push
 layout(constant_id = 2) const uint SCALE = 2;
 
 #include "luma.glsl"
-#include "catmull_rom.glsl"
+#define CUBIC_A -0.5  // Catmull-Rom's
+#include "cubic.glsl"
 #define PIXEL 3
 #include "bytes.glsl"
 
@@ -48,7 +49,7 @@ void main()
     if (x >= SCALE * push.width || y >= SCALE * push.height)
         return;
     uint down = steps(y), first = steps(x);
-    vec4 weight = catmull_rom(float(down % (2 * SCALE)) / float(2 * SCALE));
+    vec4 weight = cubic_weights(float(down % (2 * SCALE)) / float(2 * SCALE));
     int top = int(down / (2 * SCALE)) - 2, left = int(first / (2 * SCALE)) - 2;
     uint rows[4];
     for (int j = 0; j < 4; j++) {
@@ -64,7 +65,7 @@ void main()
     uvec3 bytes[4];
     for (uint i = 0; i < 4; i++) {
         uint after = rest + 2 * i, c = after / (2 * SCALE);
-        vec4 across = catmull_rom(float(after % (2 * SCALE)) / float(2 * SCALE));
+        vec4 across = cubic_weights(float(after % (2 * SCALE)) / float(2 * SCALE));
         vec3 smooth_rgb = across.x * column[c] + across.y * column[c + 1]
             + across.z * column[c + 2] + across.w * column[c + 3];
         float steps_of_luma = float(words[i / 2] >> (16 * (i % 2)) & 0xFFFF);

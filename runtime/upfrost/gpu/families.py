@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from upfrost.gpu.dispatches import Precision
+from upfrost.network.graph import Blocks
 
 SPIRV_FOLDER = Path(__file__).parent / "spirv"
 DISPATCH_SECONDS = 0.1  # a Mali job is ended after about half a second
@@ -231,7 +232,7 @@ def _variants() -> dict[str, Variant]:
         for kernel in family.kernels:
             defines = kernel.tile.defines
             if kernel.source == "winograd":
-                if kernel.tile.width > 2:
+                if Blocks(kernel.tile.width).mixes:  # where they may be staggered
                     defines = {**defines, "LEADS": 1}
                 for name in ("winograd_input", "winograd_output"):
                     shader = Variant(f"{name}_{kernel.tile.label}", name, defines)

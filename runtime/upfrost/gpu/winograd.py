@@ -4,8 +4,8 @@ A block of 2×2 pixels takes 16 products of each pair of channels instead of 36,
 4×4 takes 36 instead of 144: of transform-domain elements, sums of the pixels that a
 block reads with sums of the weights. The input is transformed to elements, a batched
 GEMM multiplies them, one matrix for each element, and the products are transformed to
-pixels. Lavin and
-Gray, "Fast algorithms for convolutional neural networks", 2016, arXiv:1509.09308.
+pixels. Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016,
+arXiv:1509.09308.
 
 A pixel's rounding depends on its place in its block. With blocks of 2×2 it depends on
 no pixels but those that the convolution reads; with blocks of 4×4 on more, since what
@@ -51,11 +51,6 @@ def elements(block: int) -> int:
     return (block + 2) ** 2
 
 
-def mixes(block: int) -> bool:
-    """Whether a pixel's rounding depends on more than the convolution reads."""
-    return block > 2
-
-
 def extent(node: Conv2d, blocks: Blocks, height: int, width: int) -> tuple[int, int]:
     """Rows and columns of a source's plane that a result of `height` × `width` is from.
 
@@ -64,7 +59,7 @@ def extent(node: Conv2d, blocks: Blocks, height: int, width: int) -> tuple[int, 
     the result's, whose taps are the padding's affair, or nobody's.
     """
     side, lead = blocks.side, blocks.lead
-    if not mixes(side):
+    if not blocks.mixes:
         return 0, 0
     top, left, _, _ = node.padding
     rows, columns = (
@@ -207,7 +202,7 @@ def _band(whole: Convolution, first: int, rows: int) -> list[Dispatch]:
                 band.residual.layout.base,
                 packed.weights.first,
                 packed.parameters.first,
-                *((lead, lead - before) if mixes(block) else ()),
+                *((lead, lead - before) if Blocks(block).mixes else ()),
             ),
         ),
     ]

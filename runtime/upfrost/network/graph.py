@@ -85,6 +85,11 @@ class Blocks:
     side: int
     lead: int = 0
 
+    @property
+    def mixes(self) -> bool:
+        """Whether a pixel's rounding depends on more than the convolution reads."""
+        return self.side > 2
+
     def window(self, wanted: Window) -> Window:
         """What has to be computed directly to depend on as much as `wanted` does.
 

@@ -13,10 +13,13 @@ from pathlib import Path
 
 from upfrost.check.report import Section
 from upfrost.gpu.advice import (
+    CLOSED_DRIVER,
     MALI_KERNEL,
+    OTHER_KERNEL,
     RenderNode,
     access_advice,
     address_space_advice,
+    has_closed_driver,
     release,
     render_nodes,
     vulkan_driver,
@@ -72,14 +75,8 @@ def look(root: Path = Path("/")) -> Section:
 
 
 def _say_nodes(section: Section, nodes: list[RenderNode], root: Path) -> None:
-    closed = (root / "dev/mali0").exists()
-    if closed:
-        section.add(
-            "wrong" if not nodes else "note",
-            "The kernel has Arm's closed driver for Mali (/dev/mali0)",
-            "Mesa needs a kernel with panfrost or panthor in its place, such as "
-            "Debian's own or Armbian's 'current'",
-        )
+    if has_closed_driver(root):
+        section.add("wrong" if not nodes else "note", CLOSED_DRIVER, OTHER_KERNEL)
     elif not nodes:
         section.add(
             "note",

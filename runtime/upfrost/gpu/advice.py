@@ -14,7 +14,13 @@ _BOOKWORM = "sudo apt install -t bookworm-backports mesa-vulkan-drivers"
 _NEWER = "sudo apt install mesa-vulkan-drivers"
 MALI_KERNEL = (
     "A Mali board needs a kernel with panfrost (Mali-G31, G51, G52, G72, G76) "
-    "or panthor (Mali-G310, G610; with a Mesa newer than 25.0: G720, G725)."
+    "or panthor (Mali-G310, G610; with a Mesa newer than 25.0: G720, G725), which "
+    "loads the GPU's firmware, mali_csffw.bin of linux-firmware."
+)
+CLOSED_DRIVER = "The kernel has Arm's closed driver for Mali (/dev/mali0)"
+OTHER_KERNEL = (
+    "Mesa needs a kernel with panfrost or panthor in its place, such as Debian's own "
+    "or Armbian's 'current'"
 )
 
 
@@ -51,7 +57,9 @@ def gpu_advice(root: Path = Path("/")) -> list[str]:
         if files := os.environ.get(variable):
             lines.append(f"{variable} is set: only the drivers of {files} are seen.")
     nodes = render_nodes(root)
-    if not nodes:
+    if has_closed_driver(root):
+        lines.append(f"{CLOSED_DRIVER}. {OTHER_KERNEL}.")
+    elif not nodes:
         lines.append(
             "The kernel drives no GPU here: there is no /dev/dri/renderD128. "
             + MALI_KERNEL
@@ -73,6 +81,14 @@ def gpu_advice(root: Path = Path("/")) -> list[str]:
                 "that for itself, other programs do not."
             )
     return lines
+
+
+def has_closed_driver(root: Path) -> bool:
+    """Whether the GPU is in the hands of a driver that Mesa cannot use.
+
+    Kernels of boards' makers have it.
+    """
+    return (root / "dev/mali0").exists()
 
 
 def access_advice(node: RenderNode, user: str | None = None) -> str:

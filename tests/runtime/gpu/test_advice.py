@@ -42,6 +42,18 @@ def test_no_kernel_driver(tmp_path: Path) -> None:
     assert "panthor" in lines[0]
 
 
+@pytest.mark.parametrize("driver", [None, "rockchip-drm"])
+def test_a_kernel_of_a_boards_maker(tmp_path: Path, driver: str | None) -> None:
+    """With such, no driver of Mesa's helps; it may have a node for the display."""
+    closed = board(tmp_path, driver, DEBIAN_12) / "dev/mali0"
+    closed.parent.mkdir(exist_ok=True)
+    closed.touch()
+    lines = gpu_advice(tmp_path)
+    assert "/dev/mali0" in lines[0]
+    assert "Armbian's 'current'" in lines[0]
+    assert not any("no /dev/dri/renderD128" in line for line in lines)
+
+
 def test_debian_13_needs_its_own_package(tmp_path: Path) -> None:
     (line,) = gpu_advice(board(tmp_path, "panthor", DEBIAN_13))
     assert line == (

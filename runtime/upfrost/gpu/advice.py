@@ -19,8 +19,8 @@ MALI_KERNEL = (
 )
 CLOSED_DRIVER = "The kernel has Arm's closed driver for Mali (/dev/mali0)"
 OTHER_KERNEL = (
-    "Mesa needs a kernel with panfrost or panthor in its place, such as Debian's own "
-    "or Armbian's 'current'"
+    "Mesa needs a kernel with panfrost or panthor in its place, such as Debian 13's or "
+    "Armbian's 'current'"
 )
 
 

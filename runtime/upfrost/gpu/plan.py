@@ -80,6 +80,7 @@ from upfrost.network.graph import (
 )
 
 PICTURE_IN, PICTURE_OUT = 0, 1
+_FIRST_VALUE = PICTURE_OUT + 1
 BYTES_PER_SECOND = 2e9  # of memory, the slowest board's, to be safe
 PICTURE_SAMPLES = SampleFormat()  # of grey and RGB
 # Of the luma of RGB: of 8 bits in limited range, 256 greys would not come back.
@@ -239,6 +240,31 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
     steps = tuple(replace(step, winograd=blocks.get(step.node.name)) for step in fused)
     if _writes_luma(steps, tail, graph, family, precision):
         tail = replace(tail, step=steps[-1])
+    packed, slopes = _pack(steps, tail, graph, family, precision)
+    return Program(
+        graph,
+        steps,
+        tail,
+        family,
+        precision,
+        _reading_sum(steps, tail, packed),
+        tiling(graph, blocks),
+        packed,
+        slopes,
+    )
+
+
+def _pack(
+    steps: Sequence[Step],
+    tail: Tail,
+    graph: Graph,
+    family: Family,
+    precision: Precision,
+) -> tuple[dict[str, PackedConv], dict[str, BufferSlice]]:
+    """Constants by node name: convolutions', and slopes of steps without products.
+
+    All weights lie in one buffer, all parameters in another.
+    """
     packed: dict[str, PackedConv] = {}
     slopes: dict[str, BufferSlice] = {}
     channels = infer_channels(graph)
@@ -280,18 +306,7 @@ def compile_graph(graph: Graph, family: Family, precision: Precision) -> Program
         name: replace(each, weights=weights[name], parameters=parameters[name])
         for name, each in packed.items()
     }
-    slopes = {name: parameters[name] for name in slopes}
-    return Program(
-        graph,
-        steps,
-        tail,
-        family,
-        precision,
-        _reading_sum(steps, tail, packed),
-        tiling(graph, blocks),
-        packed,
-        slopes,
-    )
+    return packed, {name: parameters[name] for name in slopes}
 
 
 def for_rgb(program: Program) -> Program:
@@ -350,77 +365,17 @@ def make_plan(
     them as belongs to their luma. Raises `GraphError` where the network cannot work on
     a picture of that size.
     """
-    graph, precision, samples = program.graph, program.precision, program.samples
     place = _arrange(program, height, width, chroma)
-    views, front = place.views, place.front
-    first = PICTURE_OUT + 1
-    scratch = range(first + len(place.value_bytes), len(place.buffer_bytes))
-    # Of RGB, the last two buffers are the luma that comes in and that goes out.
-    luma = len(place.buffer_bytes) - 2, len(place.buffer_bytes) - 1
-    given = TensorView(PICTURE_IN, place.layouts[INPUT])
-    dispatches = [
-        *(
-            [
-                operations.unpack(
-                    given, views[INPUT], samples, graph.value_range, precision
-                )
-            ]
-            if program.unpacks
-            else []
-        ),
-        *(
-            dispatch
-            for step in program.steps
-            if step is not program.tail.step
-            for dispatch in _step_dispatches(step, program, views, scratch)
-        ),
-        *(
-            [
-                operations.chroma(
-                    place.given[1],
-                    place.result[1],
-                    (PICTURE_IN, PICTURE_OUT),
-                    chroma,
-                    samples,
-                    graph.scale,
-                    len(place.given) - 1,
-                )
-            ]
-            if chroma
-            else []
-        ),
-        # The last one, since it answers for all of them: it carries the token.
-        *_tail_dispatches(program, views, given, place.layouts),
-    ]
-    front_words = front * 4 * _value_bytes(precision) // 4
-    setup = [
-        operations.clear(first + number, front_words)
-        for number in range(len(place.value_bytes))
-        if front_words
-    ]
+    dispatches = _dispatches(program, place, chroma)
     if program.of_rgb:
-        dispatches = [
-            operations.luma_of_rgb(
-                (PICTURE_IN, luma[0]), place.given[0], place.layouts[INPUT], samples
-            ),
-            *(_with_luma(dispatch, luma) for dispatch in dispatches),
-            operations.rgb_by_luma(
-                (PICTURE_IN, luma[1], PICTURE_OUT),
-                place.given[0],
-                place.result[0],
-                samples,
-                graph.scale,
-            ),
-        ]
-        words = (HEADER_BYTES + samples.bytes * front) // 4
-        setup.append(operations.clear(luma[0], words))
+        dispatches = _by_luma(dispatches, program, place)
     computing = [d.macs / program.family.macs_per_second for d in dispatches]
     return Plan(
-        network=graph.name,
+        network=program.graph.name,
         height=height,
         width=width,
-        scale=graph.scale,
-        setup=tuple(setup),
+        scale=program.graph.scale,
+        setup=tuple(_setup(program, place)),
         dispatches=tuple(dispatches),
         buffer_bytes=place.buffer_bytes,
         given=place.given,
@@ -431,9 +386,76 @@ def make_plan(
             seconds or _moving_seconds(dispatch, place.buffer_bytes)
             for seconds, dispatch in zip(computing, dispatches, strict=True)
         ),
-        precision=precision,
-        views=views,
+        precision=program.precision,
+        views=place.views,
     )
+
+
+def _dispatches(
+    program: Program, place: _Arrangement, chroma: ChromaFormat | None
+) -> list[Dispatch]:
+    """From the samples of buffer `PICTURE_IN` to those of `PICTURE_OUT`."""
+    graph, samples, views = program.graph, program.samples, place.views
+    scratch = range(_FIRST_VALUE + len(place.value_bytes), len(place.buffer_bytes))
+    given = TensorView(PICTURE_IN, place.layouts[INPUT])
+    dispatches = []
+    if program.unpacks:
+        dispatches.append(
+            operations.unpack(
+                given, views[INPUT], samples, graph.value_range, program.precision
+            )
+        )
+    for step in program.steps:
+        if step is not program.tail.step:
+            dispatches += _step_dispatches(step, program, views, scratch)
+    if chroma:
+        dispatches.append(
+            operations.chroma(
+                place.given[1],
+                place.result[1],
+                (PICTURE_IN, PICTURE_OUT),
+                chroma,
+                samples,
+                graph.scale,
+                len(place.given) - 1,
+            )
+        )
+    # The last one, since it answers for all of them: it carries the token.
+    return [*dispatches, *_tail_dispatches(program, views, given, place.layouts)]
+
+
+def _by_luma(
+    dispatches: Sequence[Dispatch], program: Program, place: _Arrangement
+) -> list[Dispatch]:
+    """What computes a picture's luma, for pictures of RGB."""
+    given, result = place.luma_buffers
+    return [
+        operations.luma_of_rgb(
+            (PICTURE_IN, given), place.given[0], place.layouts[INPUT], program.samples
+        ),
+        *(_with_luma(dispatch, (given, result)) for dispatch in dispatches),
+        operations.rgb_by_luma(
+            (PICTURE_IN, result, PICTURE_OUT),
+            place.given[0],
+            place.result[0],
+            program.samples,
+            program.graph.scale,
+        ),
+    ]
+
+
+def _setup(program: Program, place: _Arrangement) -> list[Dispatch]:
+    """What clears the zeros before the first slice of each value, and of the luma."""
+    words = place.front * 4 * _value_bytes(program.precision) // 4
+    setup = [
+        operations.clear(_FIRST_VALUE + number, words)
+        for number in range(len(place.value_bytes))
+        if words
+    ]
+    if program.of_rgb:
+        words = (HEADER_BYTES + program.samples.bytes * place.front) // 4
+        setup.append(operations.clear(place.luma_buffers[0], words))
+    return setup
 
 
 def _with_luma(dispatch: Dispatch, luma: tuple[int, int]) -> Dispatch:
@@ -479,6 +501,11 @@ class _Arrangement:
     buffer_bytes: tuple[int, ...]  # of all: pictures, values, scratch, luma of RGB
     given: tuple[HostPlane, ...]
     result: tuple[HostPlane, ...]
+
+    @property
+    def luma_buffers(self) -> tuple[int, int]:
+        """Of a picture of RGB, the luma that goes in and the one that comes out."""
+        return len(self.buffer_bytes) - 2, len(self.buffer_bytes) - 1
 
 
 def _arrange(
@@ -1029,7 +1056,7 @@ def _views(
         root, channel = _root(inside, name)
         layout = layouts[root].channels_from(channel)
         views[name] = TensorView(
-            PICTURE_OUT + 1 + buffers[root],
+            _FIRST_VALUE + buffers[root],
             replace(layout, channels=layouts[name].channels),
         )
     return views, sizes

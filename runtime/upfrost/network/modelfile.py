@@ -132,7 +132,7 @@ def write_model(path: StrPath, graph: Graph, *, overwrite: bool = True) -> None:
 def bundled_models() -> dict[str, Path]:
     """The weight files that come with upfrost, by name, in order of name."""
     folder = Path(__file__).with_name("models")
-    return {path.stem: path for path in sorted(folder.glob("*.upf"))}
+    return dict(sorted((path.stem, path) for path in folder.glob("*.upf")))
 
 
 def find_model(name_or_path: StrPath) -> Path:

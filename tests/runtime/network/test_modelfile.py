@@ -449,6 +449,10 @@ def test_a_model_is_found_by_name_or_path(
             find_model(name)
 
 
+def test_bundled_models_are_in_order_of_name() -> None:
+    assert list(bundled_models()) == sorted(bundled_models())
+
+
 @pytest.mark.parametrize("name", bundled_models())
 def test_a_bundled_model_is_right(name: str, tmp_path: Path) -> None:
     path = bundled_models()[name]

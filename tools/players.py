@@ -84,7 +84,8 @@ def main() -> None:
     graphs = [read_model(find_model(name)) for name in chosen.models or luma_models()]
     if not graphs:
         raise SystemExit("no bundled model is for luma; name some: --models MODEL")
-    graphs.sort(key=macs_per_output_pixel)
+    # The first one stands in the examples, which double.
+    graphs.sort(key=lambda graph: (graph.scale, macs_per_output_pixel(graph)))
     chosen.folder.mkdir(parents=True, exist_ok=True)
     for graph in graphs:
         for form in FORMS:

@@ -207,7 +207,7 @@ def debian_pictures(archive: Path) -> Iterator[tuple[str, Picture, Credit]]:
             try:
                 with Image.open(io.BytesIO(content)) as image:
                     picture = np.array(image.convert("RGB"))
-            except OSError:
+            except OSError:  # a pattern takes in more than pictures
                 continue
             if source.shrink > 1:
                 picture = shrink(

@@ -73,7 +73,8 @@ def add_export(commands: Any) -> None:
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help=".onnx, .param, .pth, .safetensors; for --to onnx, mpv: .upf, a model",
+        help=".onnx, .param, .pth, .pt, .ckpt or .safetensors; with --to onnx or mpv "
+        "a .upf file, or a name from 'upfrost models'",
     )
     parser.add_argument(
         "-o",
@@ -83,14 +84,17 @@ def add_export(commands: Any) -> None:
         help="beside the source if left out",
     )
     parser.add_argument(
-        "--to", choices=tuple(_SUFFIXES), default="upf", help="what to write (upf)"
+        "--to",
+        choices=tuple(_SUFFIXES),
+        default="upf",
+        help="what to write (default: %(default)s)",
     )
     parser.add_argument(
         "--form",
         choices=FORMS,
         default=FORMS[0],
         help="with --to mpv: fragment shaders, for every player, or compute shaders, "
-        "for Vulkan and OpenGL 4.3 (fragment)",
+        "for Vulkan and OpenGL 4.3 (default: %(default)s)",
     )
     parser.add_argument(
         "--scale", type=int, metavar="N", help="refuse a network of another scale"
@@ -99,7 +103,7 @@ def add_export(commands: Any) -> None:
         "--precision",
         choices=("fp32", "fp16"),
         default="fp32",
-        help="of the weights in the file (fp32)",
+        help="of the weights in the file (default: %(default)s)",
     )
     parser.add_argument("--name", help="of the network, as `upfrost info` shows it")
     parser.add_argument(
@@ -109,7 +113,7 @@ def add_export(commands: Any) -> None:
         "--value-range",
         type=int,
         choices=(1, 255),
-        help="the network's number for white, for ONNX and ncnn (1)",
+        help="the network's number for white, for ONNX and ncnn (default: 1)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a file that exists"

@@ -14,84 +14,16 @@ if TYPE_CHECKING:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="upfrost-train", description=__doc__)
-    commands = parser.add_subparsers(required=True)
+    parser = argparse.ArgumentParser(
+        prog="upfrost-train",
+        description="Train networks for upfrost, and release them.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_train(commands)
-    out = commands.add_parser(
-        "export", help="write a run's weights as a .upf file, with measured quality"
-    )
-    out.add_argument("config", type=Path, help="the run's TOML file")
-    out.add_argument("-o", "--output", type=Path, required=True, help=".upf file")
-    out.add_argument(
-        "--measure",
-        choices=("vulkan", "torch"),
-        default="vulkan",
-        help="what upscales for the measured quality (default: vulkan)",
-    )
-    _add_places(out)
-    out.set_defaults(run=_reporting(_export))
-    between = commands.add_parser(
-        "blend",
-        help="write a network between two: a second stage at a strength of choice",
-        description="Interpolate the weights of a network and of one that was trained "
-        "on from it, such as cascade-x4 and cascade-x4-gan.",
-    )
-    between.add_argument("first", metavar="MODEL", help="bundled, or a .upf file")
-    between.add_argument("second", metavar="MODEL", help="the one trained on from it")
-    between.add_argument(
-        "--share",
-        type=float,
-        default=0.5,
-        metavar="S",
-        help="of the second: 0 is the first, 1 the second (default: %(default)s)",
-    )
-    between.add_argument("-o", "--output", type=Path, required=True, help=".upf file")
-    between.set_defaults(run=_reporting(_blend))
-    pairs = commands.add_parser(
-        "pairs",
-        help="make pairs of pictures to measure models on",
-        description="Write 001_HR.png, 001_LR.png, ... of the pictures of a folder: "
-        "cut to multiples of the scale, and made small by MATLAB's bicubic.",
-    )
-    pairs.add_argument("pictures", type=Path, help="folder of pictures, or of *_HR.png")
-    pairs.add_argument("output", type=Path, help="folder for the pairs")
-    pairs.add_argument("--scale", type=int, choices=(2, 3, 4), required=True)
-    pairs.set_defaults(run=_reporting(_pairs))
-    data = commands.add_parser(
-        "data",
-        help="prepare freely licensed photographs and their attribution",
-        description="Prepare freely licensed photographs from Debian packages: "
-        + ", ".join(source.package for source in DEBIAN_SOURCES)
-        + ". Get them with `apt-get download`; nothing is installed.",
-    )
-    data.add_argument("output", type=Path, help="folder for the pictures")
-    data.add_argument(
-        "packages", type=Path, nargs="*", metavar="PACKAGE.deb", help="to unpack"
-    )
-    data.add_argument(
-        "--listed",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FOLDER",
-        help="pictures to attribute that stay where they are, listed in a README",
-    )
-    data.add_argument(
-        "--leave-out",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FOLDER",
-        help="evaluation pictures, which must never be trained on",
-    )
-    data.add_argument(
-        "--video",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="attribution of a video that is trained on: its name, author and licence",
-    )
-    data.set_defaults(run=_reporting(_prepare))
+    _add_export(commands)
+    _add_blend(commands)
+    _add_pairs(commands)
+    _add_data(commands)
     return parser
 
 
@@ -106,6 +38,98 @@ def add_train(commands: Any) -> None:
     parser.add_argument("config", type=Path, help="TOML file, see training/configs/")
     _add_places(parser)
     parser.set_defaults(run=_reporting(_train))
+
+
+def _add_export(commands: Any) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write a run's weights as a .upf file, with measured quality",
+        description="Write the averaged weights of a run's last checkpoint as a .upf "
+        "file, with the quality measured on the configuration's report folders.",
+    )
+    parser.add_argument("config", type=Path, help="the run's TOML file")
+    parser.add_argument("-o", "--output", type=Path, required=True, help=".upf file")
+    parser.add_argument(
+        "--measure",
+        choices=("vulkan", "torch"),
+        default="vulkan",
+        help="what upscales for the measured quality (default: vulkan)",
+    )
+    _add_places(parser)
+    parser.set_defaults(run=_reporting(_export))
+
+
+def _add_blend(commands: Any) -> None:
+    parser = commands.add_parser(
+        "blend",
+        help="write a network between two: a second stage at a strength of choice",
+        description="Interpolate the weights of a network and of one that was trained "
+        "on from it, such as cascade-x4 and cascade-x4-gan.",
+    )
+    parser.add_argument("first", metavar="MODEL", help="bundled, or a .upf file")
+    parser.add_argument("second", metavar="MODEL", help="the one trained on from it")
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="of the second: 0 is the first, 1 the second (default: %(default)s)",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help=".upf file")
+    parser.set_defaults(run=_reporting(_blend))
+
+
+def _add_pairs(commands: Any) -> None:
+    parser = commands.add_parser(
+        "pairs",
+        help="make pairs of pictures to measure models on",
+        description="Write 001_HR.png, 001_LR.png, ... of the pictures of a folder: "
+        "cut to multiples of the scale, and made small by MATLAB's bicubic.",
+    )
+    parser.add_argument(
+        "pictures", type=Path, help="folder of pictures, or of *_HR.png"
+    )
+    parser.add_argument("output", type=Path, help="folder for the pairs")
+    parser.add_argument("--scale", type=int, choices=(2, 3, 4), required=True)
+    parser.set_defaults(run=_reporting(_pairs))
+
+
+def _add_data(commands: Any) -> None:
+    parser = commands.add_parser(
+        "data",
+        help="prepare freely licensed photographs and their attribution",
+        description="Prepare freely licensed photographs from Debian packages: "
+        + ", ".join(source.package for source in DEBIAN_SOURCES)
+        + ". Get them with `apt-get download`; nothing is installed.",
+    )
+    parser.add_argument("output", type=Path, help="folder for the pictures")
+    parser.add_argument(
+        "packages", type=Path, nargs="*", metavar="PACKAGE.deb", help="to unpack"
+    )
+    parser.add_argument(
+        "--listed",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="pictures to attribute that stay where they are, listed in a README",
+    )
+    parser.add_argument(
+        "--leave-out",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="evaluation pictures, which must never be trained on",
+    )
+    parser.add_argument(
+        "--video",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="attribution of a video that is trained on: its name, author and licence",
+    )
+    parser.set_defaults(run=_reporting(_prepare))
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:

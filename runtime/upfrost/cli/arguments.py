@@ -124,7 +124,7 @@ def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mixed",
         action="store_true",
-        help="agree to a cluster of several precisions or ffmpegs",
+        help="with --cluster: take workers whose precision or ffmpeg differs, too",
     )
 
 

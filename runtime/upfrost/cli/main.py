@@ -87,9 +87,10 @@ else goes to stderr.
 MAIN_EPILOG = (
     """\
 examples:
-  upfrost upscale photo.jpg
-  upfrost devices
-  upfrost info realtime-x2
+  upfrost upscale photo.jpg            photo-x2.jpg beside it
+  upfrost video clip.mp4 clip-x2.mp4
+  upfrost check                        does it work here, and how fast?
+  upfrost COMMAND --help               options, examples and what happens
 
 """
     + EXIT_CODES

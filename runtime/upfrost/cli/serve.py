@@ -50,7 +50,11 @@ def add_serve(commands: Commands) -> None:
         help="to listen at (default: %(default)s, this machine alone)",
     )
     parser.add_argument(
-        "--port", type=_port, default=8080, metavar="N", help="(default: %(default)s)"
+        "--port",
+        type=_port,
+        default=8080,
+        metavar="N",
+        help="to listen at (default: %(default)s)",
     )
     parser.add_argument(
         "--allow-host",
@@ -62,7 +66,8 @@ def add_serve(commands: Commands) -> None:
     parser.add_argument(
         "--folder",
         metavar="DIR",
-        help="for jobs (default: $STATE_DIRECTORY, or ~/.local/state/upfrost/serve)",
+        help="where jobs are kept (default: $STATE_DIRECTORY, or "
+        "~/.local/state/upfrost/serve)",
     )
     parser.add_argument(
         "--max-upload",
@@ -76,7 +81,8 @@ def add_serve(commands: Commands) -> None:
         type=arguments.positive,
         default=200,
         metavar="N",
-        help="that may be kept (default: %(default)s)",
+        help="jobs that are kept at most; with so many, uploads are refused "
+        "(default: %(default)s)",
     )
     arguments.add_device_choice(parser)
     arguments.add_memory_argument(parser)

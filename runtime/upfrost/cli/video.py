@@ -76,8 +76,8 @@ def add_video(commands: Commands) -> None:
         "--crf",
         type=_quality,
         metavar="N",
-        help="quality for the encoder: less is better and larger "
-        "(default: 18 for h264, 20 for h265, 28 for av1 and vp9)",
+        help="quality for the encoder: a smaller number looks better and takes more "
+        "room (default: 18 for h264, 20 for h265, 28 for av1 and vp9)",
     )
     parser.add_argument(
         "--preset", metavar="NAME", help="the encoder's: fast, medium, slow, …"
@@ -98,7 +98,9 @@ def add_video(commands: Commands) -> None:
         help="make whole pictures of fields (default: auto, where the video says so)",
     )
     parser.add_argument(
-        "--tone-map", action="store_true", help="make BT.709 of HDR video"
+        "--tone-map",
+        action="store_true",
+        help="turn HDR (PQ, HLG) into ordinary video, BT.709",
     )
     parser.add_argument(
         "--segment",

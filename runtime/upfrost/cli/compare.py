@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,9 @@ from upfrost.cli import arguments
 
 if TYPE_CHECKING:
     from upfrost.cli.arguments import Commands
+    from upfrost.metrics.compare import Network, Shot
     from upfrost.metrics.vmaf import VideoQuality
+    from upfrost.status import Status
 
 HELP = """\
 Write a page that shows pictures, or moments of videos, against each other under
@@ -82,11 +84,10 @@ def add_compare(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from upfrost.image.images import PictureError, sniff_format
+    from upfrost.image.images import sniff_format
     from upfrost.metrics import compare
     from upfrost.network import modelfile
     from upfrost.status import Status
-    from upfrost.text import printable
 
     status = Status(sys.stderr, quiet=options.quiet)
     inputs = [Path(name) for name in options.inputs]
@@ -99,35 +100,14 @@ def _run(options: argparse.Namespace) -> int:
     graph = modelfile.read_model(modelfile.find_model(options.model or default))
     said_of_shots: list[dict[str, object]] = []
     failed: list[str] = []
-
-    def said(shots: Iterable[compare.Shot]) -> Iterator[compare.Shot]:
-        """The same, and what `--json` says of each kept, but for the pixels."""
-        for shot in shots:
-            metrics = ((part.name, part.metrics) for part in shot.layers)
-            said_of_shots.append({"name": shot.name, **dict(metrics)})
-            yield shot
-
     with arguments.open_upscaler(graph, options) as upscaler:
         arguments.warn_of_cpu(upscaler, options, status)
         network = compare.Network(graph.name, graph.scale, upscaler)
-
-        def of_folders() -> Iterator[compare.Shot]:
-            for number, paths in enumerate(in_folders, start=1):
-                name = printable(paths[0])
-                status.say(f"[{number}/{len(in_folders)}] {name}")
-                try:
-                    yield compare.compare_pictures(
-                        paths, network, shrink=options.shrink
-                    )
-                except (compare.CompareError, PictureError) as error:
-                    failed.append(name)
-                    status.warn(f"upfrost: {error}")
-            if len(failed) == len(in_folders):
-                raise compare.CompareError("none of the pictures can be compared")
-
         if in_folders:
             quality: dict[str, VideoQuality] = {}
-            shots: Iterable[compare.Shot] = of_folders()
+            shots: Iterable[compare.Shot] = _of_folders(
+                in_folders, network, failed, status, shrink=options.shrink
+            )
         else:
             shots, quality = compare.compare(
                 inputs,
@@ -138,7 +118,7 @@ def _run(options: argparse.Namespace) -> int:
             )
         page = compare.write_page(
             Path(options.output),
-            said(shots),
+            _noting(shots, said_of_shots),
             quality,
             videos=inputs if is_video else (),
             embed=not in_folders,
@@ -161,6 +141,42 @@ def _run(options: argparse.Namespace) -> int:
         )
     status.say(f"{page}: open it in a browser")
     return 1 if failed else 0
+
+
+def _of_folders(
+    groups: Sequence[Sequence[Path]],
+    network: Network,
+    failed: list[str],
+    status: Status,
+    *,
+    shrink: bool,
+) -> Iterator[Shot]:
+    """A shot of each group of pictures; names of those without one go to `failed`.
+
+    Raises `CompareError` where none has.
+    """
+    from upfrost.image.images import PictureError
+    from upfrost.metrics import compare
+    from upfrost.text import printable
+
+    for number, paths in enumerate(groups, start=1):
+        name = printable(paths[0])
+        status.say(f"[{number}/{len(groups)}] {name}")
+        try:
+            yield compare.compare_pictures(paths, network, shrink=shrink)
+        except (compare.CompareError, PictureError) as error:
+            failed.append(name)
+            status.warn(f"upfrost: {error}")
+    if len(failed) == len(groups):
+        raise compare.CompareError("none of the pictures can be compared")
+
+
+def _noting(shots: Iterable[Shot], said: list[dict[str, object]]) -> Iterator[Shot]:
+    """The same; what `--json` says of each goes to `said`, but no pixels are kept."""
+    for shot in shots:
+        metrics = ((part.name, part.metrics) for part in shot.layers)
+        said.append({"name": shot.name, **dict(metrics)})
+        yield shot
 
 
 def _count(text: str) -> int:

@@ -8,12 +8,17 @@ import sys
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from upfrost.cli import arguments
 
 if TYPE_CHECKING:
     from upfrost.cli.arguments import Commands
+    from upfrost.gpu.upscaler import Upscaler
+    from upfrost.metrics.vmaf import VideoQuality
+
+# By way of enlarging and metric; None where a metric cannot be had.
+Means: TypeAlias = Mapping[str, Mapping[str, float | None]]
 
 HELP = """\
 Measure how good a model is, beside nearest, bilinear, bicubic and Lanczos."""
@@ -69,13 +74,9 @@ def add_eval(commands: Commands) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from upfrost.errors import UsageError
-    from upfrost.metrics import evaluate
-    from upfrost.metrics.chart import line_chart
-    from upfrost.metrics.vmaf import VideoQuality
     from upfrost.network import modelfile
     from upfrost.status import Status
     from upfrost.text import printable
-    from upfrost.video.ffmpeg import find_ffmpeg
 
     paths = [Path(name) for name in options.inputs]
     for path in paths:
@@ -89,38 +90,13 @@ def _run(options: argparse.Namespace) -> int:
     with arguments.open_upscaler(graph, options) as upscaler:
         arguments.warn_of_cpu(upscaler, options, Status(sys.stderr))
         for path in paths:
+            frames: Mapping[str, object] = {}
             if path.is_dir():
-                scale, ways = upscaler.graph.scale, evaluate.all_ways(upscaler)
-                pairs, textures = evaluate.measure_pairs(
-                    evaluate.enlarged_pairs(path, ways, scale), scale, texture=True
-                )
-                means: Mapping[str, Mapping[str, float | None]] = {
-                    way: {
-                        "psnr": pairs[way].psnr if way in pairs else None,
-                        "ssim": pairs[way].ssim if way in pairs else None,
-                        "niqe": texture.niqe,
-                        "detail": texture.detail,
-                    }
-                    for way, texture in textures.items()
-                }
-                frames: Mapping[str, object] = {}
+                means = _of_pairs(path, upscaler)
             else:
-                measured: Mapping[str, VideoQuality] = evaluate.evaluate_video(
-                    find_ffmpeg(options.ffmpeg),
-                    path,
-                    upscaler,
-                    start=options.start,
-                    frames=options.frames,
-                )
+                measured = _of_video(path, upscaler, options)
                 means = {way: found.means() for way, found in measured.items()}
                 frames = {way: vars(found) for way, found in measured.items()}
-                if options.plot:
-                    lines = {
-                        way: list(enumerate(found.vmaf))
-                        for way, found in measured.items()
-                    }
-                    chart = line_chart(f"VMAF of {path.name}", "frame", lines)
-                    Path(options.plot).write_text(chart + "\n", encoding="utf-8")
             results.append({"input": str(path), "means": means, "frames": frames})
             if not options.json:
                 _print_table(path, means)
@@ -129,7 +105,48 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_table(path: Path, means: Mapping[str, Mapping[str, float | None]]) -> None:
+def _of_pairs(path: Path, upscaler: Upscaler) -> Means:
+    """What a folder of pairs shows of each way of enlarging."""
+    from upfrost.metrics import evaluate
+
+    scale, ways = upscaler.graph.scale, evaluate.all_ways(upscaler)
+    pairs, textures = evaluate.measure_pairs(
+        evaluate.enlarged_pairs(path, ways, scale), scale, texture=True
+    )
+    return {
+        way: {
+            "psnr": pairs[way].psnr if way in pairs else None,
+            "ssim": pairs[way].ssim if way in pairs else None,
+            "niqe": texture.niqe,
+            "detail": texture.detail,
+        }
+        for way, texture in textures.items()
+    }
+
+
+def _of_video(
+    path: Path, upscaler: Upscaler, options: argparse.Namespace
+) -> Mapping[str, VideoQuality]:
+    """What a video shows of each way of enlarging; drawn, if that is asked for."""
+    from upfrost.metrics import evaluate
+    from upfrost.metrics.chart import line_chart
+    from upfrost.video.ffmpeg import find_ffmpeg
+
+    measured: Mapping[str, VideoQuality] = evaluate.evaluate_video(
+        find_ffmpeg(options.ffmpeg),
+        path,
+        upscaler,
+        start=options.start,
+        frames=options.frames,
+    )
+    if options.plot:
+        lines = {way: list(enumerate(found.vmaf)) for way, found in measured.items()}
+        chart = line_chart(f"VMAF of {path.name}", "frame", lines)
+        Path(options.plot).write_text(chart + "\n", encoding="utf-8")
+    return measured
+
+
+def _print_table(path: Path, means: Means) -> None:
     from upfrost.text import printable
 
     digits = {"vmaf": 2, "psnr": 2, "ssim": 4, "niqe": 2, "detail": 2}

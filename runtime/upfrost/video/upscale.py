@@ -180,15 +180,10 @@ def upscale_by_segments(
     began = time.perf_counter()
     name = printable(target)
     container = _container(target)
-    if target.exists() and not options.overwrite:
-        if options.resume and not is_unfinished(target):
-            record.status = "skipped"
-            status.say(f"{name}: is complete")
-            return
-        if not options.resume:
-            raise VideoError(f"{name}: exists already; --overwrite replaces it")
-    if not target.parent.is_dir():
-        raise VideoError(f"{printable(target.parent)}: no such folder")
+    if _is_complete(target, options):
+        record.status = "skipped"
+        status.say(f"{name}: is complete")
+        return
     ffmpeg = find_ffmpeg(options.ffmpeg)
     work = plan_work(ffmpeg, source, container, computer.graph, options)
     record.input_size = (work.info.width, work.info.height)
@@ -224,17 +219,7 @@ def upscale_by_segments(
             if not job.segments:
                 raise VideoError(f"{printable(source)}: there is no frame to upscale")
             result = work.result(others())
-        mux_began = time.perf_counter()
-        part = job.part_file("result")
-        write_result(ffmpeg, job, result, part)
-        lost = lost_tags(ffmpeg, work.info, part)
-        note(lost, source, status, record)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(target)
-        job.remove()
-        record.frames = job.frames
-        record.seconds["mux"] = round(time.perf_counter() - mux_began, 6)
+        _finish(work, job, result, target, status, record)
     except OSError as error:
         raise VideoError(f"{name}: {error.strerror}{_go_on(job)}") from error
     except VideoError as error:
@@ -249,6 +234,44 @@ def upscale_by_segments(
         job.close()
     record.seconds["all"] = round(time.perf_counter() - began, 6)
     record.status = "done"
+
+
+def _is_complete(target: Path, options: VideoOptions) -> bool:
+    """Whether an earlier run has made all of it, as a run with `resume` takes it.
+
+    Raises `VideoError` where the result may not be written.
+    """
+    if target.exists() and not options.overwrite:
+        if options.resume and not is_unfinished(target):
+            return True
+        if not options.resume:
+            raise VideoError(
+                f"{printable(target)}: exists already; --overwrite replaces it"
+            )
+    if not target.parent.is_dir():
+        raise VideoError(f"{printable(target.parent)}: no such folder")
+    return False
+
+
+def _finish(
+    work: Work,
+    job: Job,
+    result: Result,
+    target: Path,
+    status: Status,
+    record: VideoRecord,
+) -> None:
+    """Make one file of the segments, under its name once it is whole on disk."""
+    began = time.perf_counter()
+    part = job.part_file("result")
+    write_result(work.ffmpeg, job, result, part)
+    note(lost_tags(work.ffmpeg, work.info, part), work.info.path, status, record)
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(target)
+    job.remove()
+    record.frames = job.frames
+    record.seconds["mux"] = round(time.perf_counter() - began, 6)
 
 
 def _try_output(work: Work, job: Job, begins_later: bool) -> OtherStreams:

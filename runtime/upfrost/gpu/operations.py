@@ -64,19 +64,17 @@ def pack(
     samples: SampleFormat,
     *,
     factor: int,
-    skip: TensorView | None,
-    mode: str | None,
-    ratio: tuple[int, int],
+    skip: tuple[TensorView, Resize] | None,
     value_range: float,
     precision: Precision,
 ) -> Dispatch:
     """The network's last value → bytes of the picture `pictures[1]`, `size` = (H, W).
 
-    Pixel shuffle by `factor`; `skip`, interpolated by `mode` and `ratio`, is added: a
-    value or the picture `pictures[0]` itself, whose token goes over to `pictures[1]`.
+    Pixel shuffle by `factor`; `skip`, interpolated as its node says, is added: a value
+    or the picture `pictures[0]` itself, whose token goes over to `pictures[1]`.
     """
     height, width = size
-    added = skip or source
+    added, resize = skip or (source, None)
     return Dispatch(
         shader=f"pack-{precision}",
         label="pack",
@@ -86,8 +84,8 @@ def pack(
             samples.pixel_format(channels),
             float_word(samples.full_scale / value_range),
             factor,
-            MODES[mode] if mode else 0,
-            *ratio,
+            MODES[resize.mode] if resize else 0,
+            *(resize.ratio if resize else (1, 1)),
             int(added.buffer == pictures[0]),
             float_word(samples.low),
             float_word(samples.high),

@@ -589,7 +589,8 @@ def _tail_dispatches(
     graph, tail, samples = program.graph, program.tail, program.samples
     result = layouts[graph.output]
     if tail.step is None:
-        skip = tail.skip
+        resize = tail.skip
+        known = {**views, INPUT: given}
         return [
             operations.pack(
                 views[tail.source],
@@ -598,9 +599,7 @@ def _tail_dispatches(
                 graph.channels,
                 samples,
                 factor=tail.factor,
-                skip={**views, INPUT: given}[skip.inputs[0]] if skip else None,
-                mode=skip.mode if skip else None,
-                ratio=skip.ratio if skip else (1, 1),
+                skip=(known[resize.inputs[0]], resize) if resize else None,
                 value_range=graph.value_range,
                 precision=program.precision,
             )

@@ -22,6 +22,8 @@ _SECOND = 1_000_000_000
 
 
 def jobs(request: Request) -> Mapping[str, Job]:
+    """A dispatch, a small picture, and two that fail unless a fault is noticed: a tile
+    without its last dispatch, and a wait that ends before the work does."""
     from upfrost.check.bench import Bench
     from upfrost.gpu.binding import NotComputedError, kp
     from upfrost.gpu.device import Device, choose_device
@@ -89,6 +91,7 @@ def is_alive(results: Results) -> bool:
 
 
 def judge(results: Results) -> Section:
+    """The section of the report, by what the jobs found."""
     section = Section(NAME, TITLE)
     if OPENING in results:
         section.add("wrong", results[OPENING].failure)

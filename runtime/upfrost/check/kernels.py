@@ -160,6 +160,7 @@ def _apart(found: Samples, expected: Samples) -> int:
 
 
 def judge(results: Results) -> Section:
+    """The section of the report, by what the jobs found."""
     section = Section(NAME, TITLE)
     opening, results = opened(results)
     if opening:

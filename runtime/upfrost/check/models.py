@@ -101,6 +101,7 @@ def _try(name: str, device: int, precision: Precision) -> Facts:
 
 
 def judge(results: Results) -> Section:
+    """The section of the report, by what the jobs found."""
     section = Section(NAME, TITLE)
     opening, results = opened(results)
     if opening:

@@ -53,6 +53,8 @@ def _sections(
     begin: Progress,
     progress: Progress,
 ) -> Iterator[Section]:
+    """The report, section by section. Where one finds that there is no device, or that
+    it does not compute, those that need it say so and are skipped."""
     begin(machine.TITLE)
     yield (about := _guarded(machine, lambda: machine.look(options.root)))
 

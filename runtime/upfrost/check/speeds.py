@@ -42,6 +42,7 @@ _COLUMN = 44  # of a layer's name on the page
 
 
 def jobs(request: Request) -> Mapping[str, Job]:
+    """Copies, a submission, some models' layers one by one, and frames of live ones."""
     from upfrost.gpu.device import choose_device
     from upfrost.gpu.halfprecision import faster_precision
 

@@ -198,6 +198,10 @@ def _clean_up() -> None:
 
 
 def command_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the command, for the arguments `words`.
+
+    Other packages' commands are loaded when these may ask for them: loading takes time.
+    """
     parser = Parser(
         prog="upfrost",
         description="Super-resolution on the GPU, for boards with open drivers.",

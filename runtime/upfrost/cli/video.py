@@ -74,7 +74,7 @@ def add_video(commands: Commands) -> None:
     )
     parser.add_argument(
         "--crf",
-        type=_quality,
+        type=_crf,
         metavar="N",
         help="quality for the encoder: a smaller number looks better and takes more "
         "room (default: 18 for h264, 20 for h265, 28 for av1 and vp9)",
@@ -187,7 +187,7 @@ def _summary(record: VideoRecord) -> str:
     )
 
 
-def _quality(text: str) -> int:
+def _crf(text: str) -> int:
     if not text.isdecimal() or int(text) > 63:
         raise argparse.ArgumentTypeError(f"expected 0 to 63, found {text!r}")
     return int(text)

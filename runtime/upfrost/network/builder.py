@@ -45,6 +45,11 @@ class Builder:
         metadata: dict[str, object] | None = None,
         colour: Colour | None = None,
     ) -> Graph:
+        """The network whose result is the value `output`.
+
+        Raises `GraphError` where the nodes do not fit each other or what is said of
+        them.
+        """
         return Graph(
             name=name,
             scale=scale,
@@ -94,6 +99,7 @@ class Builder:
         return name
 
     def prelu(self, source: str, channels: int) -> str:
+        """A slope for each channel, all near 0.25."""
         name = self.next_name("prelu")
         slopes = 0.25 + self.noise((channels,), 0.05)
         self.tensors[f"{name}.slope"] = slopes.astype(self.dtype)
@@ -112,6 +118,7 @@ class Builder:
         return name
 
     def layer_norm(self, source: str, channels: int, kind: str = "layer") -> str:
+        """Weights near 1 and biases near 0; `kind` is "layer" or "rms"."""
         name = self.next_name("layer_norm")
         self.tensors[f"{name}.weight"] = 1 + self.noise((channels,), 0.2)
         self.tensors[f"{name}.bias"] = self.noise((channels,), 0.2)
@@ -126,6 +133,7 @@ class Builder:
         )
 
     def resize(self, source: str, mode: str, ratio: Fraction | int) -> str:
+        """Interpolation by `mode`: "nearest", "bilinear" or "bicubic"."""
         exact = Fraction(ratio)
         pair = (exact.numerator, exact.denominator)
         return self.add(Resize, source, mode=mode, ratio=pair)

@@ -101,6 +101,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def open_upscaler(model: str, options: argparse.Namespace) -> Upscaler:
+    """The upscaler of a bundled model, for the caller to close.
+
+    Raises what `Upscaler` does.
+    """
     return Upscaler(
         model,
         device=options.device,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -76,6 +76,11 @@ class Result:
     origin: Fraction
     duration: Fraction | None
     others: OtherStreams
+
+    @property
+    def end(self) -> Fraction | None:
+        """By the source's clock, None for its end."""
+        return None if self.duration is None else self.origin + self.duration
 
 
 def plan_other_streams(
@@ -270,61 +275,75 @@ def write_result(ffmpeg: str, job: Job, result: Result, part: Path) -> None:
     earliest = job.segment(0).times[0] * info.time_base
     # Matroska's times begin at 0; the source's need not.
     shift = Fraction(max(0, -(earliest // 1)))
-    begins_later = result.origin != info.start
-    until = None if result.duration is None else result.origin + result.duration
-    special: list[str] = []
-    cut: list[str] = []
-    trim: list[str] = []
-    if begins_later:
-        # By the source's own clock: with times relative to its beginning, ffmpeg leaves
-        # out copied sound before the cut only in files that begin at 0. Of sound that
-        # is converted, it must then leave that to a filter.
-        cut = ["-noaccurate_seek", "-seek_timestamp", "1", "-ss"]
-        cut += [seconds(result.origin)]
-        trim += [f"start={seconds(result.origin)}"]
-    if until is not None:
-        # With -copyts, the time by the output's clock before it is moved.
-        special += ["-t", seconds(until)]
-        trim += [f"end={seconds(until)}"]
-    if trim:
-        for number in others.converted_sound:
-            special += [f"-filter:{number}", f"atrim={':'.join(trim)}"]
-    if container.is_mp4:
-        special += ["-video_track_timescale", str(info.time_base.denominator)]
-        special += ["-tag:v", "hvc1"] if result.codec == "h265" else []
-    # A cut leaves out sound before it; else what comes before 0 primes the decoder.
-    special += ["-copypriorss", "0"] if begins_later else []
     chapters = job.part_file("chapters")
     chapters.write_text(
-        format_chapters(chapters_between(info.chapters, result.origin, until)),
+        format_chapters(chapters_between(info.chapters, result.origin, result.end)),
         *("utf-8", "surrogateescape"),
     )
+    before, after = _cut(result)
     whole = source_arguments(info.path) if others.needs_whole_source else []
     brands = [w for key in _OF_CONTAINER for w in ("-metadata", f"{key}=")]
     command = [
         *(ffmpeg, *LOG[:1], *LOG[2:-1], "level+warning", "-copyts"),
         *("-itsoffset", seconds(-shift), "-f", "matroska", "-i", "pipe:0"),
-        *(*cut, *source_arguments(info.path)),
+        *(*before, *source_arguments(info.path)),
         *("-f", "ffmetadata", "-i", f"file:{chapters}", *whole),
         *("-map", "0:v", "-c:0", "copy", *container.options, *others.arguments),
         *("-map_metadata", "1", "-map_metadata:s:0", f"1:s:{info.video.index}"),
         *("-map_chapters", "2", *brands, "-metadata:s:0", "encoder="),
-        *("-disposition:0", "default", *special),
+        *("-disposition:0", "default", *after),
         *("-output_ts_offset", seconds(-result.origin)),
         # Otherwise Matroska's track numbers are random: the same frames, another file.
         *("-fflags", "+bitexact", "-f", container.name, "-y", f"file:{part}"),
     ]
+    _feed(command, _stream(job, info.time_base, shift), part)
+
+
+def _cut(result: Result) -> tuple[list[str], list[str]]:
+    """What tells ffmpeg which part of the source is the result, and of its container.
+
+    Arguments for before the source's file, and for the output.
+    """
+    info, others = result.info, result.others
+    begins_later = result.origin != info.start
+    before: list[str] = []
+    after: list[str] = []
+    trim: list[str] = []
+    if begins_later:
+        # By the source's own clock: with times relative to its beginning, ffmpeg leaves
+        # out copied sound before the cut only in files that begin at 0. Of sound that
+        # is converted, it must then leave that to a filter.
+        before = ["-noaccurate_seek", "-seek_timestamp", "1", "-ss"]
+        before += [seconds(result.origin)]
+        trim += [f"start={seconds(result.origin)}"]
+    if result.end is not None:
+        # With -copyts, the time by the output's clock before it is moved.
+        after += ["-t", seconds(result.end)]
+        trim += [f"end={seconds(result.end)}"]
+    if trim:
+        for number in others.converted_sound:
+            after += [f"-filter:{number}", f"atrim={':'.join(trim)}"]
+    if result.container.is_mp4:
+        after += ["-video_track_timescale", str(info.time_base.denominator)]
+        after += ["-tag:v", "hvc1"] if result.codec == "h265" else []
+    # A cut leaves out sound before it; else what comes before 0 primes the decoder.
+    after += ["-copypriorss", "0"] if begins_later else []
+    return before, after
+
+
+def _feed(command: Sequence[str], stream: Iterable[bytes], part: Path) -> None:
+    """Run an ffmpeg that reads `stream` and writes `part`. Raises `VideoError`."""
     with tempfile.TemporaryFile() as log:
         try:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stderr=log, process_group=0
             )
         except OSError as error:
-            raise cannot_run(ffmpeg, error) from error
+            raise cannot_run(command[0], error) from error
         assert process.stdin is not None
         try:
             with suppress(BrokenPipeError), process.stdin as pipe:
-                for piece in _stream(job, info.time_base, shift):
+                for piece in stream:
                     pipe.write(piece)
             failed = process.wait() != 0
         finally:

@@ -25,12 +25,13 @@ from typing import IO, cast
 from upfrost.video.decode import MARGIN
 from upfrost.video.ffmpeg import (
     LOG,
+    FfmpegMissingError,
     VideoError,
     VideoInfo,
-    cannot_run,
     last_error,
     seconds,
     source_arguments,
+    starting,
     widen,
 )
 from upfrost.video.matroska import (
@@ -273,22 +274,24 @@ class PacketSource:
         ]
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         try:
-            self._process = subprocess.Popen(
-                [
-                    *(ffmpeg, *LOG, "-copyts", *seek, *source_arguments(info.path)),
-                    *(*copy, "-fflags", "+bitexact", "-f", "matroska", "pipe:1"),
-                    *(*copy, "-f", "framecrc", f"pipe:{writing}"),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                pass_fds=[writing],
-                process_group=0,
-            )
-        except OSError as error:
+            with starting(ffmpeg):
+                self._process = subprocess.Popen(
+                    [
+                        *(ffmpeg, *LOG, "-copyts", *seek),
+                        *source_arguments(info.path),
+                        *(*copy, "-fflags", "+bitexact", "-f", "matroska", "pipe:1"),
+                        *(*copy, "-f", "framecrc", f"pipe:{writing}"),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=self._log,
+                    pass_fds=[writing],
+                    process_group=0,
+                )
+        except FfmpegMissingError:
             os.close(reading)
             self._log.close()
-            raise cannot_run(ffmpeg, error) from error
+            raise
         finally:
             os.close(writing)
         assert self._process.stdout is not None

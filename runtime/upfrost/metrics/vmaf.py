@@ -21,12 +21,12 @@ from upfrost.video.color import refuse_hdr
 from upfrost.video.ffmpeg import (
     LOG,
     VideoError,
-    cannot_run,
     last_error,
     parse_frame,
     parse_time_base,
     probe,
     source_arguments,
+    starting,
 )
 
 # Distances between frames differ by containers' rounding to milliseconds, or as those
@@ -116,7 +116,7 @@ class _Run:
         self.log: list[str] = []
         self._bases: dict[str, Fraction] = {}
         self._times: dict[str, list[int | None]] = {}
-        try:
+        with starting(ffmpeg):
             process = subprocess.Popen(
                 [ffmpeg, *LOG, *arguments],
                 stdin=subprocess.DEVNULL,
@@ -124,8 +124,6 @@ class _Run:
                 stderr=subprocess.PIPE,
                 cwd=folder,
             )
-        except OSError as error:
-            raise cannot_run(ffmpeg, error) from error
         with process:
             assert process.stderr is not None
             for raw in process.stderr:

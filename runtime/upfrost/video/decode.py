@@ -22,12 +22,12 @@ from upfrost.video.ffmpeg import (
     FrameLine,
     VideoError,
     VideoInfo,
-    cannot_run,
     ended_by,
     parse_frame,
     seconds,
     source_arguments,
     split_level,
+    starting,
     widen,
 )
 
@@ -88,7 +88,7 @@ class Decoder:
             *("-enc_time_base", f"{base.numerator}:{base.denominator}"),
             *("-f", "rawvideo", "pipe:1"),
         ]
-        try:
+        with starting(ffmpeg):
             self._process = subprocess.Popen(
                 [ffmpeg, *LOG, "-copyts", *source, *output],
                 stdin=subprocess.DEVNULL,
@@ -96,8 +96,6 @@ class Decoder:
                 stderr=subprocess.PIPE,
                 process_group=0,  # Ctrl-C is for the process that handles it
             )
-        except OSError as error:
-            raise cannot_run(ffmpeg, error) from error
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._pipe = cast("BufferedReader", self._process.stdout)

@@ -22,11 +22,11 @@ from typing import IO, Protocol
 from upfrost.gpu.frame import Samples
 from upfrost.text import printable
 from upfrost.video.ffmpeg import (
-    LOG,
     VideoError,
-    cannot_run,
     ended_by,
     last_error,
+    log_arguments,
+    starting,
     widen,
 )
 from upfrost.video.job import Segment
@@ -77,16 +77,15 @@ def try_encoding(ffmpeg: str, encoding: Encoding) -> None:
     """
     size = encoding.frame_bytes
     frame = encoding.header + frame_header(Fraction(0), size) + bytes(size)
-    try:
+    log_of_pipe = log_arguments(reads_pipe=True)
+    with starting(ffmpeg):
         tried = subprocess.run(
-            [ffmpeg, *LOG[:1], *LOG[2:], *encoding.command, "-y", os.devnull],
+            [ffmpeg, *log_of_pipe, *encoding.command, "-y", os.devnull],
             input=frame,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             check=False,
         )
-    except OSError as error:
-        raise cannot_run(ffmpeg, error) from error
     if tried.returncode:
         log = tried.stderr.decode(errors="replace").splitlines()
         raise VideoError(
@@ -222,17 +221,15 @@ class _Encoder:
         self._end = Fraction(0)  # of the last frame, as the encoder is told
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         # -nostdin is for those who do not read from it.
-        log_arguments = [*LOG[:1], *LOG[2:-1], "level+warning"]
-        try:
+        log_of_pipe = log_arguments("warning", reads_pipe=True)
+        with starting(ffmpeg):
             self.process = subprocess.Popen(
-                [ffmpeg, *log_arguments, *encoding.command, "-y", f"file:{part}"],
+                [ffmpeg, *log_of_pipe, *encoding.command, "-y", f"file:{part}"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=self._log,
                 process_group=0,
             )
-        except OSError as error:
-            raise cannot_run(ffmpeg, error) from error
         assert self.process.stdin is not None
         self._pipe = self.process.stdin
         widen(self._pipe)

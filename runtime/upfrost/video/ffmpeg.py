@@ -11,7 +11,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -23,8 +23,21 @@ from upfrost.text import printable
 from upfrost.video.metadata import Chapter, Metadata, parse_metadata
 
 PROBE_FRAMES = 16
-# Each line of the log says how bad it is: "[mp4 @ 0x55…] [error] moov atom not found".
-LOG = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info")
+
+
+def log_arguments(
+    level: Literal["info", "warning"] = "info", *, reads_pipe: bool = False
+) -> tuple[str, ...]:
+    """The arguments for a log that is to be parsed, of `level` and worse.
+
+    Each line says how bad it is: "[mp4 @ 0x55…] [error] moov atom not found". With
+    `reads_pipe`, an input comes through standard input.
+    """
+    closed = () if reads_pipe else ("-nostdin",)
+    return ("-hide_banner", *closed, "-nostats", "-loglevel", f"level+{level}")
+
+
+LOG = log_arguments()
 _SHOWINFO = re.compile(r"\[(Parsed_)?showinfo[@_]")
 _FRAME = re.compile(
     r"n: *\d+ pts: *(?P<pts>\S+) pts_time:\S+ (?:.*?duration: *(?P<duration>\d+) )?"
@@ -181,15 +194,13 @@ def run_ffmpeg(
 
     Raises `FfmpegMissingError`.
     """
-    try:
+    with starting(ffmpeg):
         return subprocess.run(
             [ffmpeg, *LOG, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
         )
-    except OSError as error:
-        raise cannot_run(ffmpeg, error) from error
 
 
 def ffmpeg_version(ffmpeg: str) -> str:
@@ -203,9 +214,15 @@ def widen(pipe: IO[bytes]) -> None:
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
-def cannot_run(ffmpeg: str, error: OSError) -> FfmpegMissingError:
-    """The error for a program that does not start."""
-    return FfmpegMissingError(f"{printable(ffmpeg)} does not run: {error.strerror}")
+@contextmanager
+def starting(ffmpeg: str) -> Iterator[None]:
+    """A block that starts the program. Raises `FfmpegMissingError` where it cannot."""
+    try:
+        yield
+    except OSError as error:
+        raise FfmpegMissingError(
+            f"{printable(ffmpeg)} does not run: {error.strerror}"
+        ) from error
 
 
 def source_arguments(path: Path) -> list[str]:
@@ -442,15 +459,13 @@ def _streams(
         *("-f", "framecrc", "pipe:1"),
     ]
     with tempfile.TemporaryFile() as log:
-        try:
+        with starting(ffmpeg):
             process = subprocess.Popen(
                 [ffmpeg, *LOG, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
-        except OSError as error:
-            raise cannot_run(ffmpeg, error) from error
         with process:
             assert process.stdout is not None
             about: dict[int, dict[bytes, str]] = {}

@@ -13,16 +13,16 @@ from pathlib import Path
 
 from upfrost.text import printable
 from upfrost.video.ffmpeg import (
-    LOG,
     Stream,
     VideoError,
     VideoInfo,
-    cannot_run,
     last_error,
+    log_arguments,
     read_metadata,
     run_ffmpeg,
     seconds,
     source_arguments,
+    starting,
 )
 from upfrost.video.formats import Container
 from upfrost.video.job import Job, Segment
@@ -284,7 +284,7 @@ def write_result(ffmpeg: str, job: Job, result: Result, part: Path) -> None:
     whole = source_arguments(info.path) if others.needs_whole_source else []
     brands = [w for key in _OF_CONTAINER for w in ("-metadata", f"{key}=")]
     command = [
-        *(ffmpeg, *LOG[:1], *LOG[2:-1], "level+warning", "-copyts"),
+        *(ffmpeg, *log_arguments("warning", reads_pipe=True), "-copyts"),
         *("-itsoffset", seconds(-shift), "-f", "matroska", "-i", "pipe:0"),
         *(*before, *source_arguments(info.path)),
         *("-f", "ffmetadata", "-i", f"file:{chapters}", *whole),
@@ -334,12 +334,10 @@ def _cut(result: Result) -> tuple[list[str], list[str]]:
 def _feed(command: Sequence[str], stream: Iterable[bytes], part: Path) -> None:
     """Run an ffmpeg that reads `stream` and writes `part`. Raises `VideoError`."""
     with tempfile.TemporaryFile() as log:
-        try:
+        with starting(command[0]):
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stderr=log, process_group=0
             )
-        except OSError as error:
-            raise cannot_run(command[0], error) from error
         assert process.stdin is not None
         try:
             with suppress(BrokenPipeError), process.stdin as pipe:

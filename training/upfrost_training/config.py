@@ -48,7 +48,7 @@ class TrainSettings:
     steps: int = 50_000
     batch: int = 16
     # "adam", or "soap" (Vyas et al. 2024, arXiv:2409.11321): Adam in the eigenbasis of
-    # Shampoo's preconditioner, which gets where Adam gets in a third of the steps.
+    # Shampoo's preconditioner, which gets where Adam gets in a quarter of the steps.
     optimizer: str = "adam"
     # Peak rate. Folded branches stand a higher one than a bare convolution does.
     lr: float = 2e-3

@@ -32,6 +32,7 @@ fi
 # Without Mali's kernels in half precision: LLVM 19 takes up to a minute for each, most of
 # it in what it does to coroutines, as which Mesa's driver for the CPU runs all kernels.
 if (($# == 0)); then
-    set -- --numprocesses auto --dist worksteal -k 'not mali-fp16' tests/runtime tests/tools
+    set -- --numprocesses auto --dist worksteal tests/runtime tests/tools \
+        -k 'not mali-fp16 and not test_tuning_measures_it'
 fi
 inside "$ROOT" "${environment[@]}" bash -euc "$INSIDE" trixie "$@"

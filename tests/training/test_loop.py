@@ -224,19 +224,30 @@ def test_a_failed_write_leaves_the_old_checkpoint(
     assert loop.load_checkpoint(path) == content
 
 
-def test_another_run_s_weights_are_taken_where_they_fit(folder: Path) -> None:
+def started_from_tiny(folder: Path, **network: object) -> loop.State:
+    """A run whose network differs in these settings from that of the run tiny.
+
+    Which is trained for a step.
+    """
     config = replace(
         read_config(folder / "tiny.toml"),
         train=TrainSettings(steps=1, batch=1, compile=False),
     )
     loop.train(config, [folder], folder / "tiny", lambda _: None)
-    larger = replace(
+    other = replace(
         config,
-        name="tiny-x4",
-        network={**config.network, "scale": 4},
+        network={**config.network, **network},
         train=replace(config.train, start_from="tiny"),
     )
-    state = loop.start(larger, folder / "tiny-x4", torch.device("cpu"))
+    return loop.start(other, folder / "other", torch.device("cpu"))
+
+
+# A setting that is spelled out is no other than the same by default.
+@pytest.mark.parametrize("said", [{}, {"colour": "rgb", "expand": 4}])
+def test_another_run_s_weights_are_taken_where_they_fit(
+    folder: Path, said: dict[str, object]
+) -> None:
+    state = started_from_tiny(folder, scale=4, **said)
     first = loop.load_checkpoint(folder / "tiny" / loop.CHECKPOINT)["ema"]
     now = state.model.state_dict()
     assert torch.equal(now["body.0.direct"], first["body.0.direct"])
@@ -312,18 +323,7 @@ def test_a_run_starts_from_released_weights(folder: Path) -> None:
 
 
 def test_a_network_of_other_branches_starts_as_the_same_function(folder: Path) -> None:
-    config = replace(
-        read_config(folder / "tiny.toml"),
-        train=TrainSettings(steps=1, batch=1, compile=False),
-    )
-    loop.train(config, [folder], folder / "tiny", lambda _: None)
-    bare = replace(
-        config,
-        name="bare",
-        network={**config.network, "expand": 0, "edges": False},
-        train=replace(config.train, start_from="tiny"),
-    )
-    state = loop.start(bare, folder / "bare", torch.device("cpu"))
+    state = started_from_tiny(folder, expand=0, edges=False)
     x = torch.rand(1, 3, 9, 7, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = loop.folded_network(folder / "tiny")(x)

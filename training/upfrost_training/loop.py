@@ -198,13 +198,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
+def averaged_network(checkpoint: Mapping[str, Any]) -> Network:
+    """The training form of a checkpoint's network, with its EMA weights."""
+    config = checkpoint["config"]
+    network = make_network(config["kind"], config["network"])
+    network.load_state_dict(checkpoint["ema"])
+    return network
+
+
 def folded_network(folder: Path) -> nn.Module:
     """The inference form of a run's EMA weights."""
-    content = load_checkpoint(folder / CHECKPOINT)
-    config = content["config"]
-    model = make_network(config["kind"], config["network"])
-    model.load_state_dict(content["ema"])
-    folded: nn.Module = model.folded()
+    folded: nn.Module = averaged_network(load_checkpoint(folder / CHECKPOINT)).folded()
     return folded
 
 
@@ -266,13 +270,18 @@ def take_folded_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> int:
     return fitting
 
 
-def _alike(network: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether networks of these settings have the same colour and branches."""
-    of = ("colour", "expand", "identity", "edges")
-    return [network.get(key) for key in of] == [other.get(key) for key in of]
+def _alike(network: Network, other: Network) -> bool:
+    """Whether the networks have the same colour and the same branches.
+
+    Of these settings a kind of network has some.
+    """
+    return all(
+        getattr(network.settings, key, None) == getattr(other.settings, key, None)
+        for key in ("colour", "expand", "identity", "edges")
+    )
 
 
-def take_start(model: nn.Module, config: Config, run: Path) -> None:
+def take_start(model: Network, run: Path) -> None:
     """Copy the weights that fit of `run`, or of the released model of its name."""
     if not (run / CHECKPOINT).exists():
         weights = {
@@ -281,11 +290,11 @@ def take_start(model: nn.Module, config: Config, run: Path) -> None:
         }
         fitting = take_folded_weights(model, weights)
     else:
-        content = load_checkpoint(run / CHECKPOINT)
-        if _alike(content["config"]["network"], config.network):
-            fitting = take_weights(model, content["ema"])
+        trained = averaged_network(load_checkpoint(run / CHECKPOINT))
+        if _alike(trained, model):
+            fitting = take_weights(model, trained.state_dict())
         else:
-            folded = folded_network(run)
+            folded = trained.folded()
             fitting = take_folded_weights(model, dict(folded.named_parameters()))
     if not fitting:
         raise ConfigError(f"start_from: no weight of {run.name} fits this network")
@@ -308,7 +317,7 @@ def start(config: Config, folder: Path, device: torch.device) -> State:
     torch.manual_seed(config.train.seed)
     model = make_network(config.kind, config.network).to(device)
     if config.train.start_from and not (folder / CHECKPOINT).exists():
-        take_start(model, config, folder.parent / config.train.start_from)
+        take_start(model, folder.parent / config.train.start_from)
     ema = deepcopy(model)
     optimizer = make_optimizer(model, config.train)
     adversary = None

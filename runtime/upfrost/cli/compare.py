@@ -38,7 +38,7 @@ what is compared:
   Pictures of folders belong together when they have one name, with or without
   the -x2 of a result. They become files beside the page. Videos become second
   names beside the page, copies where that cannot be: they move in browsers that
-  can play them.
+  can play them. A page is written over an earlier one, and over nothing else.
   Metrics are against the original: Y-PSNR and SSIM of what is shown, for whole
   videos of one size VMAF, PSNR and SSIM of each frame as charts. These pair
   frames by their number, as far as the shorter video goes; where frames come
@@ -91,6 +91,7 @@ def _run(options: argparse.Namespace) -> int:
 
     status = Status(sys.stderr, quiet=options.quiet)
     inputs = [Path(name) for name in options.inputs]
+    compare.check_folder(Path(options.output), inputs)
     are_folders = {path.is_dir() for path in inputs}
     if len(are_folders) > 1:
         raise compare.CompareError("compare folders with folders, and files with files")

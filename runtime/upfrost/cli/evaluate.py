@@ -66,6 +66,9 @@ def add_eval(commands: Commands) -> None:
     parser.add_argument(
         "--plot", metavar="FILE", help="an SVG of VMAF over the video's frames"
     )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a plot that exists"
+    )
     arguments.add_device_arguments(parser)
     arguments.add_ffmpeg_argument(parser)
     parser.add_argument("--json", action="store_true", help="the same as one array")
@@ -85,6 +88,11 @@ def _run(options: argparse.Namespace) -> int:
     videos = [path for path in paths if not path.is_dir()]
     if options.plot and len(videos) != 1:
         raise UsageError("--plot draws one video; name one")
+    # Before an hour's measuring, not after it.
+    if options.plot and Path(options.plot).exists() and not options.overwrite:
+        raise UsageError(
+            f"{printable(options.plot)}: exists already; --overwrite replaces it"
+        )
     graph = modelfile.read_model(modelfile.find_model(options.model))
     results: list[dict[str, object]] = []
     with arguments.open_upscaler(graph, options) as upscaler:
@@ -128,6 +136,7 @@ def _of_video(
     path: Path, upscaler: Upscaler, options: argparse.Namespace
 ) -> Mapping[str, VideoQuality]:
     """What a video shows of each way of enlarging; drawn, if that is asked for."""
+    from upfrost.files import new_file
     from upfrost.metrics import evaluate
     from upfrost.metrics.chart import line_chart
     from upfrost.video.ffmpeg import find_ffmpeg
@@ -142,7 +151,8 @@ def _of_video(
     if options.plot:
         lines = {way: list(enumerate(found.vmaf)) for way, found in measured.items()}
         chart = line_chart(f"VMAF of {path.name}", "frame", lines)
-        Path(options.plot).write_text(chart + "\n", encoding="utf-8")
+        with new_file(Path(options.plot), overwrite=options.overwrite) as file:
+            file.write(f"{chart}\n".encode())
     return measured
 
 

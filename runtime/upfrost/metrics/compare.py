@@ -46,6 +46,10 @@ _METRICS = (
 )
 _SMALLEST_SSIM = 11
 _RESULT = re.compile(r"(.+)-x\d+")  # what `upfrost upscale` calls its results
+# What a page's folder holds of it, and how a page of ours begins.
+_PICTURES = "pictures"
+_OWN = re.compile(rf"{re.escape(PAGE)}|{_PICTURES}|video-\d+\.\w+")
+_TITLE = b"<title>upfrost compare</title>"
 
 
 class CompareError(UsageError):
@@ -165,6 +169,36 @@ def compare_pictures(
     return _shot(paths[0].name, named, network, shrink)
 
 
+def check_folder(folder: Path, inputs: Sequence[Path]) -> None:
+    """Raises `CompareError` where a page in `folder` would replace what is not its own.
+
+    That is a file of a page's names in a folder without a page of ours, or an input.
+    """
+    if not folder.is_dir():
+        return
+    own = sorted(entry for entry in folder.iterdir() if _OWN.fullmatch(entry.name))
+    if own and not _is_page(folder / PAGE):
+        raise CompareError(
+            f"{printable(own[0])}: is in the way, and beside it is no page of upfrost "
+            "compare; name another folder for the page"
+        )
+    for path in inputs:
+        if path.resolve() in [entry.resolve() for entry in own]:
+            raise CompareError(
+                f"{printable(path)}: would be replaced by the page's own; name another "
+                "folder for the page"
+            )
+
+
+def _is_page(path: Path) -> bool:
+    """Whether an earlier run wrote it."""
+    try:
+        with path.open("rb") as file:
+            return _TITLE in file.read(1024)
+    except OSError:
+        return False
+
+
 def write_page(
     folder: Path,
     shots: Iterable[Shot],
@@ -179,7 +213,7 @@ def write_page(
     beside the page, as `shots` brings them: only one is in memory at a time.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    place = _data_url if embed else _PictureFiles(folder / "pictures")
+    place = _data_url if embed else _PictureFiles(folder / _PICTURES)
     shown = [_shot_data(shot, place) for shot in shots]
     keys = {key for shot in shown for layer in shot["layers"] for key in layer}
     charts = []

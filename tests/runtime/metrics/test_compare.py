@@ -269,6 +269,34 @@ def test_the_command_writes_a_page_and_metrics(tmp_path: Path) -> None:
     assert said["shots"][0]["realtime-x2"]["psnr"] > 20
 
 
+@pytest.mark.parametrize("name", ["index.html", "pictures", "video-1.mp4"])
+def test_a_page_replaces_a_page_and_nothing_else(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = picture(tmp_path / "photo.png", 30, 40)
+    folder = tmp_path / "page"
+    words = ["compare", "--shrink", str(source), "-o", str(folder), "--device", "0"]
+    (folder / name).mkdir(parents=True)
+    assert cli.main(words) == 2
+    assert f"page/{name}: is in the way" in capsys.readouterr().err
+    assert [entry.name for entry in folder.iterdir()] == [name]
+    (folder / name).rmdir()
+    assert cli.main(words) == cli.main(words) == 0
+
+
+def test_an_input_among_the_page_is_not_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = picture(tmp_path / "photo.png", 30, 40)
+    words = ["compare", "--shrink", "-o", str(tmp_path), "--device", "0", "--quiet"]
+    assert cli.main([*words, str(source)]) == 0
+    clip = tmp_path / "video-2.mp4"
+    clip.write_bytes(b"the only one")
+    assert cli.main([*words, str(clip), str(clip)]) == 2
+    assert "video-2.mp4: would be replaced" in capsys.readouterr().err
+    assert clip.read_bytes() == b"the only one"
+
+
 @needs_vmaf
 def test_the_command_enlarges_videos_by_the_model_for_videos(tmp_path: Path) -> None:
     large = make_clip(tmp_path / "large.mkv", size="64x36", seconds=0.2)

@@ -55,6 +55,12 @@ def test_a_video_with_a_plot(
         *("nearest", "bilinear", "bicubic", "Lanczos", "realtime-x2")
     ]
     assert plot.read_text().startswith("<svg")
+    plot.write_text("mine")
+    assert cli.main(words) == 2
+    assert "plot.svg: exists already" in capsys.readouterr().err
+    assert plot.read_text() == "mine"
+    assert cli.main([*words, "--overwrite"]) == 0
+    assert plot.read_text().startswith("<svg")
 
 
 @pytest.mark.parametrize(

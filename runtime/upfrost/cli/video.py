@@ -180,11 +180,14 @@ def _summary(record: VideoRecord) -> str:
     assert record.input_size is not None
     assert record.output_size is not None
     before, after = record.input_size, record.output_size
-    return (
+    said = (
         f"{printable(record.output)}: {before[0]}×{before[1]} → {after[0]}×{after[1]}, "
-        f"{record.frames} frames in {duration(record.seconds['all'])}, "
-        f"{record.frames_per_second:.2f} frames/s"
+        f"{record.frames} frames in {duration(record.seconds['all'])}"
     )
+    # A resumed run may have had nothing left to do but to join what was there.
+    if not record.frames_per_second:
+        return said
+    return f"{said}, {record.frames_per_second:.2f} frames/s"
 
 
 def _crf(text: str) -> int:

@@ -6,6 +6,7 @@ out can be told exactly.
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import json
@@ -988,3 +989,22 @@ def test_progress_shows_frames_rate_speed_and_time_left(
         r"clip\.mp4: frame 24 of 24, [\d.]+ frames/s, [\d.]+× real time, 0:00 left",
         lines[-1],
     )
+
+
+def test_a_resumed_run_with_nothing_left_to_compute_names_no_speed(
+    tmp_path: Path,
+    clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    target = tmp_path / "out.mkv"
+    words = ["video", "-m", "live-x2-xs", "--device", "0", str(clip), str(target)]
+    with monkeypatch.context() as patch:
+        patch.setattr("upfrost.video.upscale.write_result", full)
+        assert cli.main(words) == 1
+    assert cli.main([*words, "--resume"]) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"out\.mkv: 64×36 → 128×72, 24 frames in 0:\d\d$", last)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from upfrost.cli import arguments
+from upfrost.files import exists_already
 from upfrost.network.graph import (
     MAX_SIZE,
     Conv2d,
@@ -28,7 +29,6 @@ from upfrost.network.modelfile import (
     read_model,
     write_model,
 )
-from upfrost.text import printable
 from upfrost_exporter import passes
 from upfrost_exporter.builder import ExportError
 from upfrost_exporter.check import mark_precision
@@ -161,9 +161,7 @@ def _load(options: argparse.Namespace) -> tuple[Graph, Path]:
     source = _source(options)
     output: Path = options.output or source.with_suffix(_SUFFIXES[options.to])
     if output.exists() and not options.overwrite:
-        raise ExportError(
-            f"{printable(output)}: exists already; --overwrite replaces it"
-        )
+        raise ExportError(exists_already(output))
     graph = _read(options, source)
     if options.scale is not None and options.scale != graph.scale:
         raise ExportError(

@@ -12,9 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from upfrost.text import printable
+
 # Files that are being written, for whoever has to end the process without unwinding.
 _unfinished: set[Path] = set()
 _swept: set[Path] = set()  # folders without files that a killed process left
+
+
+def exists_already(path: Path) -> str:
+    """What a command says of a file that it was not asked to replace."""
+    return f"{printable(path)}: exists already; --overwrite replaces it"
 
 
 def remove_unfinished() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from upfrost.network.modelfile import find_model, read_model
 from upfrost_training.blend import BlendError, blend
@@ -51,11 +52,32 @@ def test_others_have_nothing_between_them(
         blend(luma, replace(luma, colour=None), 0.5, "grey")
 
 
-def test_no_file_is_replaced(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "words", [["blend", *STAGES], ["export", "training/configs/realtime-x2.toml"]]
+)
+def test_a_file_is_replaced_only_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
     output = tmp_path / "there.upf"
     output.write_bytes(b"mine")
-    assert main(["blend", *STAGES, "-o", str(output)]) == 1
-    assert "there.upf" in capsys.readouterr().err
+    assert main([*words, "-o", str(output)]) == 1
+    assert "there.upf: exists already; --overwrite" in capsys.readouterr().err
     assert output.read_bytes() == b"mine"
+
+
+def test_a_blend_replaces_a_file_when_asked(tmp_path: Path) -> None:
+    output = tmp_path / "there.upf"
+    output.write_bytes(b"mine")
+    assert main(["blend", *STAGES, "-o", str(output), "--overwrite"]) == 0
+    assert read_model(output).name == "there"
+
+
+def test_where_nothing_can_be_written_one_line_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    words = ["pairs", str(tmp_path), str(tmp_path / "file" / "out"), "--scale", "2"]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert said == f"upfrost-train: {tmp_path}/file/out: Not a directory\n"

@@ -120,6 +120,17 @@ def test_pairs_are_written_as_they_are_read(tmp_path: Path) -> None:
     assert evaluate_folder(tmp_path / "out", bicubic(3), 3).pictures == 2
 
 
+def test_pairs_replace_no_originals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = tmp_path / "001_HR.png"
+    Image.new("RGB", (41, 41)).save(original)
+    before = original.read_bytes()
+    assert main(["pairs", str(tmp_path), str(tmp_path), "--scale", "2"]) == 1
+    assert "001_HR.png: exists already; name a new" in capsys.readouterr().err
+    assert original.read_bytes() == before
+
+
 def test_folders_that_are_not_pairs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match="no pairs"):
         evaluate_folder(tmp_path, bicubic(2), 2)

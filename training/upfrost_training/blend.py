@@ -43,7 +43,7 @@ def blend(first: Graph, second: Graph, share: float, name: str) -> Graph:
 def write_blend(first: str, second: str, share: float, output: Path) -> None:
     """`blend` of two files or bundled models, written to `output`, named as that is."""
     one, other = (read_model(find_model(each)) for each in (first, second))
-    write_model(output, blend(one, other, share, output.stem), overwrite=False)
+    write_model(output, blend(one, other, share, output.stem))
 
 
 def _architecture(graph: Graph) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from upfrost.files import exists_already
+from upfrost.text import printable
 from upfrost_training.sources import DEBIAN_SOURCES, prepare
 
 # What needs PyTorch is imported when it is used, so that help does not need it.
@@ -48,7 +50,7 @@ def _add_export(commands: Any) -> None:
         "file, with the quality measured on the configuration's report folders.",
     )
     parser.add_argument("config", type=Path, help="the run's TOML file")
-    parser.add_argument("-o", "--output", type=Path, required=True, help=".upf file")
+    _add_output(parser)
     parser.add_argument(
         "--measure",
         choices=("vulkan", "torch"),
@@ -75,7 +77,7 @@ def _add_blend(commands: Any) -> None:
         metavar="S",
         help="of the second: 0 is the first, 1 the second (default: %(default)s)",
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, help=".upf file")
+    _add_output(parser)
     parser.set_defaults(run=_reporting(_blend))
 
 
@@ -132,6 +134,20 @@ def _add_data(commands: Any) -> None:
     parser.set_defaults(run=_reporting(_prepare))
 
 
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", type=Path, required=True, help=".upf file")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a file that exists"
+    )
+
+
+def _output(options: argparse.Namespace) -> Path:
+    output: Path = options.output
+    if output.exists() and not options.overwrite:
+        raise ValueError(exists_already(output))
+    return output
+
+
 def _add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
@@ -169,13 +185,13 @@ def _export(options: argparse.Namespace) -> None:
     from upfrost_training.release import release
 
     config, folder, roots = _places(options)
-    release(config, folder, roots, options.output, _say, options.measure)
+    release(config, folder, roots, _output(options), _say, options.measure)
 
 
 def _blend(options: argparse.Namespace) -> None:
     from upfrost_training.blend import write_blend
 
-    write_blend(options.first, options.second, options.share, options.output)
+    write_blend(options.first, options.second, options.share, _output(options))
     _say(f"wrote {options.output}")
 
 
@@ -207,6 +223,10 @@ def _reporting(
             action(options)
         except (ValueError, FloatingPointError) as error:
             print(f"upfrost-train: {error}", file=sys.stderr)
+            return 1
+        except OSError as error:
+            where = f"{printable(error.filename)}: " if error.filename else ""
+            print(f"upfrost-train: {where}{error.strerror}", file=sys.stderr)
             return 1
         except ModuleNotFoundError as error:
             advice = ".venv/bin/pip install -e '.[training]' installs what is needed"

@@ -8,6 +8,7 @@ from upfrost.metrics.evaluate import Enlarge as Upscale
 from upfrost.metrics.evaluate import PairQuality, evaluate_pairs
 from upfrost.metrics.quality import luma, y_psnr, y_ssim
 from upfrost_training.data import (
+    DataError,
     crop_to_multiple,
     in_colour,
     picture_files,
@@ -50,8 +51,11 @@ def write_pairs(pictures: Path, output: Path, scale: int) -> int:
 
     Of each picture under `pictures`, of a folder of pairs each original, the right and
     the bottom are cut off so that both sides are multiples of `scale`; its partner is
-    MATLAB's bicubic. Returns their number. Raises DataError for a folder without any.
+    MATLAB's bicubic. Returns their number. Raises DataError for a folder without any,
+    and where `output` holds pairs: they might be the originals.
     """
+    if held := next(iter(sorted(output.glob("*_[HL]R.png"))), None):
+        raise DataError(f"{held}: exists already; name a new folder for the pairs")
     files = [f for f in picture_files(pictures) if not f.stem.endswith("_LR")]
     output.mkdir(parents=True, exist_ok=True)
     for number, file in enumerate(files, start=1):

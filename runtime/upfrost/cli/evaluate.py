@@ -77,6 +77,7 @@ def add_eval(commands: Commands) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from upfrost.errors import UsageError
+    from upfrost.files import exists_already
     from upfrost.network import modelfile
     from upfrost.status import Status
     from upfrost.text import printable
@@ -90,9 +91,7 @@ def _run(options: argparse.Namespace) -> int:
         raise UsageError("--plot draws one video; name one")
     # Before an hour's measuring, not after it.
     if options.plot and Path(options.plot).exists() and not options.overwrite:
-        raise UsageError(
-            f"{printable(options.plot)}: exists already; --overwrite replaces it"
-        )
+        raise UsageError(exists_already(Path(options.plot)))
     graph = modelfile.read_model(modelfile.find_model(options.model))
     results: list[dict[str, object]] = []
     with arguments.open_upscaler(graph, options) as upscaler:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from upfrost.arrays import Bytes
 from upfrost.errors import UpfrostError, UsageError
+from upfrost.files import exists_already
 from upfrost.image import streams
 from upfrost.image.images import (
     FORMAT_NAMES,
@@ -367,9 +368,7 @@ def check_target(target: Path, overwrite: bool) -> None:
         raise PictureError(f"{printable(target)}: {reason_of(error)}") from error
     else:
         if not overwrite:
-            raise PictureExistsError(
-                f"{printable(target)}: exists already; --overwrite replaces it"
-            )
+            raise PictureExistsError(exists_already(target))
     if not folder.is_dir():
         raise PictureError(f"{printable(folder)}: no such folder")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -25,7 +25,7 @@ from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from upfrost.arrays import Bytes
 from upfrost.errors import UpfrostError
-from upfrost.files import new_path
+from upfrost.files import exists_already, new_path
 from upfrost.text import printable
 
 # Pillow's own limit, at which it refuses a file as a decompression bomb.
@@ -393,9 +393,7 @@ def _error(path: Path, reason: str) -> PictureError:
 
 
 def _exists(path: Path) -> PictureExistsError:
-    return PictureExistsError(
-        f"{printable(path)}: exists already; --overwrite replaces it"
-    )
+    return PictureExistsError(exists_already(path))
 
 
 def _format_named(name: str) -> Format:

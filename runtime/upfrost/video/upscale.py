@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from upfrost import __version__
+from upfrost.files import exists_already
 from upfrost.gpu.execution import IN_FLIGHT
 from upfrost.gpu.frame import FULL_CHROMA, ChromaFormat, FrameFormat, Samples
 from upfrost.gpu.frame import Frame as PlaneFrame
@@ -245,9 +246,7 @@ def _is_complete(target: Path, options: VideoOptions) -> bool:
         if options.resume and not is_unfinished(target):
             return True
         if not options.resume:
-            raise VideoError(
-                f"{printable(target)}: exists already; --overwrite replaces it"
-            )
+            raise VideoError(exists_already(target))
     if not target.parent.is_dir():
         raise VideoError(f"{printable(target.parent)}: no such folder")
     return False

@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -256,7 +256,7 @@ def compare_runtimes(model: str, chosen: argparse.Namespace) -> None:
         records = [Record(name) for name in chosen.runtime or RUNTIMES]
         if chosen.against is not None:
             records[:0] = [
-                replace(record, tree=chosen.against.resolve())
+                Record(record.runtime, chosen.against.resolve())
                 for record in records
                 if record.runtime.startswith("upfrost")
             ]

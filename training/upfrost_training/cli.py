@@ -77,6 +77,12 @@ def _add_blend(commands: Any) -> None:
         metavar="S",
         help="of the second: 0 is the first, 1 the second (default: %(default)s)",
     )
+    parser.add_argument(
+        "--onto",
+        metavar="MODEL",
+        help="add what leads from the first to the second to this one, which was "
+        "trained on from the first, too",
+    )
     _add_output(parser)
     parser.set_defaults(run=_reporting(_blend))
 
@@ -191,7 +197,9 @@ def _export(options: argparse.Namespace) -> None:
 def _blend(options: argparse.Namespace) -> None:
     from upfrost_training.blend import write_blend
 
-    write_blend(options.first, options.second, options.share, _output(options))
+    write_blend(
+        options.first, options.second, options.share, _output(options), options.onto
+    )
     _say(f"wrote {options.output}")
 
 

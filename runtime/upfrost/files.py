@@ -56,7 +56,7 @@ def new_path(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             if overwrite:
                 temporary.replace(target)
             else:
-                _publish(temporary, target, path)
+                publish(temporary, target, path)
         _sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -122,8 +122,12 @@ def _lock(number: int, *, wait: bool) -> bool:
     return True
 
 
-def _publish(temporary: Path, target: Path, path: Path) -> None:
-    """Give `temporary` the name `target`, unless another process was faster."""
+def publish(temporary: Path, target: Path, path: Path) -> None:
+    """Give `temporary` the name `target`, unless another process was faster.
+
+    It keeps its own name, too, where the file system knows second names. Raises
+    `FileExistsError`, which names `path`, and other `OSError`.
+    """
     try:
         target.hardlink_to(temporary)
     except FileExistsError:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from upfrost.errors import UsageError
 from upfrost.text import printable
 
 # Files that are being written, for whoever has to end the process without unwinding.
@@ -22,6 +23,35 @@ _swept: set[Path] = set()  # folders without files that a killed process left
 def exists_already(path: Path) -> str:
     """What a command says of a file that it was not asked to replace."""
     return f"{printable(path)}: exists already; --overwrite replaces it"
+
+
+def check_folder(folder: Path) -> None:
+    """Find out before the work whether files can be made in a folder, or in a new one.
+
+    Raises `UsageError`.
+    """
+    there = folder
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise UsageError(f"{printable(there)}: is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{printable(there)}: you may not write into this folder")
+
+
+def check_file(path: Path, *, overwrite: bool = False) -> None:
+    """Find out before the work whether a file can be made at `path`.
+
+    Raises `UsageError`.
+    """
+    if path.is_dir():
+        raise UsageError(f"{printable(path)}: is a folder")
+    if path.exists() and not overwrite:
+        raise UsageError(exists_already(path))
+    folder = path.resolve().parent
+    if not folder.exists():
+        raise UsageError(f"{printable(folder)}: no such folder")
+    check_folder(folder)
 
 
 def remove_unfinished() -> None:

@@ -7,7 +7,7 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -39,11 +39,17 @@ def check_folder(folder: Path) -> None:
         raise UsageError(f"{printable(there)}: you may not write into this folder")
 
 
-def check_file(path: Path, *, overwrite: bool = False) -> None:
+def check_file(
+    path: Path, *, overwrite: bool = False, read: Iterable[Path] = ()
+) -> None:
     """Find out before the work whether a file can be made at `path`.
 
-    Raises `UsageError`.
+    It replaces none that is `read`, whoever asks for it. Raises `UsageError`.
     """
+    if any(path.resolve() == each.resolve() for each in read):
+        raise UsageError(
+            f"{printable(path)}: would replace a file that is read; name another one"
+        )
     if path.is_dir():
         raise UsageError(f"{printable(path)}: is a folder")
     if path.exists() and not overwrite:

@@ -91,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
         raise UsageError("--plot draws one video; name one")
     # Before an hour's measuring, not after it.
     if options.plot:
-        check_file(Path(options.plot), overwrite=options.overwrite)
+        check_file(Path(options.plot), overwrite=options.overwrite, read=paths)
     graph = modelfile.read_model(modelfile.find_model(options.model))
     results: list[dict[str, object]] = []
     with arguments.open_upscaler(graph, options) as upscaler:

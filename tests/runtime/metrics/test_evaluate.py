@@ -43,7 +43,11 @@ def test_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("plot", "said"),
-    [(".", "is a folder"), ("none/plot.svg", "none: no such folder")],
+    [
+        (".", "is a folder"),
+        ("none/plot.svg", "none: no such folder"),
+        ("clip.mp4", "clip.mp4: would replace a file that is read; name another one"),
+    ],
 )
 def test_a_plot_that_cannot_be_written_is_found_before_the_work(
     tmp_path: Path,

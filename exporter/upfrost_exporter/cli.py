@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from upfrost.cli import arguments
-from upfrost.files import exists_already
+from upfrost.errors import UsageError
+from upfrost.files import check_file
 from upfrost.network.graph import (
     MAX_SIZE,
     Conv2d,
@@ -160,8 +161,10 @@ def _load(options: argparse.Namespace) -> tuple[Graph, Path]:
     """The graph as it is to be written, and where."""
     source = _source(options)
     output: Path = options.output or source.with_suffix(_SUFFIXES[options.to])
-    if output.exists() and not options.overwrite:
-        raise ExportError(exists_already(output))
+    try:
+        check_file(output, overwrite=options.overwrite, read=_inputs(options, source))
+    except UsageError as error:
+        raise ExportError(str(error)) from None
     graph = _read(options, source)
     if options.scale is not None and options.scale != graph.scale:
         raise ExportError(
@@ -187,6 +190,14 @@ def _source(options: argparse.Namespace) -> Path:
     is_binary = source.name.endswith(".param.bin")
     is_weights = source.suffix.lower() == ".bin" and not is_binary
     return source.with_suffix(".param") if is_weights else source
+
+
+def _inputs(options: argparse.Namespace, source: Path) -> list[Path]:
+    """All files that are read."""
+    if options.to != "upf":
+        return [find_model(options.source)]
+    weights = [source.with_suffix(".bin")] if source.suffix.lower() == ".param" else []
+    return [source, *weights, *([options.check] if options.check else [])]
 
 
 def _read(options: argparse.Namespace, source: Path) -> Graph:

@@ -7,11 +7,12 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from upfrost.errors import UsageError
 from upfrost.text import printable
 
 # Files that are being written, for whoever has to end the process without unwinding.
@@ -22,6 +23,41 @@ _swept: set[Path] = set()  # folders without files that a killed process left
 def exists_already(path: Path) -> str:
     """What a command says of a file that it was not asked to replace."""
     return f"{printable(path)}: exists already; --overwrite replaces it"
+
+
+def check_folder(folder: Path) -> None:
+    """Find out before the work whether files can be made in a folder, or in a new one.
+
+    Raises `UsageError`.
+    """
+    there = folder
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise UsageError(f"{printable(there)}: is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{printable(there)}: you may not write into this folder")
+
+
+def check_file(
+    path: Path, *, overwrite: bool = False, read: Iterable[Path] = ()
+) -> None:
+    """Find out before the work whether a file can be made at `path`.
+
+    It replaces none that is `read`, whoever asks for it. Raises `UsageError`.
+    """
+    if any(path.resolve() == each.resolve() for each in read):
+        raise UsageError(
+            f"{printable(path)}: would replace a file that is read; name another one"
+        )
+    if path.is_dir():
+        raise UsageError(f"{printable(path)}: is a folder")
+    if path.exists() and not overwrite:
+        raise UsageError(exists_already(path))
+    folder = path.resolve().parent
+    if not folder.exists():
+        raise UsageError(f"{printable(folder)}: no such folder")
+    check_folder(folder)
 
 
 def remove_unfinished() -> None:
@@ -56,7 +92,7 @@ def new_path(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             if overwrite:
                 temporary.replace(target)
             else:
-                _publish(temporary, target, path)
+                publish(temporary, target, path)
         _sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -122,8 +158,12 @@ def _lock(number: int, *, wait: bool) -> bool:
     return True
 
 
-def _publish(temporary: Path, target: Path, path: Path) -> None:
-    """Give `temporary` the name `target`, unless another process was faster."""
+def publish(temporary: Path, target: Path, path: Path) -> None:
+    """Give `temporary` the name `target`, unless another process was faster.
+
+    It keeps its own name, too, where the file system knows second names. Raises
+    `FileExistsError`, which names `path`, and other `OSError`.
+    """
     try:
         target.hardlink_to(temporary)
     except FileExistsError:

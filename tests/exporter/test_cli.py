@@ -121,7 +121,7 @@ def test_an_operation_without_a_kernel_is_said(
         (["{source}", "--name", "../net"], "graph name '../net'"),
         (["{folder}/none.onnx"], "cannot be read"),
         (["{folder}/net.gguf"], "unknown kind of network"),
-        (["{source}", "-o", "{folder}/none/net.upf"], "cannot be written"),
+        (["{source}", "-o", "{folder}/none/net.upf"], "none: no such folder"),
         (["{source}", "--check", "{folder}/none.png"], "none.png"),
         (["{source}", "--check", PHOTO, "--device", "none"], "no device is called"),
         (["{folder}/none.param.bin"], "none.param.bin: cannot be read"),
@@ -213,6 +213,28 @@ def test_a_file_that_exists_is_kept_unless_the_user_says_so(
     assert run("--to", "onnx", output, "-o", source) == 1
     assert "exists already" in capsys.readouterr().err
     assert run("--to", "onnx", output, "-o", source, "--overwrite") == 0
+
+
+def test_what_is_read_is_never_replaced(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = source.read_bytes()
+    assert run(source, "-o", source, "--overwrite") == 1
+    assert "net.onnx: would replace a file that is read" in capsys.readouterr().err
+    assert source.read_bytes() == before
+    assert run(source) == 0
+    model = source.with_suffix(".upf")
+    assert run("--to", "mpv", model, "-o", model, "--overwrite") == 1
+    assert "net.upf: would replace a file that is read" in capsys.readouterr().err
+    assert read_model(model).name == "plain"
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("upfrost_exporter.cli._read", None)
+    assert run(source, "-o", source.parent / "none" / "x.upf") == 1
+    assert capsys.readouterr().err.endswith("none: no such folder\n")
 
 
 def test_what_libraries_say_stays_off_the_terminal(

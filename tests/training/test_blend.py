@@ -85,6 +85,17 @@ def test_a_file_is_replaced_only_when_asked(
     assert output.read_bytes() == b"mine"
 
 
+def test_a_blend_never_replaces_what_it_is_made_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "one.upf"
+    output.write_bytes(find_model(STAGES[0]).read_bytes())
+    words = ["blend", str(output), STAGES[1], "-o", str(output), "--overwrite"]
+    assert main(words) == 1
+    assert "one.upf: would replace a file that is read" in capsys.readouterr().err
+    assert output.read_bytes() == find_model(STAGES[0]).read_bytes()
+
+
 def test_a_blend_replaces_a_file_when_asked(tmp_path: Path) -> None:
     output = tmp_path / "there.upf"
     output.write_bytes(b"mine")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from upfrost.files import exists_already
+from upfrost.files import check_file
 from upfrost.text import printable
 from upfrost_training.sources import DEBIAN_SOURCES, prepare
 
@@ -147,10 +147,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _output(options: argparse.Namespace) -> Path:
+def _output(options: argparse.Namespace, *read: Path) -> Path:
     output: Path = options.output
-    if output.exists() and not options.overwrite:
-        raise ValueError(exists_already(output))
+    check_file(output, overwrite=options.overwrite, read=read)
     return output
 
 
@@ -191,15 +190,18 @@ def _export(options: argparse.Namespace) -> None:
     from upfrost_training.release import release
 
     config, folder, roots = _places(options)
-    release(config, folder, roots, _output(options), _say, options.measure)
+    output = _output(options, options.config)
+    release(config, folder, roots, output, _say, options.measure)
 
 
 def _blend(options: argparse.Namespace) -> None:
+    from upfrost.network.modelfile import find_model
     from upfrost_training.blend import write_blend
 
-    write_blend(
-        options.first, options.second, options.share, _output(options), options.onto
-    )
+    ends = options.first, options.second
+    read = [*ends] if options.onto is None else [*ends, options.onto]
+    output = _output(options, *map(find_model, read))
+    write_blend(*ends, options.share, output, options.onto)
     _say(f"wrote {options.output}")
 
 

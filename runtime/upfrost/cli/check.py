@@ -66,10 +66,12 @@ def _run(options: argparse.Namespace) -> int:
     from upfrost.check import run
     from upfrost.check.report import page
     from upfrost.cli.main import missing_module
+    from upfrost.files import check_folder
     from upfrost.status import Status
     from upfrost.text import printable
 
     status = Status(sys.stderr, quiet=options.quiet)
+    check_folder(Path(options.output))  # not after minutes
 
     def say(section: Section) -> None:
         status.clear()

@@ -77,7 +77,7 @@ def add_eval(commands: Commands) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from upfrost.errors import UsageError
-    from upfrost.files import exists_already
+    from upfrost.files import check_file
     from upfrost.network import modelfile
     from upfrost.status import Status
     from upfrost.text import printable
@@ -90,8 +90,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.plot and len(videos) != 1:
         raise UsageError("--plot draws one video; name one")
     # Before an hour's measuring, not after it.
-    if options.plot and Path(options.plot).exists() and not options.overwrite:
-        raise UsageError(exists_already(Path(options.plot)))
+    if options.plot:
+        check_file(Path(options.plot), overwrite=options.overwrite, read=paths)
     graph = modelfile.read_model(modelfile.find_model(options.model))
     results: list[dict[str, object]] = []
     with arguments.open_upscaler(graph, options) as upscaler:

@@ -25,6 +25,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
+from upfrost import files
 from upfrost.arrays import Bytes
 from upfrost.errors import UsageError
 from upfrost.files import new_file
@@ -170,10 +171,12 @@ def compare_pictures(
 
 
 def check_folder(folder: Path, inputs: Sequence[Path]) -> None:
-    """Raises `CompareError` where a page in `folder` would replace what is not its own.
+    """Raises `UsageError` where a page in `folder` would replace what is not its own.
 
     That is a file of a page's names in a folder without a page of ours, or an input.
+    So it does where nothing can be written.
     """
+    files.check_folder(folder)
     if not folder.is_dir():
         return
     own = sorted(entry for entry in folder.iterdir() if _OWN.fullmatch(entry.name))

@@ -5,6 +5,9 @@ a Matroska file and, written last, a JSON file with its frames' times. A segment
 when both are there, and the Matroska file is as long as it was. Whatever happens to
 the process or the power, files that have their names are complete.
 
+Whether the result may replace a file of its name was asked of the run that began;
+others go by that.
+
 A folder without a finished segment is worth nothing: it goes with the run that made it,
 and one that a killed run left is no obstacle.
 """
@@ -28,6 +31,8 @@ from upfrost.video.ffmpeg import VideoError
 
 _FORMAT = 1
 _ASKED = "job.json"
+_REPLACES = "replaces"
+RESULT = "result"  # the part that becomes the finished file
 _OURS = re.compile(r"lock|job\.json|\d{6}\.(mkv|json)|.+\.part")
 
 
@@ -47,9 +52,16 @@ class Job:
     """
 
     def __init__(
-        self, folder: Path, lock: IO[bytes], segments: int = 0, frames: int = 0
+        self,
+        folder: Path,
+        lock: IO[bytes],
+        segments: int = 0,
+        frames: int = 0,
+        *,
+        replaces: bool = False,
     ) -> None:
         self.folder = folder
+        self.replaces = replaces  # whether the result may take a file's place
         self.segments = segments  # that are finished
         self.frames = frames  # in them
         self._lock = lock
@@ -101,10 +113,7 @@ class Job:
     def remove(self) -> None:
         """Remove the folder, before `close` lets others have it: its work is done."""
         with suppress(OSError):
-            # First what makes it an unfinished run, for one that is killed here.
-            (self.folder / _ASKED).unlink(missing_ok=True)
-            _empty(self.folder, 0, kept=())
-            self.folder.rmdir()  # unless there are files that are not ours
+            _remove(self.folder)
 
 
 def job_folder(target: Path) -> Path:
@@ -114,6 +123,23 @@ def job_folder(target: Path) -> Path:
 def is_unfinished(target: Path) -> bool:
     """Whether a run that was stopped left work to go on with."""
     return (job_folder(target) / _ASKED).exists()
+
+
+def remove_published(target: Path) -> bool:
+    """Whether `target` is what a run made that was ended before it tidied up.
+
+    What it left is removed then.
+    """
+    folder = job_folder(target)
+    try:
+        made = target.stat()
+        parts = [part.stat() for part in folder.glob(f"*-{RESULT}.part")]
+        if not any(os.path.samestat(made, part) for part in parts):
+            return False
+        _remove(folder)
+    except OSError:
+        return False
+    return True
 
 
 def open_job(
@@ -140,21 +166,23 @@ def open_job(
         asked = json.loads(json.dumps({"format": _FORMAT, **asked}))
         # A finished run that was killed while it tidied up has no such file any more.
         is_begun = (folder / _ASKED).exists() and _read_segment(folder, 0) is not None
+        begun = _read_json(folder / _ASKED)
+        replaces = overwrite or (resume and begun is not None and _replaces(begun))
         if overwrite or not is_begun:
             _empty(folder)
-            _write_json(folder / _ASKED, asked)
-            return Job(folder, lock)
+            _write_json(folder / _ASKED, {**asked, _REPLACES: replaces})
+            return Job(folder, lock, replaces=replaces)
         if not resume:
             raise VideoError(
                 f"{name}: an unfinished run is there; --resume goes on with it, "
                 "--overwrite begins anew"
             )
-        begun = _read_json(folder / _ASKED)
         if begun is None:
             raise VideoError(
                 f"{printable(folder / _ASKED)}: is damaged, so nobody knows how the "
                 "segments beside it were made; --overwrite begins anew without them"
             )
+        begun.pop(_REPLACES, None)
         for key in sorted(begun.keys() | asked.keys()):
             if begun.get(key) != asked.get(key):
                 raise VideoError(
@@ -162,7 +190,7 @@ def open_job(
                     f"{asked.get(key)}); resume it with the same, or begin anew with "
                     "--overwrite"
                 )
-        job = Job(folder, lock)
+        job = Job(folder, lock, replaces=replaces)
         while (found := _read_segment(folder, job.segments)) is not None:
             job.segments += 1
             job.frames += len(found.times)
@@ -191,6 +219,17 @@ def _read_segment(folder: Path, number: int) -> Segment | None:
         )
     except (OSError, KeyError, TypeError, ValueError):
         return None
+
+
+def _replaces(begun: dict[str, Any]) -> bool:
+    return begun.get(_REPLACES) is True
+
+
+def _remove(folder: Path) -> None:
+    # First what makes it an unfinished run, for one that is killed here.
+    (folder / _ASKED).unlink(missing_ok=True)
+    _empty(folder, 0, kept=())
+    folder.rmdir()  # unless there are files that are not ours
 
 
 def _empty(

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from upfrost import __version__
-from upfrost.files import exists_already
+from upfrost.files import exists_already, publish
 from upfrost.gpu.execution import IN_FLIGHT
 from upfrost.gpu.frame import FULL_CHROMA, ChromaFormat, FrameFormat, Samples
 from upfrost.gpu.frame import Frame as PlaneFrame
@@ -55,7 +55,13 @@ from upfrost.video.formats import (
     encoder_arguments,
 )
 from upfrost.video.frames import Counts, FrameUpscaler, Later, Picture
-from upfrost.video.job import Job, is_unfinished, open_job
+from upfrost.video.job import (
+    RESULT,
+    Job,
+    is_unfinished,
+    open_job,
+    remove_published,
+)
 from upfrost.video.matroska import RGB24
 from upfrost.video.mux import (
     OtherStreams,
@@ -181,6 +187,8 @@ def upscale_by_segments(
     began = time.perf_counter()
     name = printable(target)
     container = _container(target)
+    if target.is_symlink():
+        target = target.resolve()  # followed, as where pictures are written
     if _is_complete(target, options):
         record.status = "skipped"
         status.say(f"{name}: is complete")
@@ -205,6 +213,8 @@ def upscale_by_segments(
         overwrite=options.overwrite,
     )
     try:
+        if not job.replaces and target.exists():
+            raise _taken(name)
         note(work.conversion.notes, source, status, record)
         record.resumed_frames = job.frames
         with ThreadPoolExecutor(1) as beside:
@@ -242,8 +252,10 @@ def _is_complete(target: Path, options: VideoOptions) -> bool:
 
     Raises `VideoError` where the result may not be written.
     """
+    if target.is_dir():
+        raise VideoError(f"{printable(target)}: is a folder")
     if target.exists() and not options.overwrite:
-        if options.resume and not is_unfinished(target):
+        if options.resume and (remove_published(target) or not is_unfinished(target)):
             return True
         if not options.resume:
             raise VideoError(exists_already(target))
@@ -262,15 +274,29 @@ def _finish(
 ) -> None:
     """Make one file of the segments, under its name once it is whole on disk."""
     began = time.perf_counter()
-    part = job.part_file("result")
+    part = job.part_file(RESULT)
     write_result(work.ffmpeg, job, result, part)
     note(lost_tags(work.ffmpeg, work.info, part), work.info.path, status, record)
     with part.open("rb") as file:
         os.fsync(file.fileno())
-    part.replace(target)
+    if job.replaces:
+        part.replace(target)
+    else:
+        try:
+            publish(part, target, target)
+        except FileExistsError:
+            raise _taken(printable(target)) from None
     job.remove()
     record.frames = job.frames
     record.seconds["mux"] = round(time.perf_counter() - began, 6)
+
+
+def _taken(name: str) -> VideoError:
+    """What is said of a file that came to be where the result is to go."""
+    return VideoError(
+        f"{name}: exists, was not there when the run began, and is left alone; move it "
+        "away"
+    )
 
 
 def _try_output(work: Work, job: Job, begins_later: bool) -> OtherStreams:

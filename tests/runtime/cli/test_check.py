@@ -19,6 +19,7 @@ from tests.runtime.gpu import faults
 from upfrost.check import computing, devices, kernels, run
 from upfrost.check.jobs import Request, Results, run_jobs
 from upfrost.check.report import WIDTH
+from upfrost.cli import main as cli
 from upfrost.gpu.device import choose_device
 
 PANVK = os.environ.get("UPFROST_PANVK")
@@ -68,6 +69,17 @@ def test_this_device_passes(tmp_path: Path) -> None:
     both = (tmp_path / "upfrost-report.md").read_text() + json.dumps(report)
     for private in (str(tmp_path), str(Path.home() / ".cache"), str(RUNTIME)):
         assert private not in both
+
+
+def test_a_report_that_cannot_be_written_is_found_before_the_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(run, "check", None)
+    (tmp_path / "file").touch()
+    assert cli.main(["check", "-o", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err.endswith("file: is not a folder\n")
 
 
 @pytest.mark.skipif(PANVK is None, reason="UPFROST_PANVK names no dead GPU's driver")

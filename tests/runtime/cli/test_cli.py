@@ -143,6 +143,8 @@ def test_no_command_shows_the_help_on_stderr() -> None:
         (["upscale", "a.png", "--memory", "0"], "--memory"),
         (["upscale", "a.png", "--overwrite", "--skip-existing"], "not allowed with"),
         (["upscale", "a.png", "-o", "a.png"], "would replace a.png"),
+        (["video", "a.mp4", "b.mp4", "--start", "1e400"], "expected a time"),
+        (["video", "a.mp4", "b.mp4", "--duration", "1:2/3"], "expected a time"),
         (["scale"], "invalid choice: 'scale'"),
     ],
 )

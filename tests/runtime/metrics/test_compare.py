@@ -284,6 +284,17 @@ def test_a_page_replaces_a_page_and_nothing_else(
     assert cli.main(words) == cli.main(words) == 0
 
 
+def test_a_page_that_cannot_be_written_is_found_before_the_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = picture(tmp_path / "photo.png", 30, 40)
+    monkeypatch.setattr("upfrost.metrics.compare.compare", None)
+    assert cli.main(["compare", str(source), "-o", f"{source}/page"]) == 2
+    assert "photo.png: is not a folder" in capsys.readouterr().err
+
+
 def test_an_input_among_the_page_is_not_lost(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

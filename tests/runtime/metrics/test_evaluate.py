@@ -41,6 +41,29 @@ def test_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert means["nearest"]["psnr"] < means["realtime-x2"]["psnr"]
 
 
+@pytest.mark.parametrize(
+    ("plot", "said"),
+    [
+        (".", "is a folder"),
+        ("none/plot.svg", "none: no such folder"),
+        ("clip.mp4", "clip.mp4: would replace a file that is read; name another one"),
+    ],
+)
+def test_a_plot_that_cannot_be_written_is_found_before_the_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    plot: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr("upfrost.metrics.evaluate.evaluate_video", None)
+    clip = tmp_path / "clip.mp4"
+    clip.touch()
+    words = ["eval", "realtime-x2", str(clip), "--plot", str(tmp_path / plot)]
+    assert cli.main([*words, "--overwrite"]) == 2
+    assert capsys.readouterr().err.endswith(f"{said}\n")
+
+
 @needs_vmaf
 def test_a_video_with_a_plot(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from upfrost.video.ffmpeg import VideoError
-from upfrost.video.job import Job, Segment, job_folder, open_job
+from upfrost.video.job import (
+    RESULT,
+    Job,
+    Segment,
+    job_folder,
+    open_job,
+    remove_published,
+)
 
 ASKED: dict[str, object] = {"device": "one", "tuning": {"3×3": "a"}}
 
@@ -98,6 +105,36 @@ def test_a_run_with_segments_is_not_begun_anew_by_accident(begun: Path) -> None:
     with pytest.raises(VideoError, match="an unfinished run is there"):
         new(begun)
     assert (job_folder(begun) / "000002.mkv").exists()
+
+
+def test_whether_it_may_replace_a_file_is_kept(tmp_path: Path) -> None:
+    target = tmp_path / "out.mkv"
+    job = new(target, overwrite=True)
+    job._lock.close()  # killed before its first segment
+    job = new(target, resume=True)
+    assert job.replaces
+    add(job)
+    job.close()
+    job = new(target, resume=True)
+    assert (job.segments, job.replaces) == (1, True)
+    job.close()
+
+
+def test_a_run_killed_right_after_it_gave_its_result_a_name_is_done(
+    begun: Path,
+) -> None:
+    job = new(begun, resume=True)
+    assert not job.replaces
+    part = job.part_file(RESULT)
+    part.write_bytes(b"film")
+    job._lock.close()
+    begun.write_bytes(b"film")  # somebody's that happens to be the same
+    assert not remove_published(begun)
+    begun.unlink()
+    begun.hardlink_to(part)
+    assert remove_published(begun)
+    assert not job_folder(begun).exists()
+    assert begun.read_bytes() == b"film"
 
 
 def test_files_of_others_stay(tmp_path: Path) -> None:

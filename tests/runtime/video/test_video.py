@@ -683,6 +683,60 @@ def test_the_result_does_not_replace_what_exists(tmp_path: Path, clip: Path) -> 
         upscale(clip, clip, VideoOptions(overwrite=True))
 
 
+def test_a_folder_in_the_way_is_found_before_the_work(
+    tmp_path: Path, clip: Path
+) -> None:
+    target = tmp_path / "out.mkv"
+    target.mkdir()
+    upscaler = FakeUpscaler(GRAPH)
+    with pytest.raises(VideoError, match=r"out\.mkv: is a folder$"):
+        upscale(clip, target, VideoOptions(overwrite=True), upscaler)
+    assert not job_folder(target).exists()
+
+
+def test_a_link_is_followed(tmp_path: Path, clip: Path) -> None:
+    elsewhere = tmp_path / "disk"
+    elsewhere.mkdir()
+    target = tmp_path / "out.mkv"
+    target.symlink_to(elsewhere / "film.mkv")
+    upscale(clip, target)
+    assert target.is_symlink()
+    assert [path.name for path in elsewhere.iterdir()] == ["film.mkv"]
+
+
+class Rival(FakeUpscaler):
+    """Lets another program write a file while the video is upscaled."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(GRAPH)
+        self.path = path
+
+    def __call__(
+        self, picture: Bytes, progress: Callable[[int, int], None] | None = None
+    ) -> Bytes:
+        self.path.write_bytes(b"precious")
+        return super().__call__(picture, progress)
+
+
+def test_a_file_that_appears_meanwhile_is_left_alone(
+    tmp_path: Path, clip: Path
+) -> None:
+    target = tmp_path / "out.mkv"
+    with pytest.raises(VideoError, match=r"is left alone; .*; --resume goes on"):
+        upscale(clip, target, upscaler=Rival(target))
+    for _ in range(2):
+        assert target.read_bytes() == b"precious"
+        with pytest.raises(VideoError, match=r"is left alone; .*; --resume goes on"):
+            upscale(clip, target, VideoOptions(resume=True))
+    target.unlink()
+    record = upscale(clip, target, VideoOptions(resume=True))
+    assert record.resumed_frames == record.frames
+    assert not job_folder(target).exists()
+    # A run that was to replace it has said so.
+    upscale(clip, target, VideoOptions(overwrite=True), Rival(target))
+    assert target.read_bytes() != b"precious"
+
+
 # Stopping and going on
 
 

@@ -287,17 +287,19 @@ Image.open("bee.png").crop((96, 96, 128, 120)).save("small.png")'
     fi
 }
 
-# The wheels beside Debian's own PyTorch, and the tests that $TESTS names.
+# The wheels beside Debian's own PyTorch and onnxruntime, and the tests that $TESTS names.
 suite() {
     timed "apt install python3-torch and others for tests" apt-get install --yes \
         --no-install-recommends python3-venv python3-numpy python3-pil python3-torch \
-        python3-safetensors python3-einops
+        python3-onnxruntime python3-safetensors python3-einops
     compile_all yes
     environment --system-site-packages
-    # Debian's own onnx ends a process that has imported its PyTorch: both bring the same
-    # messages to one protobuf.
     timed "pip install pytest and others for tests" /opt/environment/bin/pip install \
-        pytest hypothesis ncnn onnx onnxruntime
+        pytest hypothesis ncnn
+    # Debian's own onnx ends a process that has imported its PyTorch: both bring the same
+    # messages to one protobuf. PyPI's onnxruntime crashes beside that PyTorch.
+    timed "pip install onnx" /opt/environment/bin/pip install --ignore-installed \
+        --no-deps onnx protobuf ml_dtypes
     cd tree
     # The runtime and the exporter are the wheel's.
     rm -r runtime exporter training

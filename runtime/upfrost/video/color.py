@@ -140,7 +140,7 @@ def luma_conversion(
     `deinterlace` is auto, always or never. Raises `VideoError` for Dolby Vision that
     shows nothing without its own data.
     """
-    colors, notes = info.colors, _without_dolby_vision(info)
+    colors, notes = info.colors, _lost_in_frames(info)
     filters = _deinterlace(info, deinterlace, notes)
     source = info.pixel_format
     bits = _bits(source)
@@ -233,7 +233,7 @@ def conversion(
     nothing without its own data.
     """
     name, colors = printable(info.path), info.colors
-    notes = _without_dolby_vision(info)
+    notes = _lost_in_frames(info)
     filters = _deinterlace(info, deinterlace, notes)
     if info.is_hdr:
         if not tone_map:
@@ -270,8 +270,8 @@ def conversion(
     )
 
 
-def _without_dolby_vision(info: VideoInfo) -> list[str]:
-    """A note where Dolby Vision's data are lost.
+def _lost_in_frames(info: VideoInfo) -> list[str]:
+    """Notes about what a decoder's frames have beside their samples.
 
     Raises `VideoError` where the frames are IPT-C2, of which those data make colours
     (Dolby Vision Profiles and Levels, profiles 5 and 10.0): players would show green
@@ -283,9 +283,14 @@ def _without_dolby_vision(info: VideoInfo) -> list[str]:
             f"{printable(info.path)}: Dolby Vision with colours of its own (IPT) "
             "cannot be converted; make it HDR10 or BT.709 first"
         )
-    if profile is None:
-        return []
-    return ["Dolby Vision's own data are left out; the picture beneath is kept"]
+    notes = []
+    if profile is not None:
+        notes.append(
+            "Dolby Vision's own data are left out; the picture beneath is kept"
+        )
+    if info.has_captions:
+        notes.append("closed captions, which are in the frames, are left out")
+    return notes
 
 
 def refuse_hdr(info: VideoInfo, advice: str = "map it to BT.709 first") -> None:

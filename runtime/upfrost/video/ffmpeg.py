@@ -57,6 +57,9 @@ _LIGHT = re.compile(r"MaxCLL=(\d+), MaxFALL=(\d+)")
 _DOLBY_VISION = re.compile(
     r" +DOVI configuration record: .*?profile: (\d+),.*?compatibility id: (\d+)"
 )
+_CAPTIONS = re.compile(
+    rf"{_SHOWINFO.pattern}.* side data - .*closed captions", re.IGNORECASE
+)
 # As ffmpeg's muxer `framecrc` describes streams.
 _STREAM = re.compile(rb"#(media_type|codec_id) (\d+): (\w+)$")
 # Its complaints of a stream that is there: "sample rate not set".
@@ -146,6 +149,7 @@ class VideoInfo:
     light: tuple[int, int] | None = None  # MaxCLL and MaxFALL, cd/m²
     # Profile, and with what its base layer is compatible: 0 for nothing.
     dolby_vision: tuple[int, int] | None = None
+    has_captions: bool = False  # CEA-608 or 708, in frames
 
     @property
     def is_hdr(self) -> bool:
@@ -360,6 +364,7 @@ def probe(ffmpeg: str, path: Path, start: Fraction = Fraction(0)) -> VideoInfo:
         mastering=_mastering(log),
         light=_light(log),
         dolby_vision=_dolby_vision(header),
+        has_captions=any(map(_CAPTIONS.match, log)),
     )
 
 

@@ -104,6 +104,21 @@ def test_dolby_vision_is_left_out_where_there_is_a_picture_without_it(
         convert(film)
 
 
+def test_captions_that_are_lost_with_the_frames_are_named(tmp_path: Path) -> None:
+    source = make_clip(
+        *(tmp_path / "clip.m2v", "-c:v", "mpeg2video", "-f", "mpeg2video"), seconds=0.5
+    )
+    notes = [*conversion(probe(FFMPEG, source)).notes]
+    # ATSC A/53 Part 4, 6.2: a picture's user data, here of one pair of bytes.
+    caption = b"\0\0\1\xb2GA94\3\x41\xff\xfc\x94\x2c\xff"
+    first_slice = b"\0\0\1\1"
+    content = source.read_bytes().replace(first_slice, caption + first_slice)
+    source.write_bytes(content)
+    said = "closed captions, which are in the frames, are left out"
+    for convert in (conversion, luma_conversion):
+        assert [*convert(probe(FFMPEG, source)).notes] == [said, *notes]
+
+
 def test_hdr_is_refused_without_an_option_that_not_everybody_has(
     info: VideoInfo,
 ) -> None:

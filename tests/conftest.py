@@ -5,6 +5,13 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from upfrost.gpu.device import Device
 
 # What a developer's own device was tuned to must not decide what the tests find. Not
 # XDG_CACHE_HOME, where Mesa keeps what it has compiled.
@@ -20,3 +27,13 @@ for _number in (signal.SIGHUP, signal.SIGINT):
             _number,
             signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL,
         )
+
+
+@pytest.fixture(scope="session")
+def device() -> Iterator["Device"]:
+    """The default device, one for all tests of a process: its pipelines stay."""
+    from upfrost.gpu.device import Device, choose_device
+
+    device = Device(choose_device())
+    yield device
+    device.close()

@@ -291,11 +291,15 @@ Image.open("bee.png").crop((96, 96, 128, 120)).save("small.png")'
 suite() {
     timed "apt install python3-torch and others for tests" apt-get install --yes \
         --no-install-recommends python3-venv python3-numpy python3-pil python3-torch \
-        python3-onnx python3-onnxruntime python3-safetensors python3-einops
+        python3-onnxruntime python3-safetensors python3-einops
     compile_all yes
     environment --system-site-packages
     timed "pip install pytest and others for tests" /opt/environment/bin/pip install \
         pytest hypothesis ncnn
+    # Debian's own onnx ends a process that has imported its PyTorch: both bring the same
+    # messages to one protobuf. PyPI's onnxruntime crashes beside that PyTorch.
+    timed "pip install onnx" /opt/environment/bin/pip install --ignore-installed \
+        --no-deps onnx protobuf ml_dtypes
     cd tree
     # The runtime and the exporter are the wheel's.
     rm -r runtime exporter training

@@ -21,7 +21,7 @@ def record(runtime: str, seconds: list[float], psnr: float = 70.0) -> Record:
         Measurement(first=9.0, warm=[each, each, 99.0], peak=2**30, device="GPU")
         for each in seconds
     ]
-    return Record(runtime, measurements, psnr)
+    return Record(runtime, measurements=measurements, psnr=psnr)
 
 
 def test_ratios_are_to_the_better_precision_in_the_same_round() -> None:
@@ -59,19 +59,20 @@ def test_runtimes_take_turns_and_one_that_fails_is_left_out(
 ) -> None:
     order = []
 
-    def measure(runtime: str, *_: object, **__: object) -> tuple[Measurement, Bytes]:
-        order.append(runtime)
-        if runtime == "ncnn CPU" and order.count(runtime) == 2:
+    def measure(record: Record, *_: object) -> tuple[Measurement, Bytes]:
+        order.append(record.runtime)
+        if record.runtime == "ncnn CPU" and order.count(record.runtime) == 2:
             raise PeerError("no result within 9 s")
         return Measurement(1.0, [1.0], 1, "CPU"), np.zeros((2, 2, 3), np.uint8)
 
     def rounds(minutes: float) -> list[Record]:
         order.clear()
-        names = ["ncnn CPU", "torch CPU"]
+        records = [Record("ncnn CPU"), Record("torch CPU")]
         graph = graphs.plain_network(seed=0)
-        return peers.run_rounds(
-            names, Path(), graph, rounds=3, minutes=minutes, threads=1, limit=9
+        peers.run_rounds(
+            records, Path(), graph, rounds=3, minutes=minutes, threads=1, limit=9
         )
+        return records
 
     monkeypatch.setattr(peers, "measure", measure)
     failed, whole = rounds(minutes=60)
@@ -79,6 +80,24 @@ def test_runtimes_take_turns_and_one_that_fails_is_left_out(
     assert len(whole.measurements) == 3
     assert order == ["torch CPU", *["ncnn CPU", "torch CPU"] * 2, *["torch CPU"] * 2]
     assert len(rounds(minutes=0)[1].measurements) == 1
+
+
+def test_another_checkouts_runtime_runs_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = tmp_path / "python"
+    child.write_text(
+        '#!/bin/sh\n[ "$PYTHONPATH" = "$PWD/runtime:$PWD" ] && pwd >&2; exit 1\n'
+    )
+    child.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(child))
+    graph = graphs.plain_network(seed=0)
+    there = Record("upfrost Vulkan fp32", tree=tmp_path)
+    with pytest.raises(PeerError, match=f"^{str(tmp_path)[:160]}$"):
+        peers.measure(there, tmp_path, graph, 1, 60)
+    here = record("upfrost Vulkan fp32", [1.0])
+    rows = table([dataclasses.replace(here, tree=tmp_path, psnr=99.0), here])
+    assert rows[0]["runtime"] == "upfrost Vulkan fp32, before"
 
 
 def test_equal_pictures_are_called_equal() -> None:
@@ -108,5 +127,6 @@ def test_a_process_without_a_result_says_why(
     child.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(child))
     limit = 0.5 if "sleep" in program else 60
+    graph = graphs.plain_network(seed=0)
     with pytest.raises(PeerError, match=reason):
-        peers.measure("ncnn CPU", tmp_path, graphs.plain_network(seed=0), 1, limit)
+        peers.measure(Record("ncnn CPU"), tmp_path, graph, 1, limit)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from tests.exporter.networks import Operations
-from upfrost.gpu.device import Device, choose_device
+from upfrost.gpu.device import Device
 from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.families import CPU, MALI, Family
 from upfrost.gpu.plan import compile_graph, make_plan
@@ -37,13 +36,6 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "SAFMN": ("SAFMN", {"dim": 16, "n_blocks": 1}),
     "SPAN": ("SPAN", {"num_in_ch": 3, "num_out_ch": 3, "feature_channels": 10}),
 }
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    device = Device(choose_device())
-    yield device
-    device.close()
 
 
 @pytest.fixture(scope="module", params=["every operation", *ARCHITECTURES])

@@ -6,7 +6,7 @@ What the source's own runtime makes of a picture is what the kernels have to mak
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from torch import nn
 
 from tests.exporter import test_ncnn_frontend as ncnn_models
 from tests.exporter import test_onnx_frontend as onnx_models
-from upfrost.gpu.device import Device, choose_device
+from upfrost.gpu.device import Device
 from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.families import CPU, MALI, Family
 from upfrost.gpu.plan import compile_graph, make_plan
@@ -34,13 +34,6 @@ INNER, OUTER = 6, 7
 # Of the largest number. fp32: ncnn sums in its own order, partly by Winograd. fp16:
 # three layers of 11 bits each.
 TOLERANCE: dict[Precision, float] = {"fp32": 2e-4, "fp16": 1e-2}
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    device = Device(choose_device())
-    yield device
-    device.close()
 
 
 @pytest.fixture(params=KINDS)

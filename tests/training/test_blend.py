@@ -37,6 +37,26 @@ def test_the_ends_are_the_two() -> None:
             np.testing.assert_array_equal(found.tensors[key], weight)
 
 
+def test_a_second_stage_is_carried_over(tmp_path: Path) -> None:
+    output = tmp_path / "carried.upf"
+    words = ["blend", *STAGES, "--share", "0.5", "--onto", "photo-x4"]
+    assert main([*words, "-o", str(output)]) == 0
+    first, second, third = (
+        read_model(find_model(name)) for name in (*STAGES, "photo-x4")
+    )
+    carried = read_model(output)
+    for key, weight in carried.tensors.items():
+        added = 0.5 * (second.tensors[key] - first.tensors[key])
+        # Sums in another order, of numbers below 4.
+        np.testing.assert_allclose(weight, third.tensors[key] + added, 0, 1e-6)
+    assert carried.metadata["description"] == (
+        "photo-x4, and 0.5 of what leads from cascade-x4 to cascade-x4-gan"
+    )
+    other = read_model(find_model("realtime-x4"))
+    with pytest.raises(BlendError, match="cascade-x4 and realtime-x4 are not"):
+        blend(first, second, 0.5, "none", onto=other)
+
+
 def test_others_have_nothing_between_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

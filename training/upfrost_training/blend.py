@@ -2,9 +2,12 @@
 
 Weights of a network and of the one that was trained on from it can be interpolated, and
 what comes out is a network between theirs: Wang et al., "ESRGAN: Enhanced
-Super-Resolution Generative Adversarial Networks", 2018, section 3.4.
+Super-Resolution Generative Adversarial Networks", 2018, section 3.4. What the second
+learned can be carried over to a first stage that was trained on meanwhile: Ilharco et
+al., "Editing Models with Task Arithmetic", 2023.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,30 +23,38 @@ class BlendError(UpfrostError, ValueError):
     """Two networks that have nothing between them."""
 
 
-def blend(first: Graph, second: Graph, share: float, name: str) -> Graph:
+def blend(
+    first: Graph, second: Graph, share: float, name: str, onto: Graph | None = None
+) -> Graph:
     """The network whose weights are 1 - `share` of `first`'s and `share` of `second`'s.
 
-    `share` beyond 0 to 1 goes on along the same line. Raises BlendError where the two
-    are not of one architecture.
+    `share` beyond 0 to 1 goes on along the same line. With `onto`, that share of what
+    leads from `first` to `second` is added to its weights instead. Raises BlendError
+    where they are not of one architecture.
     """
-    if _architecture(first) != _architecture(second):
-        raise BlendError(
-            f"{first.name} and {second.name} are not of one architecture: blend a "
-            "network with one that was trained on from it"
-        )
+    ends = (first, second) if onto is None else (first, second, onto)
+    for other in ends[1:]:
+        if _architecture(first) != _architecture(other):
+            raise BlendError(
+                f"{first.name} and {other.name} are not of one architecture: blend a "
+                "network with one that was trained on from it"
+            )
     tensors: dict[str, Tensor] = {}
     for key, weight in first.tensors.items():
         between = (1 - share) * weight + share * second.tensors[key]
+        if onto is not None:
+            between = between + (onto.tensors[key] - weight)
         tensors[key] = cast("Tensor", between.astype(weight.dtype))
-    return replace(
-        first, name=name, tensors=tensors, metadata=_metadata(first, second, share)
-    )
+    return replace(first, name=name, tensors=tensors, metadata=_metadata(ends, share))
 
 
-def write_blend(first: str, second: str, share: float, output: Path) -> None:
-    """`blend` of two files or bundled models, written to `output`, named as that is."""
+def write_blend(
+    first: str, second: str, share: float, output: Path, onto: str | None = None
+) -> None:
+    """`blend` of files or bundled models, written to `output`, named as that is."""
     one, other = (read_model(find_model(each)) for each in (first, second))
-    write_model(output, blend(one, other, share, output.stem))
+    third = None if onto is None else read_model(find_model(onto))
+    write_model(output, blend(one, other, share, output.stem, third))
 
 
 def _architecture(graph: Graph) -> dict[str, Any]:
@@ -52,17 +63,20 @@ def _architecture(graph: Graph) -> dict[str, Any]:
     return {**{key: getattr(graph, key) for key in named}, "shapes": shapes}
 
 
-def _metadata(first: Graph, second: Graph, share: float) -> dict[str, Any]:
-    """What both were trained on and are licensed by; quality is to be measured anew."""
-    one, other = (dict[str, Any](graph.metadata) for graph in (first, second))
-    texts: dict[str, Any] = {
-        "description": f"{first.name} and {second.name}, {share:g} of the second"
-    }
+def _metadata(ends: Sequence[Graph], share: float) -> dict[str, Any]:
+    """What all were trained on and are licensed by; quality is to be measured anew."""
+    first, second = ends[:2]
+    said = f"{first.name} and {second.name}, {share:g} of the second"
+    if len(ends) > 2:
+        said = f"{ends[2].name}, and {share:g} of what leads from {first.name} to "
+        said += second.name
+    texts: dict[str, Any] = {"description": said}
+    every = [dict[str, Any](graph.metadata) for graph in ends]
     for key, between in (("licence", " and "), ("attribution", "; ")):
-        both = dict.fromkeys(each[key] for each in (one, other) if each.get(key))
-        if both:
-            texts[key] = between.join(both)
+        found = dict.fromkeys(each[key] for each in every if each.get(key))
+        if found:
+            texts[key] = between.join(found)
     data = dict.fromkeys(
-        source for each in (one, other) for source in each.get("training_data", ())
+        source for each in every for source in each.get("training_data", ())
     )
     return {**texts, "training_data": [*data]} if data else texts

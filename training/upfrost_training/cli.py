@@ -77,6 +77,12 @@ def _add_blend(commands: Any) -> None:
         metavar="S",
         help="of the second: 0 is the first, 1 the second (default: %(default)s)",
     )
+    parser.add_argument(
+        "--onto",
+        metavar="MODEL",
+        help="add what leads from the first to the second to this one, which was "
+        "trained on from the first, too",
+    )
     _add_output(parser)
     parser.set_defaults(run=_reporting(_blend))
 
@@ -193,8 +199,9 @@ def _blend(options: argparse.Namespace) -> None:
     from upfrost_training.blend import write_blend
 
     ends = options.first, options.second
-    output = _output(options, *map(find_model, ends))
-    write_blend(*ends, options.share, output)
+    read = [*ends] if options.onto is None else [*ends, options.onto]
+    output = _output(options, *map(find_model, read))
+    write_blend(*ends, options.share, output, options.onto)
     _say(f"wrote {options.output}")
 
 

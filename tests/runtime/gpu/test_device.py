@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,13 +30,6 @@ from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.families import CPU, MALI, VALHALL, Family
 from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost.gpu.upscaler import Upscaler
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    device = Device(choose_device())
-    yield device
-    device.close()
 
 
 def fake_devices(monkeypatch: pytest.MonkeyPatch, *kinds: Kind) -> list[DeviceInfo]:

@@ -20,18 +20,11 @@ from upfrost.arrays import Bytes
 from upfrost.errors import UsageError
 from upfrost.gpu.binding import kp
 from upfrost.gpu.cache import PipelineFile
-from upfrost.gpu.device import Device, DeviceLostError, choose_device, list_devices
+from upfrost.gpu.device import Device, DeviceLostError, list_devices
 from upfrost.gpu.execution import Endurance, LoadedPlan, _Slot
 from upfrost.gpu.families import CPU
 from upfrost.gpu.plan import compile_graph, make_plan, submissions
 from upfrost.gpu.upscaler import Upscaler
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    device = Device(choose_device())
-    yield device
-    device.close()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, get_args, get_type_hints
@@ -12,7 +12,7 @@ import pytest
 
 from tests.graphs import Builder
 from upfrost.gpu import families
-from upfrost.gpu.device import Device, choose_device
+from upfrost.gpu.device import Device
 from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.families import CPU, FAMILIES, MALI, VALHALL, Family
 from upfrost.gpu.plan import compile_graph, make_plan
@@ -54,13 +54,6 @@ CASES: list[tuple[Family, Precision, tuple[int, int]]] = [
 each_case = pytest.mark.parametrize(
     "case", CASES, ids=lambda case: f"{case[0].name}-{case[1]}-{case[2]}"
 )
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    device = Device(choose_device())
-    yield device
-    device.close()
 
 
 def check(

@@ -287,6 +287,24 @@ def test_algorithms_that_differ_in_their_tensors_share_a_pipeline(
     assert log.read_text().split().count("vkCreateComputePipelines") == 1
 
 
+def test_a_pipeline_outlives_its_algorithms(tmp_path: Path) -> None:
+    """What needs other tensors, as a picture of another size does, compiles nothing."""
+    program = (
+        "import gc, kp\n"
+        "from tests.runtime.gpu.chains import copy, tensors\n"
+        "manager = kp.Manager(0)\n"
+        "for size in (16, 48):\n"
+        "    there = tensors(manager, 2, size)\n"
+        "    manager.sequence().eval(copy(manager, there, size))\n"
+        "    assert there[1].data()[7] == 7\n"
+        "    del there\n"
+        "    gc.collect()\n"
+    )
+    log = tmp_path / "calls"
+    assert run(program, **faults.environment(log=log)).stderr == ""
+    assert log.read_text().split().count("vkCreateComputePipelines") == 1
+
+
 def test_memory_that_is_not_coherent_is_flushed_and_invalidated(
     tmp_path: Path,
 ) -> None:

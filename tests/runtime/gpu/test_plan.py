@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 from tests import graphs
 from tests.graphs import Builder
 from upfrost.gpu import convolutions, dispatches
-from upfrost.gpu.device import Device, choose_device
+from upfrost.gpu.device import Device
 from upfrost.gpu.dispatches import Precision, TensorView
 from upfrost.gpu.families import CPU, DISPATCH_SECONDS, FAMILIES, MALI, VALHALL, Family
 from upfrost.gpu.frame import FrameFormat
@@ -355,13 +354,6 @@ def test_fp16_takes_half_the_bytes_of_fp32() -> None:
         for p in ("fp16", "fp32")
     ]
     assert 2 * sizes[0] == sizes[1]
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    device = Device(choose_device())
-    yield device
-    device.close()
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -6,7 +6,6 @@ family.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -65,13 +64,6 @@ DIRECT = {
 }
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 METHODS = [("mali", "fp32"), ("mali", "fp16"), ("cpu", "fp32")]
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    device = Device(choose_device())
-    yield device
-    device.close()
 
 
 @pytest.fixture(params=METHODS, ids="-".join)

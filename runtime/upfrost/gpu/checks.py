@@ -52,7 +52,8 @@ def picture_of(picture: Any, graph: Graph) -> Bytes:
 
     uint8 (H, W, C), C as `channels_of` has it. Raises `UsageError` for what it is not.
     """
-    wanted = f"a picture is uint8 with shape (H, W, {graph.channels})"
+    channels = "1 or 3" if graph.channels == 1 else str(graph.channels)
+    wanted = f"a picture is uint8 with shape (H, W, {channels})"
     try:
         array = np.asarray(picture)
     except (TypeError, ValueError) as error:

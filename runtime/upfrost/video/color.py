@@ -137,9 +137,10 @@ def luma_conversion(
 ) -> Conversion:
     """How that stream, which has luma, becomes planes: as it is, but for their order.
 
-    `deinterlace` is auto, always or never.
+    `deinterlace` is auto, always or never. Raises `VideoError` for Dolby Vision that
+    shows nothing without its own data.
     """
-    colors, notes = info.colors, list[str]()
+    colors, notes = info.colors, _lost_in_frames(info)
     filters = _deinterlace(info, deinterlace, notes)
     source = info.pixel_format
     bits = _bits(source)
@@ -157,6 +158,9 @@ def luma_conversion(
         if re.match(pattern, source):
             subsampling = known
     colors = _complete(info, colors, notes)
+    if colors.matrix not in _MATRICES:
+        # Nothing is converted by it, and swscale from ffmpeg 7.1 on takes no other.
+        filters.append("setparams=colorspace=unknown")
     filters += [
         f"scale=w={info.width}:h={info.height}:{_FLAGS}"
         f":in_range={colors.range}:out_range={colors.range}",
@@ -225,10 +229,11 @@ def conversion(
     """How to convert that stream to RGB.
 
     `deinterlace` is auto, always or never. Raises `VideoError` for HDR without
-    `tone_map` and for matrices that have no filter.
+    `tone_map`, for matrices that have no filter, and for Dolby Vision that shows
+    nothing without its own data.
     """
     name, colors = printable(info.path), info.colors
-    notes: list[str] = []
+    notes = _lost_in_frames(info)
     filters = _deinterlace(info, deinterlace, notes)
     if info.is_hdr:
         if not tone_map:
@@ -263,6 +268,29 @@ def conversion(
         pixel_format=_pixel_format(info.pixel_format),
         notes=tuple(notes),
     )
+
+
+def _lost_in_frames(info: VideoInfo) -> list[str]:
+    """Notes about what a decoder's frames have beside their samples.
+
+    Raises `VideoError` where the frames are IPT-C2, of which those data make colours
+    (Dolby Vision Profiles and Levels, profiles 5 and 10.0): players would show green
+    and violet.
+    """
+    profile, base = info.dolby_vision or (None, None)
+    if info.colors.matrix == "ipt-c2" or (profile in (5, 10) and not base):
+        raise VideoError(
+            f"{printable(info.path)}: Dolby Vision with colours of its own (IPT) "
+            "cannot be converted; make it HDR10 or BT.709 first"
+        )
+    notes = []
+    if profile is not None:
+        notes.append(
+            "Dolby Vision's own data are left out; the picture beneath is kept"
+        )
+    if info.has_captions:
+        notes.append("closed captions, which are in the frames, are left out")
+    return notes
 
 
 def refuse_hdr(info: VideoInfo, advice: str = "map it to BT.709 first") -> None:

@@ -54,6 +54,12 @@ _MASTERING = re.compile(
     r".*?min_luminance=([\d.]+), max_luminance=([\d.]+)"
 )
 _LIGHT = re.compile(r"MaxCLL=(\d+), MaxFALL=(\d+)")
+_DOLBY_VISION = re.compile(
+    r" +DOVI configuration record: .*?profile: (\d+),.*?compatibility id: (\d+)"
+)
+_CAPTIONS = re.compile(
+    rf"{_SHOWINFO.pattern}.* side data - .*closed captions", re.IGNORECASE
+)
 # As ffmpeg's muxer `framecrc` describes streams.
 _STREAM = re.compile(rb"#(media_type|codec_id) (\d+): (\w+)$")
 # Its complaints of a stream that is there: "sample rate not set".
@@ -141,6 +147,9 @@ class VideoInfo:
     siting: str | None = None  # of chroma, by ffmpeg's names
     mastering: Mastering | None = None
     light: tuple[int, int] | None = None  # MaxCLL and MaxFALL, cd/m²
+    # Profile, and with what its base layer is compatible: 0 for nothing.
+    dolby_vision: tuple[int, int] | None = None
+    has_captions: bool = False  # CEA-608 or 708, in frames
 
     @property
     def is_hdr(self) -> bool:
@@ -354,6 +363,8 @@ def probe(ffmpeg: str, path: Path, start: Fraction = Fraction(0)) -> VideoInfo:
         siting=first.siting,
         mastering=_mastering(log),
         light=_light(log),
+        dolby_vision=_dolby_vision(header),
+        has_captions=any(map(_CAPTIONS.match, log)),
     )
 
 
@@ -551,6 +562,14 @@ def _mastering(log: Iterable[str]) -> Mastering | None:
 def _light(log: Iterable[str]) -> tuple[int, int] | None:
     for line in log:
         found = _LIGHT.search(line)
+        if found:
+            return int(found[1]), int(found[2])
+    return None
+
+
+def _dolby_vision(header: Iterable[str]) -> tuple[int, int] | None:
+    for line in header:
+        found = _DOLBY_VISION.match(split_level(line)[1])
         if found:
             return int(found[1]), int(found[2])
     return None

@@ -163,5 +163,7 @@ def test_other_channels_are_refused() -> None:
     with Upscaler(graphs.luma_network(1, layers=1)) as upscale:
         with pytest.raises(UsageError, match="takes 1 channel or 3, found 4"):
             upscale(np.zeros((4, 4, 4), np.uint8))
+        with pytest.raises(UsageError, match=r"\(H, W, 1 or 3\), found float64"):
+            upscale(np.zeros((4, 4, 3)))  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="takes 1 channel or 3, found 2"):
             upscale.stream(4, 4, lambda *_: noise(4, 4), lambda _: None, channels=2)

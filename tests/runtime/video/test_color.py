@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.runtime.clips import FFMPEG, MAKER, make_clip
-from upfrost.video.color import conversion
+from upfrost.video.color import Conversion, conversion, luma_conversion
 from upfrost.video.ffmpeg import Colors, VideoError, VideoInfo, probe, run_ffmpeg
 
 
@@ -60,6 +61,62 @@ def test_chroma_that_lies_otherwise_is_kept_too(tmp_path: Path) -> None:
     found = probe(FFMPEG, source)
     assert found.pixel_format == "uyvy422"
     assert conversion(found).pixel_format == "yuv422p"
+
+
+def mark_dolby_vision(path: Path, profile: int, base: int) -> Path:
+    """Say in an MP4 file that its video is Dolby Vision, as telephones' files do.
+
+    Dolby Vision Streams Within the ISO Base Media File Format 2.0, 3.2: the box
+    DOVIDecoderConfigurationBox, which goes into the entry of the sample's codec.
+    """
+    flags = (profile << 9 | 5 << 3 | 0b101).to_bytes(2, "big")  # level 5, RPU, base
+    content = b"dvcC" + b"\1\0" + flags + bytes([base << 4]) + bytes(19)
+    box = (len(content) + 4).to_bytes(4, "big") + content
+    file, at = bytearray(path.read_bytes()), 0
+
+    def length() -> int:
+        return int.from_bytes(file[at : at + 4], "big")
+
+    # It ends the innermost box. Samples lie before `moov`, and stay where they are.
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        while bytes(file[at + 4 : at + 8]) != name:
+            at += length()
+        end = at + length()
+        file[at : at + 4] = (length() + len(box)).to_bytes(4, "big")
+        at += 16 if name == b"stsd" else 8
+    file[end:end] = box
+    path.write_bytes(file)
+    return path
+
+
+@pytest.mark.parametrize("convert", [conversion, luma_conversion])
+def test_dolby_vision_is_left_out_where_there_is_a_picture_without_it(
+    tmp_path: Path, convert: Callable[[VideoInfo], Conversion]
+) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", seconds=0.1)
+    assert not any("Dolby" in note for note in convert(probe(FFMPEG, clip)).notes)
+    telephone = probe(FFMPEG, mark_dolby_vision(clip, profile=8, base=4))
+    assert "Dolby Vision's own data are left out" in convert(telephone).notes[0]
+
+    clip = make_clip(tmp_path / "own.mp4", seconds=0.1)
+    film = probe(FFMPEG, mark_dolby_vision(clip, profile=5, base=0))
+    with pytest.raises(VideoError, match=r"own\.mp4: Dolby Vision with colours of its"):
+        convert(film)
+
+
+def test_captions_that_are_lost_with_the_frames_are_named(tmp_path: Path) -> None:
+    source = make_clip(
+        *(tmp_path / "clip.m2v", "-c:v", "mpeg2video", "-f", "mpeg2video"), seconds=0.5
+    )
+    notes = [*conversion(probe(FFMPEG, source)).notes]
+    # ATSC A/53 Part 4, 6.2: a picture's user data, here of one pair of bytes.
+    caption = b"\0\0\1\xb2GA94\3\x41\xff\xfc\x94\x2c\xff"
+    first_slice = b"\0\0\1\1"
+    content = source.read_bytes().replace(first_slice, caption + first_slice)
+    source.write_bytes(content)
+    said = "closed captions, which are in the frames, are left out"
+    for convert in (conversion, luma_conversion):
+        assert [*convert(probe(FFMPEG, source)).notes] == [said, *notes]
 
 
 def test_hdr_is_refused_without_an_option_that_not_everybody_has(

@@ -507,6 +507,23 @@ def test_hdr_goes_through_a_network_for_luma_as_it_is(
         assert (before.siting, after.siting) == ("topleft", "topleft")
 
 
+def test_a_matrix_that_nothing_is_converted_by_is_no_obstacle(tmp_path: Path) -> None:
+    source, target = tmp_path / "source.mkv", tmp_path / "out.mkv"
+    make_clip(
+        *(source, "-c:v", "ffv1", "-colorspace", "ictcp"),
+        filters="format=yuv420p,setparams=colorspace=ictcp:range=tv",
+        seconds=0.1,
+    )
+    fake = FakeUpscaler(LUMA)
+    assert upscale(source, target, LOSSLESS, fake).path == "luma, 4:2:0 of 8 bits"
+    assert probe(FFMPEG, target).colors.matrix == "ictcp"
+    kind = FrameFormat("420", matrix="ictcp")
+    first = raw(source, "yuv420p")[: kind.frame_bytes(36, 64)]
+    expected = fake.frame(Frame.of_bytes(kind, 36, 64, first)).planes[0]
+    found = raw(target, "yuv420p")[: expected.size]
+    np.testing.assert_array_equal(found, expected.reshape(-1))
+
+
 def test_what_has_no_luma_goes_by_rgb(tmp_path: Path) -> None:
     source = make_clip(
         *(tmp_path / "rgb.mkv", "-c:v", "ffv1", "-pix_fmt", "gbrp"), seconds=0.1

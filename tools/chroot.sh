@@ -43,6 +43,11 @@ make_chroot() {
     local root=$1 suite=$2 architecture=${3:-} packages=${4:-} main security
     local script=${0##*/}
     if [[ -e $root/.made ]]; then return; fi
+    # What is half made is begun anew; what is somebody's is not removed.
+    if [[ ! -e $root/.making && -n $(shopt -s nullglob dotglob && echo "$root"/*) ]]
+    then
+        fail "$root holds other things than a chroot; name a folder that is empty"
+    fi
     command -v debootstrap >/dev/null \
         || fail "needs debootstrap: apt-get install debootstrap"
     main=${UPFROST_DEBIAN_ARCHIVE:-$(archive Debian)}
@@ -51,6 +56,7 @@ make_chroot() {
         "or name one: UPFROST_DEBIAN_ARCHIVE=ADDRESS make ${script%.sh}"
     rm -rf --one-file-system "$root"
     mkdir -p "$root"
+    touch "$root/.making"
     echo "  Making a chroot of $suite${architecture:+ for $architecture} in $root"
     debootstrap --variant=minbase ${architecture:+--arch="$architecture"} \
         --include="ca-certificates${packages:+,$packages}" \

@@ -17,7 +17,7 @@ def run(folder: Path, **commands: str) -> subprocess.CompletedProcess[str]:
     """The script where these commands are all that there is, beside a shell's own."""
     path = folder / "commands"
     path.mkdir()
-    for name in ("bash", "dirname", "grep", "head", "sed", "sort", "touch"):
+    for name in ("bash", "dirname", "grep", "head", "mkdir", "sed", "sort", "touch"):
         (path / name).symlink_to(shutil.which(name) or "")
     for name, text in commands.items():
         program = path / name.replace("_", "-")
@@ -32,6 +32,23 @@ def run(folder: Path, **commands: str) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=60,
     )
+
+
+@as_root
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
+    precious = tmp_path / "chroot/.thesis"
+    precious.parent.mkdir()
+    precious.touch()
+    done = run(
+        tmp_path,
+        apt_get="echo 'Debian|Debian|ARCHIVE'",
+        debootstrap="exit 1",
+        tail="",
+        rm=f'exec {shutil.which("rm")} "$@"',
+    )
+    assert done.returncode == 1
+    assert "chroot holds other things than a chroot" in done.stderr
+    assert precious.exists()
 
 
 @as_root
@@ -58,7 +75,6 @@ def test_a_failure_of_debootstrap_is_shown(tmp_path: Path) -> None:
         debootstrap='echo "no such suite: $*"; exit 1',
         tail='while read -r line; do echo "$line"; done <"${@: -1}"',
         rm="",
-        mkdir="",
     )
     assert done.returncode == 1
     assert "no such suite" in done.stderr

@@ -178,6 +178,9 @@ def test_a_package_becomes_pictures_and_an_attribution(tmp_path: Path) -> None:
     assert "[Blue cat (1)](https://example.org" in text
     assert "001-palapeli-data-2.png: Debian package palapeli-data" in text
     assert "2001 Ann; 2002 Bob; GPL-2+" in text
+    with pytest.raises(DataError, match=r"ATTRIBUTION.md: exists already"):
+        prepare([], [], [], output, lines.append)
+    assert (output / sources.ATTRIBUTION).read_text(encoding="utf-8") == text
 
 
 def test_pictures_that_show_their_compression_are_scaled_down_first(

@@ -291,8 +291,11 @@ def prepare(
     `archives` are Debian packages; `listed` are folders of pictures that stay where
     they are, whose README's pages are attributed and whose pictures are not taken
     twice; pictures under `leave_out` (evaluation sets) are never taken. `videos` are
-    attributions of videos, which stay where they are too.
+    attributions of videos, which stay where they are too. Raises DataError where
+    `output` has an attribution: it would be another one's, and its pictures' lost.
     """
+    if (output / ATTRIBUTION).exists():
+        raise DataError(f"{output / ATTRIBUTION}: exists already; name another folder")
     known: list[Picture] = []
     for folder in (*leave_out, *listed):
         known.extend(thumbnail(read_rgb(path)) for path in picture_files(folder))

@@ -14,6 +14,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import threading
@@ -33,6 +34,9 @@ State = Literal["queued", "running", "done", "failed"]
 MOST_ATTEMPTS = 5
 PREVIEW = "preview.jpg"  # what browsers show of an upload that they do not know
 _NOT_KEPT = ("share", "left")
+# What is removed at a start, by the names that `new_upload`, `add` and `remove` give.
+_UPLOAD = re.compile(r"[0-9a-f]{32}\.part")
+_UNFINISHED = re.compile(r"[0-9a-f]{32}\.tmp")
 
 _log = logging.getLogger("upfrost")
 
@@ -85,7 +89,7 @@ class Store:
         try:
             for part in (folder, folder / "jobs", folder / "uploads"):
                 part.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = (folder / "lock").open("wb")
+            self._lock = (folder / "lock").open("ab")
         except OSError as error:
             raise FolderError(f"{printable(folder)}: {error.strerror}") from error
         try:
@@ -218,11 +222,15 @@ class Store:
         self._set(job)
 
     def _load(self) -> None:
-        """Read what there is; remove what a killed process had begun."""
+        """Read what there is; remove what a killed process had begun.
+
+        A user may have named a folder with an `uploads` or `jobs` of his own in it.
+        """
         for part in (self.folder / "uploads").iterdir():
-            part.unlink(missing_ok=True)
+            if _UPLOAD.fullmatch(part.name):
+                part.unlink(missing_ok=True)
         for folder in (self.folder / "jobs").iterdir():
-            if folder.suffix:
+            if _UNFINISHED.fullmatch(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
             job = read_job(folder)

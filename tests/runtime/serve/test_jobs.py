@@ -58,7 +58,7 @@ def test_what_a_kill_left_half_made_is_removed_and_nothing_else(tmp_path: Path) 
     store = Store(tmp_path)
     job = add(store)
     store.new_upload().write_bytes(b"half")
-    (tmp_path / "jobs" / "half.tmp").mkdir()
+    (tmp_path / "jobs" / f"{job.id[::-1]}.tmp").mkdir()
     newer = tmp_path / "jobs" / "newer"  # than this version can read
     newer.mkdir()
     (newer / "job.json").write_text("{}")
@@ -71,6 +71,18 @@ def test_what_a_kill_left_half_made_is_removed_and_nothing_else(tmp_path: Path) 
     store.remove(job.id)
     assert [path.name for path in (tmp_path / "jobs").iterdir()] == ["newer"]
     store.close()
+
+
+def test_what_users_have_under_these_names_stays(tmp_path: Path) -> None:
+    theirs = [
+        tmp_path / name
+        for name in ("lock", "uploads/photo.jpg", "uploads/2024/b.jpg", "jobs/cv.d/cv")
+    ]
+    for path in theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("theirs")
+    Store(tmp_path).close()
+    assert [path.read_text() for path in theirs] == ["theirs"] * len(theirs)
 
 
 def test_a_folder_has_one_server(tmp_path: Path) -> None:

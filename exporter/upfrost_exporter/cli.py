@@ -160,11 +160,18 @@ def _export(options: argparse.Namespace) -> int:
 def _load(options: argparse.Namespace) -> tuple[Graph, Path]:
     """The graph as it is to be written, and where."""
     source = _source(options)
-    output: Path = options.output or source.with_suffix(_SUFFIXES[options.to])
+    suffix = _SUFFIXES[options.to]
+    output: Path = options.output or source.with_suffix(suffix)
     try:
         check_file(output, overwrite=options.overwrite, read=_inputs(options, source))
     except UsageError as error:
         raise ExportError(str(error)) from None
+    others = {*_SUFFIXES.values(), ".param", ".bin", *_CHECKPOINTS} - {suffix}
+    if output.suffix.lower() in others:
+        raise ExportError(
+            f"{output}: the name is another kind's; --to {options.to} writes {suffix}, "
+            f"and --to takes {', '.join(_SUFFIXES)}"
+        )
     graph = _read(options, source)
     if options.scale is not None and options.scale != graph.scale:
         raise ExportError(

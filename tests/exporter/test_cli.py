@@ -229,6 +229,31 @@ def test_what_is_read_is_never_replaced(
     assert read_model(model).name == "plain"
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("large.onnx", "--to upf writes .upf"),
+        ("large.GLSL", "--to upf writes .upf"),
+        ("large.pth", "--to upf writes .upf"),
+        ("large.upf", "--to onnx writes .onnx"),
+    ],
+)
+def test_no_file_is_called_what_it_is_not(
+    source: Path,
+    tmp_path: Path,
+    name: str,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / name
+    kind = words.split()[1]
+    assert run(source, "--to", kind, "-o", output) == 1
+    error = capsys.readouterr().err
+    assert f"{name}: the name is another kind's; {words}" in error
+    assert error.count("\n") == 1
+    assert not output.exists()
+
+
 def test_a_place_that_cannot_be_written_is_found_before_the_work(
     source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

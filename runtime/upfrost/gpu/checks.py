@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from typing import Any, get_args
 
 import numpy as np
@@ -11,6 +12,7 @@ from upfrost.arrays import Bytes
 from upfrost.errors import UsageError
 from upfrost.gpu.dispatches import Precision
 from upfrost.network.graph import Graph, alignment
+from upfrost.network.modelfile import find_model, read_model
 
 
 def check_precision(precision: object) -> None:
@@ -18,6 +20,18 @@ def check_precision(precision: object) -> None:
     known = ("auto", *get_args(Precision))
     if precision not in known:
         raise UsageError(f"precision is {', '.join(known)}; found {precision!r}")
+
+
+def network_of(model: Any) -> Graph:
+    """A graph, or the one in a weight file or of a bundled name.
+
+    Raises `UsageError` for another type, and `ModelFileError`.
+    """
+    if isinstance(model, Graph):
+        return model
+    if not isinstance(model, str | os.PathLike):
+        raise UsageError(f"model is a name, a .upf file or a Graph; found {model!r}")
+    return read_model(find_model(model))
 
 
 def positive(name: str, value: Any) -> int | None:

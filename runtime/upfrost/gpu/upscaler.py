@@ -53,7 +53,6 @@ from upfrost.gpu.tiles import (
 )
 from upfrost.gpu.tuning import tuned_family
 from upfrost.network.graph import Conv2d, Graph, Window
-from upfrost.network.modelfile import find_model, read_model
 
 Progress = Callable[[int, int], None]
 # What pictures are: frames of a format, RGB for a network of one channel, or None for
@@ -106,9 +105,7 @@ class Upscaler:
         self._tile = checks.positive("tile", tile)
         memory = checks.positive("memory", memory)
         halo = checks.positive("halo", halo)
-        self.graph = (
-            model if isinstance(model, Graph) else read_model(find_model(model))
-        )
+        self.graph = checks.network_of(model)
         self.device: DeviceInfo = choose_device(checks.device_name(device))
         if precision == "auto":
             asked = self.graph.metadata.get("precision")

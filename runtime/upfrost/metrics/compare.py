@@ -20,7 +20,7 @@ from fractions import Fraction
 from importlib import resources
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 from PIL import Image
@@ -47,10 +47,12 @@ _METRICS = (
 )
 _SMALLEST_SSIM = 11
 _RESULT = re.compile(r"(.+)-x\d+")  # what `upfrost upscale` calls its results
-# What a page's folder holds of it, and how a page of ours begins.
+# What files beside a page may be called, how a page of ours begins, and how it goes on:
+# with those of them that are its own.
 _PICTURES = "pictures"
-_OWN = re.compile(rf"{re.escape(PAGE)}|{_PICTURES}|video-\d+\.\w+")
+_PICTURE, _VIDEO = re.compile(r"\d{5,}\.png"), re.compile(r"video-\d+(\.[^.]*)?")
 _TITLE = b"<title>upfrost compare</title>"
+_FILES = re.compile(rb'<meta name="files" content="([^"]*)">')
 
 
 class CompareError(UsageError):
@@ -173,33 +175,59 @@ def compare_pictures(
 def check_folder(folder: Path, inputs: Sequence[Path]) -> None:
     """Raises `UsageError` where a page in `folder` would replace what is not its own.
 
-    That is a file of a page's names in a folder without a page of ours, or an input.
-    So it does where nothing can be written.
+    That is a page that is not ours, a file of such a name as its own have that an
+    earlier page there does not name, or an input. So it does where nothing can be
+    written.
     """
     files.check_folder(folder)
     if not folder.is_dir():
         return
-    own = sorted(entry for entry in folder.iterdir() if _OWN.fullmatch(entry.name))
-    if own and not _is_page(folder / PAGE):
+    page, pictures = folder / PAGE, folder / _PICTURES
+    own = _own_files(page)
+    if own is None and os.path.lexists(page):
         raise CompareError(
-            f"{printable(own[0])}: is in the way, and beside it is no page of upfrost "
-            "compare; name another folder for the page"
+            f"{printable(page)}: is in the way, and not a page of upfrost compare; "
+            "name another folder for the page"
         )
+    if os.path.lexists(pictures) and not pictures.is_dir():
+        raise CompareError(
+            f"{printable(pictures)}: is in the way, and not a folder; name another "
+            "folder for the page"
+        )
+    there = _files_beside(page)
+    for path in there:
+        if path.relative_to(folder).as_posix() not in (own or ()):
+            raise CompareError(
+                f"{printable(path)}: is in the way, and not of an earlier page there; "
+                "remove it, or name another folder for the page"
+            )
     for path in inputs:
-        if path.resolve() in [entry.resolve() for entry in own]:
+        if path.resolve() in [entry.resolve() for entry in (page, *there)]:
             raise CompareError(
                 f"{printable(path)}: would be replaced by the page's own; name another "
                 "folder for the page"
             )
 
 
-def _is_page(path: Path) -> bool:
-    """Whether an earlier run wrote it."""
+def _files_beside(page: Path) -> list[Path]:
+    """What has such a name as a page's own files have."""
+    videos = (path for path in page.parent.iterdir() if _VIDEO.fullmatch(path.name))
+    folder = page.parent / _PICTURES
+    pictures = folder.iterdir() if folder.is_dir() else ()
+    return sorted([*videos, *(p for p in pictures if _PICTURE.fullmatch(p.name))])
+
+
+def _own_files(page: Path) -> set[str] | None:
+    """The files beside it that a page names as its own; None where it is not ours."""
     try:
-        with path.open("rb") as file:
-            return _TITLE in file.read(1024)
+        with page.open("rb") as file:
+            lines = file.readlines(1024)  # whole lines, the last one as well
+            if not any(_TITLE in line for line in lines):
+                return None
+            found = _FILES.search(b"".join([*lines, file.readline()]))
     except OSError:
-        return False
+        return None
+    return {unquote(name.decode()) for name in found[1].split()} if found else set()
 
 
 def write_page(
@@ -213,9 +241,13 @@ def write_page(
     """Write the page into `folder`, which is made if need be; its path.
 
     `videos` are offered as moving pictures. Without `embed`, pictures become files
-    beside the page, as `shots` brings them: only one is in memory at a time.
+    beside the page, as `shots` brings them: only one is in memory at a time. The page
+    names all files beside it that are its own, and those that an earlier page named
+    are removed: see `check_folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    page = folder / PAGE
+    earlier = _own_files(page) or set()
     place = _data_url if embed else _PictureFiles(folder / _PICTURES)
     shown = [_shot_data(shot, place) for shot in shots]
     keys = {key for shot in shown for layer in shot["layers"] for key in layer}
@@ -228,21 +260,29 @@ def write_page(
         if lines:
             title = f"{label} of each frame"
             charts.append(line_chart(title, "frame", lines, width=NARROW))
-    data = {
+    data: dict[str, Any] = {
         "metrics": [metric for metric in _METRICS if metric["key"] in keys],
         "charts": charts,
         "shots": shown,
         "moving": _moving(folder, videos) if len(videos) > 1 else None,
     }
+    own = [
+        *(layer["src"] for shot in shown for layer in shot["layers"] if not embed),
+        *(video["src"] for video in (data["moving"] or {"videos": ()})["videos"]),
+    ]
+    for path in _files_beside(page):
+        name = path.relative_to(folder).as_posix()
+        if name in earlier and quote(name) not in own:
+            path.unlink()
     # A name with "</script>" or "<!--" would change what the page's script is.
     text = json.dumps(data).replace("<", "\\u003c")
     html = (
         _resource("compare.html")
         .replace("/*STYLE*/", _resource("viewer.css"))
         .replace("/*VIEWER*/", _resource("viewer.js"))
+        .replace("/*FILES*/", " ".join(own))
         .replace("/*DATA*/", text)
     )
-    page = folder / PAGE
     with new_file(page, overwrite=True) as file:
         file.write(html.encode())
     return page

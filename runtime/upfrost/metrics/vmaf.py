@@ -23,7 +23,6 @@ from upfrost.video.ffmpeg import (
     VideoError,
     last_error,
     parse_frame,
-    parse_time_base,
     probe,
     source_arguments,
     starting,
@@ -90,7 +89,11 @@ def measure_video(ffmpeg: str, original: Path, result: Path) -> VideoQuality:
         frames = [frame["metrics"] for frame in json.loads(log.read_bytes())["frames"]]
     if not frames:
         raise VideoError(f"{printable(result)}: no frame to measure")
-    pairs = zip(run.intervals("result"), run.intervals("original"), strict=False)
+    pairs = zip(
+        run.intervals("result", second.time_base),
+        run.intervals("original", first.time_base),
+        strict=False,
+    )
     for number, (ours, theirs) in enumerate(pairs, start=2):
         if abs(ours - theirs) > max(_ROUNDED, max(ours, theirs) * _SAME):
             raise VideoError(
@@ -114,7 +117,6 @@ class _Run:
 
     def __init__(self, ffmpeg: str, arguments: Sequence[str], folder: str) -> None:
         self.log: list[str] = []
-        self._bases: dict[str, Fraction] = {}
         self._times: dict[str, list[int | None]] = {}
         with starting(ffmpeg):
             process = subprocess.Popen(
@@ -134,18 +136,16 @@ class _Run:
                     self.log.append(line)
         self.code = process.returncode
 
-    def intervals(self, name: str) -> Iterator[Fraction]:
-        """Seconds between the frames that the filter of that name saw.
+    def intervals(self, name: str, time_base: Fraction) -> Iterator[Fraction]:
+        """Seconds between the frames that the filter of that name saw, by its clock.
 
         They end at a frame that has no time, as in raw streams.
         """
         for before, after in itertools.pairwise(self._times.get(name, [])):
             if before is None or after is None:
                 return
-            yield (after - before) * self._bases[name]
+            yield (after - before) * time_base
 
     def _read(self, name: str, line: str) -> None:
         if frame := parse_frame(line):
             self._times.setdefault(name, []).append(frame.pts)
-        elif name not in self._bases and (clock := parse_time_base(line)):
-            self._bases[name] = clock[0]

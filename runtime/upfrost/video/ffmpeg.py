@@ -45,6 +45,9 @@ _FRAME = re.compile(
     r" s:(?P<width>\d+)x(?P<height>\d+) i:(?P<interlaced>\w)"
 )
 _CONFIG = re.compile(r"config in time_base: (\d+)/(\d+), frame_rate: (\d+)/(\d+)")
+# A warning of rotations by other than right angles does not end its line, and takes the
+# beginning of the next.
+_CALL_FOR_SAMPLES = re.compile(r"If you want to help, upload .*\)config in ")
 _COLORS = re.compile(
     r"color_range:(\S+) color_space:(\S+) color_primaries:(\S+) color_trc:(\S+)"
 )
@@ -298,7 +301,8 @@ def parse_frame(text: str) -> FrameLine | None:
 
 def parse_time_base(text: str) -> tuple[Fraction, Fraction | None] | None:
     """`showinfo`'s line about its input: time base and frame rate."""
-    found = _CONFIG.search(text) if _SHOWINFO.match(text) else None
+    is_showinfo = _SHOWINFO.match(text) or _CALL_FOR_SAMPLES.match(text)
+    found = _CONFIG.search(text) if is_showinfo else None
     if found is None:
         return None
     base = _ratio(found[1], found[2])

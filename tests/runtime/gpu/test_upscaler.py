@@ -143,13 +143,15 @@ def test_a_picture_of_another_type_or_shape_is_refused() -> None:
         ({"memory": 1.5}, "memory is a whole number from 1 on, or None; found 1.5"),
         ({"halo": -1}, "halo is a whole number from 1 on, or None; found -1"),
         ({"device": 0.0}, "device is a number, part of a name or None; found 0.0"),
+        ({"model": None}, "model is a name, a .upf file or a Graph; found None"),
+        ({"model": b"realtime-x2"}, "model is a name, a .upf file or a Graph"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(
     arguments: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(UsageError, match=reason):
-        Upscaler(graphs.plain_network(seed=0), **arguments)
+        Upscaler(**{"model": graphs.plain_network(seed=0), **arguments})
 
 
 def test_a_device_before_the_first_is_none() -> None:

@@ -31,6 +31,7 @@ from upfrost.metrics.compare import (
     CompareError,
     Network,
     Shot,
+    check_folder,
     compare,
     group_pictures,
     write_page,
@@ -269,19 +270,40 @@ def test_the_command_writes_a_page_and_metrics(tmp_path: Path) -> None:
     assert said["shots"][0]["realtime-x2"]["psnr"] > 20
 
 
-@pytest.mark.parametrize("name", ["index.html", "pictures", "video-1.mp4"])
-def test_a_page_replaces_a_page_and_nothing_else(
+@pytest.mark.parametrize(
+    "name", ["index.html", "pictures", "video-1.mp4", "video-2", "pictures/00004.png"]
+)
+def test_a_page_replaces_its_own_and_nothing_else(
     tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Whether another's file came before the first page or after it."""
     source = picture(tmp_path / "photo.png", 30, 40)
     folder = tmp_path / "page"
     words = ["compare", "--shrink", str(source), "-o", str(folder), "--device", "0"]
-    (folder / name).mkdir(parents=True)
-    assert cli.main(words) == 2
-    assert f"page/{name}: is in the way" in capsys.readouterr().err
-    assert [entry.name for entry in folder.iterdir()] == [name]
-    (folder / name).rmdir()
-    assert cli.main(words) == cli.main(words) == 0
+    for _ in range(2):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).write_bytes(b"the only one")
+        assert cli.main(words) == 2
+        assert f"page/{name}: is in the way" in capsys.readouterr().err
+        assert (folder / name).read_bytes() == b"the only one"
+        (folder / name).unlink()
+        assert cli.main(words) == cli.main(words) == 0
+
+
+def test_no_file_of_an_earlier_page_is_left_beside_the_next(tmp_path: Path) -> None:
+    shots = compare([picture(tmp_path / "photo.png", 30, 40)], NETWORK)[0]
+    clips = [tmp_path / name for name in ("a.mp4", "b.mp4")]
+    for clip in clips:
+        clip.write_bytes(b"moving")
+    folder = tmp_path / "page"
+    write_page(folder, shots, {}, videos=clips, embed=False)
+    (folder / "pictures" / "holiday.jpg").touch()
+    assert len(list(folder.iterdir())) == 4
+    check_folder(folder, [])
+    write_page(folder, shots, {})
+    check_folder(folder, [])
+    assert {path.name for path in folder.rglob("*.*")} == {"index.html", "holiday.jpg"}
 
 
 def test_a_page_that_cannot_be_written_is_found_before_the_work(
@@ -301,8 +323,11 @@ def test_an_input_among_the_page_is_not_lost(
     source = picture(tmp_path / "photo.png", 30, 40)
     words = ["compare", "--shrink", "-o", str(tmp_path), "--device", "0", "--quiet"]
     assert cli.main([*words, str(source)]) == 0
+    clips = [tmp_path / name for name in ("a.mp4", "b.mp4")]
+    for clip in clips:
+        clip.write_bytes(b"the only one")
+    write_page(tmp_path, [], {}, videos=clips)
     clip = tmp_path / "video-2.mp4"
-    clip.write_bytes(b"the only one")
     assert cli.main([*words, str(clip), str(clip)]) == 2
     assert "video-2.mp4: would be replaced" in capsys.readouterr().err
     assert clip.read_bytes() == b"the only one"

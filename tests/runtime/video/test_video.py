@@ -227,6 +227,15 @@ def test_rotation_is_applied(tmp_path: Path, clip: Path) -> None:
     assert "rotation of" not in header(target)
 
 
+def test_rotation_by_any_angle_is_applied(tmp_path: Path, clip: Path) -> None:
+    """Which ffmpeg warns of, in half a line."""
+    turned, target = tmp_path / "turned.mp4", tmp_path / "out.mkv"
+    ffmpeg("-display_rotation", "40", "-i", clip, "-c", "copy", turned)
+    upscale(turned, target, VideoOptions(codec="ffv1"))
+    given = frames(turned, (64, 36), *to_rgb("smpte170m"))
+    assert same(frames(target, (128, 72)), larger(given))
+
+
 def test_pixels_that_are_not_square_stay_so(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "source.mp4", filters="setsar=16/15")
     for suffix in (".mkv", ".mp4"):

@@ -84,8 +84,9 @@ def ways_of(models: Sequence[str], stack: ExitStack) -> dict[str, Enlarge]:
     """Lanczos and each model, all of one scale; `stack` closes them."""
     ways: dict[str, Enlarge] = {}
     for model in models:
-        every = all_ways(stack.enter_context(Upscaler(model)))
-        ways |= {name: every[name] for name in ("Lanczos", model)}
+        upscaler = stack.enter_context(Upscaler(model))
+        every = all_ways(upscaler)
+        ways |= {name: every[name] for name in ("Lanczos", upscaler.graph.name)}
     return ways
 
 

@@ -636,6 +636,17 @@ def zero_pad(
     )
 
 
+def is_circular(builder: GraphBuilder, joined: Sequence[str]) -> bool:
+    """Whether rows or columns are joined to what they were cut from.
+
+    So exporters write padding by a picture's opposite edges.
+    """
+    return any(
+        isinstance(node, Crop) and {node.name, *node.inputs} <= set(joined)
+        for node in builder.nodes
+    )
+
+
 def average_pool(
     builder: GraphBuilder,
     label: str,

@@ -1090,11 +1090,12 @@ def _expand(call: Call) -> str:
 
 
 def _concat(call: Call) -> str:
+    parts = [call.value(index) for index in range(len(call.inputs))]
     if call.get("axis") % 4 != 1:
+        if lowering.is_circular(call.builder, parts):
+            raise call.refuse("its padding is circular", "use reflect or replicate")
         raise call.refuse(f"it joins along axis {call.get('axis')}", "join channels")
-    return call.add(
-        ops.Concat, [call.value(index) for index in range(len(call.inputs))]
-    )
+    return call.add(ops.Concat, parts)
 
 
 def _depth_to_space(call: Call) -> str:

@@ -662,6 +662,20 @@ ATTENTION = [
         ),
         (model([node("Identity", "x")]), "returns its input unchanged"),
         (
+            model(
+                [
+                    node("Slice", "x", "s", "e", "a", to="c"),
+                    node("Concat", "c", "x", axis=2),
+                ],
+                {"s": ints(-1), "e": ints(99), "a": ints(2)},
+            ),
+            "Concat .* its padding is circular; use reflect or replicate",
+        ),
+        (
+            model([node("Concat", "x", "x", axis=2)]),
+            "Concat .* joins along axis 2; join channels",
+        ),
+        (
             model([node("Add", "x", "b", to="a"), node("Relu", "a", to="b")]),
             "not a valid ONNX model: Nodes in a graph must be topologically sorted",
         ),

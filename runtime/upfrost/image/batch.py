@@ -359,9 +359,8 @@ def check_target(target: Path, overwrite: bool) -> None:
 
     Raises `PictureError`.
     """
-    folder = target.parent
     try:
-        os.lstat(target)
+        target.stat()  # of what a link leads to, which is where the result goes
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
@@ -369,6 +368,7 @@ def check_target(target: Path, overwrite: bool) -> None:
     else:
         if not overwrite:
             raise PictureExistsError(exists_already(target))
+    folder = target.resolve().parent if target.is_symlink() else target.parent
     if not folder.is_dir():
         raise PictureError(f"{printable(folder)}: no such folder")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -98,6 +98,7 @@ _XMP_REMOVED = re.compile(
     re.DOTALL,
 )
 _XMP_IN_PNG, _XMP_IN_TIFF = "XML:com.adobe.xmp", 700
+_IPTC_IN_JPEG = 0x0404  # among Photoshop's blocks
 _JPEG_SEGMENT = 65533  # bytes
 _DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 # Places and lengths in pixels of the picture that was read, and an offset: subject
@@ -177,7 +178,7 @@ class Header:
 def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
     """What the file at `path` holds. Errors are those of `read_picture`."""
     with _reading(path) as file, _opened(path, file, max_pixels) as image:
-        notes = _notes_on_frames(image)
+        notes = [*_notes_on_frames(image), *_notes_on_text(image)]
         depth, grey = _depth_and_grey(image, file)
         if depth > 8:
             notes.append(_depth_note(depth))
@@ -437,6 +438,7 @@ def _decode(path: Path, file: BinaryIO, max_pixels: int) -> Picture:
         image.seek(0)
         if image.format != "TIFF":
             image.load()  # EXIF data of a PNG may follow its pixels
+        notes += _notes_on_text(image)
         dpi = _dpi(image)
         exif = _descriptive_exif(image, notes)
         image.load()  # after which Pillow 9 has closed a TIFF
@@ -471,6 +473,26 @@ def _notes_on_frames(image: Image.Image) -> list[str]:
     if frames > 1:
         return [f"the file holds {frames} pictures; only the first is used"]
     return []
+
+
+def _notes_on_text(image: Image.Image) -> list[str]:
+    """What the file says of the photograph in places that are not kept."""
+    info, notes = image.info, []
+    profiles = ("Raw profile type exif", "Raw profile type xmp")  # kept as such
+    text = [
+        printable(str(key))
+        for key in (info if image.format == "PNG" else ())
+        if isinstance(info.get(key), str) and key not in (_XMP_IN_PNG, *profiles)
+    ]
+    if text:
+        more = f" and {len(text) - 5} more" if len(text) > 5 else ""
+        notes.append(f"the PNG's text is left out: {', '.join(text[:5])}{more}")
+    blocks = info.get("photoshop")
+    if isinstance(blocks, dict) and _IPTC_IN_JPEG in blocks:
+        notes.append("the IPTC data is left out")
+    if info.get("comment"):
+        notes.append("the JPEG's comment is left out")
+    return notes
 
 
 def _depth_note(depth: int) -> str:

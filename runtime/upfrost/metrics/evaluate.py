@@ -155,11 +155,16 @@ def evaluate_video(
 ) -> dict[str, VideoQuality]:
     """Quality of each way to enlarge a video that was made small by bicubic.
 
-    Raises `VideoError`, also for HDR.
+    Raises `VideoError`, also for HDR and for what is too small.
     """
     scale = upscaler.graph.scale
     info = probe(ffmpeg, path, start)
     refuse_hdr(info)
+    if min(info.width, info.height) < 2 * scale:
+        raise VideoError(
+            f"{printable(path)}: {info.width}×{info.height} pixels are too few to be "
+            f"made small by {scale}; sides are {2 * scale} or more"
+        )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         original, small, large = (

@@ -288,6 +288,8 @@ def _lost_in_frames(info: VideoInfo) -> list[str]:
         notes.append(
             "Dolby Vision's own data are left out; the picture beneath is kept"
         )
+    if info.has_dynamic_metadata:
+        notes.append("the dynamic metadata of HDR10+ or HDR Vivid are left out")
     if info.has_captions:
         notes.append("closed captions, which are in the frames, are left out")
     return notes

@@ -63,6 +63,10 @@ _DOLBY_VISION = re.compile(
 _CAPTIONS = re.compile(
     rf"{_SHOWINFO.pattern}.* side data - .*closed captions", re.IGNORECASE
 )
+# HDR10+ (SMPTE ST 2094-40) and HDR Vivid (CUVA 005.1), as versions of ffmpeg call them.
+_DYNAMIC = re.compile(
+    rf"{_SHOWINFO.pattern}.* side data - .*(HDR10\+|HDR Dynamic|Vivid)", re.IGNORECASE
+)
 # As ffmpeg's muxer `framecrc` describes streams.
 _STREAM = re.compile(rb"#(media_type|codec_id) (\d+): (\w+)$")
 # Its complaints of a stream that is there: "sample rate not set".
@@ -153,6 +157,7 @@ class VideoInfo:
     # Profile, and with what its base layer is compatible: 0 for nothing.
     dolby_vision: tuple[int, int] | None = None
     has_captions: bool = False  # CEA-608 or 708, in frames
+    has_dynamic_metadata: bool = False  # of HDR, in frames
 
     @property
     def is_hdr(self) -> bool:
@@ -369,6 +374,7 @@ def probe(ffmpeg: str, path: Path, start: Fraction = Fraction(0)) -> VideoInfo:
         light=_light(log),
         dolby_vision=_dolby_vision(header),
         has_captions=any(map(_CAPTIONS.match, log)),
+        has_dynamic_metadata=any(map(_DYNAMIC.match, log)),
     )
 
 

@@ -29,6 +29,7 @@ from upfrost.image.images import (
     Picture,
     PictureError,
     new_picture_path,
+    read_header,
     read_picture,
     sniff_format,
     upscale_picture,
@@ -415,6 +416,24 @@ def test_xmp_is_kept_but_for_what_is_no_longer_true(
         assert word not in kept
     write_picture(again, read_picture(out))
     assert read_picture(again).xmp == kept
+
+
+def test_text_that_is_not_kept_is_named(tmp_path: Path) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Author", "somebody")
+    text.add_itxt("XML:com.adobe.xmp", XMP.decode())
+    png, jpeg = tmp_path / "a.png", tmp_path / "b.jpg"
+    Image.fromarray(gradient()).save(png, pnginfo=text)
+    # IPTC-IIM, 2:05, in a block of Photoshop's in a segment APP13.
+    iptc = b"\x1c\x02\x05\x00\x04Hill"
+    block = b"Photoshop 3.0\0008BIM\x04\x04\0\0" + len(iptc).to_bytes(4, "big") + iptc
+    block += b"\0" * (len(iptc) % 2)
+    segment = b"\xff\xed" + (len(block) + 2).to_bytes(2, "big") + block
+    Image.fromarray(gradient()).save(jpeg, extra=segment, comment=b"a hill")
+    lost = ("the IPTC data is left out", "the JPEG's comment is left out")
+    for read in (read_picture, read_header):
+        assert read(png).notes == ("the PNG's text is left out: Author",)
+        assert read(jpeg).notes == lost
 
 
 def test_xmp_too_long_for_jpeg_is_left_out(tmp_path: Path) -> None:

@@ -123,3 +123,17 @@ def test_hdr_is_refused_without_advice_that_this_command_cannot_take(
     (line,) = capsys.readouterr().err.splitlines()
     assert "hdr.mp4: HDR (smpte2084)" in line
     assert "--tone-map" not in line
+
+
+def test_a_video_too_small_to_be_made_smaller_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = make_clip(
+        tmp_path / "line.mkv",
+        *("-pix_fmt", "gray", "-c:v", "ffv1"),
+        filters="crop=64:1:exact=1,format=gray,crop=64:1",
+        seconds=0.1,
+    )
+    assert cli.main(["eval", "realtime-x2", str(line), "--device", "0"]) != 0
+    said = "line.mkv: 64×1 pixels are too few to be made small by 2; sides are 4 or"
+    assert said in capsys.readouterr().err

@@ -119,6 +119,24 @@ def test_captions_that_are_lost_with_the_frames_are_named(tmp_path: Path) -> Non
         assert [*convert(probe(FFMPEG, source)).notes] == [said, *notes]
 
 
+def test_dynamic_metadata_that_are_lost_with_the_frames_are_named(
+    tmp_path: Path,
+) -> None:
+    source = make_clip(tmp_path / "clip.hevc", "-c:v", "libx265", seconds=0.1)
+    notes = [*conversion(probe(FFMPEG, source)).notes]
+    # SMPTE ST 2094-40 of one window, all else zero, in a message of ITU-T T.35.
+    message = b"\xb5\0\x3c\0\1\4\1" + b"\x40" + bytes(14)
+    unit = b"\x4e\1\4" + bytes([len(message)]) + message + b"\x80"  # Rec. H.265, 7.3
+    unit = b"\0\0\1" + unit.replace(b"\0\0", b"\0\0\3")
+    first_slice = b"\0\0\1\x28\1"
+    content = source.read_bytes()
+    assert first_slice in content
+    source.write_bytes(content.replace(first_slice, unit + first_slice))
+    said = "the dynamic metadata of HDR10+ or HDR Vivid are left out"
+    for convert in (conversion, luma_conversion):
+        assert [*convert(probe(FFMPEG, source)).notes] == [said, *notes]
+
+
 def test_hdr_is_refused_without_an_option_that_not_everybody_has(
     info: VideoInfo,
 ) -> None:

@@ -99,6 +99,9 @@ _XMP_REMOVED = re.compile(
 )
 _XMP_IN_PNG, _XMP_IN_TIFF = "XML:com.adobe.xmp", 700
 _IPTC_IN_JPEG = 0x0404  # among Photoshop's blocks
+# Text that programs write of the file, not people of the picture: no loss.
+_OF_THE_FILE = ("software", "date:", "creation time", "thumb::", "exif:", "icc:")
+_OF_A_PROGRAM = (b"CREATOR: gd-jpeg", b"Lavc", b"Created with GIMP")
 _JPEG_SEGMENT = 65533  # bytes
 _DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 # Places and lengths in pixels of the picture that was read, and an offset: subject
@@ -482,7 +485,9 @@ def _notes_on_text(image: Image.Image) -> list[str]:
     text = [
         printable(str(key))
         for key in (info if image.format == "PNG" else ())
-        if isinstance(info.get(key), str) and key not in (_XMP_IN_PNG, *profiles)
+        if isinstance(info.get(key), str)
+        and key not in (_XMP_IN_PNG, *profiles)
+        and not str(key).lower().startswith(_OF_THE_FILE)
     ]
     if text:
         more = f" and {len(text) - 5} more" if len(text) > 5 else ""
@@ -490,7 +495,8 @@ def _notes_on_text(image: Image.Image) -> list[str]:
     blocks = info.get("photoshop")
     if isinstance(blocks, dict) and _IPTC_IN_JPEG in blocks:
         notes.append("the IPTC data is left out")
-    if info.get("comment"):
+    comment = info.get("comment")
+    if comment and not comment.startswith(_OF_A_PROGRAM):
         notes.append("the JPEG's comment is left out")
     return notes
 

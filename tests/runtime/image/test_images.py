@@ -421,6 +421,7 @@ def test_xmp_is_kept_but_for_what_is_no_longer_true(
 def test_text_that_is_not_kept_is_named(tmp_path: Path) -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("Author", "somebody")
+    text.add_text("Software", "a program, whose name is no loss")
     text.add_itxt("XML:com.adobe.xmp", XMP.decode())
     png, jpeg = tmp_path / "a.png", tmp_path / "b.jpg"
     Image.fromarray(gradient()).save(png, pnginfo=text)

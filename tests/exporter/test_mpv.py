@@ -382,5 +382,5 @@ def test_a_folder_that_is_not_there_is_one_line(
     )
     assert options.run(options) == 1
     message = capsys.readouterr().err
-    assert "x.glsl: cannot be written" in message
+    assert "none: no such folder" in message
     assert message.count("\n") == 1

@@ -422,6 +422,7 @@ def test_text_that_is_not_kept_is_named(tmp_path: Path) -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("Author", "somebody")
     text.add_text("Software", "a program, whose name is no loss")
+    text.add_text("comment", "as ImageMagick spells it")
     text.add_itxt("XML:com.adobe.xmp", XMP.decode())
     png, jpeg = tmp_path / "a.png", tmp_path / "b.jpg"
     Image.fromarray(gradient()).save(png, pnginfo=text)
@@ -433,7 +434,7 @@ def test_text_that_is_not_kept_is_named(tmp_path: Path) -> None:
     Image.fromarray(gradient()).save(jpeg, extra=segment, comment=b"a hill")
     lost = ("the IPTC data is left out", "the JPEG's comment is left out")
     for read in (read_picture, read_header):
-        assert read(png).notes == ("the PNG's text is left out: Author",)
+        assert read(png).notes == ("the PNG's text is left out: Author, comment",)
         assert read(jpeg).notes == lost
 
 

@@ -495,8 +495,8 @@ def _notes_on_text(image: Image.Image) -> list[str]:
     blocks = info.get("photoshop")
     if isinstance(blocks, dict) and _IPTC_IN_JPEG in blocks:
         notes.append("the IPTC data is left out")
+    comment = info.get("comment") or ""
     # Of a PNG it is text, named above.
-    comment = info.get("comment")
     if isinstance(comment, bytes) and not comment.startswith(_OF_A_PROGRAM):
         notes.append("the JPEG's comment is left out")
     return notes

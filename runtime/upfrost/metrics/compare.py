@@ -201,8 +201,9 @@ def check_folder(folder: Path, inputs: Sequence[Path]) -> None:
                 f"{printable(path)}: is in the way, and not of an earlier page there; "
                 "remove it, or name another folder for the page"
             )
+    replaced = {entry.resolve() for entry in (page, *there)}
     for path in inputs:
-        if path.resolve() in [entry.resolve() for entry in (page, *there)]:
+        if path.resolve() in replaced:
             raise CompareError(
                 f"{printable(path)}: would be replaced by the page's own; name another "
                 "folder for the page"

@@ -267,6 +267,13 @@ def test_a_manager_takes_the_pipelines_that_another_compiled(
         other.destroy()
 
 
+def compiled(program: str, folder: Path) -> int:
+    """How many pipelines a program makes that complains of nothing."""
+    log = folder / "calls"
+    assert run(program, **faults.environment(log=log)).stderr == ""
+    return log.read_text().split().count("vkCreateComputePipelines")
+
+
 def test_algorithms_that_differ_in_their_tensors_share_a_pipeline(
     tmp_path: Path,
 ) -> None:
@@ -282,9 +289,7 @@ def test_algorithms_that_differ_in_their_tensors_share_a_pipeline(
         "sequence.eval()\n"
         "assert there[2].data()[7] == 7\n"
     )
-    log = tmp_path / "calls"
-    assert run(program, **faults.environment(log=log)).stderr == ""
-    assert log.read_text().split().count("vkCreateComputePipelines") == 1
+    assert compiled(program, tmp_path) == 1
 
 
 def test_a_pipeline_outlives_its_algorithms(tmp_path: Path) -> None:
@@ -300,9 +305,7 @@ def test_a_pipeline_outlives_its_algorithms(tmp_path: Path) -> None:
         "    del there\n"
         "    gc.collect()\n"
     )
-    log = tmp_path / "calls"
-    assert run(program, **faults.environment(log=log)).stderr == ""
-    assert log.read_text().split().count("vkCreateComputePipelines") == 1
+    assert compiled(program, tmp_path) == 1
 
 
 def test_memory_that_is_not_coherent_is_flushed_and_invalidated(

@@ -331,6 +331,34 @@ def test_a_network_of_other_branches_starts_as_the_same_function(folder: Path) -
         torch.testing.assert_close(state.model.folded()(x), expected)
 
 
+@pytest.mark.parametrize("activation", ["prelu", "relu"])
+def test_a_deeper_network_starts_as_the_same_function(
+    folder: Path, activation: str
+) -> None:
+    network = f"scale = 2\nchannels = 8\nactivation = '{activation}'\ndepth = "
+    shallow = re.sub(r"(?s)\[network\].*?\n\[", f"[network]\n{network}1\n[", CONFIG)
+    (folder / "shallow.toml").write_text(shallow)
+    config = read_config(folder / "shallow.toml")
+    first = loop.start(config, folder / "none", torch.device("cpu"))
+    with torch.no_grad():
+        for weights in first.ema.parameters():  # also biases, which begin as nothing
+            weights += 0.01
+    (folder / "shallow").mkdir()
+    loop.save(first, config, folder / "shallow")
+    deep = shallow.replace("depth = 1", "depth = 3")
+    (folder / "deep.toml").write_text(
+        deep.replace("[train]", '[train]\nstart_from = "shallow"')
+    )
+    state = loop.start(
+        read_config(folder / "deep.toml"), folder / "deep", torch.device("cpu")
+    )
+    x = torch.rand(1, 3, 9, 7, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = loop.folded_network(folder / "shallow")(x)
+        # The folded kernels are those of the shallow network to fp32 rounding.
+        torch.testing.assert_close(state.model.folded()(x), expected)
+
+
 def test_a_luma_network_starts_as_what_one_of_rgb_does_to_grey(folder: Path) -> None:
     """Of a released model, and of a run."""
     network = 'colour = "luma"\nscale = 4\nchannels = 16\ndepth = 9'

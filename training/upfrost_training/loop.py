@@ -248,8 +248,11 @@ def take_folded_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> int:
 
     Its convolutions are folded: the difference to what the model's own branches sum up
     to is added to the 3x3 branch, so that the sum is the folded kernel. To a luma
-    network, one of RGB gives what it does to grey.
+    network, one of RGB gives what it does to grey; to a deeper plain network, a
+    shallower one what it computes.
     """
+    if isinstance(model, Plain):
+        weights = model.deepened(weights)
     fitting = 0
     with torch.no_grad():
         for key, folded in weights.items():
@@ -271,13 +274,13 @@ def take_folded_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> int:
 
 
 def _alike(network: Network, other: Network) -> bool:
-    """Whether the networks have the same colour and the same branches.
+    """Whether the networks have the same colour, depth and branches.
 
     Of these settings a kind of network has some.
     """
     return all(
         getattr(network.settings, key, None) == getattr(other.settings, key, None)
-        for key in ("colour", "expand", "identity", "edges")
+        for key in ("colour", "depth", "expand", "identity", "edges")
     )
 
 

@@ -1,7 +1,9 @@
 """The plain network: 3x3 convolutions in a row, bilinear skip, pixel shuffle."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from upfrost_training.networks.folding import (
@@ -86,3 +88,33 @@ class Plain(nn.Module):
         network = fold_branches(self).eval()
         network.clamped = True
         return network
+
+    def deepened(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a shallower network's inference form, as deep as this one.
+
+        The layers that it lacks lie before its last one and change nothing: kernels of
+        the identity, activations of slope 1, as in Net2Net (Chen et al., "Net2Net:
+        Accelerating Learning via Knowledge Transfer", 2016); after a ReLU another one
+        changes nothing, either. Weights of networks as deep as this one or deeper, of
+        another width or kind are left as they are.
+        """
+        s = self.settings
+        first = weights.get("body.0.weight")
+        if first is None or len(first) != s.channels:
+            return dict(weights)
+        # Convolutions and activations take turns.
+        last = max(int(key.split(".")[1]) for key in weights)
+        own = 2 * (s.depth + 1)
+        if last >= own:
+            return dict(weights)
+        result = {k: w for k, w in weights.items() if k.split(".")[1] != f"{last}"}
+        for at in range(last, own, 2):
+            kernel = torch.zeros(s.channels, s.channels, 3, 3)
+            kernel[range(s.channels), range(s.channels), 1, 1] = 1.0
+            result[f"body.{at}.weight"] = kernel
+            result[f"body.{at}.bias"] = torch.zeros(s.channels)
+            if s.activation == "prelu":
+                result[f"body.{at + 1}.weight"] = torch.ones(s.channels)
+        for name in ("weight", "bias"):
+            result[f"body.{own}.{name}"] = weights[f"body.{last}.{name}"]
+        return result

@@ -447,13 +447,13 @@ class Cluster:
 
 def insecurity(address: str) -> str | None:
     """What is to be said of an address that others could listen to, if there is."""
-    parts = urlsplit(address if "//" in address else f"tcp://{address}")
-    if parts.scheme in ("tls", "wss", "inproc") or not parts.hostname:
-        return None
     try:
+        parts = urlsplit(address if "//" in address else f"tcp://{address}")
+        if parts.scheme in ("tls", "wss", "inproc") or not parts.hostname:
+            return None
         found = {str(i[4][0]) for i in socket.getaddrinfo(parts.hostname, None)}
-    except OSError:
-        return None  # nor will anybody connect to it
+    except (OSError, ValueError):
+        return None  # no address: nor will anybody connect to it
     if all(ipaddress.ip_address(a.split("%")[0]).is_private for a in found):
         return None
     return (

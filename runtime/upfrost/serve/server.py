@@ -16,6 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from upfrost.errors import UsageError
 from upfrost.files import new_file
+from upfrost.text import printable
 
 _CONNECTIONS = 256
 _PATIENCE = 60.0  # seconds that a connection may say nothing
@@ -73,9 +74,11 @@ def listen(host: str, port: int) -> socket.socket:
         except BaseException:
             listening.close()
             raise
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        # The second is of names that no name can be, such as two dots in a row.
+        reason = error.strerror if isinstance(error, OSError) else "is no host name"
         raise AddressError(
-            f"{host} port {port}: {error.strerror}; choose another --host or --port"
+            f"{printable(host)} port {port}: {reason}; choose another --host or --port"
         ) from error
     return listening
 

@@ -310,3 +310,6 @@ def test_an_address_that_others_can_listen_to_is_said() -> None:
     assert connection.insecurity("tcp://127.0.0.1:8786") is None
     assert connection.insecurity("tcp://192.168.3.4:8786") is None
     assert connection.insecurity("tcp://[fd00::1]:8786") is None
+    # A connection says what is amiss with those that are none.
+    assert connection.insecurity("tcp://192.168..1:8786") is None
+    assert connection.insecurity("tcp://[::1:8786") is None

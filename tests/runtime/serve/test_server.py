@@ -159,6 +159,10 @@ def test_what_cannot_be_listened_at_is_said_in_a_line(
         assert cli.main(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"127.0.0.1 port {port}: Address already in use" in line
+    words = ["serve", "--host", "192.168..1", "--folder", str(tmp_path)]
+    assert cli.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "192.168..1 port 8080: is no host name; choose another" in line
 
 
 # In the browser

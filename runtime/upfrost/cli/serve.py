@@ -112,7 +112,8 @@ def _run(options: argparse.Namespace) -> int:
             speeds,
             limits=Limits(upload_bytes=options.max_upload * 1_000_000),
             token=token,
-            names=options.allow_host,
+            # The address that is printed must open the page.
+            names=[*options.allow_host, options.host],
         )
         with serving(app, listening) as thread:
             worker.start()
@@ -149,13 +150,16 @@ def _default_folder() -> Path:
 
 def _address(host: str, port: int, token: str | None) -> str:
     import socket
+    from urllib.parse import quote
 
     name = host
     if host in ("0.0.0.0", "::"):
         name = socket.gethostname()
     elif ":" in host:
         name = f"[{host}]"
-    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
+    return f"http://{name}:{port}/" + (
+        f"?token={quote(token, safe='')}" if token else ""
+    )
 
 
 def _port(text: str) -> int:

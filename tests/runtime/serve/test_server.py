@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -163,6 +164,29 @@ def test_what_cannot_be_listened_at_is_said_in_a_line(
     assert cli.main(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "192.168..1 port 8080: is no host name; choose another" in line
+
+
+def test_the_address_that_is_printed_opens_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a name that only the resolver knows, and a token as `openssl rand` makes."""
+    monkeypatch.setenv("UPFROST_TOKEN", "a+b/c&d=")
+    site = tmp_path / "sitecustomize.py"
+    site.write_text(
+        "import socket\n"
+        "found = socket.getaddrinfo\n"
+        "socket.getaddrinfo = lambda host, *more, **named: found(\n"
+        "    host.replace('board.lan', '0.0.0.0'), *more, **named)\n"
+    )
+    paths = filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    with command(tmp_path / "serve", "--host", "board.lan") as (_, address):
+        place, _, rest = address.removeprefix("http://").partition("/")
+        assert place.startswith("board.lan:")
+        to = int(place.partition(":")[2])
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", to)) as here:
+            here.request("GET", f"/{rest}", headers={"Host": place})
+            assert here.getresponse().status == 303
 
 
 # In the browser

@@ -162,6 +162,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 encoding="utf-8",
+                process_group=0,  # Ctrl-C is for the process that handles it
             )
             self._process, self._current = process, key
         assert process.stdout is not None

@@ -23,11 +23,13 @@ from typing import Any
 
 import pytest
 
+from tests.runtime import fakes
 from tests.runtime.clips import make_clip
 from tests.runtime.metrics.browser import AVAILABLE, Browser
 from tests.runtime.serve.served import Served, png, served
 from upfrost.cli import main as cli
 from upfrost.serve import server
+from upfrost.serve.jobs import Store
 from upfrost.serve.server import kept_token, listen, serving
 
 RIGHT = "\ue014"
@@ -45,14 +47,30 @@ def ask(
         return error.code, error.read()
 
 
+UPFROST = ("-m", "upfrost.cli.main")
+# Its jobs are done without a device.
+PRETENDING = (
+    "-c",
+    f"import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
+    "from tests.runtime.serve.served import FAKE_WORK\n"
+    "from upfrost.cli import main\n"
+    "from upfrost.serve.worker import Worker\n"
+    "Worker.__init__.__kwdefaults__['command'] = FAKE_WORK\n"
+    "sys.exit(main.main())",
+)
+
+
 @contextlib.contextmanager
-def command(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def command(
+    folder: Path, *words: str, program: tuple[str, ...] = UPFROST
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command and the address that it prints. Ended if it was not before."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "upfrost.cli.main", "serve", "--port", "0",
+        [sys.executable, *program, "serve", "--port", "0",
          "--folder", str(folder), "--device", "none such", *words],
         stderr=subprocess.PIPE,
         text=True,
+        process_group=0,
     )  # fmt: skip
     assert process.stderr is not None
     try:
@@ -149,6 +167,30 @@ def test_beyond_this_machine_it_wants_a_token(tmp_path: Path) -> None:
         assert ask(f"{here}api/jobs", Authorization=f"Bearer {token}")[0] == 200
     assert kept_token(tmp_path / "token") == token
     assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
+
+
+def test_ctrl_c_ends_a_job_that_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal's Ctrl-C, which every process in the foreground gets."""
+    monkeypatch.setenv("FAKE_FAULT", "slow")
+    with command(tmp_path, program=PRETENDING) as (process, address):
+        code, _ = ask(f"{address}api/jobs", png(first=fakes.UNLUCKY))
+        assert code == 201
+        deadline = time.monotonic() + 60
+        while not json.loads(ask(f"{address}api/jobs")[1])["jobs"][0]["share"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        # The command is the last to see it, as it may be on a busy machine.
+        process.send_signal(signal.SIGSTOP)
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(1)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(30) == 128 + signal.SIGINT
+        assert process.stderr is not None
+        assert process.stderr.read() == "upfrost: stopped by SIGINT\n"
+    with contextlib.closing(Store(tmp_path)) as store:
+        assert [job.state for job in store.jobs()] == ["queued"]
 
 
 def test_what_cannot_be_listened_at_is_said_in_a_line(

@@ -331,3 +331,36 @@ def test_what_cannot_be_is_said_where_it_is_seen(
     assert not window.served.store.jobs()
     # The server's own complaint about the request, which browsers report.
     assert any("415" in line for line in window.browser.errors())
+
+
+def test_a_server_that_went_away_is_said_of_every_file(
+    window: Window, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{name}.png" for name in ("one", "two")]
+    for file in files:
+        file.write_bytes(png())
+    browser = window.browser
+    browser.run("window.fetch = () => Promise.reject(new TypeError('gone'))")
+    browser.wait("return by('problem').innerText.includes('gone')")
+    window.give("#files", *files)
+    browser.run(
+        "XMLHttpRequest.prototype.send = function () { setTimeout(this.onerror) }"
+    )
+    browser.click("#start")
+    browser.wait("return document.querySelectorAll('.failed').length === 2")
+    assert browser.run("return sending") == 0
+
+
+def test_a_file_that_cannot_be_sent_is_said_until_others_are_chosen(
+    window: Window, tmp_path: Path
+) -> None:
+    empty, good = tmp_path / "empty.png", tmp_path / "good.png"
+    empty.touch()
+    good.write_bytes(png())
+    browser = window.browser
+    window.give("#files", empty)
+    assert window.text("#problem") == "empty.png is empty"
+    browser.run("return learnModels()")
+    assert window.text("#problem") == "empty.png is empty"
+    window.give("#files", good)
+    assert window.text("#problem") == ""

@@ -4,7 +4,7 @@
 const by = (id) => document.getElementById(id);
 const zooms = [1, 2, 4];
 let models = [], limit = Infinity, chosen = [], tag = null, known = new Map();
-let rates = "", sending = 0;
+let rates = "", sending = 0, trouble = "", complaint = "";
 
 const say = (text) => { by("said").textContent = text; };
 const kindOf = (file) => (file.type.startsWith("video/") ? "video" : "picture");
@@ -26,10 +26,17 @@ async function ask(address, options) {
   throw new Error(told.error ?? `the server answered ${answer.status}`);
 }
 
-function problem(text) {
+function showProblem() {
+  const text = [trouble, complaint].filter(Boolean).join(" ");
   by("problem").hidden = !text;
   if (by("problem").textContent !== text) by("problem").textContent = text;
 }
+
+// What is amiss with the server, as long as it is.
+function problem(text) { trouble = text; showProblem(); }
+
+// What is amiss with what the user did last.
+function complain(text) { complaint = text; showProblem(); }
 
 // Choosing
 
@@ -94,10 +101,11 @@ function countPixels(file, kind) {
 }
 
 function choose(files) {
+  const refused = [];
   for (const file of files) {
     const entry = { file, kind: kindOf(file) };
     if (!file.size || file.size > limit) {
-      problem(`${file.name} is ${file.size ? `larger than ${bytes(limit)}` : "empty"}`);
+      refused.push(`${file.name} is ${file.size ? `larger than ${bytes(limit)}` : "empty"}`);
       continue;
     }
     chosen.push(entry);
@@ -106,6 +114,7 @@ function choose(files) {
       showChoices();
     });
   }
+  complain(refused.join(", "));
   showChosen();
   if (!chosen.length) return;
   // Enter starts from here as well; the arrows choose.
@@ -157,7 +166,7 @@ async function start(event) {
   const files = chosen;
   chosen = [];
   showChosen();
-  problem("");
+  complain("");
   by("jobs-title").tabIndex = -1;
   by("jobs-title").focus({ preventScroll: true });
   for (const each of files) {
@@ -195,7 +204,7 @@ async function start(event) {
       break;
     }
     sending -= 1;
-    await watch();
+    await look();
   }
 }
 
@@ -248,12 +257,13 @@ function newJob(job) {
   const line = card();
   line.dataset.id = job.id;
   const act = (method, address) => async () => {
+    complain("");
     try {
       await ask(`/api/jobs/${job.id}${address}`, { method });
     } catch (error) {
-      problem(error.message);
+      complain(error.message);
     }
-    await watch();
+    await look();
   };
   line.querySelector(".compare").onclick = () => compare(known.get(job.id).job);
   line.querySelector(".retry").onclick = act("POST", "/retry");
@@ -290,6 +300,9 @@ async function watch() {
   by("empty").hidden = by("jobs").childElementCount > 0;
   document.title = ahead ? `(${ahead}) upfrost` : "upfrost";
 }
+
+// At once; what fails is said by the next time that it is tried.
+const look = () => watch().catch(() => {});
 
 async function keepWatching() {
   let wait = 1000;

@@ -198,6 +198,7 @@ class _Handlers:
                 input_size=found,
             )
             job = await run_in_threadpool(self._store.add, path, job)
+            await run_in_threadpool(self._worker.attend)
         except QueueFullError as error:
             raise RefusedError(409, str(error)) from error
         except OSError as error:
@@ -221,6 +222,7 @@ class _Handlers:
         changed = await run_in_threadpool(
             lambda: self._store.change(job.id, state="queued", error=None, attempts=0)
         )
+        await run_in_threadpool(self._worker.attend)
         return JSONResponse(self._told(changed or job))
 
     async def input(self, request: Request) -> Response:

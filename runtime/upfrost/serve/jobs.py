@@ -156,6 +156,11 @@ class Store:
             self._keep(job)
             return job
 
+    def is_waiting(self) -> bool:
+        """Whether there is a job to take."""
+        with self._changed:
+            return self._next() is not None
+
     def change(self, key: str, **values: Any) -> Job | None:
         """Give a job other values; None if it is gone."""
         with self._changed:

@@ -57,6 +57,12 @@ class Worker:
         self._store.wake()
         self._thread.join(_PATIENCE)
 
+    def attend(self) -> None:
+        """End a measurement, since a job waits; it is made again later."""
+        with self._guard:
+            if self._current is None:
+                self._end_process()
+
     def remove(self, key: str) -> None:
         """Remove a job; one that is being done is ended first."""
         with self._guard:
@@ -77,7 +83,9 @@ class Worker:
             try:
                 if job is not None:
                     self._do(job)
-                elif unknown and not self._measure(unknown.pop(0)):
+                elif unknown and self._measure(unknown[0]):
+                    unknown.pop(0)
+                elif not self._store.is_waiting():
                     unknown.clear()
             except Exception as error:
                 # One job's misfortune must not end the thread.
@@ -154,7 +162,7 @@ class Worker:
     def _lines(self, arguments: list[str], key: str | None) -> Iterator[dict[str, Any]]:
         """What a process says, until it has ended."""
         with self._guard:
-            if self._stopping:
+            if self._stopping or (key is None and self._store.is_waiting()):
                 return
             process = subprocess.Popen(
                 [*self._command, *arguments],

@@ -1,4 +1,7 @@
-"""`upfrost.serve.work` without a device; see `fakes` for what the environment says."""
+"""`upfrost.serve.work` without a device; see `fakes` for what the environment says.
+
+FAKE_MEASURE names a file that is made when a measurement begins, which then has no end.
+"""
 
 import argparse
 import os
@@ -13,7 +16,10 @@ from upfrost.network.modelfile import find_model, read_model
 from upfrost.serve import work
 
 
-def open_fake(model: str, _: argparse.Namespace) -> FakeUpscaler:
+def open_fake(model: str, options: argparse.Namespace) -> FakeUpscaler:
+    if options.measure and (begun := os.environ.get("FAKE_MEASURE")):
+        Path(begun).touch()
+        signal.pause()
     if os.environ.get("FAKE_FAULT") == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     return FakeUpscaler(read_model(find_model(model)))

@@ -493,3 +493,22 @@ def test_models_are_measured_while_nothing_else_is_to_be_done(
         assert told["device"] == "Pretender"
         assert told["models"][0]["pixels_per_second"] > 0
         assert told["models"][1]["pixels_per_second"] is None
+
+
+def test_a_job_does_not_wait_for_a_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("upfrost.serve.worker.CHOICES", CHOICES[:1])
+    monkeypatch.setenv("FAKE_MEASURE", str(tmp_path / "measured"))
+    with served(tmp_path / "serve", works=True, measures=True) as it:
+        began = tmp_path / "measured"
+        deadline = time.monotonic() + 60
+        while not began.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        # One that is never done; the next would be.
+        monkeypatch.delenv("FAKE_MEASURE")
+        it.wait(it.send(png(), model="realtime-x4")["id"], "done")
+        while not it.client.get("/api/models").json()["models"][0]["pixels_per_second"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)

@@ -96,7 +96,7 @@ def kept_token(path: Path) -> str:
         if token:
             return token
     token = secrets.token_urlsafe(24)
-    with new_file(path) as file:
+    with new_file(path, overwrite=True) as file:
         Path(file.name).chmod(0o600)
         file.write(token.encode() + b"\n")
     return token

@@ -169,6 +169,13 @@ def test_beyond_this_machine_it_wants_a_token(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
 
 
+def test_an_emptied_file_gets_a_new_token(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.touch()
+    assert kept_token(path) == kept_token(path) == path.read_text().strip() != ""
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 def test_ctrl_c_ends_a_job_that_goes_on_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

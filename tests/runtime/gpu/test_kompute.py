@@ -157,8 +157,8 @@ def test_signal_handlers_run_while_the_device_works(manager: kp.Manager) -> None
     sequence = long_work(manager)
     previous = signal.signal(signal.SIGALRM, interrupt)
     try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
         with pytest.raises(InterruptedWaitError):
-            signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
             sequence.eval()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

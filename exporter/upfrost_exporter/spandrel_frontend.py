@@ -7,6 +7,7 @@ the one that a checkpoint's tensors belong to, and builds it.
 from __future__ import annotations
 
 import importlib
+import itertools
 import sys
 import warnings
 import zipfile
@@ -56,7 +57,14 @@ def read_checkpoint(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the networks' authors' own code
-            descriptor = spandrel.ModelLoader("cpu").load_from_state_dict(state)
+            descriptor = _load(spandrel, state)
+    except spandrel.UnsupportedModelError:
+        keys = spandrel.canonicalize_state_dict(state)
+        first = ", ".join(repr(key)[:80] for key in itertools.islice(keys, 3))
+        raise ExportError(
+            f"{path}: spandrel knows no architecture with these tensors "
+            f"({first}, ...): export the network as ONNX, or by export_module"
+        ) from None
     # spandrel's architectures raise whatever a tensor of a wrong shape leads to.
     except Exception as error:
         found = " ".join(str(error).split())[:200]
@@ -110,6 +118,27 @@ def import_spandrel() -> ModuleType:
     finally:
         if absent:
             _forget_torchvision()
+
+
+def _load(spandrel: ModuleType, state: dict[str, Any]) -> Any:
+    """spandrel's description of the network with these tensors, whatever held it.
+
+    torch.compile calls what it compiled ``_orig_mod``; a trainer's module, as
+    Lightning's, calls the network as it likes. Raises spandrel's
+    `UnsupportedModelError`, and what its architectures raise.
+    """
+    state = {
+        key.replace("_orig_mod.", ""): value
+        for key, value in spandrel.canonicalize_state_dict(state).items()
+    }
+    while True:
+        try:
+            return spandrel.ModelLoader("cpu").load_from_state_dict(state)
+        except spandrel.UnsupportedModelError:
+            owners = {key.partition(".")[0] for key in state}
+            if len(owners) != 1 or not all("." in key for key in state):
+                raise
+            state = {key.partition(".")[2]: value for key, value in state.items()}
 
 
 def _has_torchvision() -> bool:
@@ -196,10 +225,17 @@ def _check_archive(path: Path) -> None:
     """Refuse a zip archive that is none of PyTorch's. Raises `ExportError`."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            members = archive.infolist()
     # No archive, or a damaged one, of which zipfile raises many kinds.
     except Exception:
+        with path.open("rb") as file:
+            if file.read(4) == b"PK\x03\x04":
+                raise ExportError(
+                    f"{path}: a damaged archive, maybe cut short: download or copy it "
+                    "again"
+                ) from None
         return
+    names = [member.filename for member in members]
     if not any(name.endswith("data.pkl") for name in names):
         raise ExportError(f"{path}: a zip archive: unpack it, and give what is in it")
     if any("/code/" in name for name in names):
@@ -207,12 +243,18 @@ def _check_archive(path: Path) -> None:
             f"{path}: a TorchScript program, which does not say its architecture: "
             "give the checkpoint that it was made from, or an ONNX file of it"
         )
+    # PyTorch compresses no tensors, and a little that is compressed may be a lot.
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise ExportError(
+            f"{path}: an archive that was compressed after PyTorch wrote it: load it "
+            "and save it again by torch.save"
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:
     _check_archive(path)
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             from safetensors.torch import load_file
 
             found: Any = load_file(path)
@@ -236,4 +278,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise ExportError(f"{path}: not a checkpoint of tensors: {reason}") from None
     if not isinstance(found, dict):
         raise ExportError(f"{path}: holds {type(found).__name__}, not named tensors")
+    if not found:
+        raise ExportError(f"{path}: holds no tensors")
+    if found.keys() >= {"config", "ema", "optimizer"}:
+        raise ExportError(
+            f"{path}: a run of upfrost-train, of which 'upfrost-train export CONFIG "
+            "-o FILE.upf' writes the network"
+        )
     return found

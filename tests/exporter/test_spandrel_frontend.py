@@ -103,7 +103,11 @@ def test_a_damaged_checkpoint_is_refused(
 def test_tensors_of_no_known_architecture_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     torch.save({"some.weight": torch.zeros(3)}, path)
-    with pytest.raises(ExportError, match="spandrel knows no architecture"):
+    reason = r"spandrel knows no architecture.*\('some.weight', ...\): export .* ONNX"
+    with pytest.raises(ExportError, match=reason):
+        read_checkpoint(path)
+    torch.save({}, path)
+    with pytest.raises(ExportError, match="holds no tensors"):
         read_checkpoint(path)
 
 
@@ -119,6 +123,32 @@ def test_a_checkpoint_becomes_a_graph(tmp_path: Path) -> None:
     graph = read_checkpoint(path)
     assert (graph.name, graph.scale) == ("small", 2)
     assert graph.metadata["source"] == "small.pth"
+
+
+@needs_spandrel
+@pytest.mark.parametrize(
+    "owner",
+    ["_orig_mod.", "module._orig_mod.", "model.", "model._orig_mod.net."],
+)
+def test_a_network_inside_others_is_found(owner: str, tmp_path: Path) -> None:
+    """As torch.compile, DataParallel and trainers' modules hold it."""
+    import_spandrel()
+    from spandrel.architectures.Compact import Compact
+
+    path = tmp_path / "net.pth"
+    state = Compact(num_feat=4, num_conv=1, upscale=2).state_dict()
+    tensors = {owner + key: tensor for key, tensor in state.items()}
+    torch.save({"state_dict": tensors, "epoch": 1}, path)
+    assert read_checkpoint(path).scale == 2
+
+
+@needs_spandrel
+def test_a_run_of_upfrosts_own_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    run = {"step": 1, "config": {}, "model": {"a": torch.zeros(1)}, "ema": {}}
+    torch.save({**run, "optimizer": {}}, path)
+    with pytest.raises(ExportError, match="a run of upfrost-train"):
+        read_checkpoint(path)
 
 
 @needs_spandrel
@@ -186,6 +216,26 @@ def test_an_archive_of_a_checkpoint_is_called_so(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("4x/model.pth", b"")
     with pytest.raises(ExportError, match="a zip archive: unpack it, and give what"):
+        read_checkpoint(path)
+
+
+@needs_spandrel
+def test_a_checkpoint_that_is_cut_short_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    torch.save({"weight": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(ExportError, match="a damaged archive, maybe cut short"):
+        read_checkpoint(path)
+
+
+@needs_spandrel
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    plain, path = tmp_path / "plain.pth", tmp_path / "net.pth"
+    torch.save({"weight": torch.zeros(1000)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name), zipfile.ZIP_DEFLATED)
+    with pytest.raises(ExportError, match="compressed after PyTorch wrote it"):
         read_checkpoint(path)
 
 

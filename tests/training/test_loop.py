@@ -27,6 +27,7 @@ from upfrost_training.config import (
     TrainSettings,
     read_config,
 )
+from upfrost_training.data import DataError
 from upfrost_training.losses import RGB_TO_YCC
 from upfrost_training.networks import make_network
 
@@ -415,6 +416,24 @@ def test_the_rate_warms_up_and_follows_a_cosine() -> None:
         (("[network]", "[network"), "not a TOML file"),
         (("[data]", '[[degrade]]\nkind = "fog"\n[data]'), "unknown degradation 'fog'"),
         (("[data]", '[[degrade]]\nkind = "jpeg"\n[data]'), "0 degradations scale"),
+        (("batch = 2", "batch = 0"), r"\[train\]: batch must be at least 1, not 0"),
+        (("steps = 60", "steps = -5"), "steps must be at least 1, not -5"),
+        (("save_every = 5", "save_every = 0"), "save_every must be at least 1"),
+        (("save_every = 5", "threads = 0"), "threads must be at least 1"),
+        (("save_every = 5", "ema = nan"), "ema must be 0 to 1, not nan"),
+        (("save_every = 5", "clip = 0.0"), r"clip must be above 0, not 0\.0"),
+        (("save_every = 5", 'finish_loss = "l3"'), "finish_loss must be one of l1, l2"),
+        (("patch = 8", "patch = -3"), r"\[data\]: patch must be at least 1, not -3"),
+        (
+            ("holdout_every = 3", "holdout_every = 1"),
+            "holdout_every must be at",
+        ),
+        (('["pictures"]', "[1]"), r"folders must be a list of strings, not \[1\]"),
+        (('"tiny"', '"my net"'), "the run's name 'my net' is not 1 to 128 letters"),
+        (
+            ("[data]", 'colour = "luma"\n[adversary]\nweight = 1\n[data]'),
+            r"\[adversary\]: it judges RGB of .*, not luma of 16x16",
+        ),
     ],
 )
 def test_bad_configurations_are_one_clear_line(
@@ -428,6 +447,27 @@ def test_bad_configurations_are_one_clear_line(
         read_config(folder / "tiny.toml")
     assert main(["train", str(folder / "tiny.toml"), "--data", str(folder)]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_network_that_no_layer_can_have_is_one_clear_line() -> None:
+    with pytest.raises(ValueError, match=r"kind plain: .*negative dimension"):
+        make_network("plain", {"expand": -1})
+
+
+def test_a_configuration_with_a_byte_order_mark_is_read(folder: Path) -> None:
+    (folder / "tiny.toml").write_text(CONFIG, encoding="utf-8-sig")
+    assert read_config(folder / "tiny.toml").name == "tiny"
+
+
+def test_a_run_without_pictures_says_so(folder: Path) -> None:
+    config = replace(read_config(folder / "tiny.toml"), data=DataSettings())
+    with pytest.raises(DataError, match="name some in `folders`"):
+        loop.load_data(config, [folder])
+
+
+def test_a_run_that_is_not_there_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no such run: train it"):
+        loop.folded_network(tmp_path)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda p: p.stem)

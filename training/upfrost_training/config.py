@@ -1,20 +1,33 @@
 """Settings of a training run, read from one TOML file per released model."""
 
+import math
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from upfrost.errors import UpfrostError
+from upfrost.network.graph import GraphError, check_name
 from upfrost_training.adversary import AdversarySettings
 from upfrost_training.data import BICUBIC
 from upfrost_training.degradations import Degradation, check_degradations
+from upfrost_training.losses import LOSSES
 
 T = TypeVar("T")
 
 
 class ConfigError(UpfrostError, ValueError):
     """A configuration file that cannot be used, with what to change."""
+
+
+def _check_range(settings: object, least: float, most: float, *names: str) -> None:
+    """Raise ValueError for the first of the settings that is out of the range."""
+    for name in names:
+        found = getattr(settings, name)
+        # Written so that NaN is refused too.
+        if not least <= found <= most:
+            limit = f"at least {least}" if most == math.inf else f"{least} to {most}"
+            raise ValueError(f"{name} must be {limit}, not {found}")
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,12 @@ class DataSettings:
     holdout_every: int = 12
     # Times that each picture is degraded, where `degrade` leaves something to chance.
     variants: int = 1
+
+    def __post_init__(self) -> None:
+        counts = ("runs", "run_length", "shrink_videos", "patch", "variants")
+        _check_range(self, 1, math.inf, *counts)
+        # Of every piece there would be none to train on.
+        _check_range(self, 2, math.inf, "holdout_every")
 
 
 @dataclass(frozen=True)
@@ -83,6 +102,21 @@ class TrainSettings:
     # scale will do.
     start_from: str = ""
 
+    def __post_init__(self) -> None:
+        counts = ("steps", "batch", "threads", "save_every", "validate_every")
+        _check_range(self, 1, math.inf, *counts)
+        _check_range(self, 0, math.inf, "warmup", "seed", "chroma")
+        _check_range(self, 0, 1, "lr_floor", "ema", "finish_share")
+        for name in ("lr", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name in ("loss", "finish_loss"):
+            if getattr(self, name) not in LOSSES:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(LOSSES)}, not "
+                    f"{getattr(self, name)!r}"
+                )
+
 
 @dataclass(frozen=True)
 class Config:
@@ -116,6 +150,10 @@ class Config:
         return str(self.network.get("colour", "rgb"))
 
 
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
 def _section(cls: type[T], table: dict[str, Any], where: str) -> T:
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
@@ -125,7 +163,11 @@ def _section(cls: type[T], table: dict[str, Any], where: str) -> T:
                 f"{where}: unknown setting {key!r}; known: {', '.join(known)}"
             )
         expected = type(known[key].default)
-        if expected is tuple and isinstance(value, list):
+        if expected is tuple:
+            if not _is_texts(value):
+                raise ConfigError(
+                    f"{where}: {key} must be a list of strings, not {value!r}"
+                )
             value = tuple(value)
         if expected is float and type(value) is int:
             value = float(value)
@@ -134,7 +176,10 @@ def _section(cls: type[T], table: dict[str, Any], where: str) -> T:
                 f"{where}: {key} must be {expected.__name__}, not {value!r}"
             )
         values[key] = value
-    return cls(**values)
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _degradations(entries: list[Any], path: Path) -> tuple[Degradation, ...]:
@@ -153,7 +198,7 @@ def _degradations(entries: list[Any], path: Path) -> tuple[Degradation, ...]:
 def read_config(path: Path) -> Config:
     """Read and check a configuration file."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -184,4 +229,17 @@ def read_config(path: Path) -> Config:
             values[key] = value
         else:
             raise ConfigError(f"{path}: {key} cannot be {value!r}")
-    return Config(network=values.pop("network", {}), **values)
+    config = Config(network=values.pop("network", {}), **values)
+    try:
+        # Of the weight file, too, which is written when all is trained.
+        check_name("the run's", config.name)
+    except GraphError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    side = config.scale * config.data.patch
+    if config.adversary.weight > 0.0 and (side % 8 or config.colour != "rgb"):
+        raise ConfigError(
+            f"{path} [adversary]: it judges RGB of whole blocks of 8x8 pixels, not "
+            f"{config.colour} of {side}x{side}: scale times patch must be a multiple "
+            "of 8"
+        )
+    return config

@@ -195,7 +195,9 @@ def load_pairs(
     hrs: list[Picture] = []
     lrs: list[Picture] = []
     origins: list[NDArray[np.int32]] = []
+    count = 0
     for piece_number, piece in enumerate(pieces):
+        count += 1
         frames = crop_to_multiple(piece, scale)
         places = [sharp_origins(f, scale, patch, stride, threshold) for f in frames]
         if not any(map(len, places)):
@@ -209,6 +211,8 @@ def load_pairs(
                 origins.append(np.concatenate([number, found], axis=1))
                 hrs.append(in_colour(frame, colour))
                 lrs.append(in_colour(low, colour))
+    if not count:
+        raise DataError("no picture or video to train on: name some in `folders`")
     if not hrs:
         raise DataError(
             f"no picture has a {patch * scale}-pixel crop sharper than {threshold}: "

@@ -184,6 +184,10 @@ def save(state: State, config: Config, folder: Path) -> None:
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content; nothing but tensors and plain data is unpickled."""
+    if not path.exists():
+        raise ConfigError(
+            f"{path}: there is no such run: train it, or say with --run where it is"
+        )
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     # torch raises whatever a damaged or unsafe file leads to.

@@ -10,6 +10,8 @@ RGB_TO_YCC = (
     (0.5, -0.418688, -0.081312),
 )
 
+LOSSES = ("l1", "l2", "charbonnier", "rmse")
+
 
 def pixel_loss(
     output: Tensor, target: Tensor, kind: str = "l1", chroma: float = 0.1
@@ -37,5 +39,5 @@ def pixel_loss(
     elif kind == "rmse":
         planes = (difference.square().mean(dim=(2, 3)) + 1e-10).sqrt()
     else:
-        raise ValueError(f"unknown loss {kind!r}: use l1, l2, charbonnier or rmse")
+        raise ValueError(f"unknown loss {kind!r}: use one of {', '.join(LOSSES)}")
     return (planes.mean(dim=0) * weights.to(output.device)).sum()

@@ -15,6 +15,7 @@ def make_network(kind: str, settings: dict[str, Any]) -> Network:
             return Plain(PlainSettings(**settings))
         if kind == "cascade":
             return CascadeNetwork(CascadeSettings(**settings))
-    except TypeError as error:
+    # RuntimeError: of torch, to a number that no layer can have.
+    except (TypeError, RuntimeError) as error:
         raise ValueError(f"[network] of kind {kind}: {error}") from error
     raise ValueError(f"unknown kind of network {kind!r}: use plain or cascade")

@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -223,6 +224,18 @@ def test_a_failed_write_leaves_the_old_checkpoint(
     with pytest.raises(OSError, match="no space"):
         loop.write_atomically(path, {**content, "step": 2})
     assert loop.load_checkpoint(path) == content
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path) -> None:
+    """Which the command prints as one line; torch.save's own is a RuntimeError."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            loop.write_atomically(tmp_path / "net.pt", {"ema": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def started_from_tiny(folder: Path, **network: object) -> loop.State:

@@ -1,6 +1,7 @@
 """The training loop: seeded, resumable after a kill at any moment, logged."""
 
 import csv
+import io
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -163,8 +164,11 @@ def train_step(
 
 def write_atomically(path: Path, content: Any) -> None:
     """`torch.save` under a temporary name, then rename: a kill leaves the old file."""
+    # torch.save makes a RuntimeError of its own of a disk that is full.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     with new_file(path, overwrite=True) as file:
-        torch.save(content, file)
+        file.write(buffer.getbuffer())
 
 
 def save(state: State, config: Config, folder: Path) -> None:

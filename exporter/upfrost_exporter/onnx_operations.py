@@ -1115,13 +1115,12 @@ def _resize(call: Call) -> str:
     mode = {"nearest": "nearest", "linear": "bilinear", "cubic": "bicubic"}.get(
         call.get("mode", "nearest")
     )
-    is_upsample = call.node.op_type == "Upsample"
+    # Resize of operation set 10 is Upsample by another name.
+    is_old = call.node.op_type == "Upsample" or call.opset < 11
     coordinates = call.get(
-        "coordinate_transformation_mode", "asymmetric" if is_upsample else "half_pixel"
+        "coordinate_transformation_mode", "asymmetric" if is_old else "half_pixel"
     )
-    rounding = call.get(
-        "nearest_mode", "floor" if is_upsample else "round_prefer_floor"
-    )
+    rounding = call.get("nearest_mode", "floor" if is_old else "round_prefer_floor")
     ratios = list(_ratios(call))
     ratio = ratios[0]
     half_pixel = coordinates in ("half_pixel", "pytorch_half_pixel")
@@ -1145,7 +1144,7 @@ def _resize(call: Call) -> str:
             "are not PyTorch's",
             "export it with align_corners=False and without antialiasing",
         )
-    sizes = call.constant(3) if call.node.op_type == "Resize" else None
+    sizes = _sizes(call)
     if len(set(ratios)) == 1:
         pair = (ratio.numerator, ratio.denominator)
         return call.add(ops.Resize, [call.value()], mode=mode, ratio=pair)
@@ -1158,8 +1157,29 @@ def _resize(call: Call) -> str:
     return lowering.resize_by_axes(call.builder, call.label, call.value(), mode, ratios)
 
 
-def _ratios(call: Call) -> Iterator[Fraction]:
+def _of_axes(call: Call, given: Constant, others: Sequence[int]) -> Constant:
+    """Numbers for all four axes: those given, and the others' own."""
+    axes = [axis % 4 for axis in call.get("axes", range(4))]
+    if given.size != len(axes):
+        return given
+    every = np.array(others, given.dtype)
+    every[axes] = given.reshape(-1)
+    return every
+
+
+def _sizes(call: Call) -> Constant | None:
+    """The sides that a Resize asks for, of all four axes."""
     sizes = call.constant(3) if call.node.op_type == "Resize" else None
+    if sizes is None or not sizes.size:
+        return None
+    if call.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise call.refuse("it keeps the aspect ratio", "give it scales")
+    shape = call.shape()
+    return _of_axes(call, sizes, (1, shape.channels, shape.height, shape.width))
+
+
+def _ratios(call: Call) -> Iterator[Fraction]:
+    sizes = _sizes(call)
     if sizes is not None and sizes.size == 4:
         shape = call.shape()
         if int(sizes[1]) != shape.channels:
@@ -1171,6 +1191,7 @@ def _ratios(call: Call) -> Iterator[Fraction]:
     scales = call.constant(last)
     if scales is None:
         scales = np.array(call.get("scales", ()))
+    scales = _of_axes(call, scales, (1, 1, 1, 1))
     if scales.size != 4 or tuple(scales[:2]) != (1, 1) or not (scales[2:] > 0).all():
         raise call.refuse("its scales are not those of height and width", REPLACE)
     for scale in scales[2:]:

@@ -517,6 +517,19 @@ def test_upsample_of_old_models(tmp_path: Path) -> None:
     assert read_onnx(saved(made, tmp_path)).scale == 2
 
 
+def test_a_resize_of_two_axes_alone(tmp_path: Path) -> None:
+    scaled = [node("Resize", "x", "", "scales", mode="linear", axes=[-1, 2])]
+    made = model(scaled, {"scales": floats(2, 2)}, opset=18)
+    assert read_onnx(saved(made, tmp_path)).scale == 2
+    sized = [
+        node("Shape", "x", to="sides", start=2),
+        node("Mul", "sides", "two", to="sizes"),
+        node("Resize", "x", "", "", "sizes", mode="linear", axes=[2, 3]),
+    ]
+    made = model(sized, {"two": ints(2)}, opset=18)
+    assert read_onnx(saved(made, tmp_path)).scale == 2
+
+
 ATTENTION = [
     node("Relu", "x", to="r"),
     node("Softmax", "r", axis=3),
@@ -638,6 +651,32 @@ ATTENTION = [
                 {"s": floats(1, 1, 2, 2)},
             ),
             "export it with align_corners=False",
+        ),
+        (
+            model(
+                [node("Resize", "x", "s", mode="linear")],
+                {"s": floats(1, 1, 2, 2)},
+                opset=10,
+            ),
+            "mode linear, coordinates asymmetric, .* export it with align_corners",
+        ),
+        (
+            model(
+                [
+                    node(
+                        "Resize",
+                        "x",
+                        "",
+                        "",
+                        "s",
+                        axes=[2, 3],
+                        keep_aspect_ratio_policy="not_larger",
+                    )
+                ],
+                {"s": ints(96, 128)},
+                opset=18,
+            ),
+            "Resize .* keeps the aspect ratio; give it scales",
         ),
         (
             model(

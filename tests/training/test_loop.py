@@ -356,7 +356,7 @@ def test_a_deeper_network_starts_as_the_same_function(
     first = loop.start(config, folder / "none", torch.device("cpu"))
     with torch.no_grad():
         for weights in first.ema.parameters():  # also biases, which begin as nothing
-            weights += 0.01
+            weights.add_(0.01)
     (folder / "shallow").mkdir()
     loop.save(first, config, folder / "shallow")
     deep = shallow.replace("depth = 1", "depth = 3")

@@ -295,7 +295,7 @@ suite() {
     compile_all yes
     environment --system-site-packages
     timed "pip install pytest and others for tests" /opt/environment/bin/pip install \
-        pytest hypothesis ncnn
+        pytest pytest-xdist hypothesis ncnn
     # Debian's own onnx ends a process that has imported its PyTorch: both bring the same
     # messages to one protobuf. PyPI's onnxruntime crashes beside that PyTorch.
     timed "pip install onnx" /opt/environment/bin/pip install --ignore-installed \
@@ -304,7 +304,8 @@ suite() {
     # The runtime and the exporter are the wheel's.
     rm -r runtime exporter training
     # shellcheck disable=SC2086  # several words
-    timed "pytest $TESTS" /opt/environment/bin/python -m pytest -p no:cacheprovider $TESTS
+    timed "pytest $TESTS" env UPFROST_SLOWER=30 /opt/environment/bin/python -m pytest \
+        -p no:cacheprovider --numprocesses auto --dist worksteal $TESTS
     say "$(tail -n 1 ../log)"
     cd ..
     without_kp devices

@@ -24,6 +24,13 @@ EDGE_FILTERS = (
 )
 
 
+def identity_kernel(outputs: int, fan_in: int) -> Tensor:
+    """(outputs, fan_in, 3, 3): each output is its own input, in groups of `fan_in`."""
+    kernel = torch.zeros(outputs, fan_in, 3, 3)
+    kernel[range(outputs), [o % fan_in for o in range(outputs)], 1, 1] = 1.0
+    return kernel
+
+
 class BranchedConv3x3(nn.Module):
     """Parallel linear branches, applied as the one 3x3 convolution that they sum to.
 
@@ -51,8 +58,7 @@ class BranchedConv3x3(nn.Module):
         fan_in = inputs // groups
         self.has_identity = identity and inputs == outputs
         if self.has_identity:
-            kernel = torch.zeros(outputs, fan_in, 3, 3)
-            kernel[range(outputs), [o % fan_in for o in range(outputs)], 1, 1] = 1.0
+            kernel = identity_kernel(outputs, fan_in)
             self.register_buffer("identity", kernel, persistent=False)
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.direct = nn.Parameter(torch.empty(outputs, fan_in, 3, 3))

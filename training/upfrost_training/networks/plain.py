@@ -11,6 +11,7 @@ from upfrost_training.networks.folding import (
     activation,
     add_skip,
     fold_branches,
+    identity_kernel,
 )
 
 # Channels of a network's input and output, by its colour.
@@ -109,9 +110,7 @@ class Plain(nn.Module):
             return dict(weights)
         result = {k: w for k, w in weights.items() if k.split(".")[1] != f"{last}"}
         for at in range(last, own, 2):
-            kernel = torch.zeros(s.channels, s.channels, 3, 3)
-            kernel[range(s.channels), range(s.channels), 1, 1] = 1.0
-            result[f"body.{at}.weight"] = kernel
+            result[f"body.{at}.weight"] = identity_kernel(s.channels, s.channels)
             result[f"body.{at}.bias"] = torch.zeros(s.channels)
             if s.activation == "prelu":
                 result[f"body.{at + 1}.weight"] = torch.ones(s.channels)

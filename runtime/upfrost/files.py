@@ -20,6 +20,14 @@ _unfinished: set[Path] = set()
 _swept: set[Path] = set()  # folders without files that a killed process left
 
 
+class TargetError(UsageError):
+    """Where a file cannot be made; the message names it."""
+
+
+class ExistsError(TargetError):
+    """A file that is in the way of a new one."""
+
+
 def exists_already(path: Path) -> str:
     """What a command says of a file that it was not asked to replace."""
     return f"{printable(path)}: exists already; --overwrite replaces it"
@@ -28,15 +36,15 @@ def exists_already(path: Path) -> str:
 def check_folder(folder: Path) -> None:
     """Find out before the work whether files can be made in a folder, or in a new one.
 
-    Raises `UsageError`.
+    Raises `TargetError`.
     """
     there = folder
     while not os.path.lexists(there) and there != there.parent:
         there = there.parent
     if not there.is_dir():
-        raise UsageError(f"{printable(there)}: is not a folder")
+        raise TargetError(f"{printable(there)}: is not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"{printable(there)}: you may not write into this folder")
+        raise TargetError(f"{printable(there)}: you may not write into this folder")
 
 
 def check_file(
@@ -44,19 +52,26 @@ def check_file(
 ) -> None:
     """Find out before the work whether a file can be made at `path`.
 
-    It replaces none that is `read`, whoever asks for it. Raises `UsageError`.
+    It replaces none that is `read`, whoever asks for it. Raises `ExistsError` where
+    there is a file, and `TargetError`.
     """
+    try:
+        there = path.stat()  # of what a link leads to, which is where the file goes
+    except (FileNotFoundError, NotADirectoryError):
+        there = None
+    except OSError as error:
+        raise TargetError(f"{printable(path)}: {error.strerror}") from error
     if any(path.resolve() == each.resolve() for each in read):
-        raise UsageError(
+        raise TargetError(
             f"{printable(path)}: would replace a file that is read; name another one"
         )
-    if path.is_dir():
-        raise UsageError(f"{printable(path)}: is a folder")
-    if path.exists() and not overwrite:
-        raise UsageError(exists_already(path))
-    folder = path.resolve().parent
+    if there is not None and stat.S_ISDIR(there.st_mode):
+        raise TargetError(f"{printable(path)}: is a folder")
+    if there is not None and not overwrite:
+        raise ExistsError(exists_already(path))
+    folder = path.resolve().parent if path.is_symlink() else path.parent
     if not folder.exists():
-        raise UsageError(f"{printable(folder)}: no such folder")
+        raise TargetError(f"{printable(folder)}: no such folder")
     check_folder(folder)
 
 

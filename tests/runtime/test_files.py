@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from upfrost import files
-from upfrost.files import new_file
+from upfrost.files import ExistsError, TargetError, check_file, new_file
 
 WRITER = """
 import sys
@@ -110,3 +110,33 @@ def test_nothing_is_removed_where_there_are_no_locks(
     (tmp_path / ".upfrost-1.part").touch()
     write(tmp_path / "a")
     assert parts(tmp_path) == [".upfrost-1.part"]
+
+
+def test_a_link_to_no_file_yet_is_followed(tmp_path: Path) -> None:
+    link = tmp_path / "link.png"
+    link.symlink_to(tmp_path / "new.png")
+    check_file(link)
+    link.unlink()
+    link.symlink_to(tmp_path / "none" / "new.png")
+    with pytest.raises(TargetError, match="none: no such folder"):
+        check_file(link)
+
+
+def test_where_no_file_can_be_made_is_found_before_the_work(tmp_path: Path) -> None:
+    there = tmp_path / "a.png"
+    there.touch()
+    loop = tmp_path / "loop.png"
+    loop.symlink_to(loop)
+    with pytest.raises(ExistsError, match=r"a\.png: exists already; --overwrite"):
+        check_file(there)
+    check_file(there, overwrite=True)
+    with pytest.raises(TargetError, match="would replace a file that is read"):
+        check_file(tmp_path / "." / "a.png", overwrite=True, read=[there])
+    with pytest.raises(TargetError, match="is a folder"):
+        check_file(tmp_path, overwrite=True)
+    with pytest.raises(TargetError, match=r"a\.png: is not a folder"):
+        check_file(there / "b.png")
+    with pytest.raises(TargetError, match="symbolic links"):
+        check_file(loop)
+    with pytest.raises(TargetError, match="File name too long"):
+        check_file(tmp_path / ("n" * 300))

@@ -15,14 +15,13 @@ from upfrost.cluster.connection import Cluster
 from upfrost.cluster.dispatch import BadResultError, Dispatcher, Worker
 from upfrost.cluster.progress import WAITING, Speeds
 from upfrost.cluster.work import MadePicture, PictureOrder, upscale_picture
-from upfrost.files import new_file
+from upfrost.files import check_file, new_file
 from upfrost.image.batch import (
     Job,
     Options,
     PictureRecord,
     Plan,
     Report,
-    check_target,
     note_failure,
     reason,
 )
@@ -82,7 +81,7 @@ class _Batch:
             record = PictureRecord(str(job.source), str(job.target))
             options = self._options
             try:
-                check_target(job.target, options.existing == "replace")
+                check_file(job.target, overwrite=options.existing == "replace")
                 size = read_header(job.source, max_pixels=options.max_pixels).size
             except Exception as error:
                 note_failure(job, options, record, error)

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Literal
 
 from upfrost.arrays import Bytes
 from upfrost.errors import UpfrostError, UsageError
-from upfrost.files import exists_already
+from upfrost.files import ExistsError, TargetError, check_file
 from upfrost.image import streams
 from upfrost.image.images import (
     FORMAT_NAMES,
     FORMAT_OF_SUFFIX,
     Format,
     PictureError,
-    PictureExistsError,
     check_writable,
     output_format,
     read_header,
@@ -260,7 +259,7 @@ def note_failure(
     job: Job, options: Options, record: PictureRecord, error: Exception
 ) -> None:
     """Say in the record why a picture was not upscaled, or that it need not be."""
-    if not isinstance(error, PictureExistsError):
+    if not isinstance(error, ExistsError):
         record.error = reason(job, error)
     elif options.existing == "skip":
         record.status = "skipped"
@@ -277,7 +276,7 @@ def _run(
 ) -> None:
     scale = upscaler.graph.scale
     record.describe(upscaler)
-    check_target(job.target, options.existing == "replace")
+    check_file(job.target, overwrite=options.existing == "replace")
 
     def advance(done: int, tiles: int) -> None:
         plan = upscaler.loaded_plan
@@ -354,32 +353,11 @@ def _upscale(
         )
 
 
-def check_target(target: Path, overwrite: bool) -> None:
-    """Find out before the work what would go wrong after it.
-
-    Raises `PictureError`.
-    """
-    try:
-        target.stat()  # of what a link leads to, which is where the result goes
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError as error:
-        raise PictureError(f"{printable(target)}: {reason_of(error)}") from error
-    else:
-        if not overwrite:
-            raise PictureExistsError(exists_already(target))
-    folder = target.resolve().parent if target.is_symlink() else target.parent
-    if not folder.is_dir():
-        raise PictureError(f"{printable(folder)}: no such folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PictureError(f"{printable(folder)}: you may not write into this folder")
-
-
 def reason(job: Job, error: Exception) -> str:
     """One line for whatever went wrong."""
     if os.environ.get("UPFROST_TRACEBACK"):
         traceback.print_exception(error)
-    if isinstance(error, PictureError):
+    if isinstance(error, (PictureError, TargetError)):
         return str(error)
     source = printable(job.source)
     if isinstance(error, UpfrostError):

@@ -25,7 +25,7 @@ from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from upfrost.arrays import Bytes
 from upfrost.errors import UpfrostError
-from upfrost.files import exists_already, new_path
+from upfrost.files import ExistsError, exists_already, new_path
 from upfrost.text import printable
 
 # Pillow's own limit, at which it refuses a file as a decompression bomb.
@@ -37,7 +37,7 @@ class PictureError(UpfrostError, ValueError):
     """A file that cannot be read or written; the message names it and the reason."""
 
 
-class PictureExistsError(PictureError):
+class PictureExistsError(PictureError, ExistsError):
     """A file that is in the way of a new one."""
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from upfrost import __version__
-from upfrost.files import exists_already, publish
+from upfrost.files import ExistsError, check_file, publish
 from upfrost.gpu.execution import IN_FLIGHT
 from upfrost.gpu.frame import FULL_CHROMA, ChromaFormat, FrameFormat, Samples
 from upfrost.gpu.frame import Frame as PlaneFrame
@@ -189,7 +189,7 @@ def upscale_by_segments(
     container = _container(target)
     if target.is_symlink():
         target = target.resolve()  # followed, as where pictures are written
-    if _is_complete(target, options):
+    if _is_complete(source, target, options):
         record.status = "skipped"
         status.say(f"{name}: is complete")
         return
@@ -200,8 +200,6 @@ def upscale_by_segments(
     record.codec = work.codec.name
     record.path = work.conversion.path
     record.describe(computer)
-    if source.resolve() == target.resolve():
-        raise VideoError(f"{name}: would replace the video that is read")
     status.say(
         f"{name}: {computer.graph.name} by {record.path}; {work.codec.name}, "
         f"{work.encoding.pixel_format}"
@@ -247,20 +245,17 @@ def upscale_by_segments(
     record.status = "done"
 
 
-def _is_complete(target: Path, options: VideoOptions) -> bool:
+def _is_complete(source: Path, target: Path, options: VideoOptions) -> bool:
     """Whether an earlier run has made all of it, as a run with `resume` takes it.
 
-    Raises `VideoError` where the result may not be written.
+    Raises `TargetError` where the result may not be written.
     """
-    if target.is_dir():
-        raise VideoError(f"{printable(target)}: is a folder")
-    if target.exists() and not options.overwrite:
-        if options.resume and (remove_published(target) or not is_unfinished(target)):
-            return True
+    try:
+        check_file(target, overwrite=options.overwrite, read=(source,))
+    except ExistsError:
         if not options.resume:
-            raise VideoError(exists_already(target))
-    if not target.parent.is_dir():
-        raise VideoError(f"{printable(target.parent)}: no such folder")
+            raise
+        return remove_published(target) or not is_unfinished(target)
     return False
 
 

@@ -392,14 +392,3 @@ def test_a_network_of_one_channel_takes_rgb(tmp_path: Path) -> None:
     result: Bytes = read_picture(Path(record.output)).rgb
     assert result.shape == (16, 16, 3)
     assert (result == (30, 200, 90)).all()
-
-
-def test_a_link_to_no_file_yet_is_followed(tmp_path: Path) -> None:
-    """As where videos are written."""
-    link = tmp_path / "link.png"
-    link.symlink_to(tmp_path / "new.png")
-    batch.check_target(link, overwrite=False)
-    link.unlink()
-    link.symlink_to(tmp_path / "none" / "new.png")
-    with pytest.raises(images.PictureError, match="none: no such folder"):
-        batch.check_target(link, overwrite=False)

@@ -46,6 +46,7 @@ from tests.runtime.fakes import FakeUpscaler, Promise
 from upfrost import Upscaler, status
 from upfrost.arrays import Bytes
 from upfrost.cli import main as cli
+from upfrost.files import ExistsError, TargetError
 from upfrost.gpu.frame import Frame, FrameFormat
 from upfrost.network.modelfile import write_model
 from upfrost.video.ffmpeg import Colors, VideoError, find_ffmpeg, probe
@@ -658,7 +659,6 @@ def test_a_video_without_its_index_is_refused(tmp_path: Path, clip: Path) -> Non
         (["out.webm", "--codec", "h264"], "a webm file holds vp9, av1, not h264"),
         (["out.mkv", "--codec", "ffv1", "--crf", "3"], "ffv1 is lossless"),
         (["out.mkv", "--duration", "0"], "a duration of 0 s leaves no frame"),
-        (["missing/out.mkv"], "no such folder"),
         (["out.mkv", "--ffmpeg", "/missing/ffmpeg"], "no such program"),
     ],
 )
@@ -670,6 +670,14 @@ def test_what_cannot_be_written_gets_one_line(
     (line,) = result.stderr.splitlines()
     assert reason in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_an_error_of_usage(
+    tmp_path: Path, clip: Path
+) -> None:
+    result = run(clip, tmp_path / "missing" / "out.mkv")
+    assert result.returncode == 2, result.stderr
+    assert result.stderr == f"upfrost: {tmp_path}/missing: no such folder\n"
 
 
 def test_a_run_without_a_frame_leaves_nothing(tmp_path: Path, clip: Path) -> None:
@@ -700,12 +708,12 @@ def test_the_model_is_the_one_that_knows_compressed_video(
 def test_the_result_does_not_replace_what_exists(tmp_path: Path, clip: Path) -> None:
     target = tmp_path / "out.mkv"
     target.write_bytes(b"precious")
-    with pytest.raises(VideoError, match="exists already; --overwrite"):
+    with pytest.raises(ExistsError, match="exists already; --overwrite"):
         upscale(clip, target)
     assert target.read_bytes() == b"precious"
     upscale(clip, target, VideoOptions(overwrite=True))
     assert target.read_bytes() != b"precious"
-    with pytest.raises(VideoError, match="would replace the video that is read"):
+    with pytest.raises(TargetError, match="would replace a file that is read"):
         upscale(clip, clip, VideoOptions(overwrite=True))
 
 
@@ -715,7 +723,7 @@ def test_a_folder_in_the_way_is_found_before_the_work(
     target = tmp_path / "out.mkv"
     target.mkdir()
     upscaler = FakeUpscaler(GRAPH)
-    with pytest.raises(VideoError, match=r"out\.mkv: is a folder$"):
+    with pytest.raises(TargetError, match=r"out\.mkv: is a folder$"):
         upscale(clip, target, VideoOptions(overwrite=True), upscaler)
     assert not job_folder(target).exists()
 

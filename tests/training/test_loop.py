@@ -498,3 +498,10 @@ def test_settings_have_the_documented_defaults() -> None:
     config = Config(name="a", kind="plain", network={})
     assert config.data == DataSettings()
     assert config.train == TrainSettings()
+
+
+@pytest.mark.parametrize("text", ["step,rate\nten,1\n", "a\n1\n", "step\n\0\n"])
+def test_a_log_that_is_none_any_more_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / loop.LOG).write_text(text)
+    with pytest.raises(DataError, match=r"log\.csv: is not a run's log any more"):
+        loop.read_log(tmp_path, 10)

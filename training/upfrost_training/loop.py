@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from upfrost.files import new_file
 from upfrost.network.modelfile import find_model, read_model
+from upfrost.text import printable
 from upfrost_training.adversary import Adversary
 from upfrost_training.clips import read_runs
 from upfrost_training.config import Config, ConfigError, DataSettings, TrainSettings
@@ -364,13 +365,22 @@ def validate(network: nn.Module, crops: list[Crop], device: torch.device) -> flo
 
 
 def read_log(folder: Path, before: int) -> list[dict[str, str]]:
-    """Rows of the run's log up to step `before`: later ones will be done again."""
+    """Rows of the run's log up to step `before`: later ones will be done again.
+
+    Raises `DataError` where somebody else has written into it.
+    """
     path = folder / LOG
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return [row for row in rows if int(row["step"]) <= before]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return [row for row in rows if int(row["step"]) <= before]
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise DataError(
+            f"{printable(path)}: is not a run's log any more; move it away, and a new "
+            "one begins"
+        ) from error
 
 
 def write_log(folder: Path, rows: list[dict[str, str]]) -> None:

@@ -93,7 +93,13 @@ def add_serve(commands: Commands) -> None:
 def _run(options: argparse.Namespace) -> int:
     from upfrost.serve.app import Limits, make_app
     from upfrost.serve.jobs import Store
-    from upfrost.serve.server import is_loopback, kept_token, listen, serving
+    from upfrost.serve.server import (
+        check_token,
+        is_loopback,
+        kept_token,
+        listen,
+        serving,
+    )
     from upfrost.serve.speeds import Speeds
     from upfrost.serve.worker import Worker
 
@@ -103,7 +109,12 @@ def _run(options: argparse.Namespace) -> int:
         port = listening.getsockname()[1]
         token = None
         if not is_loopback(listening):
-            token = os.environ.get("UPFROST_TOKEN") or kept_token(folder / "token")
+            token = os.environ.get("UPFROST_TOKEN", "")
+            token = (
+                check_token(token, "UPFROST_TOKEN")
+                if token
+                else kept_token(folder / "token")
+            )
         speeds = Speeds(folder / "speeds.json")
         worker = Worker(store, speeds, arguments=_arguments_of_work(options))
         app = make_app(

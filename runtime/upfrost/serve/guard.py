@@ -21,7 +21,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from upfrost.text import printable
 
-COOKIE = "upfrost-token"
 # What a page may load: its own files, and what users chose from their disks.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -100,7 +99,7 @@ class Guard:
             # Not left in the address, which is shown and kept.
             answer = RedirectResponse("/", 303)
             answer.set_cookie(
-                COOKIE, given, max_age=365 * 86400, httponly=True, samesite="lax"
+                *(_cookie_of(host), given, 365 * 86400), httponly=True, samesite="lax"
             )
             return answer
         if path == "/" and is_reading:
@@ -114,8 +113,10 @@ class Guard:
     def _is_ours(self, host: str) -> bool:
         """Whether a Host is an address, which no other site can be, or a known name."""
         try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
+            parts = urlsplit(f"//{host}")
+            name = parts.hostname or ""
+            _ = parts.port
+        except ValueError:  # no address, or a port that is none
             return False
         try:
             ipaddress.ip_address(name)
@@ -128,14 +129,20 @@ class Guard:
         if kind.lower() == "bearer" and self._is_token(given.strip()):
             return True
         try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+            cookies = SimpleCookie(headers.get("cookie", ""))
         except CookieError:
             return False
+        cookie = cookies.get(_cookie_of(headers.get("host", "")))
         return cookie is not None and self._is_token(cookie.value)
 
     def _is_token(self, given: str) -> bool:
         assert self._token is not None
         return hmac.compare_digest(given.encode(), self._token.encode())
+
+
+def _cookie_of(host: str) -> str:
+    """The cookie's name at a Host: browsers keep one for all ports of a machine."""
+    return f"upfrost-token-{urlsplit(f'//{host}').port or 80}"
 
 
 def _answer(

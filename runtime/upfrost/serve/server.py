@@ -59,6 +59,10 @@ class AddressError(UsageError):
     """An address that cannot be listened at."""
 
 
+class TokenError(UsageError):
+    """A token that a browser could not send."""
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises `AddressError`."""
     try:
@@ -89,12 +93,26 @@ def is_loopback(listening: socket.socket) -> bool:
     return name == "::1" or name.startswith("127.")
 
 
+def check_token(token: str, name: str) -> str:
+    """The token. Raises `TokenError`, which names where it is from, for what no header
+    and no cookie carries as it is.
+    """
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise TokenError(
+            f"{name}: a token is of ASCII letters, digits and signs, without blanks"
+        )
+    return token
+
+
 def kept_token(path: Path) -> str:
-    """The token in a file that only its owner can read; a new one, if there is none."""
+    """The token in a file that only its owner can read; a new one, if there is none.
+
+    Raises `TokenError`.
+    """
     with suppress(OSError):
-        token = path.read_text("ascii").strip()
+        token = path.read_text("utf-8", errors="replace").strip()
         if token:
-            return token
+            return check_token(token, printable(path))
     token = secrets.token_urlsafe(24)
     with new_file(path, overwrite=True) as file:
         Path(file.name).chmod(0o600)

@@ -425,6 +425,7 @@ def test_everything_comes_from_here(idle: Served) -> None:
         ({"host": "localhost.evil.example"}, 421),
         ({"host": ""}, 421),
         ({"host": "[::1"}, 421),
+        ({"host": "127.0.0.1:none"}, 421),
         ({"origin": HERE}, 201),
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "http://127.0.0.1:9999"}, 403),
@@ -469,6 +470,8 @@ def test_the_token_opens_the_door(tmp_path: Path) -> None:
         assert "httponly" in cookie
         assert "samesite" in cookie
         assert it.client.get("/").status_code == 200
+        # Another server on the same machine, which has the same cookies, has its own.
+        assert it.client.get("/", headers={"host": "localhost:81"}).status_code == 401
 
 
 def test_errors_of_the_program_say_no_more_than_their_kind(

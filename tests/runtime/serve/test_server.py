@@ -30,7 +30,13 @@ from tests.runtime.serve.served import Served, png, served
 from upfrost.cli import main as cli
 from upfrost.serve import server
 from upfrost.serve.jobs import Store
-from upfrost.serve.server import kept_token, listen, serving
+from upfrost.serve.server import (
+    TokenError,
+    check_token,
+    kept_token,
+    listen,
+    serving,
+)
 
 RIGHT = "\ue014"
 
@@ -174,6 +180,16 @@ def test_an_emptied_file_gets_a_new_token(tmp_path: Path) -> None:
     path.touch()
     assert kept_token(path) == kept_token(path) == path.read_text().strip() != ""
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_token_that_no_browser_could_send_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    for token in ("schlüssel", "two words", "\xff"):
+        path.write_text(token, "latin-1")
+        with pytest.raises(TokenError, match=rf"^{path}: a token is of ASCII"):
+            kept_token(path)
+    with pytest.raises(TokenError, match=r"^UPFROST_TOKEN: a token is"):
+        check_token("schlüssel", "UPFROST_TOKEN")
 
 
 def test_ctrl_c_ends_a_job_that_goes_on_later(

@@ -3,6 +3,7 @@
 from copy import deepcopy
 from dataclasses import replace
 
+import pytest
 import torch
 
 from upfrost_training.adversary import (
@@ -10,6 +11,7 @@ from upfrost_training.adversary import (
     AdversarySettings,
     Discriminator,
     patch_distance,
+    unevenness,
 )
 
 SETTINGS = AdversarySettings(weight=1.0, features=0.1, channels=8, lr=1e-3)
@@ -46,10 +48,22 @@ def test_patches_are_compared_by_their_distribution() -> None:
     assert distance(real + 0.1, real) < 0.02 * distance(soft, real)
 
 
+def test_detail_at_some_places_of_the_grid_is_uneven() -> None:
+    real = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0)) - 0.5
+    # 576 random values a place and picture have a mean that is known to 3 %.
+    even = float(unevenness(real, 4))
+    assert even < 0.03
+    assert float(unevenness(0.1 * real, 4)) == pytest.approx(even, rel=0.01)
+    grid = torch.ones(96, 96)
+    grid[::4] = 1.5
+    assert float(unevenness(grid * real, 4)) > 4 * even
+    assert float(unevenness(torch.full((1, 3, 8, 8), 0.5), 4)) == pytest.approx(0)
+
+
 def test_patches_drawn_depend_on_the_step_alone() -> None:
     settings = replace(SETTINGS, weight=0.0, features=0.0, patches=1.0)
     real = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    whole, resumed = (Adversary(settings, CPU) for _ in range(2))
+    whole, resumed = (Adversary(settings, 4, CPU) for _ in range(2))
     losses = [float(whole.loss(0.5 * real, real)) for _ in range(3)]
     assert len({*losses}) == 3
     resumed.load_state_dict({**whole.state_dict(), "count": 2})
@@ -58,7 +72,7 @@ def test_patches_drawn_depend_on_the_step_alone() -> None:
 
 def test_the_discriminator_learns() -> None:
     torch.manual_seed(0)
-    adversary = Adversary(SETTINGS, CPU)
+    adversary = Adversary(SETTINGS, 4, CPU)
     losses = []
     for step in range(40):
         real, soft = batch(step)
@@ -72,7 +86,7 @@ def test_the_discriminator_learns() -> None:
 
 def test_the_network_s_loss_reaches_its_output_and_not_the_discriminator() -> None:
     torch.manual_seed(0)
-    adversary = Adversary(SETTINGS, CPU)
+    adversary = Adversary(SETTINGS, 4, CPU)
     real, soft = batch(0)
     output = soft.clone().requires_grad_()
     adversary.loss(output, real).backward()  # type: ignore[no-untyped-call]
@@ -84,9 +98,9 @@ def test_the_network_s_loss_reaches_its_output_and_not_the_discriminator() -> No
 
 def test_a_checkpoint_brings_back_the_same_adversary() -> None:
     torch.manual_seed(0)
-    first = Adversary(SETTINGS, CPU)
+    first = Adversary(SETTINGS, 4, CPU)
     first.step(*batch(0))
-    second = Adversary(SETTINGS, CPU)
+    second = Adversary(SETTINGS, 4, CPU)
     # As from a file: the optimizer would share its moments otherwise.
     second.load_state_dict(deepcopy(first.state_dict()))
     for step in range(2):

@@ -30,6 +30,8 @@ class AdversarySettings:
     # Of the distance between the distributions of patches: how much fine detail there
     # is, whatever its place.
     patches: float = 0.0
+    # Of how unevenly detail lies in the grid of the small picture's pixels.
+    grid: float = 0.0
     # Channels of the discriminator's first layer.
     channels: int = 32
     lr: float = 1e-4
@@ -109,6 +111,38 @@ def patch_distance(
     return distance
 
 
+# Second derivatives along rows, columns and diagonals, of norm 1.
+_DERIVATIVES = (
+    ((0, 0, 0), (1, -2, 1), (0, 0, 0)),
+    ((0, 1, 0), (0, -2, 0), (0, 1, 0)),
+    ((1, 0, 0), (0, -2, 0), (0, 0, 1)),
+    ((0, 0, 1), (0, -2, 0), (1, 0, 0)),
+)
+
+
+def unevenness(output: Tensor, scale: int) -> Tensor:
+    """How much more detail (B, 3, H, W) pictures have at some places than at others.
+
+    Places are the `scale`² that a pixel can have in the small picture's grid, at which
+    the pixel shuffle's channels lie. In real pictures they are alike, and in such as a
+    network invents detail for they need not be: one then sees the grid, beside edges
+    most of all. The detail at a place is the mean of luma's second derivatives over all
+    pictures; what is returned is the mean of its deviations, as a share of the mean at
+    all places: 0 is even, whatever the amount of detail.
+    """
+    weights = torch.tensor(RGB_TO_YCC[0], device=output.device).view(1, 3, 1, 1)
+    filters = torch.tensor(_DERIVATIVES, dtype=torch.float32, device=output.device)
+    luma = (output.float() * weights).sum(dim=1, keepdim=True)
+    luma = nn.functional.pad(luma, (1, 1, 1, 1), mode="reflect")
+    detail = nn.functional.conv2d(luma, filters.unsqueeze(1)).abs()
+    count, kinds, height, width = detail.shape
+    apart = detail.view(count, kinds, height // scale, scale, width // scale, scale)
+    places = apart.mean(dim=(0, 2, 4))
+    mean = places.mean(dim=(1, 2), keepdim=True)
+    deviation: Tensor = ((places - mean) / (mean + 1e-4)).abs().mean()
+    return deviation
+
+
 def _twice(x: Tensor) -> Tensor:
     large: Tensor = nn.functional.interpolate(
         x, scale_factor=2.0, mode="bilinear", align_corners=False
@@ -127,8 +161,11 @@ def _judged(scores: Tensor, others: Tensor, real: float) -> Tensor:
 class Adversary:
     """Owns the discriminator and its optimizer."""
 
-    def __init__(self, settings: AdversarySettings, device: torch.device) -> None:
+    def __init__(
+        self, settings: AdversarySettings, scale: int, device: torch.device
+    ) -> None:
         self.settings = settings
+        self.scale = scale
         self.network = Discriminator(settings.channels).to(device).train()
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=settings.lr, betas=(0.9, 0.99), foreach=True
@@ -153,6 +190,8 @@ class Adversary:
         if self.settings.patches > 0.0:
             drawn = torch.Generator().manual_seed(self.count)
             loss = loss + self.settings.patches * patch_distance(output, target, drawn)
+        if self.settings.grid > 0.0:
+            loss = loss + self.settings.grid * unevenness(output, self.scale)
         self.count += 1
         return loss
 

@@ -334,7 +334,7 @@ def start(config: Config, folder: Path, device: torch.device) -> State:
     optimizer = make_optimizer(model, config.train)
     adversary = None
     if config.adversary.weight > 0.0:
-        adversary = Adversary(config.adversary, device)
+        adversary = Adversary(config.adversary, config.scale, device)
     state = State(0, model, ema, optimizer, 0.0, adversary)
     if (folder / CHECKPOINT).exists():
         content = load_checkpoint(folder / CHECKPOINT)

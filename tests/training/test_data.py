@@ -79,6 +79,26 @@ def test_a_batch_depends_on_seed_and_step_alone(pictures: list[Path]) -> None:
     assert not np.array_equal(sample(pairs, 4, 1, 5)[0], sample(pairs, 4, 2, 5)[0])
 
 
+def test_a_teacher_s_answers_are_a_share_of_what_is_learned(
+    pictures: list[Path],
+) -> None:
+    def teacher(low: Picture) -> Picture:
+        return low.repeat(2, axis=0).repeat(2, axis=1)
+
+    plain = load_pairs(photographs(pictures), 2, patch=16, threshold=4.0)
+    for share in (1.0, 0.25):
+        pairs = load_pairs(
+            *(photographs(pictures), 2, 16, 4.0),
+            teacher=teacher,
+            teacher_share=share,
+        )
+        # Where crops lie depends on the originals alone.
+        np.testing.assert_array_equal(pairs.origins, plain.origins)
+        for low, high, original in zip(pairs.lr, pairs.hr, plain.hr, strict=True):
+            wanted = (1 - share) * original + share * teacher(low).astype(float)
+            assert np.abs(high - wanted).max() <= 0.5  # rounded
+
+
 def test_flat_places_are_left_out(tmp_path: Path) -> None:
     picture = np.full((128, 256, 3), 90, np.uint8)
     picture[:, 128:] = textured(0, 128, 128)

@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from upfrost import Upscaler
 from upfrost.errors import UpfrostError
 from upfrost.network.modelfile import find_model, read_model
 from upfrost_training import loop
@@ -135,6 +136,25 @@ def test_a_run_goes_on_by_another_optimizer(folder: Path) -> None:
     loop.train(config, [folder], folder / "run", lambda _: None)
     longer = replace(config, train=replace(settings, steps=8, optimizer="soap"))
     assert loop.train(longer, [folder], folder / "run", lambda _: None).step == 8
+
+
+def test_a_bundled_model_teaches(folder: Path) -> None:
+    config = read_config(folder / "tiny.toml")
+    taught = replace(
+        config, data=replace(config.data, teacher="live-x2-xs-clean", teacher_share=1.0)
+    )
+    (pairs, crops), (originals, plain) = (
+        loop.load_data(c, [folder]) for c in (taught, config)
+    )
+    with Upscaler("live-x2-xs-clean") as teacher:
+        np.testing.assert_array_equal(pairs.hr[0], teacher(pairs.lr[0]))
+    # What is held out is measured as it is.
+    for crop, same in zip(crops, plain, strict=True):
+        np.testing.assert_array_equal(crop.hr, same.hr)
+    assert not np.array_equal(pairs.hr[0], originals.hr[0])
+    other = replace(taught, data=replace(taught.data, teacher="realtime-x4"))
+    with pytest.raises(ConfigError, match="teacher: realtime-x4 enlarges ×4, not ×2"):
+        loop.load_data(other, [folder])
 
 
 def test_an_unknown_optimizer_is_refused_by_name(folder: Path) -> None:

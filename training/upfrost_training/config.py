@@ -52,10 +52,15 @@ class DataSettings:
     holdout_every: int = 12
     # Times that each picture is degraded, where `degrade` leaves something to chance.
     variants: int = 1
+    # A model of the same scale, by the name of a bundled one or by its file, whose
+    # results have this share of what is learned, the originals the rest.
+    teacher: str = ""
+    teacher_share: float = 0.5
 
     def __post_init__(self) -> None:
         counts = ("runs", "run_length", "shrink_videos", "patch", "variants")
         _check_range(self, 1, math.inf, *counts)
+        _check_range(self, 0, 1, "teacher_share")
         # Of every piece there would be none to train on.
         _check_range(self, 2, math.inf, "holdout_every")
 

@@ -4,7 +4,7 @@ A piece is what is degraded together: frames (N, H, W, 3), one for a photograph.
 comes out has C channels: three, or luma's one.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,6 +176,18 @@ def photographs(files: list[Path]) -> Iterator[Frames]:
     return (read_rgb(path)[None] for path in files)
 
 
+def taught(original: Picture, answer: Picture, share: float) -> Picture:
+    """What is to be learned, uint8 (sH, sW, 3), of an original and a teacher's answer.
+
+    What cannot be foreseen from the small picture is noise in the gradient; a teacher
+    does not know it either (Hinton et al., "Distilling the knowledge in a neural
+    network", 2015, arXiv:1503.02531).
+    """
+    mixed = (1.0 - share) * original.astype(np.float32) + share * answer
+    rounded: Picture = np.floor(mixed + 0.5).astype(np.uint8)
+    return rounded
+
+
 def load_pairs(
     pieces: Iterable[Frames],
     scale: int,
@@ -185,10 +197,14 @@ def load_pairs(
     variants: int = 1,
     seed: int = 0,
     colour: str = "rgb",
+    teacher: Callable[[Picture], Picture] | None = None,
+    teacher_share: float = 0.0,
 ) -> Pairs:
     """Make LR partners of pictures or runs of frames, and find where crops may start.
 
-    Each piece is degraded `variants` times, differently where chance is involved.
+    Each piece is degraded `variants` times, differently where chance is involved. A
+    teacher takes (H, W, 3) and gives (sH, sW, 3); its share of what is learned is
+    `teacher_share`.
     """
     check_degradations(degradations)
     stride = 8
@@ -209,7 +225,10 @@ def load_pairs(
             ):
                 number = np.full((len(found), 1), len(hrs), dtype=np.int32)
                 origins.append(np.concatenate([number, found], axis=1))
-                hrs.append(in_colour(frame, colour))
+                high = frame
+                if teacher is not None:
+                    high = taught(frame, teacher(low), teacher_share)
+                hrs.append(in_colour(high, colour))
                 lrs.append(in_colour(low, colour))
     if not count:
         raise DataError("no picture or video to train on: name some in `folders`")

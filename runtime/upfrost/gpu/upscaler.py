@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, NoReturn, Self, TypeVar
 
 import numpy as np
 
@@ -85,7 +85,8 @@ class Upscaler:
     at, `seam` says how much of the last picture's seams can be seen.
 
     Threads may share one: their calls take turns. A process that was forked after it
-    was made cannot use it, and gets a `DeviceError`.
+    was made cannot use it, and gets a `DeviceError`. It can be neither copied nor
+    pickled.
 
     Raises `ModelFileError`, `GraphError`, `DeviceError`, and `UsageError` for arguments
     that cannot be.
@@ -464,6 +465,16 @@ class Upscaler:
             self._queue.abandon(_closed())
             self._device.close()  # which asks the plans whether it was lost
             self._loaded.clear()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied, of which `copy` and `pickle` ask: a device is no value.
+
+        Raises `UsageError`.
+        """
+        raise UsageError(
+            "an Upscaler cannot be copied or handed to another process: make another "
+            "one, there"
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 import subprocess
 import sys
@@ -223,6 +225,17 @@ def test_a_closed_upscaler_says_so() -> None:
     upscale.close()
     with pytest.raises(UsageError, match="this Upscaler is closed"):
         upscale(np.zeros((4, 4, 3), np.uint8))
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_copy_that_would_share_the_device_is_refused(
+    copied: Callable[[Upscaler], object],
+) -> None:
+    with (
+        Upscaler(graphs.plain_network(seed=0)) as upscale,
+        pytest.raises(UsageError, match=r"cannot be copied .* make another one"),
+    ):
+        copied(upscale)
 
 
 def test_streamed_rows_of_another_type_or_number_are_refused() -> None:

@@ -77,18 +77,22 @@ class Discriminator(nn.Module):
 # are compared in squares of AREA pixels, so that texture stays about where it belongs.
 FILTERS = 16
 FILTER_SIDE = 5
-AREA = 32
+AREA = 24  # a multiple of every scale
 
 
 def patch_distance(
-    output: Tensor, target: Tensor, generator: torch.Generator
+    output: Tensor, target: Tensor, scale: int, generator: torch.Generator
 ) -> Tensor:
     """How far apart the distributions of patches of (B, 3, H, W) pictures are.
 
     It is the sliced Wasserstein distance: random filters, drawn from `generator`,
     reduce a patch to a number each, and the sorted numbers of a square of pixels are
-    compared. Filters have a mean of 0 and a norm of 1 and see luma alone: differences
-    of colour are the pixel loss's. Sides of at least AREA; a rest does not count.
+    compared, apart for each of the `scale`² places that a pixel can have in the small
+    picture's grid. Compared together, a ladder beside an edge would do for texture:
+    along an edge the small picture is the same everywhere, so all that a network
+    invents there comes again with every pixel of it. Filters have a mean of 0 and a
+    norm of 1 and see luma alone: differences of colour are the pixel loss's. Sides of
+    at least AREA; a rest does not count.
     """
     filters = torch.randn(FILTERS, 1, FILTER_SIDE, FILTER_SIDE, generator=generator).to(
         output.device
@@ -102,7 +106,10 @@ def patch_distance(
         luma = nn.functional.pad(luma, (FILTER_SIDE // 2,) * 4, mode="reflect")
         values = nn.functional.conv2d(luma, filters)
         rows = values.unfold(2, AREA, AREA).unfold(3, AREA, AREA)
-        ordered: Tensor = rows.flatten(4).sort(dim=4).values
+        side = AREA // scale
+        apart = rows.reshape(*rows.shape[:4], side, scale, side, scale)
+        places = apart.permute(0, 1, 2, 3, 5, 7, 4, 6).flatten(6)
+        ordered: Tensor = places.sort().values
         return ordered
 
     with torch.no_grad():
@@ -189,7 +196,9 @@ class Adversary:
         )
         if self.settings.patches > 0.0:
             drawn = torch.Generator().manual_seed(self.count)
-            loss = loss + self.settings.patches * patch_distance(output, target, drawn)
+            loss = loss + self.settings.patches * patch_distance(
+                output, target, self.scale, drawn
+            )
         if self.settings.grid > 0.0:
             loss = loss + self.settings.grid * unevenness(output, self.scale)
         self.count += 1

@@ -505,6 +505,8 @@ def train(
     # Beside native.cpp's threads, those of torch would only wait, and wait by spinning.
     torch.set_num_threads(1 if s.native else s.threads)
     folder.mkdir(parents=True, exist_ok=True)
+    if config.data.teacher:
+        say(f"{config.name}: {config.data.teacher} answers for all pictures first")
     pairs, crops = load_data(config, data)
     state = start(config, folder, device)
     rows = read_log(folder, state.step)

@@ -20,6 +20,7 @@ from upfrost.errors import UpfrostError
 from upfrost.network.graph import (
     INPUT,
     MAX_SCALE,
+    Colour,
     Conv2d,
     Graph,
     GraphError,
@@ -114,6 +115,7 @@ class GraphBuilder:
         scale: int,
         value_range: float,
         metadata: Mapping[str, object],
+        colour: Colour | None = None,
     ) -> Graph:
         """The finished graph. Raises `ExportError` where it would not be valid."""
         if output == INPUT:
@@ -129,6 +131,7 @@ class GraphBuilder:
                 tensors={key: self.tensors[key] for key in self.tensors if key in used},
                 value_range=value_range,
                 metadata=metadata,
+                colour=colour,
             )
         except GraphError as error:
             raise ExportError(f"the network makes no valid graph: {error}") from error

@@ -49,7 +49,8 @@ def to_onnx(graph: Graph) -> ModelProto:
     ``input`` is (1, channels, height, width) of any size, from 0 to the value range;
     ``output`` is `scale` times as large, and not clamped unless the network does it.
     fp16 weights stay fp16 in the file and are cast when they are used. Scale, value
-    range and metadata stand in the model's properties, where `read_onnx` finds them.
+    range, metadata and whether the channel is luma stand in the model's properties,
+    where `read_onnx` finds them.
     """
     writer = _Writer(graph)
     for node in graph.nodes:
@@ -73,6 +74,8 @@ def to_onnx(graph: Graph) -> ModelProto:
         "upfrost.value_range": str(graph.value_range),
         "upfrost.metadata": json.dumps(graph.metadata, sort_keys=True),
     }
+    if graph.colour is not None:
+        properties["upfrost.colour"] = graph.colour
     helper.set_model_props(model, properties)
     onnx.checker.check_model(model, full_check=True)
     return model

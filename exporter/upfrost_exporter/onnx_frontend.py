@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import onnx
@@ -21,7 +21,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from upfrost import __version__
-from upfrost.network.graph import INPUT, MAX_NODES, Graph, GraphError
+from upfrost.network.graph import INPUT, MAX_NODES, Colour, Graph, GraphError
 from upfrost.network.reference import Array
 from upfrost_exporter import lowering, passes
 from upfrost_exporter.builder import (
@@ -69,7 +69,7 @@ def read_onnx(
     height and width, to the same times an integer scale. A model that pads nothing
     gets the picture with its edges repeated by what it takes away. `value_range`, 1
     unless the file was written by upfrost, is the network's value for a full-scale
-    pixel.
+    pixel. Only such a file says that its channel is luma.
     Raises `ExportError` for a damaged file, for what cannot be carried, naming the
     first operation in the way, and for results that differ.
     """
@@ -97,6 +97,7 @@ def read_onnx(
             "generator": f"upfrost {__version__}, onnx {onnx.__version__}",
             **(metadata or {}),
         },
+        colour=_colour(properties.get("upfrost.colour")),
     )
     graph = passes.clean(graph)
 
@@ -505,6 +506,12 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise ExportError(f"upfrost.value_range is {text[:40]!r}, no number") from None
+
+
+def _colour(text: str | None) -> Colour | None:
+    if text not in (None, *get_args(Colour)):
+        raise ExportError(f"upfrost.colour is {text!r:.40}, which is none")
+    return cast(Colour | None, text)
 
 
 def _json_object(text: str) -> Mapping[str, object]:

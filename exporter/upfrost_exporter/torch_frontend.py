@@ -9,6 +9,7 @@ normalised weights arrive as plain numbers.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from upfrost import __version__
-from upfrost.network.graph import INPUT, Graph, GraphError
+from upfrost.network.graph import INPUT, Colour, Graph, GraphError
 from upfrost.network.modelfile import write_model
 from upfrost.network.reference import Array
 from upfrost_exporter import passes
@@ -65,6 +66,7 @@ def export_module(
     value_range: float = 1.0,
     metadata: Mapping[str, object] | None = None,
     precision: Literal["fp32", "fp16"] = "fp32",
+    colour: Colour | None = None,
 ) -> Graph:
     """Write `module` as a weight file, checked against the module itself.
 
@@ -72,9 +74,13 @@ def export_module(
     (1, channels, H · scale, W · scale). It is taken in evaluation mode, unchanged.
     `metadata` is what docs/format.md recommends; ``generator`` is filled in.
     With `precision` fp16 the checked weights are rounded before they are written.
+    `colour` "luma" says that the one channel is luma as video has it
+    (docs/format.md), which videos then give as it is; without it, it is grey.
     Raises `ExportError` for what cannot be carried, and where the graph's result in
     the NumPy reference differs from the module's by more than 1e-4 of the range.
     """
+    if colour is not None and channels != 1:
+        raise ExportError(f"a network for {colour} has 1 channel, not {channels}")
     graph = trace_module(
         module,
         name=name,
@@ -83,6 +89,7 @@ def export_module(
         value_range=value_range,
         metadata=metadata,
     )
+    graph = dataclasses.replace(graph, colour=colour)
     if precision == "fp16":
         graph = passes.round_tensors(graph)
     write_model(path, graph)

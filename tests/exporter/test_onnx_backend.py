@@ -143,6 +143,7 @@ def test_the_model_says_what_it_is() -> None:
     assert properties["upfrost.scale"] == "2"
     assert properties["upfrost.value_range"] == "1.0"
     assert json.loads(properties["upfrost.metadata"]) == graph.metadata
+    assert "upfrost.colour" not in properties
     (output,) = model.graph.output
     sides = [dimension.dim_param for dimension in output.type.tensor_type.shape.dim]
     assert sides[2:] == ["2*height", "2*width"]

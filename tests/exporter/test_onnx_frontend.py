@@ -118,6 +118,13 @@ def test_the_value_range_comes_back(tmp_path: Path) -> None:
     assert read_onnx(path, value_range=1.0).value_range == 1
 
 
+def test_a_colour_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    made = to_onnx(plain_network(0))
+    made.metadata_props.add(key="upfrost.colour", value="red")
+    with pytest.raises(ExportError, match=r"upfrost\.colour is 'red'"):
+        read_onnx(saved(made, tmp_path))
+
+
 def export(
     network: nn.Module, path: Path, *, free: bool = True, opset: int = 17
 ) -> None:

@@ -168,6 +168,18 @@ def test_picture_channels_and_value_range(channels: int, value_range: float) -> 
     assert_same_result(graph, module, 3)
 
 
+def test_a_module_for_luma_makes_such_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "net.upf"
+    export_module(
+        nn.Conv2d(1, 1, 3, 1, 1), path, name="net", scale=1, channels=1, colour="luma"
+    )
+    assert read_model(path).colour == "luma"
+    path.unlink()
+    with pytest.raises(ExportError, match="a network for luma has 1 channel, not 3"):
+        export_module(make(Plain, 0), path, name="net", scale=2, colour="luma")
+    assert not path.exists()
+
+
 def test_the_module_is_left_as_it_was() -> None:
     module = make(Normalised, 0).train()
     module.layers[1].eval()  # type: ignore[index, union-attr]

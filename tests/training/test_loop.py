@@ -314,6 +314,16 @@ def test_one_piece_of_so_many_is_held_out() -> None:
     assert [i for i in range(24) if loop.held_out(i, d)] == [6, 18]
 
 
+def test_pictures_too_small_to_validate_on_are_said_to_be(folder: Path) -> None:
+    for path in (folder / "pictures").iterdir():
+        with Image.open(path) as picture:
+            picture.crop((0, 0, 280, 255)).save(path)
+    config = read_config(folder / "tiny.toml")
+    message = r"of 3 .* 1 are held out .* is 3\), and none of those has 256 pixels"
+    with pytest.raises(DataError, match=message):
+        loop.load_data(config, [folder])
+
+
 def test_frames_of_videos_are_trained_on_too(folder: Path) -> None:
     ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
     pictures = folder / "pictures"

@@ -28,6 +28,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 # versions, which must not be taken for originals, and pictures for validation and test.
 LAYOUTS = ("DIV2K_train_HR", "Flickr2K_HR", "OutdoorSceneTrain_v2")
 BICUBIC = (Degradation("bicubic"),)
+VALIDATED = 256  # pixels a side of what is validated on
 LUMA = np.array((0.299, 0.587, 0.114), dtype=np.float32)
 
 
@@ -243,7 +244,7 @@ def load_pairs(
 def validation_crops(
     pieces: Iterable[Frames],
     scale: int,
-    side: int = 256,
+    side: int = VALIDATED,
     per_piece: int = 4,
     degradations: tuple[Degradation, ...] = BICUBIC,
     colour: str = "rgb",

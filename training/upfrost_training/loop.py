@@ -25,6 +25,7 @@ from upfrost_training.adversary import Adversary
 from upfrost_training.clips import read_runs
 from upfrost_training.config import Config, ConfigError, DataSettings, TrainSettings
 from upfrost_training.data import (
+    VALIDATED,
     Crop,
     DataError,
     Pairs,
@@ -451,9 +452,11 @@ def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
         colour=config.colour,
     )
     if not crops:
+        kept = sum(held_out(i, d) for each in (files, runs) for i in range(len(each)))
         raise DataError(
-            f"nothing is held out for validation: have at least {d.holdout_every} "
-            "pictures, or lower `holdout_every`"
+            f"nothing to validate on: of {len(files) + len(runs)} pictures and runs of "
+            f"frames {kept} are held out (`holdout_every` is {d.holdout_every}), and "
+            f"none of those has {VALIDATED} pixels a side"
         )
     return pairs, crops
 

@@ -22,8 +22,8 @@ PAGE = """\
 # Shaders for mpv and other players
 
 A player that runs one of these enlarges video with a network of upfrost's, on any GPU
-and driver. Written by `{command}`; how they compute and how they were tested
-stands in [docs/players.md](../../docs/players.md).
+and driver. Written by `{command}`; how they compute and how they were
+tested stands in [docs/players.md](../../docs/players.md).
 
 {table}
 
@@ -57,9 +57,12 @@ CTRL+0 no-osd change-list glsl-shaders clr "" ; show-text "no shader"
 An ffmpeg with the filter `libplacebo`, such as Debian's:
 
 ```
-ffmpeg -init_hw_device vulkan -i film.mkv -vf "hwupload,libplacebo=w=2*iw:h=2*ih:\\
-custom_shader_path={first}.glsl,hwdownload,format=yuv420p" -c:a copy film-x2.mkv
+ffmpeg -init_hw_device vulkan -i film.mkv -vf "hwupload,\\
+libplacebo=w=2*iw:h=2*ih:format=yuv420p:custom_shader_path={first}.glsl,\\
+hwdownload,format=yuv420p" -c:a copy film-x2.mkv
 ```
+
+`yuv420p` is what most films have; for 10 bits it is `yuv420p10le`, at both places.
 
 ## Other players
 

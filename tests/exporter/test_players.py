@@ -25,7 +25,7 @@ def test_one_command_writes_shaders_and_how_to_use_them(
     names = {path.name for path in folder.iterdir()}
     assert names == {"plain.glsl", "plain-compute.glsl", "README.md"}
     page = (folder / "README.md").read_text(encoding="utf-8")
-    for words_ in ("glsl-shader=~~/shaders/plain.glsl", "=plain.glsl,hwdownload"):
+    for words_ in ("glsl-shader=~~/shaders/plain.glsl", "_path=plain.glsl,"):
         assert words_ in page
     assert 'CTRL+1 no-osd change-list glsl-shaders set "~~/shaders/plain.glsl"' in page
     assert not re.search(r"\{\w+\}", page)

@@ -29,8 +29,8 @@ examples:
                                                    by several machines
 
 what becomes of a video:
-  OUT's suffix decides the container: .mkv, .mp4, .mov or .webm. Frames keep
-  their times, also at variable rates. Rotation is applied to the pixels.
+  OUT's suffix decides the container: .mkv, .mp4, .m4v, .mov or .webm. Frames
+  keep their times, also at variable rates. Rotation is applied to the pixels.
   Colours are converted with the video's own matrix and range, which OUT names,
   too. Streams that OUT's container cannot hold are converted or left out, and
   each is said. Interlaced video is made progressive (--deinterlace).

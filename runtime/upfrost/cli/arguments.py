@@ -213,7 +213,7 @@ def open_upscaler(graph: Graph, options: argparse.Namespace) -> Upscaler:
         upscaler.close()
         raise UsageError(
             f"{graph.name} looks at the whole picture: leave --tile out, or allow "
-            "seams (--halo 32)"
+            "seams (upfrost upscale --halo 32)"
             if upscaler.tiling.needs_whole_picture
             else f"--tile {options.tile} is too small for {graph.name}: at least "
             f"{smallest} pixels are needed"
@@ -256,8 +256,20 @@ def _megabytes(text: str) -> int:
 
 
 def _halo(text: str) -> int | None:
-    return None if text == "full" else positive(text)
+    return _number_or("full", text)
 
 
 def _tile(text: str) -> int | None:
-    return None if text == "auto" else positive(text)
+    return _number_or("auto", text)
+
+
+def _number_or(word: str, text: str) -> int | None:
+    """A whole number, 1 or more; None for the word."""
+    if text == word:
+        return None
+    try:
+        return positive(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"expected a positive number or {word}, found {text!r}"
+        ) from None

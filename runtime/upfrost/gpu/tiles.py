@@ -153,7 +153,8 @@ def tile_grid(tiling: Tiling, height: int, width: int, side: int) -> TileGrid:
     if side < max(height, width) and tiling.needs_whole_picture:
         raise UsageError(
             f"this network looks at the whole picture: {width}×{height} pixels cannot "
-            f"be cut into tiles of {side}, unless seams are allowed (--halo 32)"
+            f"be cut into tiles of {side}, unless seams are allowed (upfrost upscale "
+            "--halo 32)"
         )
     return _grid(
         _cut(height, side, tiling.halo[0], tiling.step),

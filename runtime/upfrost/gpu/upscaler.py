@@ -422,11 +422,13 @@ class Upscaler:
             raise OutOfDeviceMemoryError(
                 f"{self.graph.name} looks at the whole picture, so it works without "
                 f"tiles: {width}×{height} pixels need {said}; allow more (--memory "
-                f"{-(-needed // 1_000_000)}), or seams by tiles (--halo 32)"
+                f"{-(-needed // 1_000_000)}), or seams by tiles (upfrost upscale "
+                "--halo 32)"
             )
         if side is None and needed > budget:
             reach = max(self.tiling.halo)
-            seams = ", or seams by a smaller halo (--halo 32)" if reach > 32 else ""
+            fewer = ", or seams by a smaller halo (upfrost upscale --halo 32)"
+            seams = fewer if reach > 32 else ""
             raise OutOfDeviceMemoryError(
                 f"the smallest tile of {self.graph.name}, with a halo of {reach} "
                 f"pixels, needs {said}; allow more (--memory "

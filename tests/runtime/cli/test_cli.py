@@ -137,6 +137,7 @@ def test_no_command_shows_the_help_on_stderr() -> None:
         (["upscale", "a.png", "--qualty", "3"], "--qualty"),
         (["upscale", "a.png", "--quality", "101"], "expected 1 to 100"),
         (["upscale", "a.png", "--quality", "x"], "expected a positive number"),
+        (["upscale", "a.png", "--halo", "x"], "expected a positive number or full"),
         (["upscale", "a.png", "--format", "gif"], "expected png, jpeg, webp"),
         (["upscale", "a.png", "--precision", "int8"], "invalid choice: 'int8'"),
         (["upscale", "a.png", "--tile", "-3"], "--tile"),

@@ -2,8 +2,9 @@
 
 usage: python -m benchmarks.boards [REPORT.json ...]
 
-REPORT.json is what `upfrost check` writes; without one, those of benchmarks/reports/
-are read. The model's constants are fitted to each: seconds of a layer are
+REPORT.json is what `upfrost check` writes, and is shown; without one, those of
+benchmarks/reports/ are read, and the tables in results/ written anew. The model's
+constants are fitted to each: seconds of a layer are
 
     submission · submissions + (the model's clock / clock) · modelled
 
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import Row, publish
+from benchmarks.report import Row, publish, show
 from upfrost.check.report import FORMAT, VERSION
 from upfrost.gpu.costs import BOARDS
 
@@ -210,13 +211,27 @@ def layer_rows(board: Board) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("reports", nargs="*", type=Path, metavar="REPORT.json")
+    parser.add_argument(
+        "reports",
+        nargs="*",
+        type=Path,
+        metavar="REPORT.json",
+        help="to be shown (default: write results/ of those in benchmarks/reports/)",
+    )
+    named = parser.parse_args().reports
     boards = []
-    for path in parser.parse_args().reports or sorted(REPORTS.glob("*.json")):
+    for path in named or sorted(REPORTS.glob("*.json")):
         try:
             boards.append(read_report(path))
         except (OSError, ValueError) as error:
             sys.exit(f"boards: {path.name} {error}")
+    layers = [row for board in boards for row in layer_rows(board)]
+    if named:
+        show([board_row(board) for board in boards])
+        if layers:
+            print()
+            show(layers)
+        return
     measured = {board.model for board in boards}
     publish(
         "boards",
@@ -233,7 +248,6 @@ def main() -> None:
             "a row of dashes is a board that nobody has sent a report of",
         ],
     )
-    layers = [row for board in boards for row in layer_rows(board)]
     if layers:
         publish(
             "boards_layers",

@@ -23,16 +23,7 @@ def publish(
     Columns are the first row's keys, in their order. The command, the versions and the
     machine are written beside it.
     """
-    columns, cells = _cells(rows)
-    widths = [
-        max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))
-    ]
-    for line in [columns, ["-" * width for width in widths], *cells]:
-        print(
-            "  ".join(
-                cell.rjust(width) for cell, width in zip(line, widths, strict=True)
-            )
-        )
+    show(rows)
     facts = provenance()
     write_json(name, {"title": title, **facts, "notes": list(notes), "rows": [*rows]})
     markdown = [
@@ -46,6 +37,20 @@ def publish(
         "",
     ]
     (RESULTS / f"{name}.md").write_text("\n".join(markdown))
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print a table. Columns are the first row's keys, in their order."""
+    columns, cells = _cells(rows)
+    widths = [
+        max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))
+    ]
+    for line in [columns, ["-" * width for width in widths], *cells]:
+        print(
+            "  ".join(
+                cell.rjust(width) for cell, width in zip(line, widths, strict=True)
+            )
+        )
 
 
 def table(rows: Sequence[Row]) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import boards
+from benchmarks import boards, report
 from upfrost.check import speeds
 from upfrost.check.jobs import Result
 from upfrost.check.report import Report, Section
@@ -142,3 +143,16 @@ def test_other_files_are_refused(tmp_path: Path, text: str, problem: str) -> Non
     path.write_text(text)
     with pytest.raises(ValueError, match=problem):
         boards.read_report(path)
+
+
+def test_a_named_report_is_shown_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, folder = written(tmp_path, results()), tmp_path / "results"
+    monkeypatch.setattr(report, "RESULTS", folder)
+    monkeypatch.setattr(sys, "argv", ["boards.py", str(path)])
+    boards.main()
+    shown = capsys.readouterr().out
+    assert DEVICE["name"] in shown
+    assert "a frame of 640×360" in shown
+    assert not folder.exists()

@@ -68,9 +68,12 @@ def main() -> None:
     )
     parser.add_argument("--frames", type=int, default=10_000, help="for memory")
     parser.add_argument("--size", default="32x18", help="of the clip, for memory")
-    parser.add_argument("--model", default="realtime-x2")
+    parser.add_argument("--model", default="realtime-x2", help="for memory")
     parser.add_argument(
         "--luma-model", default="live-x2-s-clean", help="for overlap, of planes"
+    )
+    parser.add_argument(
+        "--rgb-model", default="cascade-x2", help="for frames, and overlap by RGB"
     )
     parser.add_argument("--clip", type=Path, help="for overlap, a real one")
     parser.add_argument(
@@ -101,7 +104,7 @@ def main() -> None:
             elif part == "overlap":
                 measure_overlap(Path(name), options)
             elif part == "frames" and words:
-                compare_frames(Path(name), Path(words.pop(0)), options.model)
+                compare_frames(Path(name), Path(words.pop(0)), options.rgb_model)
             else:
                 parser.error(f"there is no part {part!r} without more said")
 
@@ -303,7 +306,26 @@ def _repeated(plane: Samples, scale: int) -> Samples:
     return result.reshape(height * scale, width * scale, *channels)
 
 
+def of_rgb(name: str) -> Graph:
+    """A network that frames reach as RGB; another one would measure another way."""
+    graph = read_model(find_model(name))
+    if graph.colour is not None:
+        raise SystemExit(f"video: {name} is for {graph.colour}, not for RGB")
+    return graph
+
+
+def of_luma(name: str) -> Graph:
+    """A network that planes reach as they are."""
+    graph = read_model(find_model(name))
+    if graph.colour is None:
+        raise SystemExit(f"video: {name} is not for luma")
+    return graph
+
+
 def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
+    graph, by_luma = of_rgb(options.rgb_model), of_luma(options.luma_model)
+    if graph.scale != by_luma.scale:
+        raise SystemExit(f"video: {graph.name} and {by_luma.name} differ in scale")
     small, clip = folder / "small.mp4", options.clip
     source: list[str | Path] = ["-f", "lavfi", "-i", "testsrc2=s=640x360:r=24"]
     if clip is not None:
@@ -312,8 +334,6 @@ def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
         *(*source, "-vf", "scale=640:360,format=yuv420p", "-frames:v", options.length),
         *("-an", "-c:v", "libx264", "-crf", 20, small),
     )
-    graph = read_model(find_model(options.model))
-    by_luma = read_model(find_model(options.luma_model))
     larger = f"scale=iw*{graph.scale}:ih*{graph.scale}:flags=neighbor"
     colors = conversion(probe(find_ffmpeg(), small))
     # In planes, since swscale is slow with three bytes a pixel.
@@ -325,7 +345,7 @@ def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
         fast: list[Run] = []
         fast_by_rgb: list[Run] = []
         if options.device is not None:
-            rows.append(_device_row(small, folder, codec, graph, options.device))
+            rows.append(_device_row(small, folder, codec, by_luma, options.device))
             continue
         for _ in range(options.runs):
             alone.append(_ffmpeg_alone(small, folder, codec, larger, options.length))
@@ -340,7 +360,7 @@ def measure_overlap(folder: Path, options: argparse.Namespace) -> None:
         )
         # Twice as slow as ffmpeg, so that the device is the slowest.
         seconds = 2 * statistics.median(run.wall for run in alone) / options.length
-        rows.append(_device_row(small, folder, codec, graph, seconds))
+        rows.append(_device_row(small, folder, codec, by_luma, seconds))
     publish(
         "video-overlap" if options.device is None else "video-overlap-device",
         "A video: wall time over that of its slowest part",
@@ -430,6 +450,7 @@ def _processor_time() -> float:
 
 
 def compare_frames(folder: Path, clip: Path, model: str) -> None:
+    of_rgb(model)
     small, large = folder / "clip.mp4", folder / "clip-x2.mkv"
     ffmpeg(
         *("-i", clip, "-t", CLIP_SECONDS, "-an", "-vf", "scale=320:180,format=yuv420p"),

@@ -21,7 +21,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from upfrost import __version__
-from upfrost.network.graph import INPUT, MAX_NODES, Colour, Graph, GraphError
+from upfrost.network.graph import INPUT, Colour, Graph, GraphError
 from upfrost.network.reference import Array
 from upfrost_exporter import lowering, passes
 from upfrost_exporter.builder import (
@@ -35,6 +35,13 @@ from upfrost_exporter.builder import (
 )
 from upfrost_exporter.check import Report, Source, fits_full_size, verify
 from upfrost_exporter.lowering import Moved, Partial, Pooled
+from upfrost_exporter.onnx_functions import (
+    MAX_OPERATIONS,
+    every_graph,
+    every_operation,
+    inlined,
+    reads,
+)
 from upfrost_exporter.onnx_operations import (
     MALFORMED,
     Call,
@@ -134,13 +141,15 @@ def _load(path: Path) -> ModelProto:
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ExportError(f"{path}: not a valid ONNX model: {reason}") from None
-    if len(model.graph.node) > 16 * MAX_NODES:
-        raise ExportError(f"{path}: {len(model.graph.node)} operations are too many")
+    count = sum(1 for _ in every_operation(model.graph))
+    if count > MAX_OPERATIONS:
+        raise ExportError(f"{path}: {count} operations are too many")
     try:
-        return _in_float32(dequantised(model))
+        return _in_float32(dequantised(inlined(model)))
     except ExportError:
         raise
-    except MALFORMED as error:
+    # The library that puts functions in raises kinds of its own.
+    except (*MALFORMED, RuntimeError) as error:
         raise ExportError(f"{path}: it is malformed: {line(error)}") from None
 
 
@@ -152,7 +161,7 @@ def _sort(model: ModelProto) -> None:
     nodes = list(model.graph.node)
     producers = {name: at for at, node in enumerate(nodes) for name in node.output}
     needs = {
-        at: {producers[name] for name in node.input if name in producers}
+        at: {producers[name] for name in reads(node) if name in producers}
         for at, node in enumerate(nodes)
     }
     if all(max(found, default=-1) < at for at, found in needs.items()):
@@ -177,19 +186,20 @@ def _in_float32(model: ModelProto) -> ModelProto:
             wide = tensor_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
 
-    for tensor in model.graph.initializer:
-        widen(tensor)
-    for node in model.graph.node:
+    for graph in every_graph(model.graph):
+        for tensor in graph.initializer:
+            widen(tensor)
+    for node in every_operation(model.graph):
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 widen(attribute.t)
             # The type that Cast converts to.
             if attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
                 attribute.i = TensorProto.FLOAT
-    graph = model.graph
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
-            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for graph in every_graph(model.graph):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+                value.type.tensor_type.elem_type = TensorProto.FLOAT
     return model
 
 
@@ -259,7 +269,9 @@ class _Translation:
             )
         channels, height, width, is_last = _picture_size(inputs[0])
         self.is_fixed = height is not None or width is not None
-        samples = any(node.op_type == "GridSample" for node in model.graph.node)
+        samples = any(
+            node.op_type == "GridSample" for node in every_operation(model.graph)
+        )
         example = _UNUSUAL if samples else (EXAMPLE_HEIGHT, EXAMPLE_WIDTH)
         self.builder = GraphBuilder(
             channels,
@@ -277,19 +289,8 @@ class _Translation:
         self._opset = next(
             (entry.version for entry in model.opset_import if not entry.domain), 1
         )
-        attends = _has_attention(model)
-        count = len(model.graph.node)
-        for index, node in enumerate(_with_gelu(model)):
-            place = f"operation {index + 1} of {count}"
-            given = self.builder, node, self._inputs(node), self._opset, place
-            call = Call(*given, attends=attends, samples=samples)
-            try:
-                results = self._call(call)
-            except (ExportError, GraphError):
-                raise
-            except MALFORMED as error:
-                raise call.refuse(f"it is malformed: {line(error)}", "") from None
-            self._known.update(zip(node.output, results, strict=False))
+        self._attends, self._samples = _has_attention(model), samples
+        self._walk(_with_gelu(model), f"of {len(model.graph.node)}")
         output = self._known[model.graph.output[0].name]
         last = isinstance(output, Moved) and channels_last(self.builder, output.name)
         if isinstance(output, Moved) and last:
@@ -309,6 +310,34 @@ class _Translation:
         self.output = output
         # Whether channels are the last axis of the input, and of the output.
         self.is_last = is_last, bool(last)
+
+    def _walk(self, nodes: Sequence[NodeProto], among: str) -> None:
+        for index, node in enumerate(nodes):
+            place = f"operation {index + 1} {among}"
+            given = self.builder, node, self._inputs(node), self._opset, place
+            call = Call(*given, attends=self._attends, samples=self._samples)
+            try:
+                is_choice = node.op_type == "If" and not node.domain
+                results = self._branch(call) if is_choice else self._call(call)
+            except (ExportError, GraphError):
+                raise
+            except MALFORMED as error:
+                raise call.refuse(f"it is malformed: {line(error)}", "") from None
+            self._known.update(zip(node.output, results, strict=False))
+
+    def _branch(self, call: Call) -> Sequence[Given]:
+        """What an If chooses, where that is the same for every picture."""
+        condition = call.inputs[0]
+        if not isinstance(condition, np.ndarray) or condition.size != 1:
+            raise call.refuse(
+                "it chooses by what it sees",
+                "choose a network that does the same for every picture",
+            )
+        branch = call.get("then_branch" if condition.all() else "else_branch")
+        for tensor in branch.initializer:
+            self._known[tensor.name] = tensor_array(tensor)
+        self._walk(branch.node, f"of {len(branch.node)} inside {call.place}")
+        return [self._known[result.name] for result in branch.output]
 
     def _inputs(self, node: NodeProto) -> list[Given]:
         try:
@@ -334,6 +363,11 @@ class _Translation:
         if kind == "Shape" and isinstance(call.inputs[0], Pooled):
             extents = np.array(call.inputs[0].shape)
             return [extents[call.get("start", 0) : call.get("end", len(extents))]]
+        if kind == "CastLike" and isinstance(call.inputs[0], np.ndarray):
+            other = call.inputs[1]
+            # Values are float32 here.
+            wanted = other.dtype if isinstance(other, np.ndarray) else np.float32
+            return [call.inputs[0].astype(wanted)]
         values = str | Moved | Pooled | Partial | Placed
         if not any(isinstance(given, values) for given in call.inputs):
             return _compute(call)
@@ -377,7 +411,7 @@ def _with_gelu(model: ModelProto) -> list[NodeProto]:
                 scalars[node.output[0]] = float(value.reshape(()))
     readers: dict[str, list[NodeProto]] = {}
     for node in nodes:
-        for name in node.input:
+        for name in reads(node):
             readers.setdefault(name, []).append(node)
     producers = {name: node for node in nodes for name in node.output}
 

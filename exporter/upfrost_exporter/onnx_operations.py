@@ -1209,6 +1209,13 @@ def _cast(call: Call) -> str:
     return call.value()
 
 
+def _cast_like(call: Call) -> str:
+    other = call.inputs[1]
+    if isinstance(other, np.ndarray) and other.dtype not in (np.float32, np.float64):
+        raise call.refuse(f"it converts to {other.dtype}", "stay in float32")
+    return call.value()
+
+
 def _pad(call: Call) -> str:
     pads = _numbers(call, "pads", 1) or []
     axes = _numbers(call, "axes", 3) if call.opset >= 18 else None
@@ -1312,5 +1319,6 @@ HANDLERS: Mapping[str, Handler] = {
     "Identity": _keep,
     "Dropout": _keep,
     "Cast": _cast,
+    "CastLike": _cast_like,
     "Pad": _pad,
 }

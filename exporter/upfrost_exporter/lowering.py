@@ -175,6 +175,44 @@ def minimum(builder: GraphBuilder, label: str, first: str, second: str) -> str:
     return _difference(builder, label, first, less)
 
 
+def at_least(builder: GraphBuilder, label: str, value: str, bounds: Numbers) -> str:
+    """The larger of a value and of a number, or one for each channel."""
+    if (bounds == bounds.flat[0]).all():
+        most = float(np.finfo(np.float32).max)
+        low = float(np.clip(bounds.flat[0], -most, most))
+        return builder.add(Clamp, label, [value], low=low, high=most)
+    channels = builder.shapes[value].channels
+    ones = np.ones(channels)
+    more = builder.affine(label, value, ones, -bounds)
+    return builder.affine(label, builder.add(Relu, label, [more]), ones, bounds)
+
+
+def at_most(builder: GraphBuilder, label: str, value: str, bounds: Numbers) -> str:
+    """The smaller of a value and of a number, or one for each channel."""
+    less = at_least(builder, label, scaled(builder, label, value, -1), -bounds)
+    return scaled(builder, label, less, -1)
+
+
+def hard_sigmoid(
+    builder: GraphBuilder, label: str, value: str, slope: float, shift: float
+) -> str:
+    """slope · x + shift between 0 and 1."""
+    if abs(slope - 1 / 6) <= 1e-6 and shift == 0.5:
+        return builder.add(Unary, label, [value], function="hardsigmoid")
+    line = scaled(builder, label, value, slope, shift)
+    return builder.add(Clamp, label, [line], low=0.0, high=1.0)
+
+
+def hard_swish(
+    builder: GraphBuilder, label: str, value: str, slope: float, shift: float
+) -> str:
+    """x times its hard sigmoid."""
+    if abs(slope - 1 / 6) <= 1e-6 and shift == 0.5:
+        return builder.add(Unary, label, [value], function="hardswish")
+    gate = hard_sigmoid(builder, label, value, slope, shift)
+    return builder.add(Multiply, label, [value, gate])
+
+
 def _difference(builder: GraphBuilder, label: str, first: str, second: str) -> str:
     return builder.add(Add, label, [first, scaled(builder, label, second, -1)])
 

@@ -135,7 +135,7 @@ def parse(data: bytes, path: Path) -> list[Layer]:
             "names: give the text .param that ncnn2mem made it from"
         )
     try:
-        lines = data.decode("ascii").split("\n")
+        lines = data.decode("utf-8").split("\n")
     except UnicodeDecodeError:
         lines = []
     if not lines or lines[0].strip() != _MAGIC:

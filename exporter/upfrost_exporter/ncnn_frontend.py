@@ -24,6 +24,8 @@ from upfrost_exporter.ncnn_operations import Call, Given, advice, shape_of, tran
 
 # Large enough that networks without padding leave something.
 _EXAMPLE = (192, 256)
+# What pnnx, and programs that run such networks, call a network's result.
+_RESULTS = ("out0", "output", "out")
 _MAX_SIDE = 1 << 12  # of pictures of one size alone
 _MAX_TEXT = 4 << 20
 _MAX_WEIGHTS = 1 << 29
@@ -155,8 +157,16 @@ class _Translation:
         weights.end()
         read = {blob for layer in layers for blob in layer.inputs}
         loose = [blob for blob in self._values if blob not in read]
+        # Of what no layer reads that is the picture which is called so.
+        named = [blob for blob in loose if blob in _RESULTS]
+        if len(loose) != 1 and len(named) == 1:
+            loose = named
         if len(loose) != 1:
-            raise ExportError(f"the network has {len(loose)} outputs, not one")
+            shown = ", ".join(map(repr, loose[:4]))
+            raise ExportError(
+                f"the network has {len(loose)} outputs, not one: {shown}; of several "
+                f"the one that is called {' or '.join(_RESULTS)} is taken"
+            )
         self.output_blob = loose[0]
         output = self._values[loose[0]]
         if not isinstance(output, str):

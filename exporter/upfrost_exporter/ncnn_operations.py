@@ -85,6 +85,7 @@ class Call:
 
 Handler = Callable[[Call], Given | list[Given]]
 ADVICE = "use a model made of convolutions, interpolation and pixel shuffle"
+_INT8 = "it is quantised to int8", "use the fp32 or fp16 model"
 _NO_ATTENTION = "attention is out of scope: choose a convolutional network"
 
 
@@ -119,6 +120,8 @@ def translate(call: Call) -> Sequence[Given]:
         results = call.values[0]
     elif kind in _MOVES:
         results = _move(call)
+    elif kind in ("Quantize", "Requantize", "Dequantize"):
+        raise call.layer.refuse(*_INT8)
     elif handler is None:
         raise call.layer.refuse("upfrost has no such operation", advice(kind))
     elif any(isinstance(given, Moved) for given in call.values):
@@ -460,7 +463,7 @@ class _Kernel:
 def _kernel(call: Call) -> _Kernel:
     layer = call.layer
     if layer.integer(8, 0):
-        raise layer.refuse("it is quantised to int8", "use the fp32 or fp16 model")
+        raise layer.refuse(*_INT8)
     outputs, count = layer.integer(0, 0), layer.integer(6, 0)
     width = layer.integer(1, 0)
     kernel = (layer.integer(11, width), width)
@@ -564,7 +567,9 @@ def _linear(call: Call, name: str) -> str:
     layer = call.layer
     channels = call.builder.shapes[name].channels
     outputs, count = layer.integer(0, 0), layer.integer(2, 0)
-    if layer.integer(8, 0) or count != outputs * channels or outputs < 1:
+    if layer.integer(8, 0):
+        raise layer.refuse(*_INT8)
+    if count != outputs * channels or outputs < 1:
         raise layer.refuse(
             f"{count} weights do not make {outputs} × {channels} channels",
             "",
@@ -701,16 +706,21 @@ def _pooling(call: Call) -> str | Pooled:
     width = layer.integer(1, 0)
     kernel = (layer.integer(11, width), width)
     stride = (layer.integer(12, layer.integer(2, 1)), layer.integer(2, 1))
-    pads = [layer.integer(key, 0) for key in (3, 13, 14, 15)]
-    if any(pads) or layer.integer(7, 0):
-        raise layer.refuse("it pads, or makes a grid", "pool without padding")
-    if layer.integer(5, 0) != 1 and kernel != stride:
+    left = layer.integer(3, 0)
+    top = layer.integer(13, left)
+    around = (top, left, layer.integer(15, top), layer.integer(14, left))
+    if layer.integer(7, 0):
+        raise layer.refuse("it makes a grid", "pool by a fixed kernel")
+    is_exact = kernel == stride and not any(around)
+    if layer.integer(5, 0) != 1 and not is_exact:
         raise layer.refuse("it rounds the size up", "round it down (pad mode 1)")
     if is_mean:
+        if any(around) and not layer.integer(6, 0):
+            raise layer.refuse("it leaves out the padding", "count it in (6=1)")
         return lowering.average_pool(
-            call.builder, layer.name, call.names[0], kernel, stride, (0, 0, 0, 0)
+            call.builder, layer.name, call.names[0], kernel, stride, around
         )
-    return call.add(ops.MaxPool2d, kernel=kernel, stride=stride)
+    return call.add(ops.MaxPool2d, kernel=kernel, stride=stride, padding=around)
 
 
 def _padding(
@@ -744,7 +754,9 @@ def _activate(call: Call, value: str) -> str:
     if kind == 3:
         return call.add(ops.Clamp, value, low=numbers[0], high=numbers[1])
     if kind == 6:
-        return _hard(call, "hardswish", value, numbers[0], numbers[1])
+        return lowering.hard_swish(
+            call.builder, call.layer.name, value, numbers[0], numbers[1]
+        )
     functions = {4: "sigmoid", 5: "mish"}
     return call.add(ops.Unary, value, function=functions[kind]) if kind else value
 
@@ -756,22 +768,40 @@ def _function(function: str) -> Handler:
     return handler
 
 
-def _hard(call: Call, function: str, value: str, slope: float, shift: float) -> str:
-    if abs(slope - 1 / 6) > 1e-6 or shift != 0.5:
-        raise call.layer.refuse(
-            f"its slope and shift are {slope} and {shift}", "use 1/6 and 1/2"
-        )
-    return call.add(ops.Unary, value, function=function)
-
-
 def _hardswish(call: Call) -> str:
     slope, shift = call.layer.number(0, 0.2), call.layer.number(1, 0.5)
-    return _hard(call, "hardswish", call.names[0], slope, shift)
+    return lowering.hard_swish(
+        call.builder, call.layer.name, call.names[0], slope, shift
+    )
 
 
 def _hardsigmoid(call: Call) -> str:
     slope, shift = call.layer.number(0, 0.2), call.layer.number(1, 0.5)
-    return _hard(call, "hardsigmoid", call.names[0], slope, shift)
+    return lowering.hard_sigmoid(
+        call.builder, call.layer.name, call.names[0], slope, shift
+    )
+
+
+def _power_of(call: Call) -> str:
+    """(shift + scale · x) to a power, as Caffe has it."""
+    power, scale, shift = (
+        call.layer.number(key, default) for key, default in enumerate((1.0, 1.0, 0.0))
+    )
+    inner = call.affine(call.names[0], scale, shift)
+    if power == 1:
+        return inner
+    return _with_numbers(call.on([inner]), 6, np.array(power))
+
+
+def _exponential(call: Call) -> str:
+    base, scale, shift = (
+        call.layer.number(key, default) for key, default in enumerate((-1.0, 1.0, 0.0))
+    )
+    if base != -1 and base <= 0:
+        raise call.layer.refuse(f"its base is {base}", "")
+    factor = 1.0 if base == -1 else math.log(base)
+    inner = call.affine(call.names[0], scale * factor, shift * factor)
+    return call.add(ops.Unary, inner, function="exp")
 
 
 def _elu(call: Call) -> str:
@@ -942,7 +972,6 @@ def _with_numbers(call: Call, kind: int, given: npt.NDArray[Any]) -> str:
     numbers = given.astype(np.float64).reshape(-1)
     first = float(numbers[0])
     is_one = bool((numbers == first).all())
-    most = float(np.finfo(np.float32).max)
     if kind in (0, 1):
         return call.affine(value, 1, numbers if kind == 0 else -numbers)
     if kind == 2 or (kind == 3 and numbers.all()):
@@ -952,9 +981,9 @@ def _with_numbers(call: Call, kind: int, given: npt.NDArray[Any]) -> str:
     if kind == 8:
         inverse = call.add(ops.Unary, value, function="reciprocal")
         return call.affine(inverse, numbers, 0)
-    if kind in (4, 5) and is_one and abs(first) <= most:
-        low, high = (first, most) if kind == 4 else (-most, first)
-        return call.add(ops.Clamp, value, low=low, high=high)
+    if kind in (4, 5):
+        bound = lowering.at_least if kind == 4 else lowering.at_most
+        return bound(call.builder, layer.name, value, numbers)
     functions = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
     if kind == 6 and is_one and first in (2, 3, 4):
         power = call.add(ops.Multiply, value, value)
@@ -991,9 +1020,9 @@ def _reduction(call: Call) -> str | Pooled:
 
 def _eltwise(call: Call) -> str:
     kind = call.layer.integer(0, 0)
-    if kind not in (0, 1):
-        raise call.layer.refuse("it is no sum and no product", advice("Eltwise"))
-    factors = (call.layer.numbers(1) if kind else ()) or (1.0,) * len(call.names)
+    if kind not in (0, 1, 2):
+        raise call.layer.refuse(f"operation {kind}", advice("Eltwise"))
+    factors = (call.layer.numbers(1) if kind == 1 else ()) or (1.0,) * len(call.names)
     if len(factors) != len(call.names):
         raise call.layer.refuse(f"{len(factors)} factors", "")
     total, *others = (
@@ -1001,7 +1030,10 @@ def _eltwise(call: Call) -> str:
         for value, factor in zip(call.names, factors, strict=True)
     )
     for value in others:
-        total = call.add(ops.Add if kind else ops.Multiply, total, value)
+        if kind == 2:
+            total = lowering.maximum(call.builder, call.layer.name, total, value)
+        else:
+            total = call.add(ops.Add if kind else ops.Multiply, total, value)
     return total
 
 
@@ -1041,7 +1073,8 @@ def _crop(call: Call) -> str:
         channels, rows, columns = _listed_crop(call)
         value = lowering.pick_channels(call.builder, layer.name, value, channels)
     else:
-        raise layer.refuse("it crops to a fixed size", "crop by margins")
+        channels, rows, columns = _cut(call)
+        value = lowering.pick_channels(call.builder, layer.name, value, channels)
     margins = (
         rows.start,
         columns.start,
@@ -1049,6 +1082,29 @@ def _crop(call: Call) -> str:
         shape.width - columns.stop,
     )
     return call.add(ops.Crop, value, margins=margins) if any(margins) else value
+
+
+def _cut(call: Call) -> list[range]:
+    """Channels, rows and columns of a crop by offsets from the front and the back."""
+    layer, shape = call.layer, call.shape
+    axes = (
+        (shape.channels, 2, 5, 8),
+        (shape.height, 1, 4, 7),
+        (shape.width, 0, 3, 6),
+    )
+    kept = []
+    for axis, (extent, front, size, back) in enumerate(axes):
+        start, count = layer.integer(front, 0), layer.integer(size, 0)
+        stop = extent - layer.integer(back, 0)
+        if count != _DYNAMIC:
+            # The number of channels does not depend on the picture's size.
+            if axis or count < 1:
+                raise layer.refuse("it crops to a fixed size", "crop by margins")
+            stop = min(stop, start + count)
+        kept.append(range(start, stop))
+    if not all(kept) or min(part.start for part in kept) < 0:
+        raise layer.refuse("it keeps nothing", "")
+    return kept
 
 
 def _listed_crop(call: Call) -> list[range]:
@@ -1063,6 +1119,8 @@ def _listed_crop(call: Call) -> list[range]:
     kept = [range(extent) for extent in extents]
     for start, end, axis in zip(starts, ends, axes, strict=True):
         extent = extents[axis % 3]
+        start = 0 if start == _DYNAMIC else start
+        end = extent if end == _DYNAMIC else end
         # An end beyond the edge is the edge; one from the back depends on no size.
         last = min(end, extent) if end > 0 else extent + end
         kept[axis % 3] = range(start if start >= 0 else extent + start, last)
@@ -1086,12 +1144,15 @@ def _pad(call: Call) -> str:
 
 
 def _reorg(call: Call) -> str:
-    if call.layer.integer(1, 0):
-        raise call.layer.refuse("its channels are in another order", "use mode 0")
-    factor = call.layer.integer(0, 1)
-    return lowering.pixel_unshuffle(
+    factor, channels = call.layer.integer(0, 1), call.shape.channels
+    value = lowering.pixel_unshuffle(
         call.builder, call.layer.name, call.names[0], factor
     )
+    if not call.layer.integer(1, 0):
+        return value
+    # The channels of each block's first pixel, then those of its second.
+    order = np.arange(channels * factor**2).reshape(channels, -1).T.ravel()
+    return lowering.pick_channels(call.builder, call.layer.name, value, order.tolist())
 
 
 def _two(call: Call) -> tuple[Given, Given]:
@@ -1107,9 +1168,15 @@ def _concat(call: Call) -> str:
 
 
 def _pixel_shuffle(call: Call) -> str:
-    if call.layer.integer(1, 0):
-        raise call.layer.refuse("its channels are in another order", "use mode 0")
-    return call.add(ops.PixelShuffle, factor=call.layer.integer(0, 1))
+    factor, value, count = call.layer.integer(0, 1), call.names[0], call.shape.channels
+    is_divided = 1 <= factor <= MAX_EXTENT and count % factor**2 == 0
+    if call.layer.integer(1, 0) and is_divided:
+        # The channels of each block's first pixel come first, then its second's.
+        order = np.arange(count).reshape(factor**2, -1).T.ravel()
+        value = lowering.pick_channels(
+            call.builder, call.layer.name, value, order.tolist()
+        )
+    return call.add(ops.PixelShuffle, value, factor=factor)
 
 
 def _interp(call: Call) -> str:
@@ -1200,7 +1267,10 @@ HANDLERS: Mapping[str, Handler] = {
     "Reorg": _reorg,
     "AbsVal": _function("abs"),
     "CELU": _celu,
+    "BNLL": _function("softplus"),
     "ELU": _elu,
+    "Exp": _exponential,
+    "Power": _power_of,
     "SELU": _selu,
     "GELU": _gelu,
     "HardSigmoid": _hardsigmoid,

@@ -407,6 +407,41 @@ def test_a_picture_of_one_channel(tmp_path: Path) -> None:
     assert read_ncnn(model.save(tmp_path)).channels == 1
 
 
+def functions_of_any_numbers(model: Model) -> None:
+    model.convolution("x", "a", (3, 8, 3), "4=1 9=6 -23310=2,0.3,0.4")
+    model.add("HardSwish b 1 1 a b")
+    model.add("HardSigmoid c 1 1 b c")
+    model.add("Power d 1 1 c d 0=2 1=0.5 2=0.1")
+    model.add("Power e 1 1 d e 1=3 2=-0.2")
+    model.add("Exp f 1 1 e f 0=2 1=0.5")
+    model.add("Exp g 1 1 f g 1=0.2 2=0.1")
+    model.add("BNLL h 1 1 g h")
+    model.add("MemoryData bounds 0 1 bounds 0=1 1=1 2=8")
+    model.plain(8)
+    model.add("Split split 1 3 h i j k")
+    model.add("BinaryOp larger 2 1 i bounds l 0=4")
+    model.add("BinaryOp smaller 2 1 bounds j m 0=5")
+    model.add("Eltwise largest 3 1 l m k n 0=2")
+    model.convolution("n", "y", (8, 3, 1))
+
+
+def windows(model: Model) -> None:
+    """Pooling that pads, crops by margins, pixels and channels the other way round."""
+    model.convolution("x", "a", (3, 12, 3), "4=1")
+    model.add("Split split 1 4 a b c d e")
+    model.add("Pooling max 1 1 b f 0=0 1=3 3=1 5=1")
+    model.add("Pooling mean 1 1 c g 0=1 1=3 11=5 3=1 13=2 5=1 6=1")
+    model.add("BinaryOp sum 2 1 f g h 0=0")
+    model.add("Crop some 1 1 h i 0=2 1=1 2=2 3=-233 4=-233 5=8 6=1 7=2 8=1")
+    model.add("Padding back 1 1 i j 0=1 1=2 2=2 3=1 4=0")
+    model.add("Crop first 1 1 d k -23309=1,-233 -23310=1,8 -23311=1,0")
+    model.add("BinaryOp add 2 1 j k l 0=0")
+    model.add("PixelShuffle up 1 1 l m 0=2 1=1")
+    model.add("Reorg down 1 1 m n 0=2 1=1")
+    model.add("Concat join 2 1 n e o 0=0")
+    model.convolution("o", "y", (20, 3, 1))
+
+
 def pieces(model: Model) -> None:
     model.convolution("x", "a", (3, 9, 3), "4=1")
     model.add("Slice parts 1 3 a b c d -23300=3,2,4,-233 1=0")
@@ -430,6 +465,8 @@ def pieces(model: Model) -> None:
         pooled_shapes,
         last_axis,
         rearranged,
+        functions_of_any_numbers,
+        windows,
         without_bias,
         sizes_of_values,
         pieces,
@@ -526,7 +563,6 @@ def ncnn_result(path: Path, picture: np.ndarray) -> np.ndarray:
         ("Interp i 1 1 x y 0=2 1=2 2=2 6=1", "align_corners=False"),
         ("Interp i 1 1 x y 0=2 3=9 4=9", "resizes to a fixed size"),
         ("PixelShuffle p 1 1 x y 0=2", "3 channels do not divide"),
-        ("PixelShuffle p 1 1 x y 0=1 1=1", "another order"),
         ("PReLU p 1 1 x y 0=5", "5 slopes for 3 channels"),
         ("BatchNorm p 1 1 x y 0=9", "9 numbers for 3 channels"),
         ("BinaryOp b 1 1 x y 0=6 1=1 2=5", "operation 6 with 5"),
@@ -536,6 +572,11 @@ def ncnn_result(path: Path, picture: np.ndarray) -> np.ndarray:
         ("Concat c 1 1 x y 0=1", "join channels"),
         ("Noop n 1 1 x y", "returns its input unchanged"),
         ("Convolution c 1 1 x y 0=3 1=3 6=81 8=2", "quantised to int8"),
+        ("Quantize q 1 1 x y 0=1", "quantised to int8; use the fp32 or fp16"),
+        ("Crop c 1 1 x y 0=9 3=-233 4=-233 5=-233 6=999", "it keeps nothing"),
+        ("Pooling p 1 1 x y 0=0 1=3 3=1", "it rounds the size up"),
+        ("Pooling p 1 1 x y 0=1 1=3 3=1 5=1", "it leaves out the padding"),
+        ("Exp e 1 1 x y 0=-2", "its base is -2"),
         ("Convolution c 1 1 x y 0=3 1=3 6=82", "82 weights do not make 3 × 3 channels"),
         ("Convolution c 1 1 x y 0=3 1=1000000 6=9", "1000000×1000000 kernel"),
         ("Convolution c 1 1 x y 0=-3 1=3 6=-81", "-81 weights do not make"),
@@ -578,7 +619,7 @@ def test_what_cannot_be_carried_is_refused(
         ),
         (
             "7767517\n2 3\nInput a 0 1 x\nSplit b 1 2 x y z\n",
-            "has 2 outputs, not one",
+            "has 2 outputs, not one: 'y', 'z'; of several the one that is called out0",
         ),
     ],
 )
@@ -591,6 +632,22 @@ def test_a_malformed_param_file_is_refused(
     with pytest.raises(ExportError, match=message) as error:
         read_ncnn(path)
     assert "\n" not in str(error.value)
+
+
+def test_blobs_may_have_any_names_and_lines_any_ends(tmp_path: Path) -> None:
+    model = upscaler()
+    text = model.text().replace(" a ", " 特征/1:0 ").replace("\n", "  \r\n")
+    path = model.save(tmp_path)
+    path.write_bytes(text.encode())
+    assert read_ncnn(path).scale == 2
+
+
+def test_of_several_results_that_which_is_called_so_is_taken(tmp_path: Path) -> None:
+    model = Model()
+    model.convolution("x", "a", (3, 24, 3), "4=1")
+    model.add("Slice parts 1 2 a b unused -23300=2,12,-233 1=0")
+    model.add("PixelShuffle up 1 1 b out0 0=2")
+    assert read_ncnn(model.save(tmp_path)).scale == 2
 
 
 def test_every_truncation_is_refused(tmp_path: Path) -> None:

@@ -9,9 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from upfrost.network import reference
-from upfrost.network.graph import Conv2d, Graph, alignment, infer_shapes
+from upfrost.network.graph import (
+    Clamp,
+    Conv2d,
+    Graph,
+    Node,
+    alignment,
+    infer_shapes,
+)
 from upfrost.network.reference import Array
 from upfrost_exporter.builder import ExportError
+from upfrost_exporter.lowering import STEEPNESS
 
 TOLERANCE = 1e-4
 # Called with the largest difference that was found, as a share of the value range.
@@ -28,6 +36,10 @@ _HEADROOM = 2
 # multiplications, so that half a gigabyte and some seconds suffice.
 _MOST_NUMBERS = 1 << 27
 _MOST_MACS = 1 << 35
+# Of sums of products in single precision, as a share of the largest of their numbers;
+# a ramp rises over 10⁻⁶.
+_ROUNDING = 4e-6
+_MOST_BESIDE_JUMPS = 0.01
 
 
 def verify(
@@ -45,13 +57,15 @@ def verify(
     that the graph takes, one of them odd multiples of its alignment. A difference is a
     share of the value range, and at most `TOLERANCE`; `report` gets the largest.
     Results beyond the value range (as of untrained networks) raise the scale of the
-    comparison to the largest.
+    comparison to the largest. Where a number stands so near a jump (of ``where``, a
+    comparison or a threshold) that rounding alone says which side it is on, the result
+    may be that of either side, in at most a hundredth of its numbers.
 
     Returns the graph, marked as `mark_precision` does.
     """
     random = np.random.default_rng(seed)
     worst = 0.0
-    for height, width in sizes or _sizes(alignment(graph)):
+    for number, (height, width) in enumerate(sizes or _sizes(alignment(graph))):
         picture = random.random((graph.channels, height, width), np.float32)
         # Values are largest where all is bright.
         picture[:, : height // 2, : width // 2] = 1
@@ -68,13 +82,26 @@ def verify(
             )
         with np.errstate(all="ignore"):
             scale = max(graph.value_range, float(np.abs(expected).max()))
-            difference = float(np.abs(found - expected).max()) / scale
+            off = np.abs(found - expected) / scale
+            difference = float(off.max())
+        jumps = _jumps(graph)
+        if jumps and difference > TOLERANCE:
+            spread = _spread_beside_jumps(graph, jumps, picture, values) / scale
+            beside = spread > TOLERANCE
+            difference = float(np.maximum(off - spread, 0).max())
+            if beside.mean() > _MOST_BESIDE_JUMPS:
+                raise ExportError(
+                    f"the network jumps at {jumps[0]!r} (a comparison, where or "
+                    f"threshold), and {beside.mean():.1%} of its result depends on "
+                    "which side of that rounding puts a number: it cannot be compared"
+                )
         # Written so that NaN is refused too.
         if not difference <= TOLERANCE:
+            question = ": does the network depend on the picture's size?"
             raise ExportError(
                 f"the exported graph differs from its source by {difference:.2e} of "
                 f"the value range (allowed: {TOLERANCE}) on a random {width}×{height} "
-                f"picture, seed {seed}: does the network depend on the picture's size?"
+                f"picture, seed {seed}{question if number else ''}"
             )
         worst = max(worst, difference)
         graph = mark_precision(graph, values)
@@ -118,6 +145,63 @@ def _sizes(step: int) -> list[tuple[int, int]]:
         rows, columns = (math.ceil(extent / step) | number for extent in size)
         sizes.append((rows * step, columns * step))
     return sizes
+
+
+def _jumps(graph: Graph) -> list[str]:
+    """The values at which `lowering.is_above` begins its ramps."""
+    nodes = {node.name: node for node in graph.nodes}
+
+    def is_step(node: Node | None) -> bool:
+        return (
+            isinstance(node, Conv2d)
+            and node.bias is None
+            and graph.tensors[node.weight].shape == (node.groups, 1, 1, 1)
+            and bool((graph.tensors[node.weight] == STEEPNESS).all())
+        )
+
+    found = []
+    for node in graph.nodes:
+        start = nodes.get(node.inputs[0])
+        if not (is_step(node) and isinstance(start, Clamp)):
+            continue
+        if not is_step(nodes.get(start.inputs[0])):
+            found.append(start.name)
+    return found
+
+
+def _spread_beside_jumps(
+    graph: Graph, jumps: Sequence[str], picture: Array, values: Mapping[str, Array]
+) -> Array:
+    """How much each number of the result changes where all that is compared is larger,
+    and smaller, by what rounding may do to it."""
+    results = [values[graph.output]]
+    for sign in (1, -1):
+        nodes: list[Node] = []
+        tensors = dict(graph.tensors)
+        for node in graph.nodes:
+            if node.name in jumps:
+                (given,) = node.inputs
+                shape = values[given].shape
+                most = max(1.0, float(np.abs(values[given]).max()))
+                one, shift = f"{node.name}.one", f"{node.name}.shift"
+                tensors[one] = np.ones((shape[0], 1, 1, 1), np.float32)
+                tensors[shift] = np.full(shape[0], sign * most * _ROUNDING, np.float32)
+                nodes.append(
+                    Conv2d(
+                        name=f"{node.name}.shifted",
+                        inputs=(given,),
+                        weight=one,
+                        bias=shift,
+                        groups=shape[0],
+                    )
+                )
+                node = dataclasses.replace(node, inputs=(nodes[-1].name,))
+            nodes.append(node)
+        shifted = dataclasses.replace(graph, nodes=tuple(nodes), tensors=tensors)
+        with np.errstate(all="ignore"):
+            results.append(reference.run(shifted, picture))
+    spread: Array = np.max(results, axis=0) - np.min(results, axis=0)
+    return spread
 
 
 def _overflow(graph: Graph, values: Mapping[str, Array]) -> str | None:

@@ -35,6 +35,7 @@ from upfrost.network.graph import (
 from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
 
 _Pair = tuple[int, int]
+STEEPNESS = 1024.0  # of one of the two steps of a jump
 
 
 def transposed_convolution(
@@ -244,8 +245,9 @@ def is_above(builder: GraphBuilder, label: str, value: str) -> str:
     """1 where x > 0, 0 elsewhere: a ramp as steep as single precision makes it.
 
     It rises over 2⁻²⁰, in two steps, so that half precision does not overflow.
+    `check` knows it by these.
     """
-    for factor in (1024.0, 1024.0, 1.0):
+    for factor in (STEEPNESS, STEEPNESS, 1.0):
         value = builder.add(Clamp, label, [value], low=0.0, high=1.0)
         value = scaled(builder, label, value, factor)
     return value
@@ -663,14 +665,64 @@ def unshuffled(numbers: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:
     return blocks.transpose(0, 2, 4, 1, 3).reshape(-1, rows, columns)
 
 
-def zero_pad(
-    builder: GraphBuilder, label: str, value: str, amounts: tuple[int, int, int, int]
+def constant_pad(
+    builder: GraphBuilder,
+    label: str,
+    value: str,
+    amounts: tuple[int, int, int, int],
+    fill: float = 0.0,
 ) -> str:
-    """Zeros at top, left, bottom and right; `passes.fold_padding` may merge them."""
+    """A number around a value; `passes.fold_padding` may merge zeros.
+
+    `amounts` are for top, left, bottom and right.
+    """
     channels = builder.shapes[value].channels
+    value = scaled(builder, label, value, 1, -fill)
     weight = builder.tensor(f"{label}.ones", np.ones((channels, 1, 1, 1)))
-    return builder.add(
+    padded = builder.add(
         Conv2d, label, [value], weight=weight, padding=amounts, groups=channels
+    )
+    return scaled(builder, label, padded, 1, fill)
+
+
+def pad_channels(
+    builder: GraphBuilder, label: str, value: str, before: int, after: int, fill: float
+) -> str:
+    """Channels of one number before and behind; fewer where an amount is negative."""
+    count = builder.shapes[value].channels
+    matrix = np.eye(count)[max(0, -before) : count - max(0, -after)]
+    ends = max(0, before), max(0, after)
+    rows = np.pad(matrix, (ends, (0, 0)))
+    mixed = mix_channels(builder, label, value, rows)
+    if not fill:
+        return mixed
+    shift = np.pad(np.zeros(len(matrix)), ends, constant_values=fill)
+    return builder.affine(label, mixed, np.ones(len(rows)), shift)
+
+
+def windows(
+    builder: GraphBuilder,
+    label: str,
+    value: str,
+    kernel: _Pair,
+    *,
+    stride: _Pair,
+    padding: _Pair,
+    dilation: _Pair,
+) -> str:
+    """torch.nn.Unfold's numbers of each window, as channels."""
+    channels, taps = builder.shapes[value].channels, math.prod(kernel)
+    pick = np.eye(taps).reshape(taps, 1, *kernel)
+    weight = builder.tensor(f"{label}.pick", np.tile(pick, (channels, 1, 1, 1)))
+    return builder.add(
+        Conv2d,
+        label,
+        [value],
+        weight=weight,
+        stride=stride,
+        padding=padding * 2,
+        dilation=dilation,
+        groups=channels,
     )
 
 
@@ -692,9 +744,20 @@ def average_pool(
     kernel: _Pair,
     stride: _Pair,
     padding: tuple[int, int, int, int],
+    *,
+    counts_padding: bool = True,
 ) -> str:
-    """Means of windows; zeros beyond the edges count."""
+    """Means of windows; zeros beyond the edges count, or they do not."""
     channels = builder.shapes[value].channels
+    if not counts_padding and any(padding):
+        # By the share of each window that is inside, as the mean of ones tells it.
+        none = mix_channels(builder, label, value, np.zeros((1, channels)))
+        ones = scaled(builder, label, none, 1, 1)
+        inside = average_pool(builder, label, ones, kernel, stride, padding)
+        inverse = builder.add(Unary, label, [inside], function="reciprocal")
+        mean = average_pool(builder, label, value, kernel, stride, padding)
+        factors = pick_channels(builder, label, inverse, [0] * channels)
+        return builder.add(Multiply, label, [mean, factors])
     area = kernel[0] * kernel[1]
     weight = builder.tensor(f"{label}.mean", np.full((channels, 1, *kernel), 1 / area))
     return builder.add(

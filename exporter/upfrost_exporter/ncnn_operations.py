@@ -715,10 +715,14 @@ def _pooling(call: Call) -> str | Pooled:
     if layer.integer(5, 0) != 1 and not is_exact:
         raise layer.refuse("it rounds the size up", "round it down (pad mode 1)")
     if is_mean:
-        if any(around) and not layer.integer(6, 0):
-            raise layer.refuse("it leaves out the padding", "count it in (6=1)")
         return lowering.average_pool(
-            call.builder, layer.name, call.names[0], kernel, stride, around
+            call.builder,
+            layer.name,
+            call.names[0],
+            kernel,
+            stride,
+            around,
+            counts_padding=bool(layer.integer(6, 0)),
         )
     return call.add(ops.MaxPool2d, kernel=kernel, stride=stride, padding=around)
 
@@ -1133,10 +1137,16 @@ def _pad(call: Call) -> str:
     layer = call.layer
     top, bottom, left, right = (layer.integer(key, 0) for key in range(4))
     kind, around = layer.integer(4, 0), (top, left, bottom, right)
-    if layer.integer(7, 0) or layer.integer(8, 0) or layer.number(5, 0):
-        raise layer.refuse("it pads channels, or with a number that is not 0", "")
+    before, after, fill = layer.integer(7, 0), layer.integer(8, 0), layer.number(5, 0)
+    if layer.integer(6, 0) or (kind and (before or after)):
+        raise layer.refuse("each channel has its own padding", "pad all alike")
     if kind == 0:
-        return lowering.zero_pad(call.builder, layer.name, call.names[0], around)
+        value = call.names[0]
+        if before or after:
+            value = lowering.pad_channels(
+                call.builder, layer.name, value, before, after, fill
+            )
+        return lowering.constant_pad(call.builder, layer.name, value, around, fill)
     modes = {1: "replicate", 2: "reflect"}
     if kind not in modes:
         raise layer.refuse(f"padding of type {kind}", "use type 0, 1 or 2")

@@ -43,6 +43,7 @@ from upfrost_exporter.onnx_functions import (
     reads,
 )
 from upfrost_exporter.onnx_operations import (
+    KNOWN_DOMAINS,
     MALFORMED,
     Call,
     Constant,
@@ -350,8 +351,10 @@ class _Translation:
 
     def _call(self, call: Call) -> Sequence[Given]:
         kind = call.node.op_type
-        if call.node.domain not in ("", "ai.onnx"):
-            raise call.refuse(f"it belongs to {call.node.domain!r}", advice(kind))
+        domain = call.node.domain
+        is_known = kind in KNOWN_DOMAINS.get(domain, ())
+        if domain not in ("", "ai.onnx") and not is_known:
+            raise call.refuse(f"it belongs to {domain!r}", advice(kind, domain))
         if kind == "Shape" and isinstance(call.inputs[0], str):
             shape = self.builder.shapes[call.inputs[0]]
             extents = np.array([1, shape.channels, shape.height, shape.width])

@@ -469,7 +469,8 @@ _LAST_AXIS = {
 _POINTWISE = {
     *("Abs", "Add", "Cast", "Celu", "Clip", "Div", "Dropout", "Elu", "Exp", "Gelu"),
     *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Max", "Min", "Mish"),
-    *("Mul", "Neg", "PRelu", "Pow", "Reciprocal", "Relu", "Selu", "Sigmoid"),
+    *("Mul", "Neg", "PRelu", "Pow", "QuickGelu", "Reciprocal", "Relu", "Selu"),
+    "Sigmoid",
     *("Softplus", "Softsign", "Sqrt", "Sub", "Tanh"),
 }
 
@@ -524,9 +525,17 @@ _CHANNELS_FIRST = "upfrost takes channels first (NCHW): export the model so"
 _NO_ATTENTION = "attention is out of scope: choose a convolutional network"
 
 
-def advice(kind: str) -> str:
+# Of ONNX Runtime's own operations, by their domain.
+KNOWN_DOMAINS: Mapping[str, frozenset[str]] = {
+    "com.microsoft": frozenset({"FusedConv", "Gelu", "QuickGelu"}),
+}
+
+
+def advice(kind: str, domain: str = "") -> str:
     if kind.startswith("QLinear") or kind.endswith("Integer"):
         return "use the float model"
+    if domain.startswith(("com.microsoft", "com.ms.")):
+        return "give the model as it was before ONNX Runtime optimised it"
     if kind == "Attention":
         return _NO_ATTENTION
     return REPLACE
@@ -548,6 +557,29 @@ def _conv(call: Call) -> str:
         dilation=dilations,
         groups=call.get("group", 1),
     )
+
+
+def _fused_conv(call: Call) -> str:
+    """A convolution with a sum and an activation, as ONNX Runtime's optimiser has it.
+
+    https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+    """
+    value = _conv(call)
+    if call.inputs[3:] and call.inputs[3] is not None:
+        value = call.add(ops.Add, [value, call.value(3)])
+    kind, numbers = call.get("activation", ""), call.get("activation_params", ())
+    match kind, *map(float, numbers):
+        case ["" | "Relu"]:
+            return call.add(ops.Relu, [value]) if kind else value
+        case ["LeakyRelu", slope]:
+            return call.add(ops.LeakyRelu, [value], slope=slope)
+        case ["Clip", low, high]:
+            return call.add(ops.Clamp, [value], low=low, high=high)
+        case ["HardSigmoid", slope, shift]:
+            return lowering.hard_sigmoid(call.builder, call.label, value, slope, shift)
+        case ["Sigmoid" | "Tanh"]:
+            return call.add(ops.Unary, [value], function=kind.lower())
+    raise call.refuse(f"its activation is {kind} with {len(numbers)} numbers", REPLACE)
 
 
 def _padding(
@@ -716,6 +748,13 @@ def _gelu(call: Call) -> str:
     return call.add(ops.Unary, [call.value()], function=function)
 
 
+def _quick_gelu(call: Call) -> str:
+    value = call.value()
+    inner = lowering.scaled(call.builder, call.label, value, call.get("alpha", 1.702))
+    gate = call.add(ops.Unary, [inner], function="sigmoid")
+    return call.add(ops.Multiply, [value, gate])
+
+
 def _elu(call: Call) -> str:
     alpha = float(call.get("alpha", 1.0))
     return lowering.elu(call.builder, call.label, call.value(), alpha)
@@ -792,14 +831,24 @@ def _where(call: Call) -> str:
     return _add(call.on([chosen, second]))
 
 
-def _extreme(function: Callable[[GraphBuilder, str, str, str], str]) -> Handler:
+def _extreme(
+    function: Callable[[GraphBuilder, str, str, str], str],
+    bound: Callable[[GraphBuilder, str, str, Numbers], str],
+) -> Handler:
     """The largest or the smallest of several values, number by number."""
 
     def handler(call: Call) -> str:
-        result = call.value()
-        for index in range(1, len(call.inputs)):
-            if not isinstance(call.inputs[index], str):
-                raise call.refuse(f"input {index + 1} is a constant", "use Clip")
+        places = range(len(call.inputs))
+        first = next(at for at in places if isinstance(call.inputs[at], str))
+        result = call.value(first)
+        for index in places:
+            if isinstance(call.inputs[index], np.ndarray):
+                shape = call.builder.shapes[result]
+                numbers = _per_channel(call, call.required(index), shape)
+                result = bound(call.builder, call.label, result, numbers)
+        for index in places[first + 1 :]:
+            if isinstance(call.inputs[index], np.ndarray):
+                continue
             both = _broadcast(call, result, call.value(index))
             result = function(call.builder, call.label, *both)
         return result
@@ -809,11 +858,9 @@ def _extreme(function: Callable[[GraphBuilder, str, str, str], str]) -> Handler:
 
 def _hardsigmoid(call: Call) -> str:
     slope, shift = call.get("alpha", 0.2), call.get("beta", 0.5)
-    if abs(slope - 1 / 6) > 1e-6 or shift != 0.5:
-        raise call.refuse(
-            f"its slope and shift are {slope}, {shift}", "use 1/6 and 1/2"
-        )
-    return call.add(ops.Unary, [call.value()], function="hardsigmoid")
+    return lowering.hard_sigmoid(
+        call.builder, call.label, call.value(), float(slope), float(shift)
+    )
 
 
 def _power(call: Call) -> str:
@@ -936,9 +983,8 @@ def _average_pool(call: Call) -> str:
         call.get("ceil_mode", 0)
         or call.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
         or set(call.get("dilations", (1, 1))) != {1}
-        or (any(around) and not call.get("count_include_pad", 0))
     ):
-        raise call.refuse("it leaves out the padding, or rounds up", REPLACE)
+        raise call.refuse("it is dilated, rounds up or pads by itself", REPLACE)
     return lowering.average_pool(
         call.builder,
         call.label,
@@ -946,6 +992,7 @@ def _average_pool(call: Call) -> str:
         _pair(call.get("kernel_shape")),
         _pair(call.get("strides", (1, 1))),
         around,
+        counts_padding=bool(call.get("count_include_pad", 0)),
     )
 
 
@@ -1225,23 +1272,28 @@ def _pad(call: Call) -> str:
     sides = dict.fromkeys(range(8), 0)
     for place, axis in enumerate(axes):
         sides[axis], sides[axis + 4] = pads[place], pads[place + len(axes)]
-    if sides[0] or sides[1] or sides[4] or sides[5]:
-        raise call.refuse("it pads channels", REPLACE)
+    mode = call.get("mode", "constant")
+    given = call.constant(2) if call.opset >= 11 else np.array(call.get("value", 0))
+    fill = float(given.reshape(-1)[0]) if given is not None and given.size else 0.0
+    value = call.value()
+    if sides[1] or sides[5]:
+        if mode != "constant":
+            raise call.refuse(f"it pads channels in the mode {mode}", "pad with zeros")
+        value = lowering.pad_channels(
+            call.builder, call.label, value, sides[1], sides[5], fill
+        )
+    if sides[0] or sides[4]:
+        raise call.refuse("it pads pictures with pictures", REPLACE)
     around = [sides[2], sides[3], sides[6], sides[7]]
     top, left, bottom, right = (max(0, side) for side in around)
-    value = call.value()
     if min(around) < 0:
         margins = tuple(max(0, -side) for side in around)
         value = call.add(ops.Crop, [value], margins=margins)
     if not max(around) > 0:
         return value
-    mode = call.get("mode", "constant")
     if mode == "constant":
-        fill = call.constant(2) if call.opset >= 11 else np.array(call.get("value", 0))
-        if fill is not None and np.any(fill):
-            raise call.refuse("it pads with a number that is not 0", "pad with zeros")
         amounts = (top, left, bottom, right)
-        return lowering.zero_pad(call.builder, call.label, value, amounts)
+        return lowering.constant_pad(call.builder, call.label, value, amounts, fill)
     modes = {"reflect": "reflect", "edge": "replicate"}
     if mode not in modes:
         raise call.refuse(f"it pads in the mode {mode}", "use reflect or edge")
@@ -1258,6 +1310,7 @@ def _pair(given: Sequence[int]) -> tuple[int, int]:
 # ONNX operation → what it becomes.
 HANDLERS: Mapping[str, Handler] = {
     "Conv": _conv,
+    "FusedConv": _fused_conv,
     "BatchNormalization": _batch_norm,
     "Relu": _relu,
     "LeakyRelu": _leaky_relu,
@@ -1275,6 +1328,7 @@ HANDLERS: Mapping[str, Handler] = {
     "Elu": _elu,
     "Exp": _unary("exp"),
     "Gelu": _gelu,
+    "QuickGelu": _quick_gelu,
     "Greater": _compare(0, 1, is_strict=True),
     "GreaterOrEqual": _compare(0, 1, is_strict=False),
     "HardSigmoid": _hardsigmoid,
@@ -1282,8 +1336,8 @@ HANDLERS: Mapping[str, Handler] = {
     "Less": _compare(1, 0, is_strict=True),
     "LessOrEqual": _compare(1, 0, is_strict=False),
     "Log": _log,
-    "Max": _extreme(lowering.maximum),
-    "Min": _extreme(lowering.minimum),
+    "Max": _extreme(lowering.maximum, lowering.at_least),
+    "Min": _extreme(lowering.minimum, lowering.at_most),
     "Mish": _unary("mish"),
     "Not": _not,
     "Reciprocal": _unary("reciprocal"),

@@ -333,7 +333,7 @@ def fold_pointwise(graph: Graph) -> Graph:
 
 
 def fold_padding(graph: Graph) -> Graph:
-    """Merge zeros around a value (`lowering.zero_pad`) into the convolution after."""
+    """Merge zeros around a value (`lowering.constant_pad`) into what follows it."""
 
     def merge(before: Conv2d, conv: Conv2d, tensors: TensorTable) -> Node | None:
         pairs = zip(before.padding, conv.padding, strict=True)

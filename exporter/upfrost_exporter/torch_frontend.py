@@ -12,13 +12,15 @@ import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import fx, nn
+from torch._decomp import core_aten_decompositions
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
@@ -41,10 +43,13 @@ from upfrost_exporter.lowering import (
 )
 from upfrost_exporter.sampling import Placed
 from upfrost_exporter.torch_operations import (
+    COMPOSED,
     HANDLERS,
     MOVES,
+    REPLACE,
     Call,
     Constant,
+    UnknownOperationError,
     Value,
     advice,
     among_moved,
@@ -149,10 +154,18 @@ def _trace(
     with _in_evaluation(module) as prepared:
 
         def source(picture: Array) -> Array:
-            with torch.no_grad():
-                # A copy, since some networks work on their input in place.
-                given = torch.from_numpy(picture.copy())
-                result: Array = prepared(given[None])[0].numpy()
+            # A copy, since some networks work on their input in place.
+            given = torch.from_numpy(picture.copy())
+            try:
+                with torch.no_grad():
+                    result: Array = prepared(given[None])[0].numpy()
+            # Whatever a module raises for a size that it does not take.
+            except Exception as error:
+                height, width = picture.shape[1:]
+                raise ExportError(
+                    f"{type(module).__name__} cannot run on a {width}×{height} "
+                    f"picture: {_first_line(error)}"
+                ) from None
             return result
 
         def traced(sizes: dict[int, Any] | None) -> Graph:
@@ -170,21 +183,18 @@ def _trace(
             )
             return verify(passes.clean(graph), source, report=report)
 
+        # For pictures of one size that is far faster, and some networks compute sizes
+        # in ways that only numbers can follow. That what holds for one size holds for
+        # others is what `verify` shows.
         try:
-            return traced({2: _FREE, 3: _FREE})
-        except _WrongScaleError:
-            raise
-        except _GridError:
             return traced(None)
+        except (_WrongScaleError, UnknownOperationError):
+            raise
         except ExportError as first:
-            # Some networks compute sizes in ways that only numbers can follow. That
-            # what holds for one size holds for others is what `verify` shows.
-            try:
-                return traced(None)
-            except _WrongScaleError:
-                raise
-            except ExportError:
-                raise first from None
+            # Sizes as formulas tell what depends on the picture's.
+            with suppress(_WrongScaleError, _GridError, UnknownOperationError):
+                return traced({2: _FREE, 3: _FREE})
+            raise first from None
 
 
 class _WrongScaleError(ExportError):
@@ -245,13 +255,12 @@ def _record(
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.export.export(module, (example,), dynamic_shapes=(sizes,))
-            # Operations in place become plain ones; none is taken apart.
-            plain: ExportedProgram = program.run_decompositions({})
+            # Operations in place become plain ones.
+            plain: ExportedProgram = program.run_decompositions(_taken_apart())
             return plain
     # torch.export raises many kinds, its own and whatever the module itself raises.
     except Exception as error:
-        lines = [line for line in str(error).strip().splitlines() if line.strip()]
-        reason = lines[0].strip() if lines else type(error).__name__
+        reason = _first_line(error)
         if "data-dependent" in reason:
             reason = (
                 "what it computes depends on what it sees, as in a choice of experts; "
@@ -261,6 +270,23 @@ def _record(
             f"torch.export cannot record {type(module).__name__} on a "
             f"{EXAMPLE_WIDTH}×{EXAMPLE_HEIGHT} picture: {reason}"
         ) from error
+
+
+@cache
+def _taken_apart() -> dict[Any, Callable[..., Any]]:
+    """What torch makes of operations that are made of others."""
+    table: Any = core_aten_decompositions()
+    return {
+        operation: function
+        for operation, function in table.items()
+        if str(operation) not in HANDLERS
+        and str(operation).removeprefix("aten.").split(".")[0] in COMPOSED
+    }
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0].strip() if lines else type(error).__name__
 
 
 class _Translation:
@@ -288,7 +314,9 @@ class _Translation:
                 return node.meta.get("val")  # a size of a value
             handler = HANDLERS.get(call.operation)
             if handler is None:
-                raise call.refuse("upfrost has no such operation", advice(call))
+                raise UnknownOperationError(
+                    str(call.refuse("upfrost has no such operation", advice(call)))
+                )
             is_moved = any(isinstance(operand, Moved) for operand in operands)
             try:
                 if self._samples and (found := among_placed(call)) is not None:
@@ -296,8 +324,16 @@ class _Translation:
                 if is_moved and call.operation not in MOVES:
                     return among_moved(call, handler)
                 return handler(call)
+            except ExportError:
+                raise
             except GraphError as error:
                 raise call.refuse(str(error), "") from error
+            # Of arguments that the operation may have, and that are not known.
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                raise call.refuse(
+                    f"upfrost does not know it in this form ({_first_line(error)})",
+                    REPLACE,
+                ) from error
         if any(isinstance(operand, torch.SymInt) for operand in operands):
             if isinstance(node.meta.get("val"), torch.Tensor):
                 raise call.refuse(

@@ -26,6 +26,10 @@ from upfrost_exporter.sampling import Arithmetic, Placed
 _LARGEST = float(np.finfo(np.float32).max)
 
 
+class UnknownOperationError(ExportError):
+    """What stands in the way has no kernel, whatever the picture's size."""
+
+
 @dataclass(frozen=True)
 class Value:
     """A value of the graph being built."""
@@ -368,6 +372,7 @@ def _per_channel(call: Call, constant: Any) -> Numbers:
     if isinstance(constant, Constant) and constant.tensor.numel() == 1:
         return constant.array.reshape(-1)
     if isinstance(constant, Constant):
+        constant = _without_pixels(constant)
         shape = (1,) * (4 - constant.tensor.ndim) + tuple(constant.tensor.shape)
         channels = call.channels or int(call.shape()[1])
         is_pooled = _is_pooled(call, "self") or _is_pooled(call, "other")
@@ -375,11 +380,21 @@ def _per_channel(call: Call, constant: Any) -> Numbers:
             # One number for each channel, in some shape, as after pooling.
             shape = (1, constant.tensor.numel(), 1, 1)
         if shape[1] in (1, channels) and (shape[0], *shape[2:]) == (1, 1, 1):
-            return constant.array.reshape(-1)
+            numbers: Numbers = constant.array.reshape(-1)
+            return numbers
     raise call.refuse(
         "the constant is not one number for each channel",
         "give it the shape (1, channels, 1, 1)",
     )
+
+
+def _without_pixels(constant: Constant) -> Constant:
+    """A constant of a picture's size as one of a pixel, where all are alike."""
+    tensor = constant.tensor
+    if tensor.ndim < 3 or set(tensor.shape[-2:]) == {1} or not tensor.numel():
+        return constant
+    pixel = tensor[..., :1, :1]
+    return Constant(constant.name, pixel) if bool((tensor == pixel).all()) else constant
 
 
 def _unary(function: str) -> Callable[[Call], Value]:
@@ -471,6 +486,35 @@ def _where_difference(call: Call, first: Any, second: Any) -> Any:
     return _subtract(call)
 
 
+def _full_like(call: Call) -> Value:
+    fill = float(call["fill_value"])
+    return _affine(call, Value(call.value("self")), scale=0, shift=fill)
+
+
+def _sign(call: Call) -> Value:
+    value = call.value("self")
+    less = lowering.scaled(call.builder, call.label, value, -1)
+    above, below = (
+        lowering.is_above(call.builder, call.label, each) for each in (value, less)
+    )
+    below = lowering.scaled(call.builder, call.label, below, -1)
+    return call.add(ops.Add, [above, below])
+
+
+def _softshrink(call: Call) -> Value:
+    """What is beyond ±lambd, by as much."""
+    value, most = call.value("self"), float(call["lambd"])
+    kept = call.add(ops.Clamp, [value], low=-most, high=most).name
+    less = lowering.scaled(call.builder, call.label, kept, -1)
+    return call.add(ops.Add, [value, less])
+
+
+def _random_relu(call: Call) -> Value:
+    """In evaluation, the mean of its slopes."""
+    slope = (float(call["lower"]) + float(call["upper"])) / 2
+    return call.add(ops.LeakyRelu, [call.value("self")], slope=slope)
+
+
 def _softsign(call: Call) -> Value:
     value = call.value("self")
     size = call.builder.add(ops.Unary, call.label, [value], function="abs")
@@ -481,13 +525,17 @@ def _softsign(call: Call) -> Value:
 
 def _extreme(
     function: Callable[[GraphBuilder, str, str, str], str],
+    bound: Callable[[GraphBuilder, str, str, Numbers], str],
 ) -> Callable[[Call], Value]:
-    """The larger or the smaller of two values."""
+    """The larger or the smaller of two values, or of one and constants."""
 
     def handler(call: Call) -> Value:
         first, second = call["self"], call["other"]
-        if not isinstance(first, Value) or not isinstance(second, Value):
-            raise call.refuse("one of the two is a constant", "use clamp")
+        if not isinstance(first, Value):
+            first, second = second, first
+        if not isinstance(second, Value):
+            numbers = _per_channel(call, second)
+            return Value(bound(call.builder, call.label, first.name, numbers))
         names = _broadcast(call, first, second)
         return Value(function(call.builder, call.label, *names))
 
@@ -599,10 +647,18 @@ def _copy(call: Call) -> Value:
 def _pad(call: Call) -> Value:
     value, mode = call.value("self"), call["mode"]
     probes = [set(_probe(amount)) for amount in call["pad"]]
-    if not all(len(probe) == 1 for probe in probes) or len(probes) > 4:
+    if not all(len(probe) == 1 for probe in probes):
         raise call.refuse("it pads by what depends on the size", "pad a fixed margin")
     amounts = [probe.pop() for probe in probes]
-    left, right, top, bottom = (*amounts, 0, 0)[:4]
+    fill = float(call["value"] or 0)
+    if any(amounts[4:]):
+        if mode != "constant" or any(amounts[6:]):
+            raise call.refuse(f"it pads channels in the mode {mode}", "pad with zeros")
+        before, after = amounts[4:6]
+        value = lowering.pad_channels(
+            call.builder, call.label, value, before, after, fill
+        )
+    left, right, top, bottom = (*amounts[:4], 0, 0)[:4]
     around = (top, left, bottom, right)
     more, less = _at_least_zero(around), _at_least_zero([-each for each in around])
     if any(less):
@@ -610,9 +666,7 @@ def _pad(call: Call) -> Value:
     if not any(more):
         return Value(value)
     if mode == "constant":
-        if call["value"]:
-            raise call.refuse("it pads with a number that is not 0", "pad with zeros")
-        return Value(lowering.zero_pad(call.builder, call.label, value, more))
+        return Value(lowering.constant_pad(call.builder, call.label, value, more, fill))
     if mode not in ("reflect", "replicate"):
         raise call.refuse(f"it pads in the mode {mode}", "use reflect or replicate")
     return call.add(ops.Pad, [value], mode=mode, padding=more)
@@ -634,9 +688,8 @@ def _max_pool2d(call: Call) -> Value:
 def _average_pool2d(call: Call) -> Value:
     kernel = _pair(call["kernel_size"])
     padding = _pair(call["padding"])
-    counts_padding = call["count_include_pad"] or not any(padding)
-    if call["ceil_mode"] or call["divisor_override"] or not counts_padding:
-        raise call.refuse("it rounds up or leaves out the padding", "use neither")
+    if call["ceil_mode"] or call["divisor_override"]:
+        raise call.refuse("it rounds up or divides by another number", "use neither")
     return Value(
         lowering.average_pool(
             call.builder,
@@ -645,6 +698,7 @@ def _average_pool2d(call: Call) -> Value:
             kernel,
             _pair(call["stride"] or kernel),
             padding * 2,
+            counts_padding=call["count_include_pad"],
         )
     )
 
@@ -653,22 +707,46 @@ def _adaptive_max_pool2d(call: Call) -> list[Value]:
     """The largest of each block, where blocks divide the picture evenly."""
     if set(call["output_size"]) == {1}:
         return [call.add(ops.GlobalMax, [call.value("self")])]
-    before, after = call.shape(0)[2:], call.node.meta["val"][0].shape[2:]
-    factors = []
+    kernel = _blocks(call, call.node.meta["val"][0].shape[2:])
+    return [call.add(ops.MaxPool2d, [call.value("self")], kernel=kernel, stride=kernel)]
+
+
+def _blocks(call: Call, after: Sequence[Any]) -> tuple[int, int]:
+    """Rows and columns of the blocks that a picture is divided into evenly."""
+    before, factors = call.shape(0)[2:], []
     for whole, parts in zip(before, after, strict=True):
         pairs = zip(_probe(whole), _probe(parts), strict=True)
         factor, *others = {Fraction(*pair) for pair in pairs}
         if others or factor.denominator != 1:
             raise call.refuse("its blocks depend on the picture's size", REPLACE)
         factors.append(int(factor))
-    kernel = _pair(factors)
-    return [call.add(ops.MaxPool2d, [call.value("self")], kernel=kernel, stride=kernel)]
+    return factors[0], factors[1]
 
 
 def _adaptive_average_pool2d(call: Call) -> Value:
-    if tuple(call["output_size"]) != (1, 1):
-        raise call.refuse("it makes a grid", "use an output size of 1")
-    return call.add(ops.GlobalMean, [call.value("self")])
+    """The mean of each block, where blocks divide the picture evenly."""
+    if set(call["output_size"]) == {1}:
+        return call.add(ops.GlobalMean, [call.value("self")])
+    kernel = _blocks(call, call.shape()[2:])
+    return Value(
+        lowering.average_pool(
+            call.builder, call.label, call.value("self"), kernel, kernel, (0, 0, 0, 0)
+        )
+    )
+
+
+def _im2col(call: Call) -> Moved:
+    name = lowering.windows(
+        call.builder,
+        call.label,
+        call.value("self"),
+        _pair(call["kernel_size"]),
+        stride=_pair(call["stride"]),
+        padding=_pair(call["padding"]),
+        dilation=_pair(call["dilation"]),
+    )
+    places = lowering.places(call.builder, name)
+    return Moved(name, places.reshape(1, len(places), -1))
 
 
 def _on_last_axis(
@@ -676,6 +754,8 @@ def _on_last_axis(
 ) -> Moved | None:
     """A reduction of channels that are the last axis; None where it is none."""
     given, listed = call["self"], call["dim"]
+    if listed is None:
+        return None
     of = lowering.pixels(call.builder, given) if isinstance(given, Moved) else None
     if not isinstance(given, Moved) or of is None or not call["keepdim"]:
         return None
@@ -688,11 +768,16 @@ def _on_last_axis(
 
 
 def _mean(call: Call) -> Value | Partial | Moved:
+    call.arguments.setdefault("dim", None)
     if (moved := _on_last_axis(call, lowering.channel_mean)) is not None:
         return moved
     if (partial := _partial(call, is_mean=True)) is not None:
         return partial
     value = call.value("self")
+    axes = call.arguments.get("dim")
+    if axes is None or {axis % 4 for axis in axes} == {1, 2, 3}:
+        pixels = call.builder.add(ops.GlobalMean, call.label, [value])
+        return Value(lowering.channel_mean(call.builder, call.label, pixels))
     if _axes(call, "a mean") == [1]:
         return Value(lowering.channel_mean(call.builder, call.label, value))
     return call.add(ops.GlobalMean, [value])
@@ -712,6 +797,8 @@ def _sum(call: Call) -> Value | Partial | Moved:
 def _partial(call: Call, *, is_mean: bool) -> Value | Partial | None:
     """A sum or mean over rows, columns or both; None over other axes."""
     given, listed = call["self"], call["dim"]
+    if listed is None:
+        return None
     axes = [axis % 4 for axis in ([listed] if isinstance(listed, int) else listed)]
     is_picture = len(call.shape(0)) == 4 and isinstance(given, Value | Partial)
     if not is_picture or not call["keepdim"] or not {2, 3}.issuperset(axes):
@@ -728,15 +815,17 @@ def _largest(call: Call) -> Value:
     return call.add(ops.GlobalMax, [value])
 
 
-def _largest_and_place(call: Call) -> list[Value]:
-    return [_largest(call)]
+def _first_of_two(handler: Handler) -> Callable[[Call], list[Value]]:
+    """What gives places, too, which nothing here can use."""
+    return lambda call: [handler(call)]
 
 
 def _smallest(call: Call) -> Value:
-    if _axes(call, "a minimum") != [1]:
-        raise call.refuse("it is the whole picture's minimum", REPLACE)
     less = lowering.scaled(call.builder, call.label, call.value("self"), -1)
-    largest = lowering.channel_max(call.builder, call.label, less)
+    if _axes(call, "a minimum") == [1]:
+        largest = lowering.channel_max(call.builder, call.label, less)
+    else:
+        largest = call.add(ops.GlobalMax, [less]).name
     return Value(lowering.scaled(call.builder, call.label, largest, -1))
 
 
@@ -766,14 +855,32 @@ def _variance(call: Call) -> Value:
     return Value(mean(squares))
 
 
+def _variance_and_mean(call: Call) -> list[Any]:
+    return [_variance(call), _mean(call)]
+
+
+def _vector_norm(call: Call) -> Value:
+    """The root of a sum of squares of each pixel's channels."""
+    value, kind = call.value("self"), call["ord"]
+    if kind not in (1, 2) or _axes(call, "a norm") != [1]:
+        raise call.refuse("it is no norm of channels", "take that, of order 1 or 2")
+    if kind == 1:
+        size = call.builder.add(ops.Unary, call.label, [value], function="abs")
+        return Value(lowering.channel_sum(call.builder, call.label, size))
+    square = call.builder.add(ops.Multiply, call.label, [value, value])
+    total = lowering.channel_sum(call.builder, call.label, square)
+    return call.add(ops.Unary, [total], function="sqrt")
+
+
 def _deviation(call: Call) -> Value:
     return call.add(ops.Unary, [_variance(call).name], function="sqrt")
 
 
 def _axes(call: Call, what: str) -> list[int]:
     """The axes of a reduction: [1], or [2, 3]. Raises `ExportError` for others."""
-    given = call["dim"]
-    rank = len(call.shape(0))
+    given, rank = call["dim"], len(call.shape(0))
+    if given is None:
+        raise call.refuse(f"it is {what} of all numbers", "of channels, or of pixels")
     axes = sorted(
         axis % rank for axis in ([given] if isinstance(given, int) else given)
     )
@@ -919,10 +1026,27 @@ def _conv1d(call: Call) -> Value:
 def _concat(call: Call) -> Value:
     if call["dim"] % 4 != 1:
         raise call.refuse(f"it joins along dimension {call['dim']}", "join channels")
-    parts = call["tensors"]
+    parts = list(call["tensors"])
+    values = [part for part in parts if isinstance(part, Value)]
+    for place, part in enumerate(parts):
+        if isinstance(part, Constant) and values:
+            parts[place] = _as_value(call, part, values[0])
     if not all(isinstance(part, Value) for part in parts):
         raise call.refuse("one part is a constant", "join what the network computes")
     return call.add(ops.Concat, [part.name for part in parts])
+
+
+def _as_value(call: Call, constant: Constant, like: Value) -> Value | Constant:
+    """A constant whose pixels are alike as a value of another's size."""
+    pixel = _without_pixels(constant).tensor
+    shape = call.builder.shapes[like.name]
+    whole = (1, pixel.shape[1] if pixel.ndim == 4 else 0, shape.height, shape.width)
+    if tuple(constant.tensor.shape) != whole or tuple(pixel.shape[2:]) != (1, 1):
+        return constant
+    numbers = pixel.double().numpy().reshape(-1)
+    nothing = np.zeros((len(numbers), shape.channels))
+    name = lowering.mix_channels(call.builder, call.label, like.name, nothing)
+    return _affine(call, Value(name), shift=numbers)
 
 
 def _stack(call: Call) -> Value:
@@ -1039,6 +1163,17 @@ def _resize(mode: str) -> Handler:
         )
 
     return handler
+
+
+def _resize_exact(call: Call) -> Value:
+    """Of whole factors, what nearest gives; PyTorch's other one is off elsewhere."""
+    if any(
+        len(ratios) != 1 or next(iter(ratios)).denominator != 1
+        for ratios in _ratios(call)
+    ):
+        raise call.refuse("nearest-exact by no whole factor", "use nearest")
+    result: Value = _resize("nearest")(call)
+    return result
 
 
 def _ratios(call: Call) -> Iterator[set[Fraction]]:
@@ -1216,6 +1351,16 @@ def _differ(first: Sequence[Any], second: Sequence[Any]) -> bool:
     return list(map(_probe, first)) != list(map(_probe, second))
 
 
+# Those that torch says by others.
+COMPOSED = {
+    *("absolute", "addcdiv", "addcmul", "channel_shuffle", "clamp_max", "clamp_min"),
+    *("concat", "concatenate", "divide", "frobenius_norm", "glu", "greater"),
+    *("greater_equal", "hardshrink", "hstack", "lerp", "less", "less_equal"),
+    *("masked_fill", "multiply", "native_channel_shuffle", "negative", "norm"),
+    *("new_full", "new_ones", "new_zeros", "ones_like", "reflection_pad2d"),
+    *("replication_pad2d", "special_expit", "square", "squeeze"),
+    *("subtract", "threshold", "true_divide", "unbind", "zeros_like"),
+}
 # Those that also take what is between reshaping and transposing.
 MOVES: Mapping[str, Handler] = {
     "aten.flatten.using_ints": _reshape,
@@ -1298,10 +1443,10 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.selu.default": _selu,
     "aten.celu.default": _celu,
     "aten.log_sigmoid.default": _log_sigmoid,
-    "aten.maximum.default": _extreme(lowering.maximum),
-    "aten.max.other": _extreme(lowering.maximum),
-    "aten.minimum.default": _extreme(lowering.minimum),
-    "aten.min.other": _extreme(lowering.minimum),
+    "aten.maximum.default": _extreme(lowering.maximum, lowering.at_least),
+    "aten.max.other": _extreme(lowering.maximum, lowering.at_least),
+    "aten.minimum.default": _extreme(lowering.minimum, lowering.at_most),
+    "aten.min.other": _extreme(lowering.minimum, lowering.at_most),
     "aten.conv1d.default": _conv1d,
     "aten.conv1d.padding": _conv1d,
     "aten.exp.default": _unary("exp"),
@@ -1316,6 +1461,10 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.silu.default": _unary("silu"),
     "aten.softmax.int": _softmax,
     "aten.softplus.default": _softplus,
+    "aten.full_like.default": _full_like,
+    "aten.sign.default": _sign,
+    "aten.softshrink.default": _softshrink,
+    "aten.rrelu.default": _random_relu,
     "aten.where.self": _where,
     "aten.where.ScalarSelf": _where,
     "aten.where.ScalarOther": _where,
@@ -1347,14 +1496,20 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.max_pool2d.default": _max_pool2d,
     "aten.avg_pool2d.default": _average_pool2d,
     "aten.adaptive_max_pool2d.default": _adaptive_max_pool2d,
+    "aten.im2col.default": _im2col,
     "aten.adaptive_avg_pool2d.default": _adaptive_average_pool2d,
+    "aten.mean.default": _mean,
     "aten.mean.dim": _mean,
     "aten.sum.dim_IntList": _sum,
     "aten.amax.default": _largest,
     "aten.amin.default": _smallest,
-    "aten.max.dim": _largest_and_place,
+    "aten.max.dim": _first_of_two(_largest),
+    "aten.min.dim": _first_of_two(_smallest),
     "aten.var.correction": _variance,
     "aten.var.dim": _variance,
+    "aten.var_mean.correction": _variance_and_mean,
+    "aten.var_mean.dim": _variance_and_mean,
+    "aten.linalg_vector_norm.default": _vector_norm,
     "aten.std.dim": _deviation,
     "aten.std.correction": _deviation,
     "aten.group_norm.default": _group_norm,
@@ -1366,6 +1521,7 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.index_select.default": _index_select,
     "aten.tile.default": _tile,
     "aten.upsample_nearest2d.vec": _resize("nearest"),
+    "aten._upsample_nearest_exact2d.vec": _resize_exact,
     "aten.upsample_bilinear2d.vec": _resize("bilinear"),
     "aten.upsample_bicubic2d.vec": _resize("bicubic"),
     "aten.alias.default": _keep,

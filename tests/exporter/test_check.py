@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from tests.graphs import every_operation, plain_network
 from upfrost.network import reference
 from upfrost.network.graph import (
     INPUT,
+    Add,
     Conv2d,
     Graph,
     MaxPool2d,
@@ -17,6 +20,7 @@ from upfrost.network.graph import (
     Resize,
 )
 from upfrost.network.reference import Array
+from upfrost_exporter import lowering
 from upfrost_exporter.builder import ExportError, GraphBuilder
 from upfrost_exporter.check import TOLERANCE, verify
 
@@ -119,3 +123,45 @@ def test_results_that_are_not_numbers_are_refused() -> None:
 
     with pytest.raises(ExportError, match="differs from its source by nan"):
         verify(graph, broken)
+
+
+def jumping(at: float) -> Graph:
+    """A thousandth of the picture, and 1 where that is above `at`."""
+    build = GraphBuilder(3)
+    small = build.affine("small", INPUT, np.full(3, 1e-3), np.zeros(3))
+    more = lowering.scaled(build, "more", small, 1, -at)
+    above = lowering.is_above(build, "above", more)
+    output = build.add(Add, "sum", [small, above])
+    return build.graph(output, name="n", scale=1, value_range=1.0, metadata={})
+
+
+def test_a_number_beside_a_jump_may_be_on_either_side() -> None:
+    graph = jumping(5e-4)
+    found: list[float] = []
+
+    def source(shift: float, error: float = 0.0) -> Callable[[Array], Array]:
+        def run(picture: Array) -> Array:
+            small = picture * np.float32(1e-3)
+            result = small + (small + np.float32(shift) > 5e-4).astype(np.float32)
+            result[0, 0, 0] += np.float32(error)
+            return result
+
+        return run
+
+    # As if sums had been added up in another order.
+    picture = np.random.default_rng(0).random((3, 40, 56), np.float32)
+    moved = source(1e-6)(picture) != source(0.0)(picture)
+    assert 0 < moved.mean() < 0.01, "seed 0"
+    verify(graph, source(1e-6), report=found.append)
+    assert found[0] <= TOLERANCE
+    with pytest.raises(ExportError, match="differs from its source by"):
+        verify(graph, source(1e-6, error=5 * TOLERANCE))
+    with pytest.raises(ExportError, match=r"differs from its source by 9\.99"):
+        verify(graph, source(2e-5))
+
+
+def test_a_result_that_hangs_on_rounding_is_refused_with_the_reason() -> None:
+    """What the picture's brightest is compared with itself."""
+    graph = jumping(1e-3)  # a quarter of the picture is 1
+    with pytest.raises(ExportError, match=r"the network jumps at 'above.*25\.\d% of"):
+        verify(graph, lambda picture: reference.run(graph, picture) + (picture == 1))

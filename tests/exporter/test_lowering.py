@@ -245,7 +245,7 @@ def test_channels() -> None:
 def test_zero_padding() -> None:
     picture = random(0, 3, 4, 6)
     builder = GraphBuilder(3)
-    output = lowering.zero_pad(builder, "pad", INPUT, (1, 2, 3, 4))
+    output = lowering.constant_pad(builder, "pad", INPUT, (1, 2, 3, 4))
     expected = functional.pad(torch.from_numpy(picture), (2, 4, 1, 3))
     assert_matches(builder, output, picture, expected)
 

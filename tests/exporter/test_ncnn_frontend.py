@@ -431,9 +431,12 @@ def windows(model: Model) -> None:
     model.add("Split split 1 4 a b c d e")
     model.add("Pooling max 1 1 b f 0=0 1=3 3=1 5=1")
     model.add("Pooling mean 1 1 c g 0=1 1=3 11=5 3=1 13=2 5=1 6=1")
-    model.add("BinaryOp sum 2 1 f g h 0=0")
+    model.add("Pooling inner 1 1 g g2 0=1 1=3 3=1 5=1")
+    model.add("Padding more 1 1 f f2 0=0 4=0 5=0.5 7=1 8=2")
+    model.add("Crop less 1 1 f2 f3 -23309=1,1 -23310=1,13 -23311=1,0")
+    model.add("BinaryOp sum 2 1 f3 g2 h 0=0")
     model.add("Crop some 1 1 h i 0=2 1=1 2=2 3=-233 4=-233 5=8 6=1 7=2 8=1")
-    model.add("Padding back 1 1 i j 0=1 1=2 2=2 3=1 4=0")
+    model.add("Padding back 1 1 i j 0=1 1=2 2=2 3=1 4=0 5=0.5")
     model.add("Crop first 1 1 d k -23309=1,-233 -23310=1,8 -23311=1,0")
     model.add("BinaryOp add 2 1 j k l 0=0")
     model.add("PixelShuffle up 1 1 l m 0=2 1=1")
@@ -575,7 +578,7 @@ def ncnn_result(path: Path, picture: np.ndarray) -> np.ndarray:
         ("Quantize q 1 1 x y 0=1", "quantised to int8; use the fp32 or fp16"),
         ("Crop c 1 1 x y 0=9 3=-233 4=-233 5=-233 6=999", "it keeps nothing"),
         ("Pooling p 1 1 x y 0=0 1=3 3=1", "it rounds the size up"),
-        ("Pooling p 1 1 x y 0=1 1=3 3=1 5=1", "it leaves out the padding"),
+        ("Padding p 1 1 x y 0=1 4=1 8=1", "each channel has its own padding"),
         ("Exp e 1 1 x y 0=-2", "its base is -2"),
         ("Convolution c 1 1 x y 0=3 1=3 6=82", "82 weights do not make 3 × 3 channels"),
         ("Convolution c 1 1 x y 0=3 1=1000000 6=9", "1000000×1000000 kernel"),

@@ -355,6 +355,38 @@ def test_networks_that_pytorch_writes(
         ),
         (
             [
+                node("Pad", "x", "pads", "fill", to="p"),
+                node("Slice", "p", "s", "e", to="c"),
+                node("Conv", "c", "w"),
+            ],
+            {
+                "pads": ints(0, 2, 1, 1, 0, 1, 1, 1),
+                "fill": floats(0.5),
+                "w": random(3, 3, 3, 3),
+                "s": ints(0, 1),
+                "e": ints(1, 4),
+            },
+        ),
+        (
+            [
+                node("AveragePool", "x", to="a", kernel_shape=[3, 5], pads=[1, 2] * 2),
+                node("Max", "low", "a", "x", to="b"),
+                node("Min", "b", "high", to="c"),
+                node("HardSigmoid", "c", alpha=0.3, beta=0.4),
+            ],
+            {"low": random(3, 1, 1), "high": floats(0.9)},
+        ),
+        (
+            [
+                node("Greater", "x", "half", to="above"),
+                node("Sub", "x", "half", to="less"),
+                node("Where", "above", "x", "less", to="w"),
+                node("CastLike", "w", "half"),
+            ],
+            {"half": floats(0.5)},
+        ),
+        (
+            [
                 helper.make_node("Split", ["x", "sizes"], ["a", "b"], axis=1),
                 node("Concat", "b", "a", axis=1),
             ],
@@ -381,6 +413,40 @@ def test_an_operation_gives_what_onnx_runtime_gives(
     nodes: list[NodeProto], constants: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     read_onnx(saved(model(nodes, constants), tmp_path))
+
+
+def test_what_onnx_runtime_has_optimised(tmp_path: Path) -> None:
+    plain = model(
+        [
+            node("Conv", "x", "w", to="a", pads=[1, 1, 1, 1]),
+            node("LeakyRelu", "a", to="b", alpha=0.2),
+            node("Conv", "b", "w", to="c", pads=[1, 1, 1, 1]),
+            node("HardSigmoid", "c", to="d", alpha=0.3, beta=0.4),
+            node("Conv", "d", "w", to="e", pads=[1, 1, 1, 1]),
+            node("Mul", "e", "alpha", to="f"),
+            node("Sigmoid", "f", to="g"),
+            node("Mul", "e", "g"),
+        ],
+        {"w": 0.2 * random(3, 3, 3, 3), "alpha": floats(1.702)},
+    )
+    path = saved(plain, tmp_path)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = (
+        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    )
+    optimised = options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    kinds = {each.op_type for each in onnx.load(optimised).graph.node}
+    assert kinds == {"FusedConv", "Conv", "QuickGelu"}
+    read_onnx(optimised)  # compares with ONNX Runtime
+
+
+def test_what_is_optimised_for_one_processor_is_refused(tmp_path: Path) -> None:
+    made = model([helper.make_node("ReorderInput", ["x"], ["y"])])
+    made.graph.node[0].domain = "com.microsoft.nchwc"
+    made.opset_import.append(helper.make_opsetid("com.microsoft.nchwc", 1))
+    with pytest.raises(ExportError, match="as it was before ONNX Runtime optimised it"):
+        read_onnx(saved(made, tmp_path))
 
 
 @pytest.mark.parametrize("last", [("x", "half"), ("half", "x")])

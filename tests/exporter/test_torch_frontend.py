@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from tests.graphs import assert_same_graph
 from upfrost.network import reference
 from upfrost.network.graph import Graph, GridSample, alignment, parameter_count
 from upfrost.network.modelfile import read_model
-from upfrost_exporter import ExportError, export_module, trace_module
+from upfrost_exporter import ExportError, export_module, torch_frontend, trace_module
 
 # Of the largest value: PyTorch's own rounding over a few layers in float32.
 TOLERANCE = 1e-5
@@ -331,7 +332,7 @@ def test_what_cannot_be_carried_is_refused(layer: nn.Module, message: str) -> No
             "depend on the picture's size",
         ),
         (lambda x: x + torch.zeros(3, 1, 64), "cannot"),
-        (lambda x: x * x.mean(), r"aten\.mean .*upfrost has no such operation"),
+        (lambda x: x * x.std(), r"aten\.std.*it is a variance of all numbers"),
         (lambda x: x.cumsum(1), "no such operation"),
         (lambda x: x * int(x.argmax()), "depends on what it sees"),
         (lambda x: x.transpose(2, 3), r"the shape \(1, 3, 64, 48\).* no picture"),
@@ -352,6 +353,86 @@ def test_functions_that_make_no_network_are_refused(
     with pytest.raises(ExportError, match=message) as error:
         trace_module(Lambda(function), name="net", scale=1)
     assert "\n" not in str(error.value)
+
+
+def made_of_others(x: Tensor) -> Tensor:
+    """What torch makes of other operations, and upfrost with it."""
+    a, b = functional.glu(torch.cat([x, x - 0.5], 1), 1), torch.square(x)
+    y = torch.addcmul(a, b, a, value=0.5) + torch.lerp(a, b, 0.3)
+    y = torch.subtract(y, torch.zeros_like(y)).masked_fill(y < -9, 0.0)
+    y = torch.concat([y, y.unbind(1)[0].unsqueeze(1)], 1)
+    return functional.channel_shuffle(y, 2)[:, :3]
+
+
+def with_constants(x: Tensor) -> Tensor:
+    """Constants in a value's place."""
+    y = torch.maximum(x, torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1))
+    y = torch.min(y, torch.full_like(y, 0.8)) + x.new_ones(x.shape)
+    blank = torch.zeros(x.shape[0], 2, x.shape[2], x.shape[3])
+    y = torch.cat([y, blank], 1)
+    y = functional.pad(y, (1, 1, 1, 1, 1, 0), value=0.5)
+    return functional.avg_pool2d(y, 3, 1, count_include_pad=False)[:, 1:4]
+
+
+def reduced(x: Tensor) -> Tensor:
+    """Means, norms and minima."""
+    y = functional.normalize(x + 0.1, dim=1) * x.mean() + x.mean(
+        (1, 2, 3), keepdim=True
+    )
+    variance, mean = torch.var_mean(y, 1, keepdim=True, unbiased=False)
+    y = (y - mean) / torch.sqrt(variance + 0.1)
+    return y - y.min(1, keepdim=True)[0] + x.amin((2, 3), keepdim=True)
+
+
+def in_windows(x: Tensor) -> Tensor:
+    """Windows of all kinds."""
+    batch, channels, height, width = x.shape
+    y = functional.unfold(x, 3, padding=1).view(batch, 9 * channels, height, width)
+    y = functional.avg_pool2d(y, 3, 1, 1, count_include_pad=False)[:, 4::9]
+    small = functional.interpolate(y, scale_factor=0.5, mode="area")
+    return functional.interpolate(small, scale_factor=2, mode="nearest-exact") + y
+
+
+def bent(x: Tensor) -> Tensor:
+    y = functional.softshrink(x - 0.5, 0.2) + functional.hardshrink(x - 0.5, 0.2)
+    y = y + torch.where(x > 0.4, x, x - 2) + functional.threshold(x, 0.3, 5.0)
+    return functional.rrelu(y - 0.5 * torch.sign(x - 0.6))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [made_of_others, with_constants, reduced, in_windows, bent],
+    ids=lambda function: function.__name__,
+)
+def test_functions_as_people_write_them(
+    function: Callable[[Tensor], Tensor],
+) -> None:
+    trace_module(Lambda(function), name="net", scale=1)  # compares with torch
+
+
+def test_what_another_size_cannot_mend_is_recorded_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Formulas for the sizes of a window transformer take minutes."""
+    recorded = []
+    record = torch_frontend._record
+
+    def counted(*given: Any) -> Any:
+        recorded.append(given)
+        return record(*given)
+
+    monkeypatch.setattr(torch_frontend, "_record", counted)
+    with pytest.raises(ExportError, match="transformers are out of scope"):
+        trace_module(Wrapped(Windows()), name="net", scale=2)
+    assert len(recorded) == 1
+
+
+def test_a_module_that_fails_at_other_sizes_is_refused() -> None:
+    def of_one_size(x: Tensor) -> Tensor:
+        return x + torch.zeros(1, 1, 48, 64)
+
+    with pytest.raises(ExportError, match=r"Lambda cannot run on a 56×40 picture: The"):
+        trace_module(Lambda(of_one_size), name="net", scale=1)
 
 
 def test_the_scale_must_be_the_networks_own() -> None:

@@ -926,10 +926,23 @@ def _slice(call: Call) -> str:
         range(extent)[part]
         for extent, part in zip(extents, _slices(call, extents), strict=True)
     ]
-    if len(kept[0]) != 1 or any(each.step != 1 for each in kept[2:]) or not all(kept):
-        raise call.refuse("it leaves out rows between others", "cut fixed margins")
-    value = lowering.pick_channels(call.builder, call.label, call.value(), kept[1])
     rows, columns = kept[2:]
+    steps = rows.step, columns.step
+    if len(kept[0]) != 1 or min(steps) < 1 or not all(kept):
+        raise call.refuse("it mirrors rows or columns", "cut fixed margins")
+    value = lowering.pick_channels(call.builder, call.label, call.value(), kept[1])
+    if steps != (1, 1):
+        # Those between the last one that is taken and the end do not matter.
+        near = [
+            extent - each.stop < 1 or extent - 1 - each[-1] < each.step
+            for extent, each in zip(extents[2:], (rows, columns), strict=True)
+        ]
+        if not all(near):
+            raise call.refuse("it ends before the last rows", "take all of them")
+        if rows.start or columns.start:
+            margins = (rows.start, columns.start, 0, 0)
+            value = call.add(ops.Crop, [value], margins=margins)
+        return lowering.pick_pixels(call.builder, call.label, value, steps)
     margins = (
         rows.start,
         columns.start,

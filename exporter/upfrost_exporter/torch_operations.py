@@ -598,6 +598,8 @@ def _slice(call: Call) -> Value:
         )
     if not _differ(call.shape(), call.shape(0)):
         return _keep(call)
+    if step != 1 and axis in (2, 3):
+        return _every(call, value, axis, step)
     # What is cut off must not depend on the picture's size.
     start, *others = set(_probe(call["start"] or 0))
     before, after = (_probe(extents[axis]) for extents in (call.shape(0), call.shape()))
@@ -608,6 +610,28 @@ def _slice(call: Call) -> Value:
     margins = [0, 0, 0, 0]
     margins[axis - 2], margins[axis] = first, lost.pop() - first
     return call.add(ops.Crop, [value], margins=tuple(margins))
+
+
+def _every(call: Call, value: str, axis: int, step: int) -> Value:
+    """Every `step`-th row or column from one near the front, as wavelets take them."""
+    before, after = _probe(call.shape(0)[axis]), _probe(call.shape()[axis])
+    start = call["start"] or 0
+    if (
+        not isinstance(start, int)
+        or start < 0
+        or any(
+            len(range(start, whole, step)) != rest
+            for whole, rest in zip(before, after, strict=True)
+        )
+    ):
+        raise call.refuse("it ends before the last row or column", "take all of them")
+    margins, steps = [0, 0, 0, 0], [1, 1]
+    margins[axis - 2], steps[axis - 2] = start, step
+    if start:
+        value = call.builder.add(ops.Crop, call.label, [value], margins=tuple(margins))
+    return Value(
+        lowering.pick_pixels(call.builder, call.label, value, (steps[0], steps[1]))
+    )
 
 
 def _split(call: Call) -> list[Value] | list[Moved]:
@@ -1023,7 +1047,9 @@ def _conv1d(call: Call) -> Value:
     return Value(mixed) if bias is None else _affine(call, Value(mixed), shift=bias)
 
 
-def _concat(call: Call) -> Value:
+def _concat(call: Call) -> Value | Moved:
+    if any(isinstance(part, Moved) for part in call["tensors"]):
+        return _joined(call, np.concatenate)
     if call["dim"] % 4 != 1:
         raise call.refuse(f"it joins along dimension {call['dim']}", "join channels")
     parts = list(call["tensors"])
@@ -1049,15 +1075,36 @@ def _as_value(call: Call, constant: Constant, like: Value) -> Value | Constant:
     return _affine(call, Value(name), shift=numbers)
 
 
-def _stack(call: Call) -> Value:
-    """Numbers that stand for a picture each, as channels."""
+def _stack(call: Call) -> Value | Moved:
+    """Numbers that stand for a picture each, as channels; or a new axis."""
     parts = call["tensors"]
     shapes = [node.meta["val"].shape for node in call.node.all_input_nodes]
-    if not all(isinstance(part, Value) for part in parts) or any(
-        _count(shape) != 1 for shape in shapes
+    if all(isinstance(part, Value) for part in parts) and all(
+        _count(shape) == 1 for shape in shapes
     ):
-        raise call.refuse("it makes a new dimension", "join channels")
-    return call.add(ops.Concat, [part.name for part in parts])
+        return call.add(ops.Concat, [part.name for part in parts])
+    return _joined(call, np.stack)
+
+
+def _joined(
+    call: Call, function: Callable[[Sequence[npt.NDArray[Any]], int], Any]
+) -> Value | Moved:
+    """Numbers of several values side by side, whatever axes these have."""
+    parts = list(call["tensors"])
+    if not all(isinstance(part, Value | Moved) for part in parts):
+        raise call.refuse("one part is a constant", "join what the network computes")
+    places, start = [], 0
+    for part in parts:
+        whole = lowering.places(call.builder, part.name)
+        own = part.places if isinstance(part, Moved) else whole[None]
+        places.append(own + np.int32(start))
+        start += whole.size
+    joined = call.builder.add(ops.Concat, call.label, [part.name for part in parts])
+    moved = function(places, call["dim"])
+    if moved.ndim == 4 and len(moved) == 1:
+        with suppress(GraphError):
+            return Value(lowering.rearrange(call.builder, call.label, joined, moved[0]))
+    return Moved(joined, moved)
 
 
 def _pixel_shuffle(call: Call) -> Value | Placed:
@@ -1280,7 +1327,7 @@ def among_moved(call: Call, handler: Handler) -> Any:
 
     Pointwise ones do not mind; linear layers and layer normalisation work on the last.
     """
-    if call.operation in LAST_AXIS:
+    if call.operation in LAST_AXIS or call.operation in _JOINS:
         return handler(call)
     found = [each for each in call.arguments.values() if isinstance(each, Moved)]
     first, *others = found
@@ -1404,6 +1451,8 @@ LAST_AXIS = (
     "aten.rms_norm.default",
     "aten.sum.dim_IntList",
 )
+# Those that put values side by side.
+_JOINS = ("aten.cat.default", "aten.stack.default")
 # Each number by itself, so that it does not matter where it stands.
 POINTWISE = {
     f"aten.{name}"

@@ -369,6 +369,22 @@ def test_networks_that_pytorch_writes(
         ),
         (
             [
+                node("Slice", "x", "first", "end", "axes", "steps", to="a"),
+                node("Slice", "x", "second", "end", "axes", "steps", to="b"),
+                node("Sub", "a", "b", to="c"),
+                node("ConvTranspose", "c", "w", strides=[2, 2]),
+            ],
+            {
+                "first": ints(0, 1),
+                "second": ints(1, 0),
+                "end": ints(1 << 62, 1 << 62),
+                "axes": ints(2, 3),
+                "steps": ints(2, 2),
+                "w": random(3, 3, 2, 2),
+            },
+        ),
+        (
+            [
                 node("AveragePool", "x", to="a", kernel_shape=[3, 5], pads=[1, 2] * 2),
                 node("Max", "low", "a", "x", to="b"),
                 node("Min", "b", "high", to="c"),

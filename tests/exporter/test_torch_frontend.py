@@ -399,9 +399,21 @@ def bent(x: Tensor) -> Tensor:
     return functional.rrelu(y - 0.5 * torch.sign(x - 0.6))
 
 
+def wavelets(x: Tensor) -> Tensor:
+    """Haar's, as MWCNN slices it (arXiv:1805.07071), and channels one by one."""
+    upper, lower = x[:, :, 0::2, :] / 2, x[:, :, 1::2, :] / 2
+    a, b = upper[:, :, :, 0::2], lower[:, :, :, 0::2]
+    c, d = upper[:, :, :, 1::2], lower[:, :, :, 1::2]
+    bands = torch.cat([a + b + c + d, b - a + d - c, c - a + d - b, a - b - c + d], 1)
+    y = functional.pixel_shuffle(bands.abs(), 2)
+    mixed = torch.stack([y[:, 2], y[:, 0], y[:, 1]], 1)
+    behind = [each.permute(0, 2, 3, 1) for each in (y[:, :2], mixed[:, 1:2])]
+    return mixed + torch.cat(behind, -1).permute(0, 3, 1, 2)
+
+
 @pytest.mark.parametrize(
     "function",
-    [made_of_others, with_constants, reduced, in_windows, bent],
+    [wavelets, made_of_others, with_constants, reduced, in_windows, bent],
     ids=lambda function: function.__name__,
 )
 def test_functions_as_people_write_them(

@@ -462,6 +462,14 @@ def resize_to(
     raise GraphError(f"it resizes to {size[1]}×{size[0]}, the size of no other value")
 
 
+def spread(builder: GraphBuilder, label: str, value: str, like: str) -> str:
+    """What is the same at every pixel, as a value of another's size."""
+    shape, other = builder.shapes[value], builder.shapes[like]
+    if (shape.height, shape.width) == (other.height, other.width):
+        return value
+    return builder.add(ResizeTo, label, [value, like], mode="nearest")
+
+
 def scale_and_margin(picture: Shape, result: Shape) -> tuple[Fraction, int]:
     """The scale, and how many pixels on each side a network needs beyond the picture.
 

@@ -369,7 +369,8 @@ def _among_pooled(call: Call) -> Given | list[Given]:
     first = next(given for given in call.values if isinstance(given, Pooled))
     if (special := _OF_POOLED.get(kind)) is not None:
         return special(call, first)
-    mixed = any(isinstance(given, str) for given in call.values)
+    whole = next((given for given in call.values if isinstance(given, str)), None)
+    mixed = whole is not None
     values: list[Given] = []
     for given in call.values:
         if isinstance(given, Pooled):
@@ -377,7 +378,10 @@ def _among_pooled(call: Call) -> Given | list[Given]:
             is_plain = given.shape in ((count,), (count, 1), (count, 1, 1))
             if not is_plain and (mixed or kind not in _POINTWISE):
                 raise call.layer.refuse(f"an input has the shape {given.shape}", ADVICE)
-            values.append(given.name)
+            name = given.name
+            if whole is not None:
+                name = lowering.spread(call.builder, call.layer.name, name, whole)
+            values.append(name)
         elif isinstance(given, np.ndarray) and given.size > 1:
             values.append(given.reshape(-1, 1, 1))
         else:

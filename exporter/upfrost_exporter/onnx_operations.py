@@ -368,9 +368,12 @@ def _among_pooled(call: Call) -> Sequence[Result]:
     if handler is not None and first.shape != plain_shape:
         return [handler(call, first)]
     inputs: list[Given] = []
+    whole = next((given for given in call.inputs if isinstance(given, str)), None)
     for given in call.inputs:
         if isinstance(given, Pooled):
             given = given.name
+            if whole is not None:
+                given = lowering.spread(call.builder, call.label, given, whole)
         elif isinstance(given, np.ndarray) and kind in _POINTWISE and not mixed:
             # Of as many numbers as there are channels, wherever these stand.
             given = given.reshape(1, -1, 1, 1) if given.size > 1 else given

@@ -326,26 +326,23 @@ def _broadcast(call: Call, first: Value, second: Value) -> list[str]:
     A channel may stand for all; and what is the same at every pixel, as a mean over the
     picture, may come from a value of another size.
     """
-    shapes = [call.builder.shapes[value.name] for value in (first, second)]
+    values = first, second
+    shapes = [call.builder.shapes[value.name] for value in values]
     channels = max(shape.channels for shape in shapes)
-    height = max(shape.height for shape in shapes)
+    pairs = zip(shapes, values, strict=True)
+    heights = {shape.height: value.name for shape, value in pairs}
+    # Where both are the same at every pixel, either size will do.
+    known = [side for side in call.shape()[2:3] if isinstance(side, int)]
+    height = known[0] if known and known[0] in heights else max(heights)
     names = []
-    for value, shape in zip((first, second), shapes, strict=True):
+    for value, shape in zip(values, shapes, strict=True):
         name = value.name
         if shape.channels == 1 < channels:
             name = lowering.pick_channels(
                 call.builder, call.label, name, [0] * channels
             )
-        if shape.height != height:
-            ratio = Fraction(height, shape.height)
-            name = call.builder.add(
-                ops.Resize,
-                call.label,
-                [name],
-                mode="nearest",
-                ratio=(ratio.numerator, ratio.denominator),
-            )
-        names.append(name)
+        like = heights[height]
+        names.append(lowering.spread(call.builder, call.label, name, like))
     return names
 
 

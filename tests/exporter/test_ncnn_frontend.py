@@ -407,6 +407,17 @@ def test_a_picture_of_one_channel(tmp_path: Path) -> None:
     assert read_ncnn(model.save(tmp_path)).channels == 1
 
 
+def pooled_beside_blocks(model: Model) -> None:
+    """A mean over the picture meets a value that is smaller than it."""
+    model.convolution("x", "a", (3, 4, 3), "4=1")
+    model.add("Split split 1 2 a b c")
+    model.add("Pooling blocks 1 1 b d 0=0 1=2 2=2 5=1")
+    model.add("Pooling mean 1 1 c e 0=1 4=1")
+    model.add("BinaryOp sum 2 1 d e f 0=0")
+    model.add("Interp up 1 1 f g 0=1 1=2 2=2")
+    model.convolution("g", "y", (4, 3, 3), "4=1")
+
+
 def functions_of_any_numbers(model: Model) -> None:
     model.convolution("x", "a", (3, 8, 3), "4=1 9=6 -23310=2,0.3,0.4")
     model.add("HardSwish b 1 1 a b")
@@ -469,6 +480,7 @@ def pieces(model: Model) -> None:
         last_axis,
         rearranged,
         functions_of_any_numbers,
+        pooled_beside_blocks,
         windows,
         without_bias,
         sizes_of_values,

@@ -369,6 +369,15 @@ def test_networks_that_pytorch_writes(
         ),
         (
             [
+                node("MaxPool", "x", to="blocks", kernel_shape=[2, 2], strides=[2, 2]),
+                node("GlobalAveragePool", "x", to="mean"),
+                node("Add", "blocks", "mean", to="sum"),
+                node("ConvTranspose", "sum", "w", strides=[2, 2]),
+            ],
+            {"w": random(3, 3, 2, 2)},
+        ),
+        (
+            [
                 node("Slice", "x", "first", "end", "axes", "steps", to="a"),
                 node("Slice", "x", "second", "end", "axes", "steps", to="b"),
                 node("Sub", "a", "b", to="c"),

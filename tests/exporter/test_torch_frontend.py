@@ -399,6 +399,14 @@ def bent(x: Tensor) -> Tensor:
     return functional.rrelu(y - 0.5 * torch.sign(x - 0.6))
 
 
+def pooled_beside_blocks(x: Tensor) -> Tensor:
+    """A variance of the picture meets what is smaller, as in SMFANet's blocks."""
+    height, width = x.shape[2:]
+    blocks = functional.adaptive_max_pool2d(x, (height // 8, width // 8))
+    mixed = blocks + x.var((2, 3), keepdim=True, unbiased=False)
+    return x * functional.interpolate(mixed, size=(height, width), mode="nearest")
+
+
 def wavelets(x: Tensor) -> Tensor:
     """Haar's, as MWCNN slices it (arXiv:1805.07071), and channels one by one."""
     upper, lower = x[:, :, 0::2, :] / 2, x[:, :, 1::2, :] / 2
@@ -413,7 +421,15 @@ def wavelets(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     "function",
-    [wavelets, made_of_others, with_constants, reduced, in_windows, bent],
+    [
+        pooled_beside_blocks,
+        wavelets,
+        made_of_others,
+        with_constants,
+        reduced,
+        in_windows,
+        bent,
+    ],
     ids=lambda function: function.__name__,
 )
 def test_functions_as_people_write_them(

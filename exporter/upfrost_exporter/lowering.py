@@ -194,11 +194,16 @@ def at_most(builder: GraphBuilder, label: str, value: str, bounds: Numbers) -> s
     return scaled(builder, label, less, -1)
 
 
+def _has_kernel(slope: float, shift: float) -> bool:
+    """Whether a hard sigmoid is the one that upfrost computes by itself."""
+    return abs(slope - 1 / 6) <= 1e-6 and shift == 0.5
+
+
 def hard_sigmoid(
     builder: GraphBuilder, label: str, value: str, slope: float, shift: float
 ) -> str:
     """slope · x + shift between 0 and 1."""
-    if abs(slope - 1 / 6) <= 1e-6 and shift == 0.5:
+    if _has_kernel(slope, shift):
         return builder.add(Unary, label, [value], function="hardsigmoid")
     line = scaled(builder, label, value, slope, shift)
     return builder.add(Clamp, label, [line], low=0.0, high=1.0)
@@ -208,7 +213,7 @@ def hard_swish(
     builder: GraphBuilder, label: str, value: str, slope: float, shift: float
 ) -> str:
     """x times its hard sigmoid."""
-    if abs(slope - 1 / 6) <= 1e-6 and shift == 0.5:
+    if _has_kernel(slope, shift):
         return builder.add(Unary, label, [value], function="hardswish")
     gate = hard_sigmoid(builder, label, value, slope, shift)
     return builder.add(Multiply, label, [value, gate])

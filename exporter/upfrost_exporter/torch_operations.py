@@ -795,7 +795,7 @@ def _mean(call: Call) -> Value | Partial | Moved:
     if (partial := _partial(call, is_mean=True)) is not None:
         return partial
     value = call.value("self")
-    axes = call.arguments.get("dim")
+    axes = call["dim"]
     if axes is None or {axis % 4 for axis in axes} == {1, 2, 3}:
         pixels = call.builder.add(ops.GlobalMean, call.label, [value])
         return Value(lowering.channel_mean(call.builder, call.label, pixels))

@@ -80,6 +80,14 @@ FILTER_SIDE = 5
 AREA = 24  # a multiple of every scale
 
 
+def _filtered_luma(pictures: Tensor, filters: Tensor) -> Tensor:
+    """(B, 3, H, W) by filters (N, 1, K, K), K odd, on luma: (B, N, H, W)."""
+    weights = torch.tensor(RGB_TO_YCC[0], device=pictures.device).view(1, 3, 1, 1)
+    luma = (pictures.float() * weights).sum(dim=1, keepdim=True)
+    luma = nn.functional.pad(luma, (filters.shape[2] // 2,) * 4, mode="reflect")
+    return nn.functional.conv2d(luma, filters)
+
+
 def patch_distance(
     output: Tensor, target: Tensor, scale: int, generator: torch.Generator
 ) -> Tensor:
@@ -99,12 +107,9 @@ def patch_distance(
     )
     filters = filters - filters.mean(dim=(2, 3), keepdim=True)
     filters = filters / filters.square().sum(dim=(2, 3), keepdim=True).sqrt()
-    weights = torch.tensor(RGB_TO_YCC[0], device=output.device).view(1, 3, 1, 1)
 
     def ranked(pictures: Tensor) -> Tensor:
-        luma = (pictures.float() * weights).sum(dim=1, keepdim=True)
-        luma = nn.functional.pad(luma, (FILTER_SIDE // 2,) * 4, mode="reflect")
-        values = nn.functional.conv2d(luma, filters)
+        values = _filtered_luma(pictures, filters)
         rows = values.unfold(2, AREA, AREA).unfold(3, AREA, AREA)
         side = AREA // scale
         apart = rows.reshape(*rows.shape[:4], side, scale, side, scale)
@@ -137,11 +142,8 @@ def unevenness(output: Tensor, scale: int) -> Tensor:
     pictures; what is returned is the mean of its deviations, as a share of the mean at
     all places: 0 is even, whatever the amount of detail.
     """
-    weights = torch.tensor(RGB_TO_YCC[0], device=output.device).view(1, 3, 1, 1)
     filters = torch.tensor(_DERIVATIVES, dtype=torch.float32, device=output.device)
-    luma = (output.float() * weights).sum(dim=1, keepdim=True)
-    luma = nn.functional.pad(luma, (1, 1, 1, 1), mode="reflect")
-    detail = nn.functional.conv2d(luma, filters.unsqueeze(1)).abs()
+    detail = _filtered_luma(output, filters.unsqueeze(1)).abs()
     count, kinds, height, width = detail.shape
     apart = detail.view(count, kinds, height // scale, scale, width // scale, scale)
     places = apart.mean(dim=(0, 2, 4))

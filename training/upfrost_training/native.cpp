@@ -8,10 +8,12 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 namespace {
 
+typedef float Lanes16 __attribute__((vector_size(64)));
 typedef float Lanes8 __attribute__((vector_size(32)));
 typedef float Lanes4 __attribute__((vector_size(16)));
 
@@ -130,7 +132,11 @@ struct Bilinear {
 template <int C, int S>
 struct Network {
     static constexpr int OUT = (S * S + 3) / 4 * 4;
+#ifdef __AVX512F__
+    typedef typename std::conditional<C % 16 == 0, Lanes16, Lanes8>::type Wide;
+#else
     typedef Lanes8 Wide;
+#endif
     typedef Lanes4 Last;
     static constexpr int W = width_of<Wide>;
 

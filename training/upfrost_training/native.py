@@ -29,7 +29,8 @@ SOURCE = Path(__file__).with_name("native.cpp")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math")
 # Those of `pixel_loss` that native.cpp has, by its number.
 LOSSES = {"l1": 0, "rmse": 1}
-# (channels, scale) for which native.cpp is compiled.
+# (channels, scale) for which native.cpp is compiled. A narrower network is filled up
+# with channels of zeros, which stay zeros.
 SIZES = ((8, 2), (8, 3), (16, 2))
 # Pixels of a row that are computed at once: a crop's side is a multiple.
 TILE = 12
@@ -62,6 +63,12 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
+def filled(channels: int, scale: int) -> int:
+    """The fewest channels of `SIZES` that hold these, or 0."""
+    wide = (each for each, of in SIZES if of == scale and each >= channels)
+    return min(wide, default=0)
+
+
 def unsuitable(model: nn.Module, patch: int, losses: tuple[str, ...]) -> str:
     """Why native.cpp cannot train `model` on crops of this side, or nothing."""
     if not isinstance(model, Plain) or model.settings.colour != "luma":
@@ -69,9 +76,9 @@ def unsuitable(model: nn.Module, patch: int, losses: tuple[str, ...]) -> str:
     s = model.settings
     if s.activation != "prelu":
         return f"its activation is {s.activation}, not prelu"
-    if (s.channels, s.scale) not in SIZES:
+    if not filled(s.channels, s.scale):
         known = ", ".join(f"{c} at x{scale}" for c, scale in SIZES)
-        return f"{s.channels} channels at x{s.scale} are none of {known}"
+        return f"{s.channels} channels at x{s.scale} are more than {known}"
     if patch % TILE:
         return f"patch is {patch}, not a multiple of {TILE}"
     unknown = [loss for loss in losses if loss not in LOSSES]
@@ -84,6 +91,9 @@ class NativeGradients:
     def __init__(self, model: Plain, threads: int) -> None:
         self.model = model
         self.layers = list(_layers(model))
+        settings = model.settings
+        self.channels = filled(settings.channels, settings.scale)
+        self.missing = self.channels - settings.channels
         self.threads = threads
         self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self.run = library().upfrost_gradients
@@ -112,14 +122,17 @@ class NativeGradients:
 
     def _packed(self) -> Tensor:
         """Each layer's kernel [ky][kx][in][out], bias and slopes, as native.cpp has
-        them: the last layer's outputs are filled up to whole vectors of four."""
+        them: filled up to its channels, the last layer's outputs to vectors of four."""
         parts: list[Tensor] = []
+        pad = nn.functional.pad
         for conv, slopes in self.layers:
-            missing = 0 if slopes is not None else -conv.outputs % 4
-            for part in (conv.kernel().permute(2, 3, 1, 0), conv.bias):
-                parts.append(nn.functional.pad(part, (0, missing)).flatten())
+            after = -conv.outputs % 4 if slopes is None else self.missing
+            before = 0 if conv.inputs == 1 else self.missing
+            kernel = conv.kernel().permute(2, 3, 1, 0)
+            parts.append(pad(kernel, (0, after, 0, before)).flatten())
+            parts.append(pad(conv.bias, (0, after)))
             if slopes is not None:
-                parts.append(slopes)
+                parts.append(pad(slopes, (0, after)))
         return torch.cat(parts)
 
     def _call(
@@ -130,7 +143,7 @@ class NativeGradients:
         low, high = np.ascontiguousarray(lr), np.ascontiguousarray(hr)
         value = self.run(
             *(ctypes.c_void_p(a.ctypes.data) for a in (low, high)),
-            *(len(low), low.shape[1], s.channels, s.scale, s.depth),
+            *(len(low), low.shape[1], self.channels, s.scale, s.depth),
             *(ctypes.c_void_p(a.ctypes.data) for a in (numbers, gradients)),
             LOSSES[loss],
             ctypes.c_float(share),

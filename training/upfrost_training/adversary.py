@@ -34,6 +34,7 @@ class AdversarySettings:
     grid: float = 0.0
     # Channels of the discriminator's first layer.
     channels: int = 32
+    # Peak rate, which rises and falls as the network's own does.
     lr: float = 1e-4
 
 
@@ -205,6 +206,14 @@ class Adversary:
             loss = loss + self.settings.grid * unevenness(output, self.scale)
         self.count += 1
         return loss
+
+    def slow_down(self, share: float) -> None:
+        """Let the discriminator learn at this share of its peak rate.
+
+        At its full rate beside a network that hardly learns any more, it would win.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = share * self.settings.lr
 
     def step(self, output: Tensor, target: Tensor) -> float:
         """Teach the discriminator on one batch; `output` is not differentiated."""

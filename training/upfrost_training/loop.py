@@ -151,8 +151,11 @@ def train_step(
 ) -> float:
     """One step of the optimizer and of the EMA. Returns the loss."""
     finish = state.step >= finish_step(s)
+    rate = learning_rate(state.step, s)
     for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(state.step, s)
+        group["lr"] = rate
+    if state.adversary is not None:
+        state.adversary.slow_down(rate / s.lr)
     loss = gradients(*batch, s.finish_loss if finish else s.loss)
     nn.utils.clip_grad_norm_(state.model.parameters(), s.clip)
     state.optimizer.step()

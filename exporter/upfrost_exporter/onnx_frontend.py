@@ -146,7 +146,7 @@ def _load(path: Path) -> ModelProto:
     if count > MAX_OPERATIONS:
         raise ExportError(f"{path}: {count} operations are too many")
     try:
-        return _in_float32(dequantised(inlined(model)))
+        return _from_the_front(_in_float32(dequantised(inlined(model))))
     except ExportError:
         raise
     # The library that puts functions in raises kinds of its own.
@@ -201,6 +201,19 @@ def _in_float32(model: ModelProto) -> ModelProto:
         for value in (*graph.input, *graph.output, *graph.value_info):
             if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT
+    return model
+
+
+def _from_the_front(model: ModelProto) -> ModelProto:
+    """The model whose Resizes count their axes from the first on.
+
+    At an axis counted from the last on, as ONNX allows, ONNX Runtime 1.21 (Debian 13's)
+    writes where it may not, and the process ends some time later.
+    """
+    for node in every_operation(model.graph):
+        for attribute in node.attribute:
+            if node.op_type == "Resize" and attribute.name == "axes":
+                attribute.ints[:] = [axis % 4 for axis in attribute.ints]
     return model
 
 

@@ -334,7 +334,8 @@ def test_what_cannot_be_carried_is_refused(layer: nn.Module, message: str) -> No
         (lambda x: x + torch.zeros(3, 1, 64), "cannot"),
         (lambda x: x * x.std(), r"aten\.std.*it is a variance of all numbers"),
         (lambda x: x.cumsum(1), "no such operation"),
-        (lambda x: x * int(x.argmax()), "depends on what it sees"),
+        # PyTorch 2.6 does not refuse these two itself, and the operation is named.
+        (lambda x: x * int(x.argmax()), r"depends on what it sees|aten\.argmax"),
         (lambda x: x.transpose(2, 3), r"the shape \(1, 3, 64, 48\).* no picture"),
         (lambda x: x.flatten(2).view_as(x), "returns its input unchanged"),
         (lambda x: x[:, :, 1:], "47/48 times as large as the picture"),
@@ -343,7 +344,10 @@ def test_what_cannot_be_carried_is_refused(layer: nn.Module, message: str) -> No
         (lambda x: x if x.sum() > 0 else -x, "torch.export cannot record Lambda"),
         (lambda x: x / 0, "not finite"),
         (lambda x: x.double() * 2, "converts to torch.float64"),
-        (lambda x: functional.relu(x) + x.numpy().sum(), "torch.export cannot record"),
+        (
+            lambda x: functional.relu(x) + x.numpy().sum(),
+            r"torch\.export cannot record|aten\.sum",
+        ),
     ],
     ids=lambda given: None if callable(given) else given,
 )

@@ -341,7 +341,7 @@ def test_frames_of_videos_are_trained_on_too(folder: Path) -> None:
 def test_an_adversary_trains_along_and_is_kept(folder: Path) -> None:
     second_stage = "[adversary]\nweight = 0.01\nchannels = 4\n[train]"
     (folder / "tiny.toml").write_text(
-        CONFIG.replace("[train]", second_stage).replace("steps = 60", "steps = 6")
+        CONFIG.replace("[train]", second_stage).replace("steps = 60", "steps = 8")
     )
     config = read_config(folder / "tiny.toml")
     state = loop.train(config, [folder], folder / "run", lambda _: None)
@@ -350,6 +350,11 @@ def test_an_adversary_trains_along_and_is_kept(folder: Path) -> None:
     assert again.adversary is not None
     before, after = (a.network.state_dict() for a in (state.adversary, again.adversary))
     assert all(torch.equal(before[name], after[name]) for name in before)
+    # Beside a network that hardly learns any more, it hardly does.
+    (group,) = state.adversary.optimizer.param_groups
+    share = loop.learning_rate(7, config.train) / config.train.lr
+    assert group["lr"] == pytest.approx(share * config.adversary.lr)
+    assert 0 < share < 0.9
 
 
 def test_a_run_starts_from_released_weights(folder: Path) -> None:

@@ -17,8 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from upfrost import Upscaler
 from upfrost.errors import UpfrostError
+from upfrost.network import reference
 from upfrost.network.modelfile import find_model, read_model
 from upfrost_training import loop
 from upfrost_training.cli import main
@@ -29,7 +29,7 @@ from upfrost_training.config import (
     TrainSettings,
     read_config,
 )
-from upfrost_training.data import DataError
+from upfrost_training.data import DataError, in_colour
 from upfrost_training.losses import RGB_TO_YCC
 from upfrost_training.networks import make_network
 
@@ -138,22 +138,47 @@ def test_a_run_goes_on_by_another_optimizer(folder: Path) -> None:
     assert loop.train(longer, [folder], folder / "run", lambda _: None).step == 8
 
 
-def test_a_bundled_model_teaches(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("teacher", "colour"),
+    [("photo-x2", "rgb"), ("photo-x2", "luma"), ("live-x2-xs-clean", "luma")],
+)
+def test_a_bundled_model_teaches(teacher: str, colour: str, folder: Path) -> None:
     config = read_config(folder / "tiny.toml")
+    config = replace(config, network={**config.network, "colour": colour})
     taught = replace(
-        config, data=replace(config.data, teacher="live-x2-xs-clean", teacher_share=1.0)
+        config, data=replace(config.data, teacher=teacher, teacher_share=1.0)
     )
     (pairs, crops), (originals, plain) = (
         loop.load_data(c, [folder]) for c in (taught, config)
     )
-    with Upscaler("live-x2-xs-clean") as teacher:
-        np.testing.assert_array_equal(pairs.hr[0], teacher(pairs.lr[0]))
+    small = loop.load_data(replace(config, network={}), [folder])[0].lr[0]
+    graph = read_model(find_model(teacher))
+    answer = reference.upscale_bytes(graph, in_colour(small, graph.colour or "rgb"))
+    if graph.colour is None:
+        answer = in_colour(answer, colour)
+    # fp32 of another order of sums, rounded.
+    difference = pairs.hr[0].astype(int) - answer
+    assert np.abs(difference).max() <= 1
+    assert (difference != 0).mean() < 0.01
     # What is held out is measured as it is.
     for crop, same in zip(crops, plain, strict=True):
         np.testing.assert_array_equal(crop.hr, same.hr)
     assert not np.array_equal(pairs.hr[0], originals.hr[0])
-    other = replace(taught, data=replace(taught.data, teacher="realtime-x4"))
-    with pytest.raises(ConfigError, match="teacher: realtime-x4 enlarges ×4, not ×2"):
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        ("realtime-x4", "teacher: realtime-x4 enlarges ×4, not ×2"),
+        ("realtime-x2", "realtime-x2 sees luma alone, .* name a model of RGB"),
+    ],
+)
+def test_a_model_that_cannot_teach_is_refused(
+    teacher: str, message: str, folder: Path
+) -> None:
+    config = read_config(folder / "tiny.toml")
+    other = replace(config, data=replace(config.data, teacher=teacher))
+    with pytest.raises(ConfigError, match=message):
         loop.load_data(other, [folder])
 
 

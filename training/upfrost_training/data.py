@@ -178,7 +178,7 @@ def photographs(files: list[Path]) -> Iterator[Frames]:
 
 
 def taught(original: Picture, answer: Picture, share: float) -> Picture:
-    """What is to be learned, uint8 (sH, sW, 3), of an original and a teacher's answer.
+    """What is to be learned, uint8 (sH, sW, C), of an original and a teacher's answer.
 
     What cannot be foreseen from the small picture is noise in the gradient; a teacher
     does not know it either (Hinton et al., "Distilling the knowledge in a neural
@@ -204,7 +204,7 @@ def load_pairs(
     """Make LR partners of pictures or runs of frames, and find where crops may start.
 
     Each piece is degraded `variants` times, differently where chance is involved. A
-    teacher takes (H, W, 3) and gives (sH, sW, 3); its share of what is learned is
+    teacher takes (H, W, 3) and gives (sH, sW, C); its share of what is learned is
     `teacher_share`.
     """
     check_degradations(degradations)
@@ -226,10 +226,10 @@ def load_pairs(
             ):
                 number = np.full((len(found), 1), len(hrs), dtype=np.int32)
                 origins.append(np.concatenate([number, found], axis=1))
-                high = frame
+                high = in_colour(frame, colour)
                 if teacher is not None:
-                    high = taught(frame, teacher(low), teacher_share)
-                hrs.append(in_colour(high, colour))
+                    high = taught(high, teacher(low), teacher_share)
+                hrs.append(high)
                 lrs.append(in_colour(low, colour))
     if not count:
         raise DataError("no picture or video to train on: name some in `folders`")

@@ -4,8 +4,7 @@ import csv
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -17,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from upfrost import Upscaler
 from upfrost.files import new_file
 from upfrost.network.modelfile import find_model, read_model
 from upfrost.text import printable
@@ -406,21 +404,6 @@ def held_out(number: int, settings: DataSettings) -> bool:
     return number % every == every // 2
 
 
-@contextmanager
-def teacher_of(config: Config) -> Iterator[Upscaler | None]:
-    """The model that teaches. Raises ConfigError for one of another scale."""
-    name = config.data.teacher
-    if not name:
-        yield None
-        return
-    with Upscaler(name) as teacher:
-        if teacher.graph.scale != config.scale:
-            raise ConfigError(
-                f"teacher: {name} enlarges ×{teacher.graph.scale}, not ×{config.scale}"
-            )
-        yield teacher
-
-
 def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
     """Training pairs and validation crops of the configured folders and videos."""
     d = config.data
@@ -429,22 +412,27 @@ def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
     for name in d.videos:
         video = next((r / name for r in roots if (r / name).is_file()), Path(name))
         runs.extend(read_runs(video, d.run_length, d.runs, d.shrink_videos))
-    with teacher_of(config) as teacher:
-        pairs = load_pairs(
-            chain(
-                photographs([f for i, f in enumerate(files) if not held_out(i, d)]),
-                (run for i, run in enumerate(runs) if not held_out(i, d)),
-            ),
-            config.scale,
-            d.patch,
-            d.sharpness,
-            config.degrade,
-            d.variants,
-            config.train.seed,
-            config.colour,
-            teacher,
-            d.teacher_share,
-        )
+    teacher = None
+    if d.teacher:
+        # ONNX Runtime is needed for nothing else in training.
+        from upfrost_training.teacher import read_teacher
+
+        teacher = read_teacher(config)
+    pairs = load_pairs(
+        chain(
+            photographs([f for i, f in enumerate(files) if not held_out(i, d)]),
+            (run for i, run in enumerate(runs) if not held_out(i, d)),
+        ),
+        config.scale,
+        d.patch,
+        d.sharpness,
+        config.degrade,
+        d.variants,
+        config.train.seed,
+        config.colour,
+        teacher,
+        d.teacher_share,
+    )
     crops = validation_crops(
         chain(
             photographs([f for i, f in enumerate(files) if held_out(i, d)]),

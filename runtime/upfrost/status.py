@@ -74,7 +74,7 @@ class Status:
         rest = seconds * (total - done) / done
         text = (
             f"{100 * done // total:3d} %, {done} of {total} tiles, "
-            f"{rate:.2f} Mpixel/s, {duration(rest)} left"
+            f"{speed(rate)} Mpixel/s, {duration(rest)} left"
         )
         self.show(text)
 
@@ -142,6 +142,11 @@ class Status:
         with contextlib.suppress(OSError):
             self._stream.write(text)
             self._stream.flush()
+
+
+def speed(rate: float) -> str:
+    """A speed with two decimals, or more where these would show nothing of it."""
+    return f"{rate:.2f}" if rate >= 0.1 or rate == 0 else f"{rate:.2g}"
 
 
 def duration(seconds: float) -> str:

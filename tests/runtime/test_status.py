@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from upfrost.status import COMPILING, PLAIN_INTERVAL, Status, duration
+from upfrost.status import COMPILING, PLAIN_INTERVAL, Status, duration, speed
 
 
 class Terminal(io.StringIO):
@@ -177,3 +177,17 @@ def test_a_closed_terminal_does_not_stop_the_work() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        (0.0, "0.00"),
+        (0.0012345, "0.0012"),
+        (0.0999, "0.1"),
+        (0.1, "0.10"),
+        (31.4159, "31.42"),
+    ],
+)
+def test_a_slow_speed_is_not_shown_as_none(rate: float, text: str) -> None:
+    assert speed(rate) == text

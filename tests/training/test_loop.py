@@ -179,7 +179,8 @@ def test_a_model_that_cannot_teach_is_refused(
     config = read_config(folder / "tiny.toml")
     other = replace(config, data=replace(config.data, teacher=teacher))
     with pytest.raises(ConfigError, match=message):
-        loop.load_data(other, [folder])
+        loop.train(other, [folder], folder / "refused", lambda _: None)
+    assert not (folder / "refused").exists()
 
 
 def test_an_unknown_optimizer_is_refused_by_name(folder: Path) -> None:

@@ -5,6 +5,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from upfrost.errors import UpfrostError
 from upfrost.files import new_file
 from upfrost.network.modelfile import find_model, read_model
 from upfrost.text import printable
@@ -501,9 +503,15 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     if config.data.teacher:
         say(f"{config.name}: {config.data.teacher} answers for all pictures first")
-    pairs, crops = load_data(config, data)
-    state = start(config, folder, device)
-    rows = read_log(folder, state.step)
+    try:
+        pairs, crops = load_data(config, data)
+        state = start(config, folder, device)
+        rows = read_log(folder, state.step)
+    except UpfrostError:
+        # Of a run that never began nothing is left.
+        with suppress(OSError):
+            folder.rmdir()
+        raise
     pixels = sum(p.shape[0] * p.shape[1] for p in pairs.hr) / 1e6
     say(
         f"{config.name}: {len(pairs.hr)} pictures, {pixels:.0f} megapixels, "

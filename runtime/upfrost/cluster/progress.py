@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from upfrost.cluster.dispatch import Dispatcher, Worker
-from upfrost.status import Status, duration
+from upfrost.status import Status, duration, speed
 
 _MOST_NAMED = 4
 WAITING = "workers send what is whole, which takes them a while"
@@ -59,7 +59,8 @@ class Speeds:
         seconds = max(time.monotonic() - self._began, 1e-9)
         rate = (self._size + ahead) / seconds
         total = f" of {max(self._total, done)}" if self._total else ""
-        text = f"{self._unit} {done}{total}, {rate / self._scale:.2f} {self._rate_unit}"
+        how_fast = f"{speed(rate / self._scale)} {self._rate_unit}"
+        text = f"{self._unit} {done}{total}, {how_fast}"
         if self._total and rate:
             size = self._size / self._done * max(0, self._total - done)
             text += f", {duration(max(0, size - ahead) / rate)} left"
@@ -94,12 +95,13 @@ class Speeds:
             self._workers.items(), key=lambda item: -item[1]["done"]
         ):
             done, rate = entry["done"] / self._scale, entry["rate"] / self._scale
-            self._status.say(f"{name}: {done:.6g} {unit}, {rate:.2f} {self._rate_unit}")
+            how_fast = f"{speed(rate)} {self._rate_unit}"
+            self._status.say(f"{name}: {done:.6g} {unit}, {how_fast}")
         for line in self.failed:
             self._status.warn(f"upfrost: {line}")
 
     def _by_worker(self, workers: list[Worker]) -> str:
         rates = sorted(((w.rate or 0.0, w.name) for w in workers), reverse=True)
-        words = [f"{name} {rate / self._scale:.2f}" for rate, name in rates]
+        words = [f"{name} {speed(rate / self._scale)}" for rate, name in rates]
         more = len(words) - _MOST_NAMED
         return ", ".join([*words[:_MOST_NAMED], *([f"{more} more"] * (more > 0))])

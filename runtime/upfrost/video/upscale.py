@@ -235,7 +235,8 @@ def upscale_by_segments(
         raise VideoError(
             f"{name}: {_without(str(error), name)}{_go_on(job)}"
         ) from error
-    except Exception:  # the upscaler's own, which says more than a VideoError would
+    # A signal, or the upscaler's own, which says more than a VideoError would.
+    except BaseException:
         if job.segments:
             status.warn(f"upfrost: {name}: {job.frames} frames are done{_go_on(job)}")
         raise

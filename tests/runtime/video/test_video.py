@@ -857,7 +857,11 @@ def test_a_signal_ends_everything_soon_and_keeps_what_is_done(
     process.send_signal(number)
     _, log = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert "stopped by SIG" in log.splitlines()[-1]
+    *_, before, last = log.splitlines()
+    assert "stopped by SIG" in last
+    assert re.search(
+        r"out\.mkv: \d+ frames are done; --resume goes on from there", before
+    )
     assert segments(target) >= 1
     assert not target.exists()
     assert not list(job_folder(target).glob("*.part"))

@@ -32,6 +32,8 @@ class AdversarySettings:
     patches: float = 0.0
     # Of how unevenly detail lies in the grid of the small picture's pixels.
     grid: float = 0.0
+    # Of detail where the original is flat: dots beside a hard edge.
+    flat: float = 0.0
     # Channels of the discriminator's first layer.
     channels: int = 32
     # Peak rate, which rises and falls as the network's own does.
@@ -133,6 +135,33 @@ _DERIVATIVES = (
 )
 
 
+def _detail(pictures: Tensor) -> Tensor:
+    """(B, 3, H, W) to luma's second derivatives, (B, 4, H, W), without their signs."""
+    filters = torch.tensor(_DERIVATIVES, dtype=torch.float32, device=pictures.device)
+    return _filtered_luma(pictures, filters.unsqueeze(1)).abs()
+
+
+# Mean detail of the FLAT_SIDE² pixels around one that counts as flat.
+FLAT, FLAT_SIDE = 1.5 / 255, 7
+
+
+def roughness(output: Tensor, target: Tensor) -> Tensor:
+    """How much more detail (B, 3, H, W) pictures have than `target` where that is flat.
+
+    It is the mean over the flat places, which are few in most crops: a loss that is a
+    mean over all pixels hardly sees what lies there, and an eye sees it first.
+    """
+    with torch.no_grad():
+        wanted = _detail(target)
+        around = nn.functional.avg_pool2d(
+            wanted.mean(dim=1, keepdim=True), FLAT_SIDE, 1, FLAT_SIDE // 2
+        )
+        flat = (around < FLAT).float()
+    excess = (_detail(output) - wanted).clamp(min=0.0).mean(dim=1, keepdim=True)
+    mean: Tensor = (excess * flat).sum() / flat.sum().clamp(min=1.0)
+    return mean
+
+
 def unevenness(output: Tensor, scale: int) -> Tensor:
     """How much more detail (B, 3, H, W) pictures have at some places than at others.
 
@@ -143,8 +172,7 @@ def unevenness(output: Tensor, scale: int) -> Tensor:
     pictures; what is returned is the mean of its deviations, as a share of the mean at
     all places: 0 is even, whatever the amount of detail.
     """
-    filters = torch.tensor(_DERIVATIVES, dtype=torch.float32, device=output.device)
-    detail = _filtered_luma(output, filters.unsqueeze(1)).abs()
+    detail = _detail(output)
     count, kinds, height, width = detail.shape
     apart = detail.view(count, kinds, height // scale, scale, width // scale, scale)
     places = apart.mean(dim=(0, 2, 4))
@@ -204,6 +232,8 @@ class Adversary:
             )
         if self.settings.grid > 0.0:
             loss = loss + self.settings.grid * unevenness(output, self.scale)
+        if self.settings.flat > 0.0:
+            loss = loss + self.settings.flat * roughness(output, target)
         self.count += 1
         return loss
 

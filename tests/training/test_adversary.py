@@ -11,6 +11,7 @@ from upfrost_training.adversary import (
     AdversarySettings,
     Discriminator,
     patch_distance,
+    roughness,
     unevenness,
 )
 
@@ -64,6 +65,24 @@ def test_detail_at_some_places_of_the_grid_is_uneven() -> None:
     grid[::4] = 1.5
     assert float(unevenness(grid * real, 4)) > 4 * even
     assert float(unevenness(torch.full((1, 3, 8, 8), 0.5), 4)) == pytest.approx(0)
+
+
+def test_detail_is_rough_where_the_original_is_flat_alone() -> None:
+    noise = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0)) - 0.5
+    half = torch.zeros(48, 48)
+    half[:, :24] = 1.0
+    real = 0.5 + half * noise
+    assert float(roughness(real, real)) == 0.0
+    # Other noise where there is noise costs nothing, whatever its strength.
+    assert float(roughness(0.5 + 2 * half * noise, real)) == pytest.approx(0, abs=1e-4)
+    # On the flat half it costs as much as it has of detail, however small the half is.
+    faint = float(roughness(real + 0.1 * (1 - half) * noise, real))
+    assert float(roughness(real + 0.2 * (1 - half) * noise, real)) > 1.9 * faint > 0.02
+    narrow = torch.cat([real[..., :24], real[..., :24], real[..., 24:]], dim=3)
+    more = torch.nn.functional.pad((1 - half) * noise, (24, 0))
+    assert float(roughness(narrow + 0.1 * more, narrow)) == pytest.approx(
+        faint, rel=0.1
+    )
 
 
 def test_patches_drawn_depend_on_the_step_alone() -> None:

@@ -143,13 +143,17 @@ def _detail(pictures: Tensor) -> Tensor:
 
 # Mean detail of the FLAT_SIDE² pixels around one that counts as flat.
 FLAT, FLAT_SIDE = 1.5 / 255, 7
+# The share of a batch's pixels from which on its flat places weigh as much as any.
+FLAT_SHARE = 0.1
 
 
 def roughness(output: Tensor, target: Tensor) -> Tensor:
     """How much more detail (B, 3, H, W) pictures have than `target` where that is flat.
 
     It is the mean over the flat places, which are few in most crops: a loss that is a
-    mean over all pixels hardly sees what lies there, and an eye sees it first.
+    mean over all pixels hardly sees what lies there, and an eye sees it first. Where
+    they are fewer than FLAT_SHARE of the pixels, it is as if the rest of these were
+    right: else single pixels would outweigh all other losses.
     """
     with torch.no_grad():
         wanted = _detail(target)
@@ -158,7 +162,9 @@ def roughness(output: Tensor, target: Tensor) -> Tensor:
         )
         flat = (around < FLAT).float()
     excess = (_detail(output) - wanted).clamp(min=0.0).mean(dim=1, keepdim=True)
-    mean: Tensor = (excess * flat).sum() / flat.sum().clamp(min=1.0)
+    mean: Tensor = (excess * flat).sum() / flat.sum().clamp(
+        min=FLAT_SHARE * flat.numel()
+    )
     return mean
 
 

@@ -125,6 +125,12 @@ def frame_luma(picture: Picture) -> Picture:
     return rounded
 
 
+# Levels of luma in the video range, to those of the full range.
+_FULL_RANGE = np.clip(
+    np.floor((np.arange(256) - 16) * (255 / 219) + 0.5), 0, 255
+).astype(np.uint8)
+
+
 def in_colour(picture: Picture, colour: str) -> Picture:
     """An RGB picture (H, W, 3) as it is, or as (H, W, 1) where `colour` is luma."""
     return frame_luma(picture) if colour == "luma" else picture
@@ -284,6 +290,8 @@ def sample(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """One batch: LR (B, P, P, C) and HR (B, sP, sP, C), flipped and turned at random.
 
+    Every other crop of luma, at random, is brought to the full range: a network gets
+    planes as they are, and what it never saw below 16 may become anything.
     It depends on seed and step alone, so a run that was killed and resumed sees the
     data that an unbroken run sees.
     """
@@ -293,6 +301,7 @@ def sample(
     jitter = rng.integers(pairs.stride, size=(batch, 2))
     symmetry = rng.integers(8, size=batch)
     channels = pairs.hr[0].shape[2]
+    stretched = rng.integers(2, size=batch) if channels == 1 else np.zeros(batch)
     lr = np.empty((batch, patch, patch, channels), np.uint8)
     hr = np.empty((batch, patch * scale, patch * scale, channels), np.uint8)
     for i, (number, top, left) in enumerate(chosen):
@@ -306,4 +315,6 @@ def sample(
             turned, turned_high = turned[:, ::-1], turned_high[:, ::-1]
         lr[i] = np.rot90(turned, symmetry[i] % 4)
         hr[i] = np.rot90(turned_high, symmetry[i] % 4)
+        if stretched[i]:
+            lr[i], hr[i] = _FULL_RANGE[lr[i]], _FULL_RANGE[hr[i]]
     return lr, hr

@@ -306,7 +306,7 @@ suite() {
     # shellcheck disable=SC2086  # several words
     timed "pytest $TESTS" env UPFROST_SLOWER=30 /opt/environment/bin/python -m pytest \
         -p no:cacheprovider --numprocesses auto --dist worksteal $TESTS
-    say "$(tail -n 1 ../log)"
+    say "$(grep -E '[0-9]+ passed' ../log | tail -n 1)"
     cd ..
     without_kp devices
 }

@@ -93,7 +93,12 @@ def test_a_step_by_native_gradients_is_torch_s(tmp_path: Path) -> None:
     ("network", "changed", "why"),
     [
         ({}, {}, "not a plain one for luma"),
-        ({"colour": "luma", "channels": 20}, {}, "20 channels at x2 are more than 8"),
+        ({"colour": "luma", "channels": 20}, {}, "20 channels at x2 fit none of 8 at"),
+        (
+            {"colour": "luma", "channels": 8, "scale": 4},
+            {},
+            "8 channels at x4 fit none of 8 at x2, 8 at x3, 16 at x2",
+        ),
         ({"colour": "luma", "channels": 8, "activation": "relu"}, {}, "relu"),
         ({"colour": "luma", "channels": 8}, {"loss": "l2"}, "the loss l2 is none of"),
     ],

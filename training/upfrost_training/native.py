@@ -78,7 +78,7 @@ def unsuitable(model: nn.Module, patch: int, losses: tuple[str, ...]) -> str:
         return f"its activation is {s.activation}, not prelu"
     if not filled(s.channels, s.scale):
         known = ", ".join(f"{c} at x{scale}" for c, scale in SIZES)
-        return f"{s.channels} channels at x{s.scale} are more than {known}"
+        return f"{s.channels} channels at x{s.scale} fit none of {known}"
     if patch % TILE:
         return f"patch is {patch}, not a multiple of {TILE}"
     unknown = [loss for loss in losses if loss not in LOSSES]

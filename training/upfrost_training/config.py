@@ -50,8 +50,12 @@ class DataSettings:
     sharpness: float = 4.0
     # One picture of this many is validated on and never trained on.
     holdout_every: int = 12
-    # Times that each picture is degraded, where `degrade` leaves something to chance.
+    # Times that each picture is degraded, where something is left to chance.
     variants: int = 1
+    # Share of pictures that are blurred before all else and learned as that. Those to
+    # train on are scaled until they are sharp; who saw no other gives texture to what
+    # is soft, as skin and all that is out of focus.
+    softened: float = 0.0
     # A model of the same scale, by the name of a bundled one or by its file, whose
     # results have this share of what is learned, the originals the rest.
     teacher: str = ""
@@ -60,7 +64,7 @@ class DataSettings:
     def __post_init__(self) -> None:
         counts = ("runs", "run_length", "shrink_videos", "patch", "variants")
         _check_range(self, 1, math.inf, *counts)
-        _check_range(self, 0, 1, "teacher_share")
+        _check_range(self, 0, 1, "teacher_share", "softened")
         # Of every piece there would be none to train on.
         _check_range(self, 2, math.inf, "holdout_every")
 

@@ -17,6 +17,7 @@ from upfrost.metrics.quality import luma
 from upfrost_training.degradations import (
     Degradation,
     Frames,
+    blur,
     check_degradations,
     degrade,
 )
@@ -195,6 +196,18 @@ def taught(original: Picture, answer: Picture, share: float) -> Picture:
     return rounded
 
 
+# The range of the blur of softened pictures: the Gaussian's sigma in pixels.
+SOFTENED = (0.5, 1.6)
+
+
+def softened(frames: Frames, share: float, rng: np.random.Generator) -> Frames:
+    """Frames (N, H, W, 3) as they are, or, this share of the times, blurred alike."""
+    if share == 0.0 or rng.random() >= share:
+        return frames
+    sigma = rng.uniform(*SOFTENED)
+    return np.stack([blur(frame, sigma, rng) for frame in frames])
+
+
 def load_pairs(
     pieces: Iterable[Frames],
     scale: int,
@@ -206,12 +219,14 @@ def load_pairs(
     colour: str = "rgb",
     teacher: Callable[[Picture], Picture] | None = None,
     teacher_share: float = 0.0,
+    softened_share: float = 0.0,
 ) -> Pairs:
     """Make LR partners of pictures or runs of frames, and find where crops may start.
 
     Each piece is degraded `variants` times, differently where chance is involved. A
     teacher takes (H, W, 3) and gives (sH, sW, C); its share of what is learned is
-    `teacher_share`.
+    `teacher_share`. `softened_share` of the variants are blurred by SOFTENED before all
+    else, so what is to be learned is, too.
     """
     check_degradations(degradations)
     stride = 8
@@ -221,12 +236,13 @@ def load_pairs(
     count = 0
     for piece_number, piece in enumerate(pieces):
         count += 1
-        frames = crop_to_multiple(piece, scale)
-        places = [sharp_origins(f, scale, patch, stride, threshold) for f in frames]
-        if not any(map(len, places)):
-            continue
+        whole = crop_to_multiple(piece, scale)
         for variant in range(variants):
             rng = np.random.default_rng((seed, piece_number, variant))
+            frames = softened(whole, softened_share, rng)
+            places = [sharp_origins(f, scale, patch, stride, threshold) for f in frames]
+            if not any(map(len, places)):
+                continue
             for frame, low, found in zip(
                 frames, degrade(frames, scale, degradations, rng), places, strict=True
             ):

@@ -434,6 +434,7 @@ def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
         config.colour,
         teacher,
         d.teacher_share,
+        d.softened,
     )
     crops = validation_crops(
         chain(

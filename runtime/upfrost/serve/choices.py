@@ -54,7 +54,7 @@ CHOICES = (
         "for what telephones, discs and the net have: it knows what encoders leave",
     ),
     Choice("live-x2-s", "video", "Compressed video, fast", "with less detail"),
-    Choice("live-x2-l", "video", "Compressed video, finest", "twice as slow"),
+    Choice("live-x2-l", "video", "Compressed video, finest", "over twice as slow"),
     Choice("live-x2-m-clean", "video", "Clean video", "for what was hardly compressed"),
     Choice("live-x3-s", "video", "Three times the size, fast", "720p as 2160p"),
 )

@@ -3,7 +3,8 @@
 usage: python -m benchmarks.quality --data FOLDER [--models NAME ...] [--write]
 
 FOLDER holds pairs as Set5/x2/001_HR.png and 001_LR.png, Set14/x4/…; where there are
-none of ×3, `upfrost-train pairs` makes them. Everything goes through the Vulkan path. Y-PSNR and SSIM follow the field's convention, as described in
+none of ×3, `upfrost-train pairs` makes them. Everything goes through the Vulkan path.
+Y-PSNR and SSIM follow the field's convention, as described in
 `upfrost.metrics.quality`; VMAF is that of each picture as a video of one frame. Rows of
 models that were not asked for stay. With --write, the figures are put into
 docs/models.md and into the metadata of models of RGB; those of luma have in theirs what

@@ -237,10 +237,15 @@ def load_pairs(
     for piece_number, piece in enumerate(pieces):
         count += 1
         whole = crop_to_multiple(piece, scale)
+        sharp = [sharp_origins(f, scale, patch, stride, threshold) for f in whole]
         for variant in range(variants):
             rng = np.random.default_rng((seed, piece_number, variant))
             frames = softened(whole, softened_share, rng)
-            places = [sharp_origins(f, scale, patch, stride, threshold) for f in frames]
+            places = sharp
+            if frames is not whole:
+                places = [
+                    sharp_origins(f, scale, patch, stride, threshold) for f in frames
+                ]
             if not any(map(len, places)):
                 continue
             for frame, low, found in zip(

@@ -161,7 +161,8 @@ def test_a_change_of_size_in_the_middle(tmp_path: Path, model: Path) -> None:
         p = Gst.parse_launch(
             "videotestsrc num-buffers=12 ! capsfilter name=caps "
             "caps=video/x-raw,format=RGB,width=16,height=16 ! upfrostscale name=up "
-            f"model={sys.argv[1]} ! appsink name=sink sync=false")
+            # One waits at most: all twelve could be made before the size changes.
+            f"model={sys.argv[1]} ! appsink name=sink sync=false max-buffers=1")
         p.set_state(Gst.State.PLAYING)
         sizes = []
         while (sample := p.get_by_name("sink").emit("pull-sample")):
@@ -426,15 +427,30 @@ def test_a_frame_shorter_than_its_caps_say_is_refused(
 
 
 @pytest.mark.parametrize("mode", ["interleaved", "mixed"])
-def test_interlaced_video_is_refused_by_name(model: Path, mode: str) -> None:
-    done = launch(
-        *("videotestsrc", "num-buffers=3", "!", "capssetter"),
-        f"caps=video/x-raw,interlace-mode={mode}",
-        *("!", "upfrostscale", f"model={model}", "!", "fakesink"),
-    )
-    assert done.returncode != 0
-    assert f"interlace-mode={mode}" in done.stderr
-    assert "put 'deinterlace' before it" in done.stderr
+def test_interlaced_video_is_refused_by_name(
+    tmp_path: Path, model: Path, mode: str
+) -> None:
+    # Not by gst-launch-1.0: an error that comes before its main loop begins ends a loop
+    # that is not there yet, and it waits for ever.
+    script = """
+        import sys, gi
+        gi.require_version("Gst", "1.0")
+        from gi.repository import Gst
+        Gst.init(None)
+        model, mode = sys.argv[1:]
+        p = Gst.parse_launch(
+            "videotestsrc num-buffers=3 ! capssetter "
+            f"caps=video/x-raw,interlace-mode={mode} ! upfrostscale model={model} ! "
+            "fakesink")
+        p.set_state(Gst.State.PLAYING)
+        message = p.get_bus().timed_pop_filtered(
+            20 * Gst.SECOND, Gst.MessageType.EOS | Gst.MessageType.ERROR)
+        print(message.parse_error()[0].message)
+        p.set_state(Gst.State.NULL)
+    """
+    done = python(tmp_path, script, model, mode)
+    assert f"interlace-mode={mode}" in done.stdout, done.stderr
+    assert "put 'deinterlace' before it" in done.stdout
 
 
 def test_without_upfrost_the_error_says_what_to_do(tmp_path: Path) -> None:

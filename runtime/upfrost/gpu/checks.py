@@ -11,6 +11,7 @@ import numpy as np
 from upfrost.arrays import Bytes
 from upfrost.errors import UsageError
 from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.frame import Frame
 from upfrost.network.graph import Graph, alignment
 from upfrost.network.modelfile import find_model, read_model
 
@@ -76,6 +77,15 @@ def picture_of(picture: Any, graph: Graph) -> Bytes:
         raise UsageError(f"{wanted}, found {array.dtype} {array.shape}")
     channels_of(array.shape[2], graph)
     return array
+
+
+def check_frame(frame: object) -> None:
+    """Raise `UsageError` unless it is a `Frame`."""
+    if not isinstance(frame, Frame):
+        raise UsageError(
+            f"a frame is a Frame of planes, found {type(frame).__name__}; a picture is "
+            "upscaled by calling the Upscaler"
+        )
 
 
 def channels_of(channels: int, graph: Graph) -> int:

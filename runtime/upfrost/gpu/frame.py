@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
+
+from upfrost.errors import UsageError
 
 Words = npt.NDArray[np.uint32]
 Samples = npt.NDArray[np.uint8 | np.uint16]
@@ -25,6 +27,11 @@ _RATIOS: dict[Subsampling, tuple[int, int]] = {
     "420": (2, 2),
     "422": (2, 1),
     "444": (1, 1),
+}
+# ffmpeg's words for ours, by field.
+_FFMPEG_WORDS = {
+    "range": {"tv": "limited", "mpeg": "limited", "pc": "full", "jpeg": "full"},
+    "siting": {"center": "centre", "topleft": "top-left"},
 }
 
 
@@ -102,6 +109,8 @@ class FrameFormat:
     V in turn. `siting` says where chroma lies among 2×2 luma samples: ``left`` (as
     MPEG-2, H.264 and H.265 have it), ``centre`` (MPEG-1, JPEG) or ``top-left``
     (BT.2020). `matrix` is carried, not looked at.
+
+    Raises `UsageError` for words and numbers that are none of these.
     """
 
     subsampling: Subsampling = "420"
@@ -113,13 +122,23 @@ class FrameFormat:
     matrix: str | None = None
 
     def __post_init__(self) -> None:
+        _check_word("subsampling", self.subsampling, get_args(Subsampling))
+        _check_word("range", self.range, get_args(Range))
+        _check_word("siting", self.siting, get_args(Siting))
+        if not isinstance(self.interleaved, bool):
+            raise UsageError(
+                f"interleaved is True or False; found {self.interleaved!r}"
+            )
+        for name, number in (("bits", self.bits), ("shift", self.shift)):
+            if not isinstance(number, int) or isinstance(number, bool):
+                raise UsageError(f"{name} is a whole number; found {number!r}")
         if not 8 <= self.bits <= 16 or not 0 <= self.shift <= 16 - self.bits:
-            raise ValueError(
+            raise UsageError(
                 f"samples have 8 to 16 bits within a 16-bit word, found {self.bits} "
                 f"from bit {self.shift} on"
             )
         if self.bits == 8 and self.shift:
-            raise ValueError("samples of 8 bits are bytes, and have no shift")
+            raise UsageError("samples of 8 bits are bytes, and have no shift")
 
     @property
     def samples(self) -> SampleFormat:
@@ -178,11 +197,21 @@ class FrameFormat:
         return self.dtype.itemsize * sum(map(math.prod, shapes))
 
 
+def _check_word(name: str, word: object, known: tuple[str, ...]) -> None:
+    """Raise `UsageError` for a word that is not known, and say which was meant."""
+    if isinstance(word, str) and word in known:
+        return
+    text = str(word)
+    meant = _FFMPEG_WORDS.get(name, {}).get(text, text.replace(":", ""))
+    hint = f", which is {meant!r} here" if meant in known else ""
+    raise UsageError(f"{name} is {', '.join(known)}; found {word!r}{hint}")
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """Planes of samples: Y, U and V, or Y and U with V in turn, or Y alone.
 
-    Y is (H, W); U and V are (h, w), in one plane (h, w, 2). Raises `ValueError` for
+    Y is (H, W); U and V are (h, w), in one plane (h, w, 2). Raises `UsageError` for
     planes that are not the format's.
     """
 
@@ -190,19 +219,28 @@ class Frame:
     planes: tuple[Samples, ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.format, FrameFormat):
+            raise UsageError(f"format is a FrameFormat; found {self.format!r}")
+        if not isinstance(self.planes, tuple | list):
+            raise UsageError(
+                f"planes are a tuple of arrays, found {type(self.planes).__name__}"
+            )
+        for plane in self.planes:
+            if not isinstance(plane, np.ndarray):
+                raise UsageError(f"a plane is an array, found {type(plane).__name__}")
         first = self.planes[0].shape if self.planes else ()
         found = [plane.shape for plane in self.planes]
         if len(first) != 2 or not all(first):
-            raise ValueError(f"a frame's luma has rows and columns, found {found}")
+            raise UsageError(f"a frame's luma has rows and columns, found {found}")
         expected = self.format.shapes(first[0], first[1])
         if found != list(expected):
-            raise ValueError(
+            raise UsageError(
                 f"planes of {self.format.subsampling} for {first[1]}×{first[0]} pixels "
                 f"have shapes {list(expected)}, found {found}"
             )
         for plane in self.planes:
             if plane.dtype != self.format.dtype:
-                raise ValueError(
+                raise UsageError(
                     f"samples of {self.format.bits} bits are {self.format.dtype}, "
                     f"found {plane.dtype}"
                 )

@@ -320,8 +320,8 @@ class Upscaler:
 
         Chroma goes by Catmull-Rom's cubic and keeps its siting, samples keep their
         range. The result is `into`, where there is one, a frame of the same format and
-        `scale` times the size. Raises `UsageError` for a network of RGB, otherwise as
-        calling.
+        `scale` times the size. Raises `UsageError` for a network of RGB and for what is
+        no `Frame`, otherwise as calling.
         """
         with self._turn():
             return self._compute(self._frame_work(frame, progress, into))
@@ -342,9 +342,11 @@ class Upscaler:
                 f"{self.graph.name} takes RGB; frames of luma and chroma need a "
                 "network of one channel"
             )
+        checks.check_frame(frame)
         kind, scale = frame.format, self.graph.scale
         size = frame.height * scale, frame.width * scale
         result = into if into is not None else Frame.empty(kind, *size)
+        checks.check_frame(result)
         if result.format != kind or (result.height, result.width) != size:
             raise UsageError(
                 f"the result is a frame of {size[1]}×{size[0]} and the same format, "

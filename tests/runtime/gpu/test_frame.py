@@ -245,17 +245,66 @@ def test_a_frame_of_another_shape_or_type_is_refused() -> None:
     kind = FrameFormat("420")
     luma, chroma = np.zeros((5, 7), np.uint8), np.zeros((3, 4), np.uint8)
     Frame(kind, (luma, chroma, chroma))
-    with pytest.raises(ValueError, match=r"planes of 420 for 7×5 pixels have shapes"):
+    with pytest.raises(UsageError, match=r"planes of 420 for 7×5 pixels have shapes"):
         Frame(kind, (luma, chroma, np.zeros((2, 4), np.uint8)))
-    with pytest.raises(ValueError, match="samples of 8 bits are uint8, found uint16"):
+    with pytest.raises(UsageError, match="samples of 8 bits are uint8, found uint16"):
         Frame(kind, (luma, chroma, chroma.astype(np.uint16)))
-    with pytest.raises(ValueError, match="8 to 16 bits"):
+    with pytest.raises(UsageError, match="8 to 16 bits"):
         FrameFormat("420", bits=12, shift=6)
     with (
         Upscaler(graphs.plain_network(0)) as upscale,
         pytest.raises(ValueError, match="need a network of one channel"),
     ):
         upscale.frame(Frame(kind, (luma, chroma, chroma)))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"siting": "center"}, r"left, centre, top-left; .*, which is 'centre' here"),
+        ({"siting": "topleft"}, "found 'topleft', which is 'top-left' here"),
+        ({"siting": "bottom"}, "siting is left, centre, top-left; found 'bottom'$"),
+        ({"range": "tv"}, "range is limited, full; found 'tv', which is 'limited'"),
+        ({"range": "pc"}, "found 'pc', which is 'full' here"),
+        ({"range": None}, "range is limited, full; found None$"),
+        ({"subsampling": "411"}, "is 400, 420, 422, 444; found '411'$"),
+        ({"subsampling": "421"}, "is 400, 420, 422, 444; found '421'$"),
+        ({"subsampling": "4:2:0"}, "found '4:2:0', which is '420' here"),
+        ({"subsampling": 420}, "found 420, which is '420' here"),
+        ({"interleaved": "no"}, "interleaved is True or False; found 'no'"),
+        ({"bits": "10"}, "bits is a whole number; found '10'"),
+        ({"bits": 10.5}, "bits is a whole number; found 10.5"),
+        ({"bits": 7}, "8 to 16 bits within a 16-bit word, found 7"),
+        ({"bits": 17}, "8 to 16 bits"),
+        ({"bits": 10, "shift": -1}, "found 10 from bit -1 on"),
+        ({"bits": 10, "shift": 6.0}, "shift is a whole number; found 6.0"),
+        ({"shift": 1}, "samples of 8 bits are bytes, and have no shift"),
+    ],
+    ids=str,
+)
+def test_what_is_no_format_is_refused_with_the_word_that_was_meant(
+    given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said) as refused:
+        FrameFormat(**given)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_is_no_frame_is_refused(upscale: Upscaler) -> None:
+    picture: Any = np.zeros((4, 6, 3), np.uint8)
+    kind: Any = "420"
+    frame = noise(FORMATS["GRAY8"], 4, 6)
+    for upscale_it in (upscale.frame, upscale.start_frame):
+        with pytest.raises(UsageError, match="a frame is a Frame of planes, found nda"):
+            upscale_it(picture)
+    with pytest.raises(UsageError, match="a frame is a Frame of planes, found nda"):
+        upscale.frame(frame, into=picture)
+    with pytest.raises(UsageError, match="format is a FrameFormat; found '420'"):
+        Frame(kind, frame.planes)
+    with pytest.raises(UsageError, match="planes are a tuple of arrays, found ndarray"):
+        Frame(frame.format, picture)
+    with pytest.raises(UsageError, match="a plane is an array, found list"):
+        Frame(frame.format, (frame.planes[0].tolist(),))
 
 
 def test_a_result_can_be_written_into_a_frame_that_is_there(upscale: Upscaler) -> None:

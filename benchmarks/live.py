@@ -5,9 +5,10 @@ usage: python -m benchmarks.live [--panvk FOLDER] [--frames N] [--rounds N]
 
 Networks for luma of random weights, 3×3 layers with PReLU and a bilinear skip, by the
 cost model of docs/mali.md, with chroma, a submission and the copies of a frame at
-stated speeds. Then, measured here: processor time for each frame of `upfrost video` and
-of the GStreamer element (`make gstreamer`; UPFROST_GSTREAMER names another place of it)
-outside the device, by luma and by RGB, with a device that takes no time.
+stated speeds; FOLDER, as in `benchmarks.mali_static`, is needed for these alone. Then,
+measured here: processor time for each frame of `upfrost video` and of the GStreamer
+element (`make gstreamer`; UPFROST_GSTREAMER names another place of it) outside the
+device, by luma and by RGB, with a device that takes no time.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from unittest import mock
 import numpy as np
 
 from benchmarks.idle import idle_device, processor_seconds
-from benchmarks.mali_static import GPUS, Gpu, cost, with_panvk
+from benchmarks.mali_static import GPUS, Gpu, add_panvk, cost, panvk_of
 from benchmarks.report import Row, publish
 from upfrost import Upscaler
 from upfrost.gpu.families import VARIANTS
@@ -366,10 +367,13 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=("cpu", "boards"))
-    arguments, panvk = with_panvk(parser, "live")
+    add_panvk(parser)
+    arguments = parser.parse_args()
+    # Asked for before minutes of measuring.
+    panvk = None if arguments.only == "cpu" else panvk_of(arguments, "live")
     if arguments.only != "boards":
         publish_processor(arguments.frames, arguments.rounds)
-    if arguments.only != "cpu":
+    if panvk is not None:
         publish_boards(panvk)
 
 

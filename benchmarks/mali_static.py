@@ -663,15 +663,35 @@ def model_row(panvk: Path, gpu: Gpu, name: str, precision: Precision) -> Row:
     }
 
 
+def add_panvk(parser: argparse.ArgumentParser) -> None:
+    """Let the folder with mali-stats be named."""
+    parser.add_argument(
+        "--panvk",
+        type=Path,
+        metavar="FOLDER",
+        default=os.environ.get("UPFROST_PANVK") or None,
+        help="with mali-stats (docs/mali.md says how it is made); the environment "
+        "variable UPFROST_PANVK serves, too",
+    )
+
+
+def panvk_of(arguments: argparse.Namespace, program: str) -> Path:
+    """The folder with mali-stats, without which the program ends."""
+    if arguments.panvk is None:
+        sys.exit(
+            f"{program}: name the folder with mali-stats: --panvk FOLDER, or "
+            "UPFROST_PANVK"
+        )
+    return Path(arguments.panvk)
+
+
 def with_panvk(
     parser: argparse.ArgumentParser, program: str
 ) -> tuple[argparse.Namespace, Path]:
-    """The arguments, and the folder with mali-stats, without which the program ends."""
-    parser.add_argument("--panvk", type=Path, default=os.environ.get("UPFROST_PANVK"))
+    """The arguments of a program that cannot do without mali-stats, and its folder."""
+    add_panvk(parser)
     arguments = parser.parse_args()
-    if arguments.panvk is None:
-        sys.exit(f"{program}: name the folder with mali-stats: --panvk FOLDER")
-    return arguments, Path(arguments.panvk)
+    return arguments, panvk_of(arguments, program)
 
 
 def main() -> None:

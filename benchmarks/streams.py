@@ -5,7 +5,8 @@ usage: python -m benchmarks.streams CLIP[@SECONDS] ... [-m MODEL ...] [--frames 
 The first frames of each clip, no higher than --height, are halved by bicubic and
 encoded by x264 at crf 18, 22 and 26; then each model doubles what came through. VMAF
 against the frames before they were halved. Which clips no model has seen, the head of
-`benchmarks.streaming` says.
+`benchmarks.streaming` says, and where `video-x2` is, which the table has too,
+docs/models.md.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class FrameFormat:
                 f"interleaved is True or False; found {self.interleaved!r}"
             )
         for name, number in (("bits", self.bits), ("shift", self.shift)):
-            if not isinstance(number, int) or isinstance(number, bool):
+            if not isinstance(number, int | np.integer) or isinstance(number, bool):
                 raise UsageError(f"{name} is a whole number; found {number!r}")
         if not 8 <= self.bits <= 16 or not 0 <= self.shift <= 16 - self.bits:
             raise UsageError(

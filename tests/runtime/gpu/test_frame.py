@@ -290,6 +290,11 @@ def test_what_is_no_format_is_refused_with_the_word_that_was_meant(
     assert "\n" not in str(refused.value)
 
 
+def test_numpys_numbers_are_numbers() -> None:
+    bits: Any = np.int64(10)
+    assert FrameFormat(bits=bits, shift=6).samples == FORMATS["P010_10LE"].samples
+
+
 def test_what_is_no_frame_is_refused(upscale: Upscaler) -> None:
     picture: Any = np.zeros((4, 6, 3), np.uint8)
     kind: Any = "420"

@@ -37,7 +37,7 @@ from upfrost.cluster.work import (
 )
 from upfrost.status import Status
 from upfrost.text import printable
-from upfrost.video.color import fourcc
+from upfrost.video.color import fourcc, planar
 from upfrost.video.decode import Frame
 from upfrost.video.encode import Encoding, SegmentWriter
 from upfrost.video.ffmpeg import VideoError
@@ -229,7 +229,7 @@ class _Maker:
         work, number = self._work, self._job.segments
         kind, info = work.conversion.kind, work.info
         # Both ways nothing is rounded: FFV1 knows RGB as bgr0.
-        sent = work.conversion.encoded_format(kind.bits) if kind else "bgr0"
+        sent = planar(kind.subsampling, kind.bits) if kind else "bgr0"
         taken = sent if kind else "rgb24"
         lossless = Encoding(
             width=info.width,

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from upfrost.gpu.frame import FrameFormat, Siting, Subsampling
 from upfrost.text import printable
-from upfrost.video.ffmpeg import Colors, VideoError, VideoInfo
+from upfrost.video.ffmpeg import Colors, Mastering, VideoError, VideoInfo
+from upfrost.video.formats import Codec
 
 # By swscale's names; other matrices are not linear in the signal, or have no filter.
 _MATRICES = {
@@ -32,7 +33,10 @@ _TONE_MAP = (
     "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,"
     "tonemap=tonemap=hable:desat=0,zscale=t=bt709:m=bt709:r=limited,format=yuv444p"
 )
-_RGB = re.compile(r"gbr|rgb|bgr|pal8|monow|monob|0rgb|0bgr|argb|abgr|x2rgb|x2bgr|bayer")
+# Without luma: also what is by CIE's X, Y and Z, which films are.
+_RGB = re.compile(
+    r"gbr|rgb|bgr|pal8|monow|monob|0rgb|0bgr|argb|abgr|x2rgb|x2bgr|bayer|xyz"
+)
 # Planar formats end in their depth, packed ones of RGB in their bits for a pixel.
 _DEEP = re.compile(
     r"(gray|ya|(yuva?|gbra?)\w*p|gbra?pf|rgba?f|grayf|yaf|xyz|bayer_\w+)"
@@ -40,24 +44,18 @@ _DEEP = re.compile(
     r"|(48|64|96|128)(le|be)?$|^(p[024]1|y2|xv|v30|x2|nv20)"
 )
 _ALPHA = re.compile(r"yuva|rgba|bgra|argb|abgr|gbrap|vuya|ayuv|uyva|^ya")
-# By chroma's resolution, what is not called by it; 4:4:0 and 4:1:1 have no encoders.
-_CHROMA = {
-    "yuv444p": re.compile(r"44[40]|nv24|nv42|p41|xv|v30|vuy|ayuv|uyva|^vyu"),
-    "yuv422p": re.compile(r"422|411|nv16|nv20|p21|y21"),
+# What is none of these is 4:2:0, or 4:1:0. 4:4:0 and 4:1:1 have no encoders, and become
+# what has no less.
+_SUBSAMPLINGS: dict[Subsampling, re.Pattern[str]] = {
+    "400": re.compile("gray|ya[8f1]"),
+    "422": re.compile(".*(422|411|nv16|nv20|p21|y21)"),
+    "444": re.compile(".*(44[40]|nv24|nv42|p41|xv|v30|vuy|ayuv|uyva|vyu)"),
 }
-
-
 _HDR = {"smpte2084": "PQ", "arib-std-b67": "HLG"}
 _SITINGS: dict[str, Siting] = {
     "left": "left",
     "center": "centre",
     "topleft": "top-left",
-}
-# What is none of them is between them, and becomes 4:2:0.
-_SUBSAMPLINGS: dict[Subsampling, str] = {
-    "400": r"gray|ya",
-    "422": r"yuv[aj]?422|nv(16|20)|p2|uyvy|yuyv|y21",
-    "444": r"yuv[aj]?44[04]|nv(24|42)|p4|xv",
 }
 _FOURCCS: dict[Subsampling, bytes] = {
     "400": b"Y800",
@@ -73,9 +71,12 @@ class Conversion:
 
     to_frames: str  # filters
     colors: Colors  # of the result; matrix and range are always said
-    pixel_format: str  # of the result, if it is not lossless RGB
+    subsampling: Subsampling  # that the source has, or nearly
     notes: tuple[str, ...]
     kind: FrameFormat | None = None  # of frames that go as planes, not as RGB
+    siting: str | None = None  # of chroma in such frames, by ffmpeg's names
+    mastering: Mastering | None = None  # that holds for the result, as does the next
+    light: tuple[int, int] | None = None
 
     @property
     def path(self) -> str:
@@ -87,10 +88,10 @@ class Conversion:
         hdr = f", {transfer} as it is" if transfer else ""
         return f"luma, {sampling} of {self.kind.bits} bits{hdr}"
 
-    def encoded_format(self, bits: int) -> str:
-        """What frames of luma are encoded as, by an encoder of so many bits."""
-        assert self.kind is not None
-        return _planar(self.kind.subsampling, min(bits, self.kind.bits))
+    def encoded_format(self, codec: Codec) -> str:
+        """The nearest to the source's that the encoder takes, by ffmpeg's name."""
+        bits = self.kind.bits if self.kind else 8
+        return planar(codec.nearest(self.subsampling), min(bits, codec.bits))
 
     def from_planes(self, pixel_format: str) -> str:
         """Filters from planes to what is encoded, and its tags."""
@@ -124,12 +125,7 @@ class Conversion:
 
 def has_luma(info: VideoInfo) -> bool:
     """Whether the stream is luma and chroma, or luma alone."""
-    return (
-        not _RGB.match(info.pixel_format)
-        and info.colors.matrix != "gbr"
-        and re.match(r"yuv|gray|nv|p[024]1|ya|uyvy|yuyv|y210|xv", info.pixel_format)
-        is not None
-    )
+    return not _RGB.match(info.pixel_format) and info.colors.matrix != "gbr"
 
 
 def luma_conversion(
@@ -143,20 +139,18 @@ def luma_conversion(
     colors, notes = info.colors, _lost_in_frames(info)
     filters = _deinterlace(info, deinterlace, notes)
     source = info.pixel_format
-    bits = _bits(source)
+    bits, mastering, light = _bits(source), info.mastering, info.light
     if info.is_hdr and tone_map:
         filters.append(_TONE_MAP)
         notes.append("HDR mapped to BT.709")
         colors, bits = Colors("tv", "bt709", "bt709", "bt709"), 8
+        mastering = light = None
     if _ALPHA.search(source) or info.video.tags.get("alpha_mode") == "1":
         notes.append("transparency is left out")
     if bits > 12:
         notes.append(f"{source}: reduced to 12 bits a sample")
     bits = min(bits + bits % 2, 12)
-    subsampling: Subsampling = "420"
-    for known, pattern in _SUBSAMPLINGS.items():
-        if re.match(pattern, source):
-            subsampling = known
+    subsampling = _subsampling(source)
     colors = _complete(info, colors, notes)
     if colors.matrix not in _MATRICES:
         # Nothing is converted by it, and swscale from ffmpeg 7.1 on takes no other.
@@ -164,7 +158,7 @@ def luma_conversion(
     filters += [
         f"scale=w={info.width}:h={info.height}:{_FLAGS}"
         f":in_range={colors.range}:out_range={colors.range}",
-        f"format={_planar(subsampling, bits)}",
+        f"format={planar(subsampling, bits)}",
         f"settb={info.time_base}",
     ]
     siting = _SITINGS.get(info.siting or "left", "left")
@@ -173,8 +167,11 @@ def luma_conversion(
     return Conversion(
         to_frames=",".join(filters),
         colors=colors,
-        pixel_format=_planar(subsampling, bits),
+        subsampling=subsampling,
         notes=tuple(notes),
+        siting=info.siting if subsampling in ("420", "422") else None,
+        mastering=mastering,
+        light=light,
         kind=FrameFormat(
             subsampling,
             bits=bits,
@@ -189,10 +186,14 @@ def _bits(pixel_format: str) -> int:
     """Bits of a sample."""
     if pixel_format.startswith("nv"):
         return 10 if pixel_format.startswith(("nv15", "nv20")) else 8
-    packed = {"y210": 10, "y212": 12, "xv30": 10, "xv36": 12}
-    if (bits := packed.get(pixel_format[:4])) is not None:
-        return bits
-    found = re.search(r"(?:^p[024]|\D)(9|10|12|14|16)(?:le|be)?$", pixel_format)
+    packed = {"y210": 10, "y212": 12, "y216": 16, "xv30": 10, "xv36": 12, "xv48": 16}
+    packed |= {"v30x": 10, "ayuv64": 16}
+    for name, bits in packed.items():
+        if pixel_format.startswith(name):
+            return bits
+    found = re.search(
+        r"(?:^p[024]|\D)(9|10|12|14|16|32)(?:msb)?(?:le|be)?$", pixel_format
+    )
     return int(found[1]) if found else 8
 
 
@@ -206,7 +207,7 @@ def fourcc(kind: FrameFormat) -> bytes:
     return bytes((*b"Y3", shifts[kind.subsampling], kind.bits))
 
 
-def _planar(subsampling: Subsampling, bits: int) -> str:
+def planar(subsampling: Subsampling, bits: int) -> str:
     """ffmpeg's name of a planar format."""
     name = "gray" if subsampling == "400" else f"yuv{subsampling}p"
     return name if bits == 8 else f"{name}{bits}le"
@@ -246,7 +247,8 @@ def conversion(
     # VP8 and VP9 carry it beside their frames, where decoders do not look.
     if _ALPHA.search(info.pixel_format) or info.video.tags.get("alpha_mode") == "1":
         notes.append("transparency is left out")
-    is_rgb = bool(_RGB.match(info.pixel_format)) or colors.matrix == "gbr"
+    is_rgb = not has_luma(info)
+    grey = _subsampling(info.pixel_format) == "400"
     scale = f"scale=w={info.width}:h={info.height}:out_range=pc:{_EXACT_FLAGS}"
     if is_rgb:
         colors = Colors("tv", "bt709", colors.primaries, colors.transfer)
@@ -265,7 +267,8 @@ def conversion(
     return Conversion(
         to_frames=",".join(filters),
         colors=colors,
-        pixel_format=_pixel_format(info.pixel_format),
+        # RGB has no chroma of its own, and players know 4:2:0 best.
+        subsampling="420" if is_rgb or grey else _subsampling(info.pixel_format),
         notes=tuple(notes),
     )
 
@@ -325,10 +328,25 @@ def _complete(info: VideoInfo, colors: Colors, notes: list[str]) -> Colors:
     )
 
 
-def _pixel_format(source: str) -> str:
-    """The 8-bit format with no less chroma than the source; 4:2:0 for RGB."""
-    if not _RGB.match(source):
-        for name, of_source in _CHROMA.items():
-            if of_source.search(source):
-                return name
-    return "yuv420p"
+def lost_in_result(colors: Conversion, result: VideoInfo) -> list[str]:
+    """Notes about what the result does not say, though it holds for it.
+
+    That depends on the codec, the container and the version of ffmpeg.
+    """
+    notes = []
+    if colors.siting not in (None, "left", result.siting):
+        notes.append(
+            f"chroma lies {colors.siting}, which the result does not say: players will "
+            "take it to lie left"
+        )
+    if (colors.mastering or colors.light) and not (result.mastering or result.light):
+        notes.append("the result does not say mastering display and light levels")
+    return notes
+
+
+def _subsampling(pixel_format: str) -> Subsampling:
+    """That of a format with luma, or the next that has no less chroma."""
+    for known, pattern in _SUBSAMPLINGS.items():
+        if pattern.match(pixel_format):
+            return known
+    return "420"

@@ -51,6 +51,7 @@ class Encoding:
     pixel_format: str
     fourcc: bytes  # of raw frames
     frame_bytes: int
+    colour: bytes = b""  # what their header says besides, as Matroska's element
 
     @property
     def command(self) -> list[str]:
@@ -66,7 +67,8 @@ class Encoding:
     @property
     def header(self) -> bytes:
         return raw_video_header(
-            self.width, self.height, self.pixel_aspect, self.frame_rate, self.fourcc
+            *(self.width, self.height, self.pixel_aspect, self.frame_rate),
+            *(self.fourcc, self.colour),
         )
 
 

@@ -26,7 +26,7 @@ PROBE_FRAMES = 16
 
 
 def log_arguments(
-    level: Literal["info", "warning"] = "info", *, reads_pipe: bool = False
+    level: Literal["verbose", "info", "warning"] = "info", *, reads_pipe: bool = False
 ) -> tuple[str, ...]:
     """The arguments for a log that is to be parsed, of `level` and worse.
 
@@ -38,6 +38,11 @@ def log_arguments(
 
 
 LOG = log_arguments()
+# "  Stream #0:0(eng): Video: hevc (Main 10), yuv420p10le(tv, bt709, topleft), 96x64 …"
+_SITING = re.compile(
+    r" *Stream #\d+:(\d+).*: Video: .*\([^()]*\b"
+    r"(left|center|topleft|top|bottomleft|bottom)\)"
+)
 _SHOWINFO = re.compile(r"\[(Parsed_)?showinfo[@_]")
 _FRAME = re.compile(
     r"n: *\d+ pts: *(?P<pts>\S+) pts_time:\S+ (?:.*?duration: *(?P<duration>\d+) )?"
@@ -369,7 +374,7 @@ def probe(ffmpeg: str, path: Path, start: Fraction = Fraction(0)) -> VideoInfo:
         seekable=seekable,
         tags=metadata.tags,
         chapters=metadata.chapters,
-        siting=first.siting,
+        siting=first.siting or _siting(header, video.index),
         mastering=_mastering(log),
         light=_light(log),
         dolby_vision=_dolby_vision(header),
@@ -482,7 +487,8 @@ def _streams(
     with tempfile.TemporaryFile() as log:
         with starting(ffmpeg):
             process = subprocess.Popen(
-                [ffmpeg, *LOG, *arguments],
+                # Verbose, since older ones say nowhere else where chroma lies.
+                [ffmpeg, *log_arguments("verbose"), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -574,6 +580,14 @@ def _light(log: Iterable[str]) -> tuple[int, int] | None:
         found = _LIGHT.search(line)
         if found:
             return int(found[1]), int(found[2])
+    return None
+
+
+def _siting(header: Iterable[str], index: int) -> str | None:
+    for line in header:
+        found = _SITING.match(split_level(line)[1])
+        if found and int(found[1]) == index:
+            return found[2]
     return None
 
 

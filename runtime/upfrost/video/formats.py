@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from upfrost.gpu.frame import Subsampling
+
 if TYPE_CHECKING:
-    from upfrost.video.ffmpeg import VideoInfo
+    from upfrost.video.color import Conversion
+
+_BY_CHROMA: tuple[Subsampling, ...] = ("400", "420", "422", "444")
 
 
 @dataclass(frozen=True)
@@ -19,10 +23,19 @@ class Codec:
     options: tuple[str, ...] = ()
     lossless_rgb: bool = False
     bits: int = 10  # of a sample, at most
+    subsamplings: tuple[Subsampling, ...] = _BY_CHROMA
     parameters: str | None = None  # the option that takes what else it can be told
     # Seconds of a segment. x265 and SVT-AV1 cost more to begin, and a video by
     # segments is to cost little more than by one encoder for all of it.
     segment: int = 4
+
+    def nearest(self, subsampling: Subsampling) -> Subsampling:
+        """What it takes that has no less chroma, else what has the most."""
+        enough = _BY_CHROMA[_BY_CHROMA.index(subsampling) :]
+        return next(
+            (each for each in enough if each in self.subsamplings),
+            self.subsamplings[-1],
+        )
 
 
 CODECS = {
@@ -30,8 +43,18 @@ CODECS = {
     for codec in (
         Codec("h264", "libx264", 18, parameters="-x264-params"),
         Codec("h265", "libx265", 20, bits=12, parameters="-x265-params", segment=10),
-        Codec("av1", "libsvtav1", 28, parameters="-svtav1-params", segment=10),
-        Codec("vp9", "libvpx-vp9", 28, ("-b:v", "0", "-row-mt", "1"), bits=12),
+        Codec(
+            *("av1", "libsvtav1", 28),
+            parameters="-svtav1-params",
+            subsamplings=("420",),
+            segment=10,
+        ),
+        Codec(
+            *("vp9", "libvpx-vp9", 28, ("-b:v", "0", "-row-mt", "1")),
+            bits=12,
+            # Given grey it would write RGB.
+            subsamplings=("420", "422", "444"),
+        ),
         Codec(
             "ffv1",
             "ffv1",
@@ -76,42 +99,40 @@ def encoder_arguments(
     codec: Codec,
     crf: int | None,
     preset: str | None,
-    info: VideoInfo | None = None,
+    colors: Conversion | None = None,
 ) -> tuple[str, ...]:
     """ffmpeg's arguments for that codec.
 
-    With `info`, frames keep its chroma siting, and the encoder is told, what no filter
-    can tell it: siting, mastering display and light levels.
+    With `colors` the encoder is told what no filter can tell it, and encoders of older
+    ffmpegs do not find in the raw frames' header: siting, mastering display and light
+    levels.
     """
     # Otherwise headers name the processor: those of two machines make no stream.
     told = ["log-level=error:info=0"] if codec.name == "h265" else []
-    if info is not None:
-        told += _told(codec, info)
+    if colors is not None:
+        told += _told(codec, colors)
+    siting = colors.siting if colors else None
     quality = codec.crf if crf is None else crf
     return (
         *("-c:v", codec.encoder),
         *(("-crf", str(quality)) if quality is not None else ()),
         *(("-preset", preset) if preset is not None else ()),
         *codec.options,
+        *(("-chroma_sample_location", siting) if siting else ()),
         *((codec.parameters, ":".join(told)) if codec.parameters and told else ()),
     )
 
 
-def carries_hdr(codec: Codec) -> bool:
-    """Whether mastering display and light levels can be told the encoder."""
-    return codec.parameters is not None
-
-
-def _told(codec: Codec, info: VideoInfo) -> list[str]:
+def _told(codec: Codec, colors: Conversion) -> list[str]:
     """Siting, mastering display and light levels, by the encoder's own names."""
     told = []
     sitings = {"left": "0", "center": "1", "topleft": "2"}
-    if codec.name in ("h264", "h265") and info.siting in sitings:
-        told.append(f"chromaloc={sitings[info.siting]}")
-    if codec.name == "av1" and info.siting in ("left", "topleft"):
-        told.append(f"chroma-sample-position={info.siting}")
-    if info.mastering is not None:
-        display, av1 = info.mastering, codec.name == "av1"
+    if codec.name in ("h264", "h265") and colors.siting in sitings:
+        told.append(f"chromaloc={sitings[colors.siting]}")
+    if codec.name == "av1" and colors.siting in ("left", "topleft"):
+        told.append(f"chroma-sample-position={colors.siting}")
+    if colors.mastering is not None:
+        display, av1 = colors.mastering, codec.name == "av1"
 
         def point(xy: tuple[float, float]) -> str:
             x, y = (f"{v:g}" if av1 else str(round(v * 50000)) for v in xy)
@@ -127,7 +148,7 @@ def _told(codec: Codec, info: VideoInfo) -> list[str]:
             f"{name}=G{point(display.green)}B{point(display.blue)}"
             f"R{point(display.red)}WP{point(display.white)}L({most},{least})"
         )
-    if info.light is not None:
+    if colors.light is not None:
         name = {"h264": "cll", "h265": "max-cll"}.get(codec.name, "content-light")
-        told.append(f"{name}={info.light[0]},{info.light[1]}")
+        told.append(f"{name}={colors.light[0]},{colors.light[1]}")
     return told

@@ -7,6 +7,7 @@ Element names and numbers are those of RFC 9559.
 from __future__ import annotations
 
 import dataclasses
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from upfrost.errors import UpfrostError
+from upfrost.video.ffmpeg import Mastering
 
 NANOSECONDS = 1_000_000_000
 
@@ -55,8 +57,12 @@ def raw_video_header(
     pixel_aspect: Fraction | None,
     frame_rate: Fraction | None,
     fourcc: bytes = RGB24,
+    colour: bytes = b"",
 ) -> bytes:
-    """What begins a stream of raw frames, whose samples `fourcc` names."""
+    """What begins a stream of raw frames, whose samples `fourcc` names.
+
+    `colour` is a Colour element, or nothing.
+    """
     aspect = pixel_aspect or Fraction(1)
     display = Fraction(width) * aspect
     video = (
@@ -66,6 +72,7 @@ def raw_video_header(
         + _integer(0x54BA, height * display.denominator)
         + _integer(0x54B2, 3)  # display size in units of its own: a ratio
         + _element(0x2EB524, fourcc)
+        + colour
     )
     track = (
         _integer(0xD7, 1)
@@ -77,6 +84,20 @@ def raw_video_header(
         + _element(0xE0, video)
     )
     return stream_header(_element(_TRACKS, _element(0xAE, track)))
+
+
+def colour(mastering: Mastering | None, light: tuple[int, int] | None) -> bytes:
+    """A Colour element (RFC 9559, 5.1.4.1.28.16) that says these, or nothing."""
+    said = b""
+    if light is not None:
+        said += _integer(0x55BC, light[0]) + _integer(0x55BD, light[1])
+    if mastering is not None:
+        numbers = [*mastering.red, *mastering.green, *mastering.blue]
+        numbers += [*mastering.white, mastering.most, mastering.least]
+        said += _element(
+            0x55D0, b"".join(_float(0x55D1 + i, n) for i, n in enumerate(numbers))
+        )
+    return _element(0x55B0, said) if said else b""
 
 
 def stream_header(tracks: bytes) -> bytes:
@@ -245,6 +266,10 @@ def _head(number: int, length: int) -> bytes:
 
 def _element(number: int, content: bytes) -> bytes:
     return _head(number, len(content)) + content
+
+
+def _float(number: int, value: float) -> bytes:
+    return _element(number, struct.pack(">d", value))
 
 
 def _integer(number: int, value: int) -> bytes:

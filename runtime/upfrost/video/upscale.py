@@ -34,6 +34,7 @@ from upfrost.video.color import (
     conversion,
     fourcc,
     has_luma,
+    lost_in_result,
     luma_conversion,
     refuse_hdr,
 )
@@ -51,7 +52,6 @@ from upfrost.video.formats import (
     CONTAINERS,
     Codec,
     Container,
-    carries_hdr,
     encoder_arguments,
 )
 from upfrost.video.frames import Counts, FrameUpscaler, Later, Picture
@@ -62,7 +62,7 @@ from upfrost.video.job import (
     open_job,
     remove_published,
 )
-from upfrost.video.matroska import RGB24
+from upfrost.video.matroska import RGB24, colour
 from upfrost.video.mux import (
     OtherStreams,
     Result,
@@ -272,7 +272,9 @@ def _finish(
     began = time.perf_counter()
     part = job.part_file(RESULT)
     write_result(work.ffmpeg, job, result, part)
-    note(lost_tags(work.ffmpeg, work.info, part), work.info.path, status, record)
+    lost = lost_tags(work.ffmpeg, work.info, part)
+    lost += lost_in_result(work.conversion, probe(work.ffmpeg, part))
+    note(lost, work.info.path, status, record)
     with part.open("rb") as file:
         os.fsync(file.fileno())
     if job.replaces:
@@ -356,23 +358,23 @@ def plan_work(
     info = probe(ffmpeg, source, options.start)
     by_luma = graph.colour == "luma" and has_luma(info)
     if not by_luma and not options.tone_map:
-        refuse_hdr(
-            info,
-            "--tone-map makes it an ordinary (BT.709) picture, a model for luma takes "
-            "it as it is",
-        )
+        advice = "--tone-map makes it an ordinary (BT.709) picture, "
+        if has_luma(info):
+            advice += "a model for luma takes it as it is"
+        else:
+            advice += "and of YCbCr in place of RGB a model for luma takes it as it is"
+        refuse_hdr(info, advice)
     convert = luma_conversion if by_luma else conversion
     colors = convert(info, deinterlace=options.deinterlace, tone_map=options.tone_map)
     scale = graph.scale
     width, height = info.width * scale, info.height * scale
     kind = colors.kind
-    if kind is None:
-        pixel_format = "gbrp" if codec.lossless_rgb else colors.pixel_format
-        filters = colors.from_rgb(pixel_format)
+    if kind is None and codec.lossless_rgb:
+        pixel_format = "gbrp"
     else:
-        pixel_format = colors.encoded_format(codec.bits)
-        filters = colors.from_planes(pixel_format)
-        colors = _with_losses(colors, codec, info)
+        pixel_format = colors.encoded_format(codec)
+        colors = _with_losses(colors, codec)
+    filters = (colors.from_planes if kind else colors.from_rgb)(pixel_format)
     if info.pixel_aspect:
         filters += f",setsar={info.pixel_aspect}"
     encoding = Encoding(
@@ -383,18 +385,14 @@ def plan_work(
         time_base=info.time_base,
         filters=filters,
         arguments=(
-            *encoder_arguments(
-                codec,
-                options.crf,
-                options.preset,
-                info if kind and not options.tone_map else None,
-            ),
+            *encoder_arguments(codec, options.crf, options.preset, colors),
             # Encoders that ffmpeg takes for such of limited range would get that.
             *(("-color_range", str(colors.colors.range)) if kind else ()),
         ),
         pixel_format=pixel_format,
         fourcc=fourcc(kind) if kind else RGB24,
         frame_bytes=kind.frame_bytes(height, width) if kind else 3 * width * height,
+        colour=colour(colors.mastering, colors.light),
     )
     begin = info.start + options.start
     return Work(
@@ -412,15 +410,17 @@ def plan_work(
     )
 
 
-def _with_losses(colors: Conversion, codec: Codec, info: VideoInfo) -> Conversion:
+def _with_losses(colors: Conversion, codec: Codec) -> Conversion:
     """`colors`, with notes of what the encoder cannot keep."""
-    notes = list(colors.notes)
-    assert colors.kind is not None
-    if codec.bits < colors.kind.bits:
+    notes, siting = list(colors.notes), colors.siting
+    if codec.nearest(colors.subsampling) != colors.subsampling:
+        siting = None  # it is where the conversion puts it
+    if codec.nearest(colors.subsampling) < colors.subsampling:
+        kept = ":".join(codec.nearest(colors.subsampling))
+        notes.append(f"{codec.name}: chroma reduced to {kept}")
+    if colors.kind and codec.bits < colors.kind.bits:
         notes.append(f"{codec.name}: reduced to {codec.bits} bits a sample")
-    if (info.mastering or info.light) and not carries_hdr(codec):
-        notes.append(f"{codec.name}: mastering display and light levels are left out")
-    return replace(colors, notes=tuple(notes))
+    return replace(colors, notes=tuple(notes), siting=siting)
 
 
 def _asked(work: Work, computer: Computer, options: VideoOptions) -> dict[str, object]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.clips import FFMPEG, MAKER, make_clip
-from upfrost.video.color import Conversion, conversion, luma_conversion
+from upfrost.video.color import Conversion, conversion, has_luma, luma_conversion
 from upfrost.video.ffmpeg import Colors, VideoError, VideoInfo, probe, run_ffmpeg
 
 
@@ -42,15 +42,25 @@ def test_depth_alpha_and_chroma_of_every_format_are_told_right(info: VideoInfo) 
         assert ("more than 8 bits" in notes) == (max(depths) > 8), name
         assert ("transparency" in notes) == (parts in (2, 4)), name
         if parts < 3 or re.search(r"rgb|bgr|gbr", name):
-            assert found.pixel_format == "yuv420p", name
+            assert found.subsampling == "420", name
             continue
         # Samples of each plane of chroma for a pixel; alpha has as many as luma.
         luma = depths[0] * (2 if parts == 4 else 1)
         chroma = round(4 * (bits - luma) / 2 / depths[1]) / 4  # bits are rounded down
-        ours = {"yuv420p": 1 / 4, "yuv422p": 1 / 2, "yuv444p": 1}[found.pixel_format]
+        ours = {"420": 1 / 4, "422": 1 / 2, "444": 1}[found.subsampling]
         assert chroma <= ours, name
         if not re.search("44[04]|41[01]", name):  # what encoders have no like of
             assert chroma == ours, name
+        by_luma = luma_conversion(replace(info, pixel_format=name))
+        assert by_luma.subsampling == found.subsampling, name
+        assert by_luma.kind is not None, name
+        assert by_luma.kind.bits == min(depths[0] + depths[0] % 2, 12), name
+
+
+def test_every_format_with_luma_is_known_to_have_it(info: VideoInfo) -> None:
+    for name, _, _, _ in formats():
+        without = re.search("rgb|bgr|gbr|pal8|mono|bayer|xyz", name)
+        assert has_luma(replace(info, pixel_format=name)) == (not without), name
 
 
 def test_chroma_that_lies_otherwise_is_kept_too(tmp_path: Path) -> None:
@@ -60,7 +70,7 @@ def test_chroma_that_lies_otherwise_is_kept_too(tmp_path: Path) -> None:
     )
     found = probe(FFMPEG, source)
     assert found.pixel_format == "uyvy422"
-    assert conversion(found).pixel_format == "yuv422p"
+    assert conversion(found).subsampling == "422"
 
 
 def mark_dolby_vision(path: Path, profile: int, base: int) -> Path:

@@ -48,6 +48,7 @@ from upfrost.arrays import Bytes
 from upfrost.cli import main as cli
 from upfrost.files import ExistsError, TargetError
 from upfrost.gpu.frame import Frame, FrameFormat
+from upfrost.network.graph import Graph
 from upfrost.network.modelfile import write_model
 from upfrost.video.ffmpeg import Colors, VideoError, find_ffmpeg, probe
 from upfrost.video.job import job_folder
@@ -490,7 +491,7 @@ def test_planes_go_through_a_network_for_luma_as_they_are(
         np.testing.assert_array_equal(large, planes)
 
 
-@pytest.mark.parametrize("codec", ["h265", "h264"])
+@pytest.mark.parametrize("codec", ["h265", "h264", "av1", "vp9", "ffv1"])
 def test_hdr_goes_through_a_network_for_luma_as_it_is(
     tmp_path: Path, codec: str
 ) -> None:
@@ -508,13 +509,78 @@ def test_hdr_goes_through_a_network_for_luma_as_it_is(
     assert before.light == (1000, 400)
     record = upscale(source, target, VideoOptions(codec=codec), FakeUpscaler(LUMA))
     assert record.path == "luma, 4:2:0 of 10 bits, PQ as it is"
-    # Older ones find neither siting nor, in H.264, what was told the encoder.
+    # Older ones do not find, in H.264, what was told the encoder.
     after = probe(MAKER, target)
     assert after.pixel_format == "yuv420p10le"
     assert after.colors == before.colors
     assert (after.mastering, after.light) == (before.mastering, before.light)
-    if before.siting is not None:
-        assert (before.siting, after.siting) == ("topleft", "topleft")
+    assert (before.siting, after.siting) == ("topleft", "topleft")
+    assert not any("does not say" in each for each in record.notes)
+
+
+def test_where_chroma_lies_is_a_note_if_the_result_cannot_say_it(
+    tmp_path: Path,
+) -> None:
+    # JPEG's 4:2:2 lies in the centre, and H.264 has a tag for 4:2:0 alone.
+    source = make_clip(
+        *(tmp_path / "camera.avi", "-c:v", "mjpeg", "-pix_fmt", "yuvj422p"), seconds=0.1
+    )
+    said = "chroma lies center, which the result does not say"
+    options = VideoOptions(codec="h264")
+    record = upscale(source, tmp_path / "out.mp4", options, FakeUpscaler(LUMA))
+    assert said in "\n".join(record.notes)
+    record = upscale(source, tmp_path / "out.mkv", LOSSLESS, FakeUpscaler(LUMA))
+    assert said not in "\n".join(record.notes)
+    assert probe(MAKER, tmp_path / "out.mkv").siting == "center"
+
+
+@pytest.mark.parametrize("graph", [LUMA, GRAPH])
+@pytest.mark.parametrize(
+    ("codec", "given", "kept", "is_less"),
+    [
+        ("av1", "yuv422p", "yuv420p", True),
+        ("av1", "yuv444p", "yuv420p", True),
+        ("av1", "yuv420p", "yuv420p", False),
+        ("vp9", "yuv422p", "yuv422p", False),
+        ("vp9", "gray", "yuv420p", False),  # given grey it would write RGB
+    ],
+)
+def test_chroma_that_a_codec_has_no_room_for_is_reduced_and_named(
+    tmp_path: Path, graph: Graph, codec: str, given: str, kept: str, is_less: bool
+) -> None:
+    source, target = tmp_path / "source.mkv", tmp_path / "out.mkv"
+    make_clip(source, "-c:v", "ffv1", "-pix_fmt", given, seconds=0.1)
+    record = upscale(source, target, VideoOptions(codec=codec), FakeUpscaler(graph))
+    assert probe(MAKER, target).pixel_format.replace("j", "") == kept
+    note = f"{codec}: chroma reduced to 4:2:0"
+    assert (note in record.notes) == is_less
+
+
+@pytest.mark.parametrize(
+    ("given", "suffix", "path"),
+    [("yvyu422", "avi", "luma, 4:2:2"), ("yuv411p", "mkv", "luma, 4:2:2")],
+)
+def test_planes_are_made_of_what_has_luma_in_another_order(
+    tmp_path: Path, given: str, suffix: str, path: str
+) -> None:
+    source = tmp_path / f"source.{suffix}"
+    codec = "rawvideo" if suffix == "avi" else "ffv1"
+    make_clip(source, "-c:v", codec, "-pix_fmt", given, seconds=0.1)
+    assert probe(FFMPEG, source).pixel_format == given
+    record = upscale(source, tmp_path / "out.mkv", LOSSLESS, FakeUpscaler(LUMA))
+    assert record.path == f"{path} of 8 bits"
+
+
+def test_hdr_in_rgb_is_refused_by_name(tmp_path: Path) -> None:
+    source = tmp_path / "hdr.mkv"
+    make_clip(
+        *(source, "-c:v", "ffv1", "-pix_fmt", "gbrp10le"),
+        filters="format=gbrp10le,setparams=range=pc:colorspace=gbr"
+        ":color_primaries=bt2020:color_trc=smpte2084",
+        seconds=0.1,
+    )
+    with pytest.raises(VideoError, match="of YCbCr in place of RGB"):
+        upscale(source, tmp_path / "out.mkv", LOSSLESS, FakeUpscaler(LUMA))
 
 
 def test_a_matrix_that_nothing_is_converted_by_is_no_obstacle(tmp_path: Path) -> None:

@@ -215,8 +215,10 @@ def compress_frames(frames: Frames, codec: str, rate: float) -> Frames:
     """Frames (N, H, W, 3) after the video codec at a constant rate factor.
 
     4:2:0 and BT.601 as ffmpeg's default for RGB input; odd sides are padded by one
-    and cut again.
+    and cut again. The mean stays: what swscale does by default darkens by a level, and
+    a network that learns to undo that brightens every video.
     """
+    exact = "scale=flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
     height, width = frames.shape[1:3]
     padded = np.pad(
         frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge"
@@ -227,10 +229,12 @@ def compress_frames(frames: Frames, codec: str, rate: float) -> Frames:
     with tempfile.TemporaryDirectory() as folder:
         source, video = Path(folder, "frames.rgb"), Path(folder, "frames.mkv")
         source.write_bytes(padded.tobytes())
-        encode = (*quiet, *raw, "-s", size, "-i", str(source), "-c:v", codec)
-        options = ("-crf", f"{rate:.1f}", "-pix_fmt", "yuv420p", str(video))
-        decode = (*quiet, "-i", str(video), *raw, "pipe:1")
-        subprocess.run((*encode, *options), check=True, stderr=subprocess.DEVNULL)
+        encode = (*quiet, *raw, "-s", size, "-i", str(source), "-vf", exact)
+        options = ("-c:v", codec, "-crf", f"{rate:.1f}", "-pix_fmt", "yuv420p")
+        decode = (*quiet, "-i", str(video), "-vf", exact, *raw, "pipe:1")
+        subprocess.run(
+            (*encode, *options, str(video)), check=True, stderr=subprocess.DEVNULL
+        )
         result = subprocess.run(decode, check=True, stdout=subprocess.PIPE)
     decoded = np.frombuffer(result.stdout, np.uint8).reshape(padded.shape)
     return decoded[:, :height, :width].copy()

@@ -50,7 +50,7 @@ CANDIDATES = (
         PlainSettings(colour="luma", channels=channels, depth=depth)
         for channels, depth in SIZES
     ),
-    # What another activation, another skip's plane count and RGB would cost or save.
+    # What another activation and RGB would cost or save.
     PlainSettings(colour="luma", channels=8, depth=4, activation="relu"),
     PlainSettings(colour="luma", channels=16, depth=4, activation="relu"),
     PlainSettings(colour="rgb", channels=16, depth=9),
@@ -75,6 +75,10 @@ def label(s: PlainSettings) -> str:
         words.append(f"×{s.scale}")
     if s.activation != "prelu":
         words.append(s.activation)
+    if s.skip != "bilinear":
+        words.append(f"{s.skip} skip" if s.skip != "none" else "no skip")
+    if s.unshuffle != 1:
+        words.append("unshuffled")
     return " ".join(words)
 
 

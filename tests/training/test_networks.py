@@ -17,6 +17,8 @@ NETWORKS: list[tuple[str, dict[str, Any]]] = [
     ("plain", {"depth": 2, "expand": 0, "identity": False, "edges": False}),
     ("plain", {"depth": 2, "colour": "luma", "channels": 8}),
     ("plain", {"depth": 1, "colour": "luma", "channels": 8, "scale": 3}),
+    ("plain", {"depth": 1, "skip": "nearest", "scale": 3}),
+    ("plain", {"depth": 1, "colour": "luma", "skip": "none", "unshuffle": 2}),
     ("cascade", {"channels": 8, "blocks": 2, "units": 2}),
     ("cascade", {"channels": 12, "groups": 3, "shared": True, "scale": 4, "units": 2}),
 ]
@@ -45,16 +47,12 @@ def test_folded_outputs_are_the_training_outputs(
     network = make_network(kind, settings)
     randomised(network, seed)
     planes = planes_of(settings)
-    x = torch.rand(2, planes, 9, 11)
+    x = torch.rand(2, planes, 8, 10)
     with torch.no_grad():
         expected = network.double()(x.double())
         result = network.folded()(x.double())
-    assert result.shape == (
-        2,
-        planes,
-        9 * network.settings.scale,
-        11 * network.settings.scale,
-    )
+    scale = network.settings.scale
+    assert result.shape == (2, planes, 8 * scale, 10 * scale)
     # Double precision, so that only a wrong fold could exceed this.
     torch.testing.assert_close(result, expected.clamp(0.0, 1.0), rtol=0, atol=1e-10)
 
@@ -79,7 +77,9 @@ def test_the_fold_is_exact_where_branches_are_run_one_by_one() -> None:
     torch.testing.assert_close(conv(x), total, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("kind", "settings"), NETWORKS)
+@pytest.mark.parametrize(
+    ("kind", "settings"), [n for n in NETWORKS if n[1].get("skip") != "none"]
+)
 def test_an_untrained_network_is_nearly_the_bilinear_skip(
     kind: str, settings: dict[str, Any]
 ) -> None:

@@ -76,6 +76,8 @@ def unsuitable(model: nn.Module, patch: int, losses: tuple[str, ...]) -> str:
     s = model.settings
     if s.activation != "prelu":
         return f"its activation is {s.activation}, not prelu"
+    if s.skip != "bilinear" or s.unshuffle != 1:
+        return "its skip is not bilinear, or its input is unshuffled"
     if not filled(s.channels, s.scale):
         known = ", ".join(f"{c} at x{scale}" for c, scale in SIZES)
         return f"{s.channels} channels at x{s.scale} fit none of {known}"

@@ -136,10 +136,28 @@ def activation(kind: str, channels: int) -> nn.Module:
     raise ValueError(f"activation must be relu or prelu, not {kind!r}")
 
 
-def add_skip(x: Tensor, residual: Tensor, scale: int) -> Tensor:
-    """Bilinear upscaling of (B, C, H, W) plus (B, Cs², H, W) as (B, C, sH, sW)."""
-    skip = nn.functional.interpolate(
-        x, scale_factor=float(scale), mode="bilinear", align_corners=False
+# What a network's answer is added to: the picture, enlarged by that, or nothing.
+SKIPS = ("bilinear", "nearest", "none")
+
+
+def add_skip(
+    x: Tensor,
+    residual: Tensor,
+    scale: int,
+    skip: str = "bilinear",
+    shuffle: int | None = None,
+) -> Tensor:
+    """(B, C, H, W) enlarged, plus (B, Cn², sH/n, sW/n), as (B, C, sH, sW).
+
+    n is `shuffle`, or the scale; `skip` is one of `SKIPS`.
+    """
+    answer = nn.functional.pixel_shuffle(residual.to(x.dtype), shuffle or scale)
+    if skip == "none":
+        return answer
+    large = nn.functional.interpolate(
+        x,
+        scale_factor=float(scale),
+        mode=skip,
+        align_corners=False if skip == "bilinear" else None,
     )
-    large: Tensor = skip + nn.functional.pixel_shuffle(residual.to(x.dtype), scale)
-    return large
+    return large + answer

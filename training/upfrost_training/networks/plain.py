@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from upfrost_training.networks.folding import (
+    SKIPS,
     BranchedConv3x3,
     activation,
     add_skip,
@@ -33,6 +34,11 @@ class PlainSettings:
     depth: int = 9
     # "prelu" (one slope a channel) or "relu"
     activation: str = "prelu"
+    # One of `SKIPS`.
+    skip: str = "bilinear"
+    # Squares of so many pixels a side become the channels of one before the first
+    # layer; a picture's sides must be multiples of it.
+    unshuffle: int = 1
     # Channels of the wide branch, as a multiple of the output channels; 0 leaves the
     # branch out. Costs nothing at inference and little in training.
     expand: int = 4
@@ -48,6 +54,12 @@ class PlainSettings:
             )
         if self.colour not in PLANES:
             raise ValueError(f"colour must be rgb or luma, not {self.colour!r}")
+        if self.skip not in SKIPS:
+            raise ValueError(
+                f"skip must be one of {', '.join(SKIPS)}, not {self.skip!r}"
+            )
+        if self.unshuffle < 1:
+            raise ValueError(f"unshuffle must be at least 1, not {self.unshuffle}")
 
 
 class Plain(nn.Module):
@@ -72,16 +84,20 @@ class Plain(nn.Module):
                 gain=gain,
             )
 
-        layers = [conv(planes, s.channels), activation(s.activation, s.channels)]
+        inputs = planes * s.unshuffle**2
+        layers = [conv(inputs, s.channels), activation(s.activation, s.channels)]
         for _ in range(s.depth):
             layers.append(conv(s.channels, s.channels))
             layers.append(activation(s.activation, s.channels))
         # A small last layer makes the untrained network nearly the bilinear skip.
-        layers.append(conv(s.channels, planes * s.scale**2, gain=0.03))
+        layers.append(conv(s.channels, inputs * s.scale**2, gain=0.03))
         self.body = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        result = add_skip(x, self.body(x), self.settings.scale)
+        s = self.settings
+        seen = nn.functional.pixel_unshuffle(x, s.unshuffle) if s.unshuffle > 1 else x
+        shuffle = s.scale * s.unshuffle
+        result = add_skip(x, self.body(seen), s.scale, s.skip, shuffle)
         return result.clamp(0.0, 1.0) if self.clamped else result
 
     def folded(self) -> "Plain":

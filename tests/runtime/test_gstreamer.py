@@ -426,7 +426,7 @@ def test_a_frame_shorter_than_its_caps_say_is_refused(
     assert "16×16, it has 768" in done.stdout
 
 
-@pytest.mark.parametrize("mode", ["interleaved", "mixed"])
+@pytest.mark.parametrize("mode", ["interleaved", "mixed", "alternate"])
 def test_interlaced_video_is_refused_by_name(
     tmp_path: Path, model: Path, mode: str
 ) -> None:
@@ -439,9 +439,14 @@ def test_interlaced_video_is_refused_by_name(
         Gst.init(None)
         model, mode = sys.argv[1:]
         p = Gst.parse_launch(
-            "videotestsrc num-buffers=3 ! capssetter "
-            f"caps=video/x-raw,interlace-mode={mode} ! upfrostscale model={model} ! "
-            "fakesink")
+            "appsrc name=source ! upfrostscale name=up "
+            f"model={model} ! fakesink")
+        feature = "(format:Interlaced)" if mode == "alternate" else ""
+        source = p.get_by_name("source")
+        source.set_property("caps", Gst.Caps(
+            f"video/x-raw{feature},format=RGB,width=16,height=16,framerate=25/1,"
+            f"interlace-mode={mode}"))
+        source.emit("push-buffer", Gst.Buffer.new_wrapped(bytes(768)))
         p.set_state(Gst.State.PLAYING)
         message = p.get_bus().timed_pop_filtered(
             20 * Gst.SECOND, Gst.MessageType.EOS | Gst.MessageType.ERROR)

@@ -169,6 +169,9 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
         self.get_static_pad("src").add_probe(
             Gst.PadProbeType.EVENT_UPSTREAM, self._listen
         )
+        self.get_static_pad("sink").add_probe(
+            Gst.PadProbeType.EVENT_DOWNSTREAM, self._look
+        )
 
     @GObject.Property(
         type=str,
@@ -369,6 +372,14 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
         self.post_message(Gst.Message.new_element(self, message))
         self.notify("running-model")
 
+    def _refuse_interlaced(self, mode: str) -> None:
+        self._fail(
+            ValueError(
+                f"the video is interlaced (interlace-mode={mode}) and upfrostscale "
+                "takes progressive frames: put 'deinterlace' before it"
+            )
+        )
+
     def do_start(self) -> bool:
         with self._changing, self._lock:
             try:
@@ -410,12 +421,7 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
             return False
         if frame.interlace_mode != GstVideo.VideoInterlaceMode.PROGRESSIVE:
             mode = GstVideo.VideoInterlaceMode.to_string(frame.interlace_mode)
-            self._fail(
-                ValueError(
-                    f"the video is interlaced (interlace-mode={mode}) and upfrostscale "
-                    "takes progressive frames: put 'deinterlace' before it"
-                )
-            )
+            self._refuse_interlaced(mode)
             return False
         with self._lock:
             graphs = self._models()
@@ -552,6 +558,15 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
         if event.type == Gst.EventType.QOS:
             *_, late, _ = event.parse_qos()
             self._late = late / Gst.SECOND
+        return Gst.PadProbeReturn.OK
+
+    def _look(self, _: Gst.Pad, info: Gst.PadProbeInfo) -> Gst.PadProbeReturn:
+        """Say why caps of single fields, which no template has, will be refused."""
+        event = info.get_event()
+        if event.type == Gst.EventType.CAPS:
+            features = event.parse_caps().get_features(0)
+            if features is not None and features.contains("format:Interlaced"):
+                self._refuse_interlaced("alternate")
         return Gst.PadProbeReturn.OK
 
     def do_transform_size(

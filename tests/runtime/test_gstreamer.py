@@ -743,6 +743,71 @@ def test_where_chroma_lies_is_heard_without_colorimetry(
         np.testing.assert_array_equal(plane, wanted)
 
 
+# Rows that are padded as decoders' hardware has it
+
+
+@pytest.mark.parametrize("name", ["I420", "NV12", "Y42B", "P010_10LE", "RGB"])
+def test_planes_lie_where_the_buffer_says(
+    tmp_path: Path, luma: Path, name: str
+) -> None:
+    script = """
+        import random
+        name = sys.argv[2]
+        caps = caps_of(f"format={name},width=32,height=18,colorimetry=bt601")
+        info = GstVideo.VideoInfo.new_from_caps(caps)
+        rng = random.Random(5)
+        data = rng.randbytes(info.size)
+        count = info.finfo.n_planes
+        ends = [*info.offset[1:count], info.size]
+        planes = [data[a:b] for a, b in zip(info.offset, ends)]
+        def meta(bytes, offsets, strides):
+            buffer = Gst.Buffer.new_wrapped(bytes)
+            GstVideo.buffer_add_video_meta_full(
+                buffer, 0, info.finfo.format, 32, 18, count,
+                offsets + [0] * (4 - count), strides + [0] * (4 - count))
+            return buffer
+        def padded(extra, gap, upside_down=False):
+            whole, offsets, strides = b"", [], []
+            for plane, stride in zip(planes, info.stride):
+                rows = [plane[i:i + stride] + rng.randbytes(extra)
+                        for i in range(0, len(plane), stride)]
+                whole += rng.randbytes(gap)
+                step = stride + extra
+                offsets.append(len(whole) + upside_down * step * (len(rows) - 1))
+                strides.append(-step if upside_down else step)
+                whole += b"".join(rows[::-1] if upside_down else rows)
+            return meta(whole, offsets, strides)
+        start(caps)
+        def pull(buffer):
+            sample = push(buffer)
+            return sample.get_buffer().extract_dup(0, 1 << 20)
+        expected = pull(Gst.Buffer.new_wrapped(data))
+        print(pull(padded(0, 0)) == expected, pull(padded(32, 64)) == expected,
+              pull(padded(6, 2, True)) == expected, len(set(expected)) > 9)
+        print(push(meta(data, [0] * count, [100] * count)))
+        p.set_state(Gst.State.NULL)
+    """
+    done = python(tmp_path, FRAMES + script, luma, name)
+    equal, refused = done.stdout.splitlines()
+    assert equal == "True True True True", done.stderr
+    assert "GstVideoMeta" in refused
+    assert f"{name} of 32×18" in refused
+
+
+def test_decoders_learn_that_rows_may_be_padded(tmp_path: Path, luma: Path) -> None:
+    script = """
+        caps = caps_of("format=I420,width=32,height=18")
+        start(caps)
+        push_empty(caps)
+        query = Gst.Query.new_allocation(caps, True)
+        print(up.get_static_pad("sink").query(query),
+              query.find_allocation_meta(GstVideo.video_meta_api_get_type())[0])
+        p.set_state(Gst.State.NULL)
+    """
+    done = python(tmp_path, FRAMES + script, luma)
+    assert done.stdout == "True True\n", done.stderr
+
+
 # model=auto. AUTO has an upscaler that takes no time but a clock's, which it moves by
 # its model and by `load`.
 

@@ -621,6 +621,16 @@ class UpfrostScale(_Base):  # type: ignore[misc,valid-type]
         info = _video_info(other_caps)
         return (True, info.size) if info is not None else (False, 0)
 
+    def do_propose_allocation(
+        self, decided: Gst.Query | None, query: Gst.Query
+    ) -> bool:
+        """Let decoders send frames whose rows are padded as their hardware has it."""
+        if not _Base.do_propose_allocation(self, decided, query):
+            return False
+        if decided is not None:  # otherwise the answer is the next element's
+            query.add_allocation_meta(GstVideo.video_meta_api_get_type(), None)
+        return True
+
     def do_transform(self, given: Gst.Buffer, result: Gst.Buffer) -> Gst.FlowReturn:
         import numpy as np
 
@@ -635,11 +645,13 @@ class UpfrostScale(_Base):  # type: ignore[misc,valid-type]
                     np.frombuffer(small.data, np.uint8),
                     self._in,
                     self._kind,
+                    GstVideo.buffer_get_video_meta(given),
                 )
                 target = _view(
                     np.frombuffer(large.data, np.uint8),
                     self._out,
                     self._kind,
+                    GstVideo.buffer_get_video_meta(result),
                 )
                 self._adopt(given, source)
                 running = self._running

@@ -794,6 +794,28 @@ def test_planes_lie_where_the_buffer_says(
     assert f"{name} of 32×18" in refused
 
 
+def test_frames_that_a_decoder_pads_are_those_that_it_does_not(
+    tmp_path: Path, luma: Path
+) -> None:
+    """libvpx lends its own frames, with borders, to elements that know the meta."""
+    clip = make_clip(tmp_path / "clip.webm", "-c:v", "libvpx-vp9", "-b:v", "1M")
+    source = ["filesrc", f"location={clip}", "!", "matroskademux", "!", "vp9dec", "!"]
+    given, result = tmp_path / "given.raw", tmp_path / "result.raw"
+    for path, words in ((given, []), (result, ["upfrostscale", f"model={luma}", "!"])):
+        done = launch(*source, *words, "filesink", f"location={path}")
+        assert done.returncode == 0, done.stderr
+    # The clip names no colours, and of SD GStreamer then takes chroma for centred.
+    kind = FrameFormat("420", siting="centre")
+    small = np.fromfile(given, np.uint8).reshape(-1, kind.frame_bytes(36, 64))
+    large = np.fromfile(result, np.uint8).reshape(-1, kind.frame_bytes(72, 128))
+    with Upscaler(LUMA) as upscaler:
+        for one, other in zip(small, large, strict=True):
+            expected = upscaler.frame(Frame.of_bytes(kind, 36, 64, one))
+            found = Frame.of_bytes(kind, 72, 128, other)
+            for plane, wanted in zip(found.planes, expected.planes, strict=True):
+                np.testing.assert_array_equal(plane, wanted)
+
+
 def test_decoders_learn_that_rows_may_be_padded(tmp_path: Path, luma: Path) -> None:
     script = """
         caps = caps_of("format=I420,width=32,height=18")

@@ -18,7 +18,7 @@ from tests.graphs import luma_network, plain_network
 from tests.runtime.clips import GRAPH, LUMA, make_clip
 from upfrost import Upscaler
 from upfrost.arrays import Bytes
-from upfrost.gpu.frame import Frame, FrameFormat
+from upfrost.gpu.frame import Frame, FrameFormat, Siting
 from upfrost.network.modelfile import write_model
 
 ROOT = Path(__file__).parents[2]
@@ -426,7 +426,7 @@ def test_a_frame_shorter_than_its_caps_say_is_refused(
     assert "16×16, it has 768" in done.stdout
 
 
-@pytest.mark.parametrize("mode", ["interleaved", "mixed"])
+@pytest.mark.parametrize("mode", ["interleaved", "mixed", "alternate"])
 def test_interlaced_video_is_refused_by_name(
     tmp_path: Path, model: Path, mode: str
 ) -> None:
@@ -439,9 +439,14 @@ def test_interlaced_video_is_refused_by_name(
         Gst.init(None)
         model, mode = sys.argv[1:]
         p = Gst.parse_launch(
-            "videotestsrc num-buffers=3 ! capssetter "
-            f"caps=video/x-raw,interlace-mode={mode} ! upfrostscale model={model} ! "
-            "fakesink")
+            "appsrc name=source ! upfrostscale name=up "
+            f"model={model} ! fakesink")
+        feature = "(format:Interlaced)" if mode == "alternate" else ""
+        source = p.get_by_name("source")
+        source.set_property("caps", Gst.Caps(
+            f"video/x-raw{feature},format=RGB,width=16,height=16,framerate=25/1,"
+            f"interlace-mode={mode}"))
+        source.emit("push-buffer", Gst.Buffer.new_wrapped(bytes(768)))
         p.set_state(Gst.State.PLAYING)
         message = p.get_bus().timed_pop_filtered(
             20 * Gst.SECOND, Gst.MessageType.EOS | Gst.MessageType.ERROR)
@@ -541,6 +546,288 @@ def test_a_network_for_luma_takes_rgb_and_one_for_rgb_no_planes(
     planes = "video/x-raw,format=I420,width=32,height=18"
     done = launch(*words, planes, "!", "upfrostscale", f"model={model}", "!", *ends)
     assert done.returncode != 0
+
+
+# What samples mean. FRAMES pushes buffers, and pulls results with their caps.
+
+FRAMES = """
+        import sys, gi
+        gi.require_version("Gst", "1.0")
+        gi.require_version("GstVideo", "1.0")
+        from gi.repository import Gst, GstVideo
+        Gst.init(None)
+        def caps_of(fields):
+            return Gst.Caps(f"video/x-raw,framerate=25/1,{fields}")
+        p = Gst.parse_launch(
+            f"appsrc name=source format=time ! upfrostscale name=up model={sys.argv[1]}"
+            " ! capsfilter name=filter ! appsink name=sink sync=false")
+        source, up, sink = map(p.get_by_name, ("source", "up", "sink"))
+        bus = p.get_bus()
+        def start(caps):
+            source.set_property("caps", caps)
+            p.set_state(Gst.State.PLAYING)
+        def push(buffer):
+            source.emit("push-buffer", buffer)
+            while (sample := sink.emit("try-pull-sample", Gst.SECOND // 10)) is None:
+                message = bus.pop_filtered(Gst.MessageType.ERROR)
+                if message is not None:
+                    return message.parse_error()[0].message
+            return sample
+        def push_empty(caps):
+            size = GstVideo.VideoInfo.new_from_caps(caps).size
+            return push(Gst.Buffer.new_wrapped(bytes([99]) * size))
+"""
+
+
+def larger_caps(
+    folder: Path, luma: Path, given: str, wanted: str = "video/x-raw"
+) -> dict[str, str]:
+    """Fields of the results' caps, or an error, for frames of `given` caps."""
+    script = """
+        caps = caps_of(sys.argv[2])
+        p.get_by_name("filter").set_property("caps", Gst.Caps(sys.argv[3]))
+        start(caps)
+        found = push_empty(caps)
+        if isinstance(found, str):
+            print("error", found, sep="=")
+        else:
+            fields = found.get_caps().get_structure(0)
+            for number in range(fields.n_fields()):
+                name = fields.nth_field_name(number)
+                print(name, fields.get_value(name), sep="=")
+        p.set_state(Gst.State.NULL)
+    """
+    done = python(folder, FRAMES + script, luma, given, wanted)
+    assert done.stdout, done.stderr
+    lines = (line.partition("=") for line in done.stdout.splitlines())
+    return {name: value for name, _, value in lines}
+
+
+@pytest.mark.parametrize(
+    ("given", "colours", "site"),
+    [
+        ("height=360", "bt601", "jpeg"),
+        ("height=720", "bt709", "mpeg2"),
+        ("height=360,colorimetry=2:0:0:0", "bt601", "jpeg"),
+        ("height=720,colorimetry=2:0:0:0", "bt709", "mpeg2"),
+        ("height=360,colorimetry=1:0:0:0", "1:4:16:4", "jpeg"),
+        ("height=360,colorimetry=2:3:0:0", "bt709", "mpeg2"),
+        ("height=360,colorimetry=bt709", "bt709", "mpeg2"),
+        ("height=360,colorimetry=bt601,chroma-site=cosited", "bt601", "cosited"),
+        ("height=360,chroma-site=mpeg2", "bt601", "mpeg2"),
+    ],
+)
+def test_larger_frames_say_what_was_meant_by_the_small_ones(
+    tmp_path: Path, luma: Path, given: str, colours: str, site: str
+) -> None:
+    found = larger_caps(tmp_path, luma, f"format=I420,width=16,{given}")
+    assert found["colorimetry"] == colours
+    assert found["chroma-site"] == site
+
+
+def test_colours_stay_where_sd_becomes_hd(tmp_path: Path) -> None:
+    pixels = []
+    for words in ([], ["upfrostscale", "model=live-x2-xs", "!"]):
+        path = tmp_path / "out.raw"
+        done = launch(
+            *("videotestsrc", "num-buffers=1", "pattern=red", "!"),
+            *("video/x-raw,format=I420,width=16,height=360", "!", *words),
+            *("videoconvert", "!", "video/x-raw,format=RGB", "!"),
+            *("filesink", f"location={path}"),
+        )
+        assert done.returncode == 0, done.stderr
+        height = 360 * (2 if words else 1)
+        pixels.append(raw_frames(path, height // 360 * 16, height)[0, 100, 8])
+    # A network may move a flat colour by a level; another matrix moves green by 21.
+    before, after = (pixel.astype(int) for pixel in pixels)
+    np.testing.assert_allclose(after, before, rtol=0, atol=2)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "colours"),
+    [
+        ("", "colorimetry=bt601", "bt601"),
+        ("", "colorimetry=2:4:16:4", "2:4:16:4"),
+        # Of frames that say nothing a filter may say what they are.
+        ("", "colorimetry=bt709", "bt709"),
+        (",colorimetry=2:0:0:0", "colorimetry=bt709", "bt709"),
+        (",colorimetry=2:0:0:0", "colorimetry=2:0:0:0", "2:0:0:0"),
+        (",colorimetry=bt601", "chroma-site=jpeg", "bt601"),
+        (",colorimetry=bt601", "colorimetry=bt709", None),
+        (",colorimetry=2:0:0:0", "colorimetry=1:3:5:1", None),
+        (",chroma-site=jpeg", "chroma-site=mpeg2", None),
+    ],
+)
+def test_a_filter_after_it_is_negotiated_with(
+    tmp_path: Path, luma: Path, given: str, wanted: str, colours: str | None
+) -> None:
+    caps = f"format=I420,width=16,height=360{given}"
+    found = larger_caps(tmp_path, luma, caps, f"video/x-raw,{wanted}")
+    assert found.get("colorimetry") == colours
+    assert ("error" in found) == (colours is None)
+
+
+def test_a_source_learns_which_colours_the_next_element_takes(
+    tmp_path: Path, luma: Path
+) -> None:
+    caps = "video/x-raw,format=I420,width=16,height=36"
+    for given in ("", ",colorimetry=2:0:0:0", ",colorimetry=0:4:0:0"):
+        done = launch(
+            *("videotestsrc", "num-buffers=1", "!", f"{caps}{given}", "!"),
+            *("upfrostscale", f"model={luma}", "!", "video/x-raw,colorimetry=bt601"),
+            *("!", "filesink", f"location={tmp_path / 'out.raw'}"),
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_what_is_known_of_hdr_is_carried(tmp_path: Path, luma: Path) -> None:
+    display = "35400:14600:8500:39850:6550:2300:15635:16450:10000000:1"
+    found = larger_caps(
+        tmp_path,
+        luma,
+        "format=P010_10LE,width=16,height=16,colorimetry=bt2100-pq,chroma-site=cosited,"
+        f"mastering-display-info=(string){display},content-light-level=(string)1000:400",
+    )
+    assert found["colorimetry"] == "bt2100-pq"
+    assert found["chroma-site"] == "cosited"
+    assert found["mastering-display-info"] == display
+    assert found["content-light-level"] == "1000:400"
+
+
+def test_rgb_says_no_more_than_before(tmp_path: Path, luma: Path) -> None:
+    found = larger_caps(tmp_path, luma, "format=RGB,width=16,height=360")
+    assert "colorimetry" not in found
+    assert "chroma-site" not in found
+
+
+def test_colours_follow_caps_that_change(tmp_path: Path, luma: Path) -> None:
+    script = """
+        first = caps_of("format=I420,width=16,height=360")
+        start(first)
+        for caps in (first, caps_of("format=I420,width=16,height=720"), first):
+            source.set_property("caps", caps)
+            fields = push_empty(caps).get_caps().get_structure(0)
+            print(fields.get_value("height"), fields.get_value("colorimetry"))
+        p.set_state(Gst.State.NULL)
+    """
+    done = python(tmp_path, FRAMES + script, luma)
+    lines = ["720 bt601", "1440 bt709", "720 bt601"]
+    assert done.stdout.splitlines() == lines, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fields", "siting"),
+    [
+        ("", "centre"),
+        (",chroma-site=mpeg2", "left"),
+        (",chroma-site=cosited", "top-left"),
+        (",chroma-site=mpeg2,colorimetry=2:0:0:0", "left"),
+    ],
+)
+def test_where_chroma_lies_is_heard_without_colorimetry(
+    tmp_path: Path, luma: Path, fields: str, siting: Siting
+) -> None:
+    kind = FrameFormat("420", siting=siting)
+    given, result = tmp_path / "given.raw", tmp_path / "result.raw"
+    caps = f"video/x-raw,format=I420,width=32,height=18{fields}"
+    source = ["videotestsrc", "num-buffers=1", "pattern=smpte", "!", caps, "!"]
+    for path, words in ((given, []), (result, ["upfrostscale", f"model={luma}", "!"])):
+        done = launch(*source, *words, "filesink", f"location={path}")
+        assert done.returncode == 0, done.stderr
+    # Strides are multiples of four, which 16 columns of chroma are.
+    small = Frame.of_bytes(kind, 18, 32, np.fromfile(given, np.uint8))
+    large = Frame.of_bytes(kind, 36, 64, np.fromfile(result, np.uint8))
+    with Upscaler(LUMA) as upscaler:
+        expected = upscaler.frame(small)
+    for plane, wanted in zip(large.planes, expected.planes, strict=True):
+        np.testing.assert_array_equal(plane, wanted)
+
+
+# Rows that are padded as decoders' hardware has it
+
+
+@pytest.mark.parametrize("name", ["I420", "NV12", "Y42B", "P010_10LE", "RGB"])
+def test_planes_lie_where_the_buffer_says(
+    tmp_path: Path, luma: Path, name: str
+) -> None:
+    script = """
+        import random
+        name = sys.argv[2]
+        caps = caps_of(f"format={name},width=32,height=18,colorimetry=bt601")
+        info = GstVideo.VideoInfo.new_from_caps(caps)
+        rng = random.Random(5)
+        data = rng.randbytes(info.size)
+        count = info.finfo.n_planes
+        ends = [*info.offset[1:count], info.size]
+        planes = [data[a:b] for a, b in zip(info.offset, ends)]
+        def meta(bytes, offsets, strides):
+            buffer = Gst.Buffer.new_wrapped(bytes)
+            GstVideo.buffer_add_video_meta_full(
+                buffer, 0, info.finfo.format, 32, 18, count,
+                offsets + [0] * (4 - count), strides + [0] * (4 - count))
+            return buffer
+        def padded(extra, gap, upside_down=False):
+            whole, offsets, strides = b"", [], []
+            for plane, stride in zip(planes, info.stride):
+                rows = [plane[i:i + stride] + rng.randbytes(extra)
+                        for i in range(0, len(plane), stride)]
+                whole += rng.randbytes(gap)
+                step = stride + extra
+                offsets.append(len(whole) + upside_down * step * (len(rows) - 1))
+                strides.append(-step if upside_down else step)
+                whole += b"".join(rows[::-1] if upside_down else rows)
+            return meta(whole, offsets, strides)
+        start(caps)
+        def pull(buffer):
+            sample = push(buffer)
+            return sample.get_buffer().extract_dup(0, 1 << 20)
+        expected = pull(Gst.Buffer.new_wrapped(data))
+        print(pull(padded(0, 0)) == expected, pull(padded(32, 64)) == expected,
+              pull(padded(6, 2, True)) == expected, len(set(expected)) > 9)
+        print(push(meta(data, [0] * count, [100] * count)))
+        p.set_state(Gst.State.NULL)
+    """
+    done = python(tmp_path, FRAMES + script, luma, name)
+    equal, refused = done.stdout.splitlines()
+    assert equal == "True True True True", done.stderr
+    assert "GstVideoMeta" in refused
+    assert f"{name} of 32×18" in refused
+
+
+def test_frames_that_a_decoder_pads_are_those_that_it_does_not(
+    tmp_path: Path, luma: Path
+) -> None:
+    """libvpx lends its own frames, with borders, to elements that know the meta."""
+    clip = make_clip(tmp_path / "clip.webm", "-c:v", "libvpx-vp9", "-b:v", "1M")
+    source = ["filesrc", f"location={clip}", "!", "matroskademux", "!", "vp9dec", "!"]
+    given, result = tmp_path / "given.raw", tmp_path / "result.raw"
+    for path, words in ((given, []), (result, ["upfrostscale", f"model={luma}", "!"])):
+        done = launch(*source, *words, "filesink", f"location={path}")
+        assert done.returncode == 0, done.stderr
+    # The clip names no colours, and of SD GStreamer then takes chroma for centred.
+    kind = FrameFormat("420", siting="centre")
+    small = np.fromfile(given, np.uint8).reshape(-1, kind.frame_bytes(36, 64))
+    large = np.fromfile(result, np.uint8).reshape(-1, kind.frame_bytes(72, 128))
+    with Upscaler(LUMA) as upscaler:
+        for one, other in zip(small, large, strict=True):
+            expected = upscaler.frame(Frame.of_bytes(kind, 36, 64, one))
+            found = Frame.of_bytes(kind, 72, 128, other)
+            for plane, wanted in zip(found.planes, expected.planes, strict=True):
+                np.testing.assert_array_equal(plane, wanted)
+
+
+def test_decoders_learn_that_rows_may_be_padded(tmp_path: Path, luma: Path) -> None:
+    script = """
+        caps = caps_of("format=I420,width=32,height=18")
+        start(caps)
+        push_empty(caps)
+        query = Gst.Query.new_allocation(caps, True)
+        print(up.get_static_pad("sink").query(query),
+              query.find_allocation_meta(GstVideo.video_meta_api_get_type())[0])
+        p.set_state(Gst.State.NULL)
+    """
+    done = python(tmp_path, FRAMES + script, luma)
+    assert done.stdout == "True True\n", done.stderr
 
 
 # model=auto. AUTO has an upscaler that takes no time but a clock's, which it moves by

@@ -8,10 +8,12 @@ failed would stay in GStreamer's registry.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import gi
@@ -45,11 +47,15 @@ def _base_transform() -> Any:
     return GstBase.BaseTransform
 
 
+_Base = _base_transform()
 # What measures frames for model=auto.
 _clock = time.perf_counter
 _AUTO = "auto"
 _MEASURED = 3  # frames of each model, after one that makes pipelines
 _LARGEST = 32767
+# The fields of caps that say what samples of planes mean, and whole systems of colours.
+_MEANING = ("colorimetry", "chroma-site")
+_SYSTEMS = ("bt601", "bt709", "bt2020")
 # What a network for luma takes as it is; RGB every network takes.
 _PLANES = ("I420", "NV12", "Y42B", "Y444", "I420_10LE", "P010_10LE")
 
@@ -124,7 +130,7 @@ def _pad(name: str, direction: Gst.PadDirection) -> Gst.PadTemplate:
     return Gst.PadTemplate.new(name, direction, Gst.PadPresence.ALWAYS, _CAPS)
 
 
-class UpfrostScale(_base_transform()):  # type: ignore[misc]
+class UpfrostScale(_Base):  # type: ignore[misc,valid-type]
     """Upscales frames; late ones are dropped when the property `qos` is set.
 
     A network for luma takes planes as decoders give them, any other takes RGB.
@@ -163,11 +169,15 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
         self._preparing: threading.Thread | None = None
         self._cuts: Any = None  # looked for while a choice of the same pace waits
         self._late = 0.0  # seconds, by what the sink said last
-        self._caps: Any = None  # of the frames that come
+        self._caps: Any = None  # of the frames that come, with what samples mean
+        self._kind: Any = None  # of their planes; None for RGB
         self._in: Any = None
         self._out: Any = None
         self.get_static_pad("src").add_probe(
             Gst.PadProbeType.EVENT_UPSTREAM, self._listen
+        )
+        self.get_static_pad("sink").add_probe(
+            Gst.PadProbeType.EVENT_DOWNSTREAM, self._look
         )
 
     @GObject.Property(
@@ -342,7 +352,11 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
         times = []
         for _ in range(1 + _MEASURED):
             began = _clock()
-            _upscale(upscaler, source, target, self._in, large)
+            _upscale(
+                upscaler,
+                _view(source, self._in, self._kind),
+                _view(target, large, self._kind),
+            )
             times.append(_clock() - began)
         return sorted(times[1:])[_MEASURED // 2]
 
@@ -369,6 +383,14 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
         self.post_message(Gst.Message.new_element(self, message))
         self.notify("running-model")
 
+    def _refuse_interlaced(self, mode: str) -> None:
+        self._fail(
+            ValueError(
+                f"the video is interlaced (interlace-mode={mode}) and upfrostscale "
+                "takes progressive frames: put 'deinterlace' before it"
+            )
+        )
+
     def do_start(self) -> bool:
         with self._changing, self._lock:
             try:
@@ -386,23 +408,53 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
             _close(self._next)
             self._running = self._next = None
             self._graphs, self._error = [], None
-            self._caps = self._in = self._out = None
+            self._caps = self._kind = self._in = self._out = None
             self._late = 0.0
         return True
 
     def do_transform_caps(
         self, direction: Gst.PadDirection, caps: Gst.Caps, allowed: Gst.Caps | None
     ) -> Gst.Caps:
-        """Sizes on the other side of the element; all else is the same."""
+        """Sizes on the other side of the element; all else is the same.
+
+        But what is not said of colours before the element is said after it.
+        """
         graphs = self._models()
         # Without a model all can be linked, and the reason is said when it starts.
         larger = direction == Gst.PadDirection.SINK
         result = _scaled_caps(caps, graphs[0].scale, larger) if graphs else _CAPS.copy()
         if graphs and graphs[0].channels == 3:
             result = result.intersect_full(_caps("RGB"), Gst.CapsIntersectMode.FIRST)
+        result = _loosened_caps(result, larger)
         if allowed is None:
             return result
         return allowed.intersect_full(result, Gst.CapsIntersectMode.FIRST)
+
+    def do_fixate_caps(
+        self, direction: Gst.PadDirection, caps: Gst.Caps, other: Gst.Caps
+    ) -> Gst.Caps:
+        """Caps of frames; of larger ones they say what samples mean."""
+        fixed = _Base.do_fixate_caps(self, direction, caps, other)
+        if direction != Gst.PadDirection.SINK:
+            return fixed
+        meaning = _meaning(caps)
+        full = _with_fields(fixed, meaning)
+        peer = self.get_static_pad("src").peer_query_caps(None)
+        if not meaning or peer.can_intersect(full):
+            return full
+        # Who names colours after the element, in other words or where nothing was said
+        # before it, is believed: a capsfilter, for instance.
+        bare = _with_fields(fixed, dict.fromkeys(_MEANING))
+        wanted = peer.intersect_full(bare, Gst.CapsIntersectMode.FIRST)
+        for number in range(wanted.get_size()):
+            one = wanted.copy_nth(number)
+            one = _Base.do_fixate_caps(self, direction, caps, one)
+            if _agree(caps, one):
+                more = _meaning(caps, one)
+                for name in filter(one.get_structure(0).has_field, list(more)):
+                    del more[name]
+                return _with_fields(one, more)
+        return full
 
     def do_set_caps(self, given: Gst.Caps, wanted: Gst.Caps) -> bool:
         frame, large = _video_info(given), _video_info(wanted)
@@ -410,12 +462,7 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
             return False
         if frame.interlace_mode != GstVideo.VideoInterlaceMode.PROGRESSIVE:
             mode = GstVideo.VideoInterlaceMode.to_string(frame.interlace_mode)
-            self._fail(
-                ValueError(
-                    f"the video is interlaced (interlace-mode={mode}) and upfrostscale "
-                    "takes progressive frames: put 'deinterlace' before it"
-                )
-            )
+            self._refuse_interlaced(mode)
             return False
         with self._lock:
             graphs = self._models()
@@ -426,7 +473,9 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
             ):
                 return False
             before = self._in
-            self._caps, self._in, self._out = given, frame, large
+            self._caps = _with_fields(given, _meaning(given, wanted))
+            self._kind = _kind(_video_info(self._caps))
+            self._in, self._out = frame, large
             self._adopt()
         return self._choose_again(before)
 
@@ -457,7 +506,7 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
         """Let another choice take over.
 
         That of newer settings once frames have the size that it makes; that of the same
-        pace where nobody sees it, which the next frame's buffer and bytes tell.
+        pace where nobody sees it, which the next frame's buffer and samples tell.
         """
         with self._lock:
             choice, running = self._next, self._running
@@ -490,12 +539,11 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
 
         if self._cuts is None:
             self._cuts = Cuts()
-        if _has_planes(self._in):
-            frame = _frame(source, self._in, self._in)
-            most = ((1 << frame.format.bits) - 1) << frame.format.shift
-            cut = self._cuts(frame.planes[0], most)
+        if self._kind is not None:
+            most = ((1 << self._kind.bits) - 1) << self._kind.shift
+            cut = self._cuts(source.planes[0], most)
         else:
-            cut = self._cuts(_rows(source, self._in), 255)
+            cut = self._cuts(source, 255)
         return bool(cut) or given.has_flags(Gst.BufferFlags.DISCONT)
 
     def _keep_pace(self, running: _Choice, seconds: float) -> None:
@@ -554,6 +602,15 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
             self._late = late / Gst.SECOND
         return Gst.PadProbeReturn.OK
 
+    def _look(self, _: Gst.Pad, info: Gst.PadProbeInfo) -> Gst.PadProbeReturn:
+        """Say why caps of single fields, which no template has, will be refused."""
+        event = info.get_event()
+        if event.type == Gst.EventType.CAPS:
+            features = event.parse_caps().get_features(0)
+            if features is not None and features.contains("format:Interlaced"):
+                self._refuse_interlaced("alternate")
+        return Gst.PadProbeReturn.OK
+
     def do_transform_size(
         self,
         direction: Gst.PadDirection,  # noqa: ARG002
@@ -563,6 +620,16 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
     ) -> tuple[bool, int]:
         info = _video_info(other_caps)
         return (True, info.size) if info is not None else (False, 0)
+
+    def do_propose_allocation(
+        self, decided: Gst.Query | None, query: Gst.Query
+    ) -> bool:
+        """Let decoders send frames whose rows are padded as their hardware has it."""
+        if not _Base.do_propose_allocation(self, decided, query):
+            return False
+        if decided is not None:  # otherwise the answer is the next element's
+            query.add_allocation_meta(GstVideo.video_meta_api_get_type(), None)
+        return True
 
     def do_transform(self, given: Gst.Buffer, result: Gst.Buffer) -> Gst.FlowReturn:
         import numpy as np
@@ -574,12 +641,22 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
                 given.map(Gst.MapFlags.READ) as small,
                 result.map(Gst.MapFlags.WRITE) as large,
             ):
-                source = np.frombuffer(small.data, np.uint8)
-                target = np.frombuffer(large.data, np.uint8)
+                source = _view(
+                    np.frombuffer(small.data, np.uint8),
+                    self._in,
+                    self._kind,
+                    GstVideo.buffer_get_video_meta(given),
+                )
+                target = _view(
+                    np.frombuffer(large.data, np.uint8),
+                    self._out,
+                    self._kind,
+                    GstVideo.buffer_get_video_meta(result),
+                )
                 self._adopt(given, source)
                 running = self._running
                 began = _clock()
-                _upscale(running.upscaler, source, target, self._in, self._out)
+                _upscale(running.upscaler, source, target)
                 self._keep_pace(running, _clock() - began)
         except Exception as error:
             self._fail(error)
@@ -587,16 +664,14 @@ class UpfrostScale(_base_transform()):  # type: ignore[misc]
         return Gst.FlowReturn.OK
 
 
-def _upscale(upscaler: Any, source: Any, target: Any, small: Any, large: Any) -> None:
-    """A frame's bytes to those of the result, by what the two infos say of them."""
+def _upscale(upscaler: Any, source: Any, target: Any) -> None:
+    """A frame to its result, both as `_view` has them."""
     import numpy as np
 
-    if _has_planes(small):
-        into = _frame(target, large, small)
-        upscaler.frame(_frame(source, small, small), into=into)
+    if isinstance(source, np.ndarray):
+        target[...] = upscaler(np.ascontiguousarray(source))
     else:
-        picture = np.ascontiguousarray(_rows(source, small))
-        _rows(target, large)[...] = upscaler(picture)
+        upscaler.frame(source, into=target)
 
 
 def _close(choice: Any) -> None:
@@ -642,22 +717,12 @@ def _has_planes(info: Any) -> bool:
     return info.finfo.name in _PLANES
 
 
-def _check_size(data: Any, info: Any) -> None:
-    if len(data) < info.size:
-        raise ValueError(
-            f"a frame of {len(data)} bytes came, and by its caps, {info.finfo.name} of "
-            f"{info.width}×{info.height}, it has {info.size}: the element before sends "
-            "frames that are not what it announced"
-        )
+def _kind(info: Any) -> Any:
+    """The `FrameFormat` of planes; None of RGB."""
+    from upfrost.gpu.frame import FrameFormat
 
-
-def _frame(data: Any, info: Any, meaning: Any) -> Any:
-    """The planes in a frame's bytes, as a view; `meaning` says what samples mean."""
-    import numpy as np
-
-    from upfrost.gpu.frame import Frame, FrameFormat
-
-    _check_size(data, info)
+    if not _has_planes(info):
+        return None
     name = info.finfo.name
     sites = {
         GstVideo.VideoChromaSite.NONE: "centre",  # as JPEG has it
@@ -667,40 +732,174 @@ def _frame(data: Any, info: Any, meaning: Any) -> Any:
     full = getattr(GstVideo.VideoColorRange, "0_255", None) or getattr(
         GstVideo.VideoColorRange, "_0_255", None
     )
-    kind = FrameFormat(
+    return FrameFormat(
         subsampling={"Y42B": "422", "Y444": "444"}.get(name, "420"),  # type: ignore[arg-type]
         interleaved=name in ("NV12", "P010_10LE"),
         bits=10 if name.endswith("10LE") else 8,
         shift=6 if name == "P010_10LE" else 0,
-        range="full" if meaning.colorimetry.range == full else "limited",
-        siting=sites.get(meaning.chroma_site, "left"),  # type: ignore[arg-type]
+        range="full" if info.colorimetry.range == full else "limited",
+        siting=sites.get(info.chroma_site, "left"),  # type: ignore[arg-type]
     )
-    size = kind.dtype.itemsize
-    planes = []
-    for number, shape in enumerate(kind.shapes(info.height, info.width)):
-        steps = (info.stride[number], size * math.prod(shape[2:]), size)
-        planes.append(
-            np.lib.stride_tricks.as_strided(
-                data[info.offset[number] :].view(kind.dtype),
-                shape,
-                steps[: len(shape)],
-                writeable=data.flags.writeable,
-            )
-        )
-    return Frame(kind, tuple(planes))
 
 
-def _rows(data: Any, info: Any) -> Any:
-    """A view of a frame's bytes as (H, W, 3): rows are padded to four bytes."""
+def _view(data: Any, info: Any, kind: Any, meta: Any = None) -> Any:
+    """A frame's bytes as a `Frame` of that kind, or those of RGB as (H, W, 3).
+
+    A buffer's GstVideoMeta, if it has one, says where planes and rows lie; otherwise
+    they lie as caps have them.
+    """
     import numpy as np
 
-    _check_size(data, info)
-    return np.lib.stride_tricks.as_strided(
-        data[info.offset[0] :],
-        (info.height, info.width, 3),
-        (info.stride[0], 3, 1),
-        writeable=data.flags.writeable,
+    from upfrost.gpu.frame import Frame
+
+    what = f"{info.finfo.name} of {info.width}×{info.height}"
+    if meta is None and len(data) < info.size:
+        raise ValueError(
+            f"a frame of {len(data)} bytes came, and by its caps, {what}, it has "
+            f"{info.size}: the element before sends frames that are not what it "
+            "announced"
+        )
+    fits = meta is None or (
+        meta.format == info.finfo.format
+        and meta.width >= info.width
+        and meta.height >= info.height
     )
+    offsets, strides = (meta or info).offset, (meta or info).stride
+    shapes = ((info.height, info.width, 3),)
+    if kind is not None:
+        shapes = kind.shapes(info.height, info.width)
+    dtype = np.dtype(np.uint8) if kind is None else kind.dtype
+    planes = []
+    for shape, offset, stride in zip(shapes, offsets, strides, strict=False):
+        row = math.prod(shape[1:]) * dtype.itemsize
+        last = (shape[0] - 1) * stride  # negative where the lowest row is the first
+        begin, end = offset + min(last, 0), offset + max(last, 0) + row
+        if not fits or abs(stride) < row or begin < 0 or end > len(data):
+            raise ValueError(
+                f"a frame came whose GstVideoMeta does not fit its {len(data)} bytes "
+                f"and its caps, {what}: planes at {offsets[: len(shapes)]}, rows of "
+                f"{strides[: len(shapes)]} bytes"
+            )
+        steps = (stride, math.prod(shape[2:]) * dtype.itemsize, dtype.itemsize)
+        planes.append(np.ndarray(shape, dtype, data, offset, steps[: len(shape)]))
+    return planes[0] if kind is None else Frame(kind, tuple(planes))
+
+
+def _with_fields(caps: Gst.Caps, fields: dict[str, str | None]) -> Gst.Caps:
+    """The caps with these fields; without those that are None."""
+
+    def change(_: Gst.CapsFeatures, structure: Gst.Structure, __: None) -> bool:
+        for name, value in fields.items():
+            if value is None:
+                structure.remove_field(name)
+            else:
+                structure.set_value(name, value)
+        return True
+
+    result = caps.copy()
+    result.filter_and_map_in_place(change, None)
+    return result
+
+
+def _colours(text: str | None) -> tuple[int, ...]:
+    """Range, matrix, transfer and primaries; what planes cannot have, or what is not
+    known, is 0."""
+    found = GstVideo.VideoColorimetry()
+    if text is None or not found.from_string(text):
+        return (0, 0, 0, 0)
+    rgb = found.matrix == GstVideo.VideoColorMatrix.RGB
+    matrix = 0 if rgb else int(found.matrix)
+    return int(found.range), matrix, int(found.transfer), int(found.primaries)
+
+
+def _name(colours: Iterable[int]) -> str:
+    """The word for them, if there is one."""
+    numbers = ":".join(map(str, colours))
+    found = GstVideo.VideoColorimetry()
+    found.from_string(numbers)
+    return found.to_string() or numbers
+
+
+def _named(caps: Gst.Caps) -> tuple[tuple[int, ...], str | None]:
+    """What the caps themselves say of colours and of where chroma lies."""
+    structure = caps.get_structure(0)
+    site = structure.get_string("chroma-site")
+    known = site is not None and int(GstVideo.VideoChromaSite.from_string(site))
+    return _colours(structure.get_string("colorimetry")), site if known else None
+
+
+def _meaning(caps: Gst.Caps, first: Gst.Caps | None = None) -> dict[str, str | None]:
+    """The fields of caps that say what samples of planes mean, with nothing unknown.
+
+    What `first` says goes before what the caps say. What neither does is what GStreamer
+    takes for frames of the caps' size. It takes something else for larger ones, which
+    therefore must say it.
+    """
+    info = _video_info(caps)
+    if info is None or not _has_planes(info):
+        return {}
+    given, site = _named(caps)
+    if first is not None:
+        words, place = _named(first)
+        given = tuple(map(_either, words, given))
+        site = place or site
+    # Without a matrix GstVideoInfo drops what else is named, range and siting, too.
+    usual = _video_info(_with_fields(caps, dict.fromkeys(_MEANING)))
+    like = next((name for name in _SYSTEMS if _colours(name)[1] == given[1]), None)
+    default = _colours(like or usual.colorimetry.to_string())
+    colours = _name(map(_either, given, default))
+    fields: dict[str, str | None] = {"colorimetry": colours}
+    if site is None and info.finfo.name != "Y444":
+        # Left, as H.264 and H.265 have it, where a decoder names all but that.
+        left = GstVideo.VideoChromaSite.H_COSITED
+        place = left if given[1] else usual.chroma_site
+        site = GstVideo.VideoChromaSite.to_string(place)
+    if site is not None:
+        fields["chroma-site"] = site
+    return fields
+
+
+def _either(one: int, other: int) -> int:
+    return one or other
+
+
+def _agree(caps: Gst.Caps, other: Gst.Caps) -> bool:
+    """Whether both say the same of what samples mean, where both say something."""
+    (one, site), (two, place) = _named(caps), _named(other)
+    return all(a == b or 0 in (a, b) for a, b in zip(one, two, strict=True)) and (
+        site == place or None in (site, place)
+    )
+
+
+def _loosened_caps(caps: Gst.Caps, larger: bool) -> Gst.Caps:
+    """The caps of the other side, where colours may be named less or more completely.
+
+    Smaller frames may leave unknown any part of what larger ones name. What is unknown
+    of smaller ones is filled in when caps are fixed.
+    """
+
+    def change(_: Gst.CapsFeatures, structure: Gst.Structure, __: None) -> bool:
+        if not structure.has_field("colorimetry") or (
+            structure.get_value("format") == "RGB"
+        ):
+            return True
+        value = structure.get_value("colorimetry")
+        names = [value] if isinstance(value, str) else list(value)
+        parts = [_colours(name) for name in names]
+        if larger:
+            if not all(map(all, parts)):
+                structure.remove_field("colorimetry")
+            return True
+        for part in filter(all, parts):
+            choices = itertools.product(*((known, 0) for known in part))
+            names += [_name(part), *(":".join(map(str, each)) for each in choices)]
+        if len(names) > len(parts):
+            structure.set_value("colorimetry", Gst.ValueList(names))
+        return True
+
+    result = caps.copy()
+    result.filter_and_map_in_place(change, None)
+    return result
 
 
 def _scaled_caps(caps: Gst.Caps, scale: int, larger: bool = True) -> Gst.Caps:

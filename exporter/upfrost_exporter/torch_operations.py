@@ -91,7 +91,7 @@ class Call:
         """Name of the value given as `argument`."""
         found = self[argument]
         if isinstance(found, Partial):
-            raise self.refuse(_PARTIAL, "reduce rows and columns, or take a mean")
+            raise self.refuse(_PARTIAL, _WHOLE)
         if not isinstance(found, Value):
             raise self.refuse(
                 f"{argument} is a constant, not a picture", "fold it into the weights"
@@ -181,6 +181,7 @@ REPLACE = (
 )
 
 _PARTIAL = "it works on a sum of pixels, or of rows or columns alone"
+_WHOLE = "reduce rows and columns, or take a mean"
 _NO_ATTENTION = (
     "attention and transformers are out of scope: choose a convolutional network"
 )
@@ -316,7 +317,7 @@ def _mean_of_sum(call: Call, total: Partial, count: Any) -> Value:
     if isinstance(count, Constant) and count.tensor.numel() == 1:
         count = count.tensor.item()
     if not is_all or int(count) != shape.height * shape.width:
-        raise call.refuse(_PARTIAL, "reduce rows and columns, or take a mean")
+        raise call.refuse(_PARTIAL, _WHOLE)
     return call.add(ops.GlobalMean, [total.name])
 
 
@@ -726,10 +727,15 @@ def _average_pool2d(call: Call) -> Value:
 
 def _adaptive_max_pool2d(call: Call) -> list[Value]:
     """The largest of each block, where blocks divide the picture evenly."""
-    if set(call["output_size"]) == {1}:
+    if _is_one_pixel(call):
         return [call.add(ops.GlobalMax, [call.value("self")])]
     kernel = _blocks(call, call.node.meta["val"][0].shape[2:])
     return [call.add(ops.MaxPool2d, [call.value("self")], kernel=kernel, stride=kernel)]
+
+
+def _is_one_pixel(call: Call) -> bool:
+    # Sides may be formulas, which have no hash.
+    return all(set(_probe(side)) == {1} for side in call["output_size"])
 
 
 def _blocks(call: Call, after: Sequence[Any]) -> tuple[int, int]:
@@ -746,7 +752,7 @@ def _blocks(call: Call, after: Sequence[Any]) -> tuple[int, int]:
 
 def _adaptive_average_pool2d(call: Call) -> Value:
     """The mean of each block, where blocks divide the picture evenly."""
-    if set(call["output_size"]) == {1}:
+    if _is_one_pixel(call):
         return call.add(ops.GlobalMean, [call.value("self")])
     kernel = _blocks(call, call.shape()[2:])
     return Value(
@@ -1066,7 +1072,7 @@ def _as_value(call: Call, constant: Constant, like: Value) -> Value | Constant:
     whole = (1, pixel.shape[1] if pixel.ndim == 4 else 0, shape.height, shape.width)
     if tuple(constant.tensor.shape) != whole or tuple(pixel.shape[2:]) != (1, 1):
         return constant
-    numbers = pixel.double().numpy().reshape(-1)
+    numbers = Constant(constant.name, pixel).array.reshape(-1)
     nothing = np.zeros((len(numbers), shape.channels))
     name = lowering.mix_channels(call.builder, call.label, like.name, nothing)
     return _affine(call, Value(name), shift=numbers)
@@ -1291,6 +1297,8 @@ def _move(
         return given.moved(function)
     if isinstance(given, Value) and _is_one_each(call):
         return given
+    if isinstance(given, Partial):
+        raise call.refuse(_PARTIAL, _WHOLE)
     if isinstance(given, Value):
         given = Moved(given.name, lowering.places(call.builder, given.name)[None])
     # Sizes that depend on the picture's, and numbers that stand for all pixels.

@@ -48,6 +48,7 @@ from upfrost_exporter.onnx_operations import (
     Call,
     Constant,
     Given,
+    Result,
     advice,
     channels_last,
     line,
@@ -384,8 +385,7 @@ class _Translation:
             # Values are float32 here.
             wanted = other.dtype if isinstance(other, np.ndarray) else np.float32
             return [call.inputs[0].astype(wanted)]
-        values = str | Moved | Pooled | Partial | Placed
-        if not any(isinstance(given, values) for given in call.inputs):
+        if not any(isinstance(given, Result) for given in call.inputs):
             return _compute(call)
         try:
             return translate(call)

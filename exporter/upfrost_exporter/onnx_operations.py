@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -26,7 +27,14 @@ _LARGEST = float(np.finfo(np.float32).max)
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 
-Given = str | Moved | Pooled | Partial | Placed | Constant | None
+@dataclass(frozen=True)
+class Parts:
+    """What SplitToSequence gives, of which SequenceAt takes one."""
+
+    names: tuple[str, ...]
+
+
+Given = str | Moved | Pooled | Partial | Placed | Parts | Constant | None
 
 
 def tensor_array(tensor: TensorProto) -> Constant:
@@ -112,7 +120,7 @@ class Call:
     def constant(self, index: int) -> Constant | None:
         """The constant that input `index` is, None where it is left out."""
         found = self.inputs[index] if index < len(self.inputs) else None
-        if isinstance(found, str | Moved | Pooled | Partial | Placed):
+        if isinstance(found, Result):
             raise self.refuse(
                 f"input {index + 1} is computed from the picture", "make it a constant"
             )
@@ -149,7 +157,7 @@ class Call:
         )
 
 
-Result = str | Moved | Pooled | Partial | Placed
+Result = str | Moved | Pooled | Partial | Placed | Parts
 Handler = Callable[[Call], Result | Sequence[Result]]
 
 
@@ -186,16 +194,36 @@ def _move(call: Call) -> str | Moved:
     So pixel shuffle is written by converters that do not know DepthToSpace: split the
     channels, transpose, join.
     """
-    given = call.inputs[0]
-    if isinstance(given, str):
-        given = Moved(given, lowering.places(call.builder, given)[None])
-    if not isinstance(given, Moved):
+    given = _whole(call, call.inputs[0])
+    if given is None:
         raise call.refuse("its first input is a constant", REPLACE)
-    places = _rearranged(call, given.places)
+    return _placed_as(call, given.name, _rearranged(call, given.places))
+
+
+def _placed_as(call: Call, name: str, places: npt.NDArray[np.int32]) -> str | Moved:
+    """A value with its numbers at `places`, as one of its own if it can be."""
     if places.ndim == 4 and len(places) == 1:
         with suppress(GraphError):
-            return lowering.rearrange(call.builder, call.label, given.name, places[0])
-    return Moved(given.name, places)
+            return lowering.rearrange(call.builder, call.label, name, places[0])
+    return Moved(name, places)
+
+
+def _scatter(call: Call) -> str | Moved:
+    """Some numbers of a value replaced by another's, as x[:, :n] = y is recorded."""
+    value, update = (_whole(call, call.inputs[index]) for index in (0, 2))
+    if call.get("reduction", "none") != "none" or not (value and update):
+        raise call.refuse("it adds numbers up, or puts constants in", REPLACE)
+    indices = np.moveaxis(call.required(1).astype(np.int64), -1, 0)
+    joined = call.add(ops.Concat, [value.name, update.name])
+    places, own = value.places.copy(), lowering.places(call.builder, value.name)
+    places[tuple(indices)] = update.places + np.int32(own.size)
+    return _placed_as(call, joined, places)
+
+
+def _whole(call: Call, given: Given) -> Moved | None:
+    if isinstance(given, str):
+        return Moved(given, lowering.places(call.builder, given)[None])
+    return given if isinstance(given, Moved) else None
 
 
 def _among_placed(call: Call) -> Result | None:
@@ -463,10 +491,11 @@ _OF_POOLED: Mapping[str, Callable[[Call, Pooled], Pooled]] = {
     "MatMul": _pooled_product,
     "Softmax": _pooled_softmax,
 }
-# Those that work on the last axis, where that is the channels.
+# Those that take values with their axes in another order, as most do only where the
+# channels are the last.
 _LAST_AXIS = {
     *("InstanceNormalization", "LayerNormalization", "MatMul"),
-    *("ReduceMax", "ReduceMean", "ReduceSum"),
+    *("ReduceMax", "ReduceMean", "ReduceSum", "ScatterND"),
 }
 # Each number by itself, so that it does not matter where it stands.
 _POINTWISE = {
@@ -961,8 +990,33 @@ def _split(call: Call) -> list[str]:
     channels, count = call.shape().channels, len(call.node.output)
     sizes = _numbers(call, "split", 1)
     if sizes is None:
-        width = -(-channels // count)
-        sizes = [min(width, channels - width * place) for place in range(count)]
+        sizes = _even(channels, -(-channels // count))
+    return _split_by(call, sizes, count)
+
+
+def _split_to_sequence(call: Call) -> Parts:
+    if call.get("axis", 0) % 4 != 1 or call.constant(1) is None:
+        raise call.refuse("it splits rows or columns, or by one", "split channels")
+    sizes = _numbers(call, "split", 1) or []
+    if call.required(1).ndim == 0:
+        sizes = _even(call.shape().channels, sizes[0])
+    return Parts(tuple(_split_by(call, sizes, len(sizes))))
+
+
+def _sequence_at(call: Call) -> str:
+    parts = call.inputs[0]
+    if not isinstance(parts, Parts):
+        raise call.refuse("it takes no part of a split", REPLACE)
+    return parts.names[int(call.required(1).item())]
+
+
+def _even(channels: int, width: int) -> list[int]:
+    """Sizes of parts of `width` channels, the last maybe smaller."""
+    return [min(width, channels - first) for first in range(0, channels, width)]
+
+
+def _split_by(call: Call, sizes: Sequence[int], count: int) -> list[str]:
+    channels = call.shape().channels
     if len(sizes) != count or sum(sizes) != channels or min(sizes) < 1:
         raise call.refuse(f"sizes {sizes} of {channels} channels", "")
     ends = np.cumsum(sizes).tolist()
@@ -1380,7 +1434,10 @@ HANDLERS: Mapping[str, Handler] = {
     "MatMul": _matmul,
     "Expand": _expand,
     "Slice": _slice,
+    "ScatterND": _scatter,
+    "SequenceAt": _sequence_at,
     "Split": _split,
+    "SplitToSequence": _split_to_sequence,
     "SpaceToDepth": _space_to_depth,
     "Concat": _concat,
     "DepthToSpace": _depth_to_space,

@@ -652,18 +652,34 @@ def _split(call: Call) -> list[Value] | list[Moved]:
 
 def _slice_scatter(call: Call) -> Value:
     """Channels of a value replaced by another value, as x[:, :n] = y is recorded."""
-    value, source = call.value("self"), call.value("src")
-    if call["dim"] % 4 != 1:
+    return _replaced(call, slice(call["start"], call["end"], call["step"]))
+
+
+def _select_scatter(call: Call) -> Value:
+    """One channel replaced, as by x[:, n] = y."""
+    return _replaced(call, call["index"])
+
+
+def _replaced(call: Call, index: slice | int) -> Value:
+    value, source, axis = call.value("self"), call["src"], call["dim"] % 4
+    if axis != 1:
         raise call.refuse("it replaces rows or columns", "replace channels")
-    channels = range(call.builder.shapes[value].channels)
-    places = channels[call["start"] : call["end"] : call["step"]]
-    taken = {place: len(channels) + index for index, place in enumerate(places)}
-    joined = call.builder.add(ops.Concat, call.label, [value, source])
-    return _pick(call, joined, [taken.get(place, place) for place in channels])
+    if isinstance(source, Value):
+        whole = lowering.places(call.builder, source.name)[None]
+        source = Moved(source.name, whole)
+    if not isinstance(source, Moved):
+        raise call.refuse("it puts constants in", "join channels instead")
+    places = lowering.places(call.builder, value)
+    size = np.int32(places.size)
+    places[index] = source.places[0] + size
+    joined = call.builder.add(ops.Concat, call.label, [value, source.name])
+    return Value(lowering.rearrange(call.builder, call.label, joined, places))
 
 
-def _copy(call: Call) -> Value:
-    return Value(call.value("src"))
+def _copy(call: Call) -> Value | Moved:
+    if not isinstance(call["src"], Value | Moved):
+        raise call.refuse("it puts constants in", "join channels instead")
+    return call["src"]
 
 
 def _pad(call: Call) -> Value:
@@ -1428,6 +1444,9 @@ MOVES: Mapping[str, Handler] = {
     "aten._unsafe_view.default": _reshape,
     "aten.clone.default": lambda call: call["self"],
     "aten.contiguous.default": lambda call: call["self"],
+    "aten.copy.default": _copy,
+    "aten.select_scatter.default": _select_scatter,
+    "aten.slice_scatter.default": _slice_scatter,
 }
 # Those that the places of pixels may go through.
 _ARITHMETIC: Mapping[str, Arithmetic] = {
@@ -1441,9 +1460,13 @@ _KEEPS_PLACES = {
     *("aten.alias.default", "aten.clone.default", "aten.contiguous.default"),
     *("aten._to_copy.default", "aten.to.dtype", "aten.type_as.default"),
 }
+_PUTS_IN = {
+    *("aten.copy.default", "aten.select_scatter.default"),
+    "aten.slice_scatter.default",
+}
 _OF_PLACES = {
     "aten.pixel_shuffle.default",
-    *MOVES.keys() - _KEEPS_PLACES,
+    *MOVES.keys() - _KEEPS_PLACES - _PUTS_IN,
 }
 # Those that work on the last axis, where that is the channels.
 LAST_AXIS = (
@@ -1587,8 +1610,6 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.linear.default": _linear,
     "aten.expand.default": _expand,
     "aten.slice.Tensor": _slice,
-    "aten.slice_scatter.default": _slice_scatter,
-    "aten.copy.default": _copy,
     "aten.split.Tensor": _split,
     "aten.split_with_sizes.default": _split,
     "aten.chunk.default": _split,

@@ -58,7 +58,8 @@ def test_a_graph_that_does_not_take_the_size_is_refused() -> None:
     weight = build.tensor("w", np.ones((3, 3, 41, 41)))
     large = build.add(Conv2d, "large", [INPUT], weight=weight)
     mean = build.add(GlobalMean, "mean", [large])
-    output = build.add(Multiply, "product", [INPUT, mean])
+    everywhere = lowering.spread(build, "spread", mean, INPUT)
+    output = build.add(Multiply, "product", [INPUT, everywhere])
     graph = build.graph(output, name="n", scale=1, value_range=1.0, metadata={})
     with pytest.raises(ExportError, match="takes no picture of 56×40: node 'large'"):
         verify(graph, lambda picture: picture)

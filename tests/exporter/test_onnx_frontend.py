@@ -126,19 +126,122 @@ def test_a_colour_that_there_is_not_is_refused(tmp_path: Path) -> None:
 
 
 def export(
-    network: nn.Module, path: Path, *, free: bool = True, opset: int = 17
+    network: nn.Module, path: Path, *, free: bool = True, opset: int = 17, **more: Any
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network,
+            network.eval(),
             (torch.rand(1, 3, 20, 28),),
             path,
             dynamo=False,
             opset_version=opset,
             input_names=["x"],
             dynamic_axes={"x": {2: "h", 3: "w"}} if free else None,
+            **more,
         )
+
+
+class Lambda(nn.Module):
+    """A function between two convolutions, that it may use layers in."""
+
+    def __init__(
+        self, function: Callable[..., Tensor], *layers: nn.Module, channels: int = 8
+    ) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.function, self.layers = function, nn.ModuleList(layers)
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.last = nn.Conv2d(channels, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.function(self.first(x), *self.layers)
+        result: Tensor = self.last(y)
+        return result
+
+
+def assert_comes_in(network: nn.Module, path: Path, **settings: Any) -> list[str]:
+    """It is read, and gives PyTorch's result; returns the graph's operations."""
+    export(network, path, **settings)
+    graph = read_onnx(path)  # compares with ONNX Runtime
+    picture = torch.rand(1, 3, 20, 28)
+    with torch.no_grad():
+        expected = network(picture)[0].numpy()
+    found = reference.run(graph, picture[0].numpy())
+    assert np.abs(found - expected).max() <= 1e-4 * max(1, np.abs(expected).max())
+    return [each.op for each in graph.nodes]
+
+
+ANY_SIZE = pytest.mark.parametrize("free", [True, False], ids=["any-size", "one-size"])
+
+
+def some_replaced(x: Tensor, layer: nn.Module) -> Tensor:
+    """As PLKSR does (arXiv:2404.11848)."""
+    x = x.clone()
+    x[:, :4] = layer(x[:, :4])
+    return x
+
+
+@ANY_SIZE
+def test_channels_that_are_replaced(free: bool, tmp_path: Path) -> None:
+    network = Lambda(some_replaced, nn.Conv2d(4, 4, 3, padding=1))
+    assert_comes_in(network, tmp_path / "net.onnx", free=free)
+
+
+def test_channels_that_are_replaced_as_dynamo_writes_it(tmp_path: Path) -> None:
+    made = model(
+        [
+            node("Conv", "x", "w", to="c"),
+            node("Slice", "x", "zero", "two", "one", to="s"),
+            node("Sigmoid", "s", to="a"),
+            node("Transpose", "a", to="source", perm=[1, 0, 2, 3]),
+            node("Transpose", "c", to="turned", perm=[1, 0, 2, 3]),
+            node("ScatterND", "turned", "places", "source", to="put", reduction="none"),
+            node("Transpose", "put", perm=[1, 0, 2, 3]),
+        ],
+        {
+            "w": random(3, 3, 1, 1),
+            "zero": ints(0),
+            "one": ints(1),
+            "two": ints(2),
+            "places": ints(2, 0).reshape(2, 1),
+        },
+        opset=18,
+    )
+    read_onnx(saved(made, tmp_path))  # compares with ONNX Runtime
+
+
+def test_rows_that_are_replaced_are_refused(tmp_path: Path) -> None:
+    made = model(
+        [node("ScatterND", "x", "places", "source")],
+        {"places": ints(0, 0).reshape(1, 2), "source": random(1, 48, 64)},
+    )
+    with pytest.raises(ExportError, match=r"ScatterND .* puts constants in"):
+        read_onnx(saved(made, tmp_path))
+
+
+@pytest.mark.parametrize("sizes", [ints(3, 5), np.array(4)], ids=["sizes", "even"])
+def test_parts_of_a_split_as_dynamo_writes_them(
+    sizes: np.ndarray, tmp_path: Path
+) -> None:
+    made = model(
+        [
+            node("Conv", "x", "w", to="c"),
+            node("SplitToSequence", "c", "sizes", to="parts", axis=1),
+            node("SequenceAt", "parts", "one", to="b"),
+            node("SequenceAt", "parts", "zero", to="a"),
+            node("Concat", "b", "a", to="joined", axis=1),
+            node("Conv", "joined", "last"),
+        ],
+        {
+            "w": random(8, 3, 1, 1),
+            "sizes": sizes,
+            "zero": np.array(0),
+            "one": np.array(1),
+            "last": random(3, 8, 1, 1),
+        },
+    )
+    read_onnx(saved(made, tmp_path))  # compares with ONNX Runtime
 
 
 class ChannelsBehind(nn.Module):

@@ -451,9 +451,19 @@ def wavelets(x: Tensor) -> Tensor:
     return mixed + torch.cat(behind, -1).permute(0, 3, 1, 2)
 
 
+def put_in(x: Tensor) -> Tensor:
+    """Channels replaced, several (PLKSR, arXiv:2404.11848) and one by one."""
+    y = x * 2
+    y[:, :2] = functional.max_pool2d(y[:, :2], 3, 1, 1)
+    for channel, mean in enumerate((0.4, 0.5)):
+        y[:, channel] = y[:, channel] - mean
+    return y
+
+
 @pytest.mark.parametrize(
     "function",
     [
+        put_in,
         pooled_beside_blocks,
         wavelets,
         made_of_others,

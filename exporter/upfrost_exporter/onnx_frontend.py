@@ -8,7 +8,6 @@ against ONNX Runtime shows.
 from __future__ import annotations
 
 import graphlib
-import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +33,7 @@ from upfrost_exporter.builder import (
     whole_scale,
 )
 from upfrost_exporter.check import Report, Source, fits_full_size, verify
+from upfrost_exporter.gelu import fold_gelu
 from upfrost_exporter.lowering import Moved, Partial, Pooled
 from upfrost_exporter.onnx_functions import (
     MAX_OPERATIONS,
@@ -305,7 +305,7 @@ class _Translation:
             (entry.version for entry in model.opset_import if not entry.domain), 1
         )
         self._attends, self._samples = _has_attention(model), samples
-        self._walk(_with_gelu(model), f"of {len(model.graph.node)}")
+        self._walk(model.graph.node, f"of {len(model.graph.node)}")
         output = self._known[model.graph.output[0].name]
         last = isinstance(output, Moved) and channels_last(self.builder, output.name)
         if isinstance(output, Moved) and last:
@@ -322,6 +322,7 @@ class _Translation:
             )
         if not isinstance(output, str):
             raise ExportError("the model's output does not depend on its input")
+        fold_gelu(self.builder, output)
         self.output = output
         # Whether channels are the last axis of the input, and of the output.
         self.is_last = is_last, bool(last)
@@ -406,71 +407,6 @@ def _has_attention(model: ModelProto) -> bool:
         elif node.op_type in ("MatMul", "Einsum"):
             multiplies |= constants.isdisjoint(node.input)
     return multiplies and "Softmax" in kinds
-
-
-def _with_gelu(model: ModelProto) -> list[NodeProto]:
-    """The model's operations; those that make up a GELU by ``Erf`` as one ``Gelu``.
-
-    So PyTorch writes it below operation set 20: x / √2, Erf, + 1, · x, · 0.5, the last
-    two in any order.
-    """
-    nodes = list(model.graph.node)
-    scalars: dict[str, float] = {}
-    for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) == 1:
-            scalars[tensor.name] = float(tensor_array(tensor).reshape(()))
-    for node in nodes:
-        for attribute in node.attribute:
-            is_value = node.op_type == "Constant" and attribute.name == "value"
-            if is_value and math.prod(attribute.t.dims) == 1:
-                value = tensor_array(attribute.t)
-                scalars[node.output[0]] = float(value.reshape(()))
-    readers: dict[str, list[NodeProto]] = {}
-    for node in nodes:
-        for name in reads(node):
-            readers.setdefault(name, []).append(node)
-    producers = {name: node for node in nodes for name in node.output}
-
-    def other(node: NodeProto | None, kind: str, name: str) -> str | None:
-        """What `node` combines `name` with, if it is of that kind."""
-        if node is None or node.op_type != kind or len(node.input) != 2:
-            return None
-        first, second = map(str, node.input)
-        return second if first == name else first
-
-    def is_near(name: str | None, number: float) -> bool:
-        return name in scalars and abs(scalars[name] - number) < 1e-3
-
-    for erf in [node for node in nodes if node.op_type == "Erf"]:
-        scaled = producers.get(erf.input[0])
-        if scaled is None or len(scaled.input) != 2:
-            continue
-        root = {"Div": math.sqrt(2), "Mul": math.sqrt(0.5)}.get(scaled.op_type, 0.0)
-        x, factor = scaled.input
-        chain, at = [erf], erf.output[0]
-        for kind in ("Add", "Mul", "Mul"):
-            following = readers.get(at, [])
-            if len(following) != 1 or other(following[0], kind, at) is None:
-                break
-            chain.append(following[0])
-            at = following[0].output[0]
-        partners = [
-            other(second, second.op_type, first.output[0])
-            for first, second in itertools.pairwise(chain)
-        ]
-        if not (
-            is_near(factor, root)
-            and len(partners) == 3
-            and is_near(partners[0], 1)
-            and x in partners[1:]
-            and any(is_near(partner, 0.5) for partner in partners[1:])
-        ):
-            continue
-        gelu = helper.make_node("Gelu", [x], [at], erf.name)
-        nodes[nodes.index(chain[-1])] = gelu
-        for each in chain[:-1]:
-            nodes.remove(each)
-    return nodes
 
 
 def _picture_size(given: Any) -> tuple[int, int | None, int | None, bool]:

@@ -17,6 +17,7 @@ from upfrost.network import graph as ops
 from upfrost.network.graph import MAX_EXTENT, GraphError, Shape
 from upfrost_exporter import lowering, sampling
 from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
+from upfrost_exporter.gelu import Erf
 from upfrost_exporter.lowering import Moved, Partial, Pooled
 from upfrost_exporter.sampling import Arithmetic, Placed
 
@@ -499,7 +500,8 @@ _LAST_AXIS = {
 }
 # Each number by itself, so that it does not matter where it stands.
 _POINTWISE = {
-    *("Abs", "Add", "Cast", "Celu", "Clip", "Div", "Dropout", "Elu", "Exp", "Gelu"),
+    *("Abs", "Add", "Cast", "Celu", "Clip", "Div", "Dropout", "Elu", "Erf"),
+    *("Exp", "Gelu"),
     *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Max", "Min", "Mish"),
     *("Mul", "Neg", "PRelu", "Pow", "QuickGelu", "Reciprocal", "Relu", "Selu"),
     "Sigmoid",
@@ -778,6 +780,10 @@ def _gelu(call: Call) -> str:
     is_tanh = call.get("approximate", "none") == "tanh"
     function = "gelu_tanh" if is_tanh else "gelu"
     return call.add(ops.Unary, [call.value()], function=function)
+
+
+def _erf(call: Call) -> str:
+    return call.add(Erf, [call.value()])
 
 
 def _quick_gelu(call: Call) -> str:
@@ -1396,6 +1402,7 @@ HANDLERS: Mapping[str, Handler] = {
     "And": _multiply,
     "Celu": _celu,
     "Elu": _elu,
+    "Erf": _erf,
     "Exp": _unary("exp"),
     "Gelu": _gelu,
     "QuickGelu": _quick_gelu,

@@ -36,6 +36,7 @@ from upfrost_exporter.builder import (
     GraphBuilder,
 )
 from upfrost_exporter.check import Report, verify
+from upfrost_exporter.gelu import fold_gelu
 from upfrost_exporter.lowering import (
     Moved,
     Partial,
@@ -321,6 +322,7 @@ class _Translation:
                 self._known[node] = self._call(node)
         outputs = program.graph_signature.user_outputs
         self.output = self._result(outputs)
+        fold_gelu(self.builder, self.output)
 
     def _call(self, node: fx.Node) -> Any:
         call = Call(self.builder, node, *self._resolve(node))

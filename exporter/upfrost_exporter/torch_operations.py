@@ -20,6 +20,7 @@ from upfrost.network import graph as ops
 from upfrost.network.graph import MAX_EXTENT, GraphError
 from upfrost_exporter import lowering, sampling
 from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
+from upfrost_exporter.gelu import Erf
 from upfrost_exporter.lowering import Moved, Partial
 from upfrost_exporter.sampling import Arithmetic, Placed
 
@@ -1487,7 +1488,13 @@ POINTWISE = {
     for name in (
         *("abs.default", "add.Tensor", "alias.default", "celu.default"),
         *("clamp.default", "clamp_max.default", "clamp_min.default", "div.Tensor"),
-        *("elu.default", "exp.default", "gelu.default", "hardsigmoid.default"),
+        *(
+            "elu.default",
+            "erf.default",
+            "exp.default",
+            "gelu.default",
+            "hardsigmoid.default",
+        ),
         *("hardswish.default", "hardtanh.default", "leaky_relu.default"),
         *("mish.default", "mul.Tensor", "neg.default", "pow.Tensor_Scalar"),
         *("reciprocal.default", "relu.default", "relu6.default", "rsqrt.default"),
@@ -1526,6 +1533,7 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.min.other": _extreme(lowering.minimum, lowering.at_most),
     "aten.conv1d.default": _conv1d,
     "aten.conv1d.padding": _conv1d,
+    "aten.erf.default": lambda call: call.add(Erf, [call.value("self")]),
     "aten.exp.default": _unary("exp"),
     "aten.gelu.default": _gelu,
     "aten.hardsigmoid.default": _unary("hardsigmoid"),

@@ -34,7 +34,7 @@ from tests.graphs import (
 from upfrost.network import reference
 from upfrost.network.graph import Graph
 from upfrost.network.reference import Array
-from upfrost_exporter import ExportError, passes
+from upfrost_exporter import ExportError, passes, trace_module
 from upfrost_exporter.onnx_backend import to_onnx, write_onnx
 from upfrost_exporter.onnx_frontend import read_onnx
 
@@ -594,6 +594,39 @@ def test_gelu_in_pieces_becomes_one_operation(
     )
     graph = read_onnx(saved(made, tmp_path))
     assert [each.op for each in graph.nodes] == ["unary"]
+
+
+GELUS: dict[str, Callable[[Tensor], Tensor]] = {
+    "of-half-first": lambda x: x * 0.5 * (1 + torch.erf(x / 2**0.5)),
+    "half-of-first": lambda x: 0.5 * (1 + torch.erf(x * 0.5**0.5)) * x,
+    # onnxsim leaves it so, the half in the convolution behind.
+    "without-half": lambda x: x * (torch.erf(x / 2**0.5) + 1),
+    "of-another": lambda x: functional.gelu(2 * x - 0.5) + x,
+}
+
+
+@pytest.mark.parametrize("name", GELUS)
+def test_gelu_in_every_spelling(name: str, tmp_path: Path) -> None:
+    network = Lambda(GELUS[name])
+    assert "unary" in assert_comes_in(network, tmp_path / "net.onnx")
+    trace_module(network, name="net", scale=1)  # compares with PyTorch
+
+
+def test_gelu_between_channels_as_the_last_axis(tmp_path: Path) -> None:
+    layers = nn.LayerNorm(8), nn.Linear(8, 8)
+    network = Lambda(
+        lambda x, norm, linear: functional.gelu(
+            linear(norm(x.permute(0, 2, 3, 1)))
+        ).permute(0, 3, 1, 2),
+        *layers,
+    )
+    assert "unary" in assert_comes_in(network, tmp_path / "net.onnx")
+
+
+def test_another_error_function_is_refused(tmp_path: Path) -> None:
+    made = model([node("Erf", "x", to="e"), node("Mul", "e", "x")])
+    with pytest.raises(ExportError, match=r"erf at 'Erf_to_e' is no part of x · \(1"):
+        read_onnx(saved(made, tmp_path))
 
 
 @pytest.mark.parametrize("keep", [True, False], ids=["float-ends", "half-ends"])

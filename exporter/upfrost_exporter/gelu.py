@@ -16,7 +16,6 @@ from upfrost.network.graph import Conv2d, Multiply, Node, Unary
 from upfrost_exporter import lowering
 from upfrost_exporter.builder import ExportError, GraphBuilder
 
-
 # Between the operations that make up a GELU.
 _MOST_STEPS = 8
 

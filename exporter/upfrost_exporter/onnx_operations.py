@@ -424,26 +424,27 @@ def _among_pooled(call: Call) -> Sequence[Result]:
 
 def _pooled_product(call: Call, given: Pooled) -> Pooled:
     """Gemm and MatMul: a linear layer on channels."""
-    matrix = call.required(1).astype(np.float64)
+    rows = math.prod(given.shape[:-1])
+    name = _linear(call, given.name) if rows == 1 else None
+    if call.inputs[0] is not given or name is None:
+        raise call.refuse("it is no layer on channels", REPLACE)
+    return Pooled(name, (*given.shape[:-1], call.builder.shapes[name].channels))
+
+
+def _linear(call: Call, value: str) -> str | None:
+    """Gemm or MatMul with a value's channels; None where they do not fit."""
+    matrix, bias = call.required(1).astype(np.float64), call.constant(2)
     if call.get("transB", 0):
         matrix = matrix.T
-    bias = call.constant(2)
-    if (
-        call.inputs[0] is not given
-        or call.get("transA", 0)
-        or matrix.ndim != 2
-        or given.shape[-1] != len(matrix)
-        or math.prod(given.shape) != len(matrix)
-    ):
-        raise call.refuse("it is no layer on channels", REPLACE)
+    channels = call.builder.shapes[value].channels
+    if call.get("transA", 0) or matrix.ndim != 2 or len(matrix) != channels:
+        return None
     weight = call.get("alpha", 1.0) * matrix.T
-    name = lowering.mix_channels(call.builder, call.label, given.name, weight)
-    if bias is not None:
-        offsets = np.broadcast_to(
-            call.get("beta", 1.0) * bias.astype(np.float64).reshape(-1), len(weight)
-        )
-        name = call.builder.affine(call.label, name, np.ones(len(weight)), offsets)
-    return Pooled(name, (*given.shape[:-1], len(weight)))
+    name = lowering.mix_channels(call.builder, call.label, value, weight)
+    if bias is None:
+        return name
+    offsets = call.get("beta", 1.0) * bias.astype(np.float64).reshape(-1)
+    return _affine(call, name, shift=offsets)
 
 
 def _pooled_convolution(call: Call, given: Pooled) -> Pooled:
@@ -495,7 +496,7 @@ _OF_POOLED: Mapping[str, Callable[[Call, Pooled], Pooled]] = {
 # Those that take values with their axes in another order, as most do only where the
 # channels are the last.
 _LAST_AXIS = {
-    *("InstanceNormalization", "LayerNormalization", "MatMul"),
+    *("Gemm", "InstanceNormalization", "LayerNormalization", "MatMul"),
     *("ReduceMax", "ReduceMean", "ReduceSum", "ScatterND"),
 }
 # Each number by itself, so that it does not matter where it stands.
@@ -1034,7 +1035,13 @@ def _split_by(call: Call, sizes: Sequence[int], count: int) -> list[str]:
     ]
 
 
-def _max_pool(call: Call) -> str:
+def _is_whole(call: Call, kernel: tuple[int, int]) -> bool:
+    """Whether a window is the picture, as models for one size of it may have it."""
+    shape = call.shape()
+    return kernel == (shape.height, shape.width) and not any(call.get("pads", ()))
+
+
+def _max_pool(call: Call) -> str | Pooled:
     kernel = _pair(call.get("kernel_shape"))
     if (
         call.get("ceil_mode", 0)
@@ -1043,6 +1050,8 @@ def _max_pool(call: Call) -> str:
         or len(call.node.output) != 1
     ):
         raise call.refuse("it is dilated, rounds up or pads by itself", REPLACE)
+    if _is_whole(call, kernel):
+        return _pooled(call, ops.GlobalMax)
     return call.add(
         ops.MaxPool2d,
         [call.value()],
@@ -1052,7 +1061,8 @@ def _max_pool(call: Call) -> str:
     )
 
 
-def _average_pool(call: Call) -> str:
+def _average_pool(call: Call) -> str | Pooled:
+    kernel = _pair(call.get("kernel_shape"))
     top, left, bottom, right = call.get("pads", (0, 0, 0, 0))
     around = (top, left, bottom, right)
     if (
@@ -1061,11 +1071,13 @@ def _average_pool(call: Call) -> str:
         or set(call.get("dilations", (1, 1))) != {1}
     ):
         raise call.refuse("it is dilated, rounds up or pads by itself", REPLACE)
+    if _is_whole(call, kernel):
+        return _pooled(call, ops.GlobalMean)
     return lowering.average_pool(
         call.builder,
         call.label,
         call.value(),
-        _pair(call.get("kernel_shape")),
+        kernel,
         _pair(call.get("strides", (1, 1))),
         around,
         counts_padding=bool(call.get("count_include_pad", 0)),
@@ -1073,11 +1085,12 @@ def _average_pool(call: Call) -> str:
 
 
 def _global(kind: type[ops.Node]) -> Handler:
-    def handler(call: Call) -> Pooled:
-        channels = call.shape().channels
-        return Pooled(call.add(kind, [call.value()]), (1, channels, 1, 1))
+    return lambda call: _pooled(call, kind)
 
-    return handler
+
+def _pooled(call: Call, kind: type[ops.Node]) -> Pooled:
+    channels = call.shape().channels
+    return Pooled(call.add(kind, [call.value()]), (1, channels, 1, 1))
 
 
 def _reduce(
@@ -1146,15 +1159,16 @@ def _layer_norm(call: Call) -> Moved:
 
 
 def _matmul(call: Call) -> Moved:
-    given, second = call.inputs
+    """Gemm and MatMul: a linear layer at every pixel, where channels are the last."""
+    given, second = call.inputs[:2]
     if not isinstance(second, np.ndarray):
         raise call.refuse("it multiplies two values, as attention does", _NO_ATTENTION)
-    matrix = call.required(1)
     of = lowering.pixels(call.builder, given) if isinstance(given, Moved) else None
-    if not isinstance(given, Moved) or of is None or matrix.ndim != 2:
+    name = None
+    if isinstance(given, Moved) and of is not None:
+        name = _linear(call, given.name)
+    if of is None or name is None:
         raise call.refuse("it is no layer on channels", REPLACE)
-    weight = matrix.astype(np.float64).T
-    name = lowering.mix_channels(call.builder, call.label, given.name, weight)
     return lowering.channels_behind(call.builder, name, of)
 
 
@@ -1438,6 +1452,7 @@ HANDLERS: Mapping[str, Handler] = {
     "GroupNormalization": _group_norm,
     "InstanceNormalization": _instance_norm,
     "LayerNormalization": _layer_norm,
+    "Gemm": _matmul,
     "MatMul": _matmul,
     "Expand": _expand,
     "Slice": _slice,

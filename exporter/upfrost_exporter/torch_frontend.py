@@ -284,6 +284,11 @@ def _record(
                 "it keeps a tensor that it computes in forward (self.weight = ...); "
                 "compute that before, and keep it as a buffer"
             )
+        if "Guard failed" in reason:
+            reason = (
+                "it is a program that was recorded for pictures of one size; give the "
+                "module itself, or record it with dynamic_shapes"
+            )
         raise ExportError(
             f"torch.export cannot record {type(module).__name__} on a "
             f"{EXAMPLE_WIDTH}×{EXAMPLE_HEIGHT} picture: {reason}"

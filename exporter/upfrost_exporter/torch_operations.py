@@ -711,10 +711,18 @@ def _pad(call: Call) -> Value:
     return call.add(ops.Pad, [value], mode=mode, padding=more)
 
 
+def _is_whole(call: Call, kernel: Sequence[Any]) -> bool:
+    """Whether a window is the picture, as CBAM has it (arXiv:1807.06521)."""
+    is_padded = any(call["padding"])
+    return not is_padded and not _differ(kernel, call.shape(0)[2:])
+
+
 def _max_pool2d(call: Call) -> Value:
     kernel = _pair(call["kernel_size"])
     if call["ceil_mode"] or set(_pair(call["dilation"])) != {1}:
         raise call.refuse("it is dilated or rounds up", "use neither")
+    if _is_whole(call, kernel):
+        return call.add(ops.GlobalMax, [call.value("self")])
     return call.add(
         ops.MaxPool2d,
         [call.value("self")],
@@ -729,6 +737,8 @@ def _average_pool2d(call: Call) -> Value:
     padding = _pair(call["padding"])
     if call["ceil_mode"] or call["divisor_override"]:
         raise call.refuse("it rounds up or divides by another number", "use neither")
+    if _is_whole(call, kernel):
+        return call.add(ops.GlobalMean, [call.value("self")])
     return Value(
         lowering.average_pool(
             call.builder,
@@ -861,7 +871,7 @@ def _largest(call: Call) -> Value:
 
 def _first_of_two(handler: Handler) -> Callable[[Call], list[Value]]:
     """What gives places, too, which nothing here can use."""
-    return lambda call: [handler(call)]
+    return lambda call: [_reduction(handler)(call)]
 
 
 def _smallest(call: Call) -> Value:
@@ -900,7 +910,7 @@ def _variance(call: Call) -> Value:
 
 
 def _variance_and_mean(call: Call) -> list[Any]:
-    return [_variance(call), _mean(call)]
+    return [_reduction(_variance)(call), _reduction(_mean)(call)]
 
 
 def _vector_norm(call: Call) -> Value:
@@ -920,6 +930,22 @@ def _deviation(call: Call) -> Value:
     return call.add(ops.Unary, [_variance(call).name], function="sqrt")
 
 
+def _reduction(handler: Callable[[Call], Any]) -> Handler:
+    """What reduces, whether or not it keeps the axis of the channels."""
+
+    def reduce(call: Call) -> Any:
+        result = handler(call)
+        listed = call.arguments.get("dim")
+        axes = [listed] if isinstance(listed, int) else listed
+        keeps = call.arguments.get("keepdim", True)
+        is_picture = isinstance(result, Value) and len(call.shape(0)) == 4
+        if keeps or not is_picture or [axis % 4 for axis in axes or ()] != [1]:
+            return result
+        return Moved(result.name, lowering.places(call.builder, result.name))
+
+    return reduce
+
+
 def _axes(call: Call, what: str) -> list[int]:
     """The axes of a reduction: [1], or [2, 3]. Raises `ExportError` for others."""
     given, rank = call["dim"], len(call.shape(0))
@@ -928,8 +954,7 @@ def _axes(call: Call, what: str) -> list[int]:
     axes = sorted(
         axis % rank for axis in ([given] if isinstance(given, int) else given)
     )
-    keeps = call["keepdim"]
-    if rank != 4 or axes not in ([1], [2, 3]) or (axes == [1] and not keeps):
+    if rank != 4 or axes not in ([1], [2, 3]):
         raise call.refuse(f"it is {what} over axes {axes}", "keep the dimensions")
     return axes
 
@@ -1583,20 +1608,20 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.adaptive_max_pool2d.default": _adaptive_max_pool2d,
     "aten.im2col.default": _im2col,
     "aten.adaptive_avg_pool2d.default": _adaptive_average_pool2d,
-    "aten.mean.default": _mean,
-    "aten.mean.dim": _mean,
-    "aten.sum.dim_IntList": _sum,
-    "aten.amax.default": _largest,
-    "aten.amin.default": _smallest,
+    "aten.mean.default": _reduction(_mean),
+    "aten.mean.dim": _reduction(_mean),
+    "aten.sum.dim_IntList": _reduction(_sum),
+    "aten.amax.default": _reduction(_largest),
+    "aten.amin.default": _reduction(_smallest),
     "aten.max.dim": _first_of_two(_largest),
     "aten.min.dim": _first_of_two(_smallest),
-    "aten.var.correction": _variance,
-    "aten.var.dim": _variance,
+    "aten.var.correction": _reduction(_variance),
+    "aten.var.dim": _reduction(_variance),
     "aten.var_mean.correction": _variance_and_mean,
     "aten.var_mean.dim": _variance_and_mean,
-    "aten.linalg_vector_norm.default": _vector_norm,
-    "aten.std.dim": _deviation,
-    "aten.std.correction": _deviation,
+    "aten.linalg_vector_norm.default": _reduction(_vector_norm),
+    "aten.std.dim": _reduction(_deviation),
+    "aten.std.correction": _reduction(_deviation),
     "aten.group_norm.default": _group_norm,
     "aten.instance_norm.default": _instance_norm,
     "aten.layer_norm.default": _layer_norm,

@@ -596,6 +596,41 @@ def test_gelu_in_pieces_becomes_one_operation(
     assert [each.op for each in graph.nodes] == ["unary"]
 
 
+@ANY_SIZE
+def test_linear_layers_on_rows_of_pixels(free: bool, tmp_path: Path) -> None:
+    """As onnxsim writes those with channels as the last axis."""
+    made = model(
+        [
+            node("Transpose", "x", to="behind", perm=[0, 2, 3, 1]),
+            node("Shape", "behind", to="shape"),
+            node("Reshape", "behind", "rows", to="a"),
+            node("Gemm", "a", "first", "bias", to="b", transB=1, alpha=0.5, beta=2.0),
+            node("Relu", "b", to="c"),
+            node("Gemm", "c", "second", to="d"),
+            node("Reshape", "d", "shape", to="back"),
+            node("Transpose", "back", perm=[0, 3, 1, 2]),
+        ],
+        {
+            "rows": ints(-1, 3),
+            "first": random(5, 3),
+            "bias": random(5),
+            "second": random(5, 3),
+        },
+        FREE if free else [1, 3, 8, 10],
+    )
+    graph = read_onnx(saved(made, tmp_path))
+    assert [each.op for each in graph.nodes] == ["conv2d", "relu", "conv2d"]
+
+
+@ANY_SIZE
+def test_windows_of_the_whole_picture(free: bool, tmp_path: Path) -> None:
+    def attended(x: Tensor) -> Tensor:
+        mean = functional.adaptive_avg_pool2d(x, 1)
+        return x * torch.sigmoid(mean + functional.adaptive_max_pool2d(x, 1))
+
+    assert_comes_in(Lambda(attended), tmp_path / "net.onnx", free=free)
+
+
 GELUS: dict[str, Callable[[Tensor], Tensor]] = {
     "of-half-first": lambda x: x * 0.5 * (1 + torch.erf(x / 2**0.5)),
     "half-of-first": lambda x: 0.5 * (1 + torch.erf(x * 0.5**0.5)) * x,

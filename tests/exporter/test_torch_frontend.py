@@ -460,9 +460,19 @@ def put_in(x: Tensor) -> Tensor:
     return y
 
 
+def attended(x: Tensor) -> Tensor:
+    """As CBAM does it (arXiv:1807.06521): whole windows, and axes not kept."""
+    size = x.size(2), x.size(3)
+    y = functional.avg_pool2d(x, size, stride=size) + functional.max_pool2d(x, size)
+    mean = torch.mean(x, 1).unsqueeze(1)
+    norm = torch.linalg.vector_norm(x, dim=1).unsqueeze(1)
+    return x * torch.sigmoid(y) + torch.max(x, 1)[0].unsqueeze(1) - mean * norm
+
+
 @pytest.mark.parametrize(
     "function",
     [
+        attended,
         put_in,
         pooled_beside_blocks,
         wavelets,
@@ -505,6 +515,9 @@ def test_a_program_that_was_recorded_before() -> None:
     program = torch.export.export(network, (picture,), dynamic_shapes=(sides,))
     graph = trace_module(program.module(), name="net", scale=2)
     assert_same_result(graph, network, 0)
+    program = torch.export.export(network, (picture,))
+    with pytest.raises(ExportError, match="recorded for pictures of one size; give"):
+        trace_module(program.module(), name="net", scale=2)
 
 
 class Fusing(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -195,6 +195,8 @@ def _move(call: Call) -> str | Moved:
     So pixel shuffle is written by converters that do not know DepthToSpace: split the
     channels, transpose, join.
     """
+    if isinstance(call.inputs[0], Partial):
+        call.value()  # refuses it
     given = _whole(call, call.inputs[0])
     if given is None:
         raise call.refuse("its first input is a constant", REPLACE)
@@ -391,8 +393,11 @@ def _among_pooled(call: Call) -> Sequence[Result]:
         raise call.refuse(f"it changes the shape {first.shape} to {shape}", REPLACE)
     mixed = any(isinstance(given, str | Moved) for given in call.inputs)
     plain_shape = (1, math.prod(first.shape), 1, 1)
-    if (mixed or kind == "Expand") and first.shape != plain_shape:
+    meets_all = (1,) * (4 - len(first.shape)) + first.shape == plain_shape
+    if (mixed or kind == "Expand") and not meets_all:
         raise call.refuse(f"an input has the shape {first.shape}", REPLACE)
+    if kind == "Div":
+        _check_divisor(call, first)
     handler = _OF_POOLED.get(kind)
     if handler is not None and first.shape != plain_shape:
         return [handler(call, first)]
@@ -420,6 +425,20 @@ def _among_pooled(call: Call) -> Sequence[Result]:
     if kind not in _POINTWISE:
         raise call.refuse(f"its input has the shape {first.shape}", REPLACE)
     return [Pooled(str(each), first.shape) for each in results]
+
+
+def _check_divisor(call: Call, given: Pooled | Partial) -> None:
+    """Refuse what a variance is divided by that has one degree of freedom less."""
+    shape, divisor = call.builder.shapes[given.name], call.inputs[1]
+    count = shape.height * shape.width
+    if not isinstance(divisor, np.ndarray) or divisor.size != 1:
+        return
+    if float(divisor.item()) == count - 1 > 1:
+        raise call.refuse(
+            f"it divides by the {count} pixels less 1, as an unbiased variance does, "
+            "which depends on the picture's size",
+            "set correction=0, or unbiased=False, in var and std",
+        )
 
 
 def _pooled_product(call: Call, given: Pooled) -> Pooled:
@@ -480,6 +499,12 @@ def _pooled_convolution(call: Call, given: Pooled) -> Pooled:
     return Pooled(name, shape)
 
 
+def _pooled_norm(call: Call, given: Pooled) -> Pooled:
+    if math.prod(given.shape[1:2]) != math.prod(given.shape):
+        raise call.refuse("it does not normalise channels", REPLACE)
+    return Pooled(_batch_norm(call.on([given.name, *call.inputs[1:]])), given.shape)
+
+
 def _pooled_softmax(call: Call, given: Pooled) -> Pooled:
     axis = call.get("axis", -1 if call.opset >= 13 else 1)
     if given.shape[axis] != math.prod(given.shape):
@@ -488,6 +513,7 @@ def _pooled_softmax(call: Call, given: Pooled) -> Pooled:
 
 
 _OF_POOLED: Mapping[str, Callable[[Call, Pooled], Pooled]] = {
+    "BatchNormalization": _pooled_norm,
     "Conv": _pooled_convolution,
     "Gemm": _pooled_product,
     "MatMul": _pooled_product,
@@ -497,7 +523,8 @@ _OF_POOLED: Mapping[str, Callable[[Call, Pooled], Pooled]] = {
 # channels are the last.
 _LAST_AXIS = {
     *("Gemm", "InstanceNormalization", "LayerNormalization", "MatMul"),
-    *("ReduceMax", "ReduceMean", "ReduceSum", "ScatterND"),
+    *("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"),
+    *("ScatterND", "Softmax"),
 }
 # Each number by itself, so that it does not matter where it stands.
 _POINTWISE = {
@@ -639,6 +666,11 @@ def _padding(
 
 
 def _batch_norm(call: Call) -> str:
+    if call.get("training_mode", 0):
+        raise call.refuse(
+            "it normalises by the picture's own mean and variance, as in training",
+            "export the model in evaluation mode, by eval()",
+        )
     weight, bias, mean, variance = (call.required(index) for index in range(1, 5))
     return call.builder.batch_norm(
         call.label,
@@ -707,6 +739,7 @@ def _multiply(call: Call) -> str:
 
 def _mean_of_sum(call: Call, total: Partial, count: Constant) -> Pooled:
     """A sum of all pixels by their number."""
+    _check_divisor(call, total)
     shape = call.builder.shapes[total.name]
     is_all = total.axes == {2, 3} and not total.is_mean and count.size == 1
     if not is_all or float(count.reshape(-1)[0]) != shape.height * shape.width:
@@ -825,10 +858,20 @@ def _log(call: Call) -> str:
     return lowering.log(call.builder, call.label, call.value())
 
 
-def _softmax(call: Call) -> str:
+def _sign(call: Call) -> str:
+    return lowering.sign(call.builder, call.label, call.value())
+
+
+def _softmax(call: Call) -> str | Moved:
     given = call.inputs[0]
-    axis = call.get("axis", -1 if call.opset >= 13 else 1) % 4
-    if not isinstance(given, str) or axis != 1:
+    axis = call.get("axis", -1 if call.opset >= 13 else 1)
+    if isinstance(given, Moved):
+        # Where channels are the last axis, as PyTorch writes it below set 13.
+        of = lowering.pixels(call.builder, given)
+        if of is not None and axis % given.places.ndim == given.places.ndim - 1:
+            name = lowering.softmax(call.builder, call.label, given.name)
+            return Moved(name, given.places)
+    if not isinstance(given, str) or axis % 4 != 1:
         raise call.refuse("it is over pixels, as in attention", _NO_ATTENTION)
     return lowering.softmax(call.builder, call.label, given)
 
@@ -1093,47 +1136,104 @@ def _pooled(call: Call, kind: type[ops.Node]) -> Pooled:
     return Pooled(call.add(kind, [call.value()]), (1, channels, 1, 1))
 
 
+_Reduction = Callable[[GraphBuilder, str, str], str]
+
+
 def _reduce(
-    over_channels: Callable[[GraphBuilder, str, str], str] | None,
-    over_pixels: type[ops.Node] | None,
+    over_channels: _Reduction | None,
+    over_pixels: _Reduction | None,
     *,
     is_mean: bool | None = None,
 ) -> Handler:
     """A mean, sum or maximum over channels, or over the whole picture."""
 
     def handler(call: Call) -> Result:
-        given, listed = call.inputs[0], _numbers(call, "axes", 1) or []
-        keeps = call.get("keepdims", 1)
-        if isinstance(given, Moved) and over_channels is not None and keeps:
-            pixels, rank = lowering.pixels(call.builder, given), given.places.ndim
-            if pixels is not None and [axis % rank for axis in listed] == [rank - 1]:
-                value = over_channels(call.builder, call.label, given.name)
-                return lowering.channels_behind(call.builder, value, pixels)
-        axes = sorted(axis % 4 for axis in listed)
+        given, keeps = call.inputs[0], bool(call.get("keepdims", 1))
+        builder, label = call.builder, call.label
+        if isinstance(given, Moved):
+            return _reduce_moved(call, given, over_channels, over_pixels, is_mean)
+        axes = _axes(call, 4)
         by_steps = isinstance(given, Partial) or axes in ([2], [3])
         if (by_steps or axes == [2, 3]) and keeps and is_mean is not None:
             of = given if isinstance(given, Partial) else call.value()
-            found = lowering.reduced(
-                call.builder, call.label, of, axes, is_mean=is_mean
-            )
+            found = lowering.reduced(builder, label, of, axes, is_mean=is_mean)
             if isinstance(found, Partial):
                 return found
-            return Pooled(found, (1, call.builder.shapes[found].channels, 1, 1))
+            return Pooled(found, (1, builder.shapes[found].channels, 1, 1))
         if axes == [1] and over_channels is not None:
-            value = over_channels(call.builder, call.label, call.value())
-            if keeps:
-                return value
-            return Moved(value, lowering.places(call.builder, value))
-        if axes == [2, 3] and over_pixels is not None:
-            channels = call.shape().channels
-            shape = (1, channels, 1, 1) if keeps else (1, channels)
-            return Pooled(call.add(over_pixels, [call.value()]), shape)
+            value = over_channels(builder, label, call.value())
+            return value if keeps else Moved(value, lowering.places(builder, value))
+        # The first axis is the picture itself.
+        is_all = {0, *axes} == {0, 1, 2, 3}
+        if over_pixels is not None and (axes == [2, 3] or (is_all and over_channels)):
+            value = over_pixels(builder, label, call.value())
+            if is_all and over_channels is not None:
+                value = over_channels(builder, label, value)
+            return Pooled(
+                value, _reduced((1, call.shape().channels, 1, 1), axes, keeps)
+            )
         raise call.refuse(
             f"it is {'' if keeps else 'without keepdims '}over axes {axes}",
             "keep the dimensions; reduce channels, or take pixels' mean or maximum",
         )
 
     return handler
+
+
+def _reduce_moved(
+    call: Call,
+    given: Moved,
+    over_channels: _Reduction | None,
+    over_pixels: _Reduction | None,
+    is_mean: bool | None,
+) -> Result:
+    """A reduction of what has its axes in another order."""
+    builder, label, rank = call.builder, call.label, given.places.ndim
+    keeps, axes = bool(call.get("keepdims", 1)), _axes(call, rank)
+    if over_pixels is not None and lowering.has_planes(builder, given, axes):
+        value = over_pixels(builder, label, given.name)
+        return Pooled(value, _reduced(given.places.shape, axes, keeps))
+    if is_mean is not None:
+        moved = lowering.summed(builder, label, given, axes, is_mean=is_mean)
+        kept = np.expand_dims(moved.places, axes) if keeps else moved.places
+        return _placed_as(call, moved.name, kept)
+    of = lowering.pixels(builder, given)
+    if over_channels is None or of is None or axes != [rank - 1]:
+        raise call.refuse(f"it is over axes {axes} of {rank}", "reduce channels")
+    value = over_channels(builder, label, given.name)
+    moved = lowering.channels_behind(builder, value, of)
+    return moved if keeps else Moved(value, moved.places[..., 0])
+
+
+def _axes(call: Call, rank: int) -> list[int]:
+    """The axes of a reduction, counted from the first on; none named are all."""
+    listed = _numbers(call, "axes", 1)
+    if not listed and call.get("noop_with_empty_axes", 0):
+        raise call.refuse("it is over no axes", "leave it out")
+    return sorted(axis % rank for axis in listed or range(rank))
+
+
+def _reduced(shape: Sequence[int], axes: Sequence[int], keeps: bool) -> tuple[int, ...]:
+    sides = [1 if axis in axes else side for axis, side in enumerate(shape)]
+    return tuple(side for axis, side in enumerate(sides) if keeps or axis not in axes)
+
+
+def _smallest(call: Call) -> Result:
+    """The largest of what is negated, negated."""
+    given, *more = call.inputs
+    value = given.name if isinstance(given, Moved) else call.value()
+    less = lowering.scaled(call.builder, call.label, value, -1)
+    turned = replace(given, name=less) if isinstance(given, Moved) else less
+    found = _reduce(lowering.channel_max, lowering.global_max)(call.on([turned, *more]))
+    if isinstance(found, Moved | Pooled):
+        name = lowering.scaled(call.builder, call.label, found.name, -1)
+        return replace(found, name=name)
+    return lowering.scaled(call.builder, call.label, str(found), -1)
+
+
+def _size_sum(builder: GraphBuilder, label: str, value: str) -> str:
+    sizes = builder.add(ops.Unary, label, [value], function="abs")
+    return lowering.channel_sum(builder, label, sizes)
 
 
 def _channel_norm(builder: GraphBuilder, label: str, value: str) -> str:
@@ -1226,8 +1326,22 @@ def _expand(call: Call) -> str:
     return call.value()
 
 
+def _filled(call: Call, given: Constant) -> str | None:
+    """A constant whose pixels are alike as a value; None of any other."""
+    like = next(each for each in call.inputs if isinstance(each, str))
+    shape, pixel = call.builder.shapes[like], given[..., :1, :1]
+    fits = given.ndim == 4 and given.shape[2:] == (shape.height, shape.width)
+    if not fits or len(given) != 1 or not (given == pixel).all():
+        return None
+    numbers = pixel.astype(np.float64).reshape(-1)
+    return lowering.constant_channels(call.builder, call.label, like, numbers)
+
+
 def _concat(call: Call) -> str:
-    parts = [call.value(index) for index in range(len(call.inputs))]
+    parts = []
+    for index, given in enumerate(call.inputs):
+        filled = _filled(call, given) if isinstance(given, np.ndarray) else None
+        parts.append(filled or call.value(index))
     if call.get("axis") % 4 != 1:
         if lowering.is_circular(call.builder, parts):
             raise call.refuse("its padding is circular", "use reflect or replicate")
@@ -1276,10 +1390,14 @@ def _resize(call: Call) -> str:
     else:
         fits = half_pixel
     if mode is None or not fits or call.get("antialias", 0):
+        advice = "export it with align_corners=False and without antialiasing"
+        if is_old and mode != "nearest":
+            # Below set 11 coordinates cannot be said, and PyTorch's are not those.
+            advice = "export it with opset_version=11 or newer"
         raise call.refuse(
-            f"mode {call.get('mode')}, coordinates {coordinates}, rounding {rounding} "
-            "are not PyTorch's",
-            "export it with align_corners=False and without antialiasing",
+            f"upfrost has no mode {call.get('mode')} with coordinates {coordinates}, "
+            f"rounding {rounding}",
+            advice,
         )
     sizes = _sizes(call)
     if len(set(ratios)) == 1:
@@ -1434,6 +1552,7 @@ HANDLERS: Mapping[str, Handler] = {
     "Reciprocal": _unary("reciprocal"),
     "Selu": _selu,
     "Sigmoid": _unary("sigmoid"),
+    "Sign": _sign,
     "Softmax": _softmax,
     "Softplus": _unary("softplus"),
     "Softsign": _softsign,
@@ -1445,8 +1564,10 @@ HANDLERS: Mapping[str, Handler] = {
     "AveragePool": _average_pool,
     "GlobalAveragePool": _global(ops.GlobalMean),
     "GlobalMaxPool": _global(ops.GlobalMax),
-    "ReduceMean": _reduce(lowering.channel_mean, ops.GlobalMean, is_mean=True),
-    "ReduceMax": _reduce(lowering.channel_max, ops.GlobalMax),
+    "ReduceMean": _reduce(lowering.channel_mean, lowering.global_mean, is_mean=True),
+    "ReduceMax": _reduce(lowering.channel_max, lowering.global_max),
+    "ReduceMin": _smallest,
+    "ReduceL1": _reduce(_size_sum, None),
     "ReduceSum": _reduce(lowering.channel_sum, None, is_mean=False),
     "ReduceL2": _reduce(_channel_norm, None),
     "GroupNormalization": _group_norm,

@@ -93,6 +93,12 @@ class Call:
         found = self[argument]
         if isinstance(found, Partial):
             raise self.refuse(_PARTIAL, _WHOLE)
+        if isinstance(found, Moved):
+            raise self.refuse(
+                f"{argument} has the shape {found.places.shape}, which is not "
+                "(1, channels, height, width)",
+                REPLACE,
+            )
         if not isinstance(found, Value):
             raise self.refuse(
                 f"{argument} is a constant, not a picture", "fold it into the weights"
@@ -491,13 +497,7 @@ def _full_like(call: Call) -> Value:
 
 
 def _sign(call: Call) -> Value:
-    value = call.value("self")
-    less = lowering.scaled(call.builder, call.label, value, -1)
-    above, below = (
-        lowering.is_above(call.builder, call.label, each) for each in (value, less)
-    )
-    below = lowering.scaled(call.builder, call.label, below, -1)
-    return call.add(ops.Add, [above, below])
+    return Value(lowering.sign(call.builder, call.label, call.value("self")))
 
 
 def _softshrink(call: Call) -> Value:
@@ -803,27 +803,31 @@ def _im2col(call: Call) -> Moved:
     return Moved(name, places.reshape(1, len(places), -1))
 
 
-def _on_last_axis(
-    call: Call, function: Callable[[GraphBuilder, str, str], str]
-) -> Moved | None:
-    """A reduction of channels that are the last axis; None where it is none."""
-    given, listed = call["self"], call["dim"]
-    if listed is None:
+def _of_moved(call: Call, *, is_mean: bool) -> Value | Moved | None:
+    """A sum or mean of what has its axes in another order; None of anything else."""
+    given, builder, label = call["self"], call.builder, call.label
+    if not isinstance(given, Moved):
         return None
-    of = lowering.pixels(call.builder, given) if isinstance(given, Moved) else None
-    if not isinstance(given, Moved) or of is None or not call["keepdim"]:
-        return None
-    rank = given.places.ndim
-    axes = [listed] if isinstance(listed, int) else listed
-    if [axis % rank for axis in axes] != [rank - 1]:
-        return None
-    name = function(call.builder, call.label, given.name)
-    return lowering.channels_behind(call.builder, name, of)
+    axes = _listed(call)
+    if is_mean and lowering.has_planes(builder, given, axes):
+        return Value(lowering.global_mean(builder, label, given.name))
+    found = lowering.summed(builder, label, given, axes, is_mean=is_mean)
+    places = found.places
+    if call.arguments.get("keepdim"):
+        places = np.expand_dims(places, axes)
+    return _placed_as(call, found.name, places)
+
+
+def _listed(call: Call) -> list[int]:
+    """The axes of a reduction, counted from the first on."""
+    given, rank = call.arguments.get("dim"), len(call.shape(0))
+    listed = [given] if isinstance(given, int) else given
+    return sorted(axis % rank for axis in listed or range(rank))
 
 
 def _mean(call: Call) -> Value | Partial | Moved:
     call.arguments.setdefault("dim", None)
-    if (moved := _on_last_axis(call, lowering.channel_mean)) is not None:
+    if (moved := _of_moved(call, is_mean=True)) is not None:
         return moved
     if (partial := _partial(call, is_mean=True)) is not None:
         return partial
@@ -838,7 +842,7 @@ def _mean(call: Call) -> Value | Partial | Moved:
 
 
 def _sum(call: Call) -> Value | Partial | Moved:
-    if (moved := _on_last_axis(call, lowering.channel_sum)) is not None:
+    if (moved := _of_moved(call, is_mean=False)) is not None:
         return moved
     if (partial := _partial(call, is_mean=False)) is not None:
         return partial
@@ -863,6 +867,11 @@ def _partial(call: Call, *, is_mean: bool) -> Value | Partial | None:
 
 
 def _largest(call: Call) -> Value:
+    given = call["self"]
+    if isinstance(given, Moved) and lowering.has_planes(
+        call.builder, given, _listed(call)
+    ):
+        return Value(lowering.global_max(call.builder, call.label, given.name))
     value = call.value("self")
     if _axes(call, "a maximum") == [1]:
         return Value(lowering.channel_max(call.builder, call.label, value))
@@ -890,7 +899,10 @@ def _variance(call: Call) -> Value:
     correction = call.arguments.get("correction", call.arguments.get("unbiased", 1))
     less_one = 1 if correction is None else int(correction)
     if less_one and axes != [1]:
-        raise call.refuse("it is unbiased over the picture", "set unbiased=False")
+        raise call.refuse(
+            "it is unbiased over the picture, on whose size that depends",
+            "set correction=0, or unbiased=False",
+        )
 
     def mean(of: str) -> str:
         if axes == [1]:
@@ -1004,9 +1016,15 @@ def _layer_norm(call: Call) -> Moved:
 
 
 def _repeat_interleave(call: Call) -> Value:
-    if call["dim"] is None or call["dim"] % 4 != 1:
-        raise call.refuse("it repeats rows or columns", "repeat channels")
-    value = call.value("self")
+    value, axis = call.value("self"), call["dim"]
+    if axis is None or axis % 4 == 0:
+        raise call.refuse("it repeats all numbers", "repeat channels")
+    if axis % 4 != 1:
+        factors = [1, 1]
+        factors[axis % 4 - 2] = call["repeats"]
+        return Value(
+            lowering.resize_by_axes(call.builder, call.label, value, "nearest", factors)
+        )
     channels = np.arange(call.builder.shapes[value].channels)
     return _pick(call, value, channels.repeat(call["repeats"]).tolist())
 
@@ -1115,9 +1133,8 @@ def _as_value(call: Call, constant: Constant, like: Value) -> Value | Constant:
     if tuple(constant.tensor.shape) != whole or tuple(pixel.shape[2:]) != (1, 1):
         return constant
     numbers = Constant(constant.name, pixel).array.reshape(-1)
-    nothing = np.zeros((len(numbers), shape.channels))
-    name = lowering.mix_channels(call.builder, call.label, like.name, nothing)
-    return _affine(call, Value(name), shift=numbers)
+    name = like.name
+    return Value(lowering.constant_channels(call.builder, call.label, name, numbers))
 
 
 def _stack(call: Call) -> Value | Moved:
@@ -1145,11 +1162,7 @@ def _joined(
         places.append(own + np.int32(start))
         start += whole.size
     joined = call.builder.add(ops.Concat, call.label, [part.name for part in parts])
-    moved = function(places, call["dim"])
-    if moved.ndim == 4 and len(moved) == 1:
-        with suppress(GraphError):
-            return Value(lowering.rearrange(call.builder, call.label, joined, moved[0]))
-    return Moved(joined, moved)
+    return _placed_as(call, joined, function(places, call["dim"]))
 
 
 def _pixel_shuffle(call: Call) -> Value | Placed:
@@ -1346,13 +1359,15 @@ def _move(
     # Sizes that depend on the picture's, and numbers that stand for all pixels.
     if given.places.shape != call.shape(0):
         raise call.refuse("it changes the shape", REPLACE)
-    places = function(given.places)
+    return _placed_as(call, given.name, function(given.places))
+
+
+def _placed_as(call: Call, name: str, places: npt.NDArray[np.int32]) -> Value | Moved:
+    """A value with its numbers at `places`, as one of its own if it can be."""
     if places.ndim == 4 and len(places) == 1:
         with suppress(GraphError):
-            return Value(
-                lowering.rearrange(call.builder, call.label, given.name, places[0])
-            )
-    return Moved(given.name, places)
+            return Value(lowering.rearrange(call.builder, call.label, name, places[0]))
+    return Moved(name, places)
 
 
 def _linear(call: Call) -> Value | Moved:
@@ -1494,13 +1509,16 @@ _OF_PLACES = {
     "aten.pixel_shuffle.default",
     *MOVES.keys() - _KEEPS_PLACES - _PUTS_IN,
 }
-# Those that work on the last axis, where that is the channels.
+# Those that take values with their axes in another order, most of them where the
+# channels are the last.
 LAST_AXIS = (
     "aten.chunk.default",
     "aten.split.Tensor",
     "aten.split_with_sizes.default",
     "aten.layer_norm.default",
     "aten.linear.default",
+    "aten.amax.default",
+    "aten.max.dim",
     "aten.mean.dim",
     "aten.rms_norm.default",
     "aten.sum.dim_IntList",

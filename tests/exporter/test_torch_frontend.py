@@ -465,13 +465,19 @@ def attended(x: Tensor) -> Tensor:
     size = x.size(2), x.size(3)
     y = functional.avg_pool2d(x, size, stride=size) + functional.max_pool2d(x, size)
     mean = torch.mean(x, 1).unsqueeze(1)
-    norm = torch.linalg.vector_norm(x, dim=1).unsqueeze(1)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=1).unsqueeze(1)
     return x * torch.sigmoid(y) + torch.max(x, 1)[0].unsqueeze(1) - mean * norm
+
+
+def repeated(x: Tensor) -> Tensor:
+    large = x.repeat_interleave(2, 2).repeat_interleave(3, 3)
+    return large[:, :, ::2, ::3] + x.repeat_interleave(2, 1)[:, 1:4]
 
 
 @pytest.mark.parametrize(
     "function",
     [
+        repeated,
         attended,
         put_in,
         pooled_beside_blocks,

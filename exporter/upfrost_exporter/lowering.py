@@ -525,7 +525,7 @@ def padded_input(builder: GraphBuilder, margin: int) -> str:
     return builder.add(Pad, "pad", [INPUT], mode="replicate", padding=(margin,) * 4)
 
 
-_MAX_PLACES = 1 << 26
+MAX_PLACES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -688,7 +688,7 @@ def places(builder: GraphBuilder, value: str) -> npt.NDArray[np.int32]:
     """
     shape = builder.shapes[value]
     sides = (shape.channels, shape.height, shape.width)
-    if math.prod(sides) > _MAX_PLACES:
+    if math.prod(sides) > MAX_PLACES:
         raise GraphError(f"it moves {math.prod(sides)} numbers, which are too many")
     return np.arange(math.prod(sides), dtype=np.int32).reshape(sides)
 

@@ -314,7 +314,6 @@ _MOVES = {
     "Unsqueeze",
 }
 _MOVES_OF_MOVED = {"Expand", "Slice"}
-_MOST_PLACES = 1 << 26
 
 
 def _rearranged(call: Call, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -339,7 +338,7 @@ def _rearranged(call: Call, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
             case "GatherND" if not call.get("batch_dims", 0):
                 indices = tuple(np.moveaxis(call.required(1).astype(np.int64), -1, 0))
                 kept = math.prod(array.shape[len(indices) :])
-                if indices[0].size * kept <= _MOST_PLACES:
+                if indices[0].size * kept <= lowering.MAX_PLACES:
                     picked: npt.NDArray[Any] = array[indices]
                     return picked
         given = [int(side) for side in call.required(1).reshape(-1)]
@@ -351,14 +350,14 @@ def _rearranged(call: Call, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         size = array.size
         if kind == "Gather":
             axis = call.get("axis", 0) % rank
-            if size // array.shape[axis] * len(given) <= _MOST_PLACES:
+            if size // array.shape[axis] * len(given) <= lowering.MAX_PLACES:
                 return np.take(array, call.required(1).astype(np.int64), axis)
         elif kind == "Tile":
-            if min(given) > 0 and size * math.prod(given) <= _MOST_PLACES:
+            if min(given) > 0 and size * math.prod(given) <= lowering.MAX_PLACES:
                 return np.tile(array, given)
         else:
             shape = np.broadcast_shapes(array.shape, tuple(given))
-            if math.prod(shape) <= _MOST_PLACES:
+            if math.prod(shape) <= lowering.MAX_PLACES:
                 return np.broadcast_to(array, shape)
     # What numpy says to a shape or an order of axes that cannot be.
     except (ValueError, OverflowError, IndexError, TypeError):

@@ -1043,7 +1043,12 @@ def _tile(call: Call) -> Value:
     return _repeat(call)
 
 
-def _expand(call: Call) -> Value:
+def _expand(call: Call) -> Value | Moved | Placed:
+    if isinstance(call["self"], Moved):
+        sides = [int(side) for side in call.shape()]
+        if math.prod(sides) > lowering.MAX_PLACES:
+            raise call.refuse(f"it makes {math.prod(sides)} numbers", "")
+        return _move(call, lambda places: np.broadcast_to(places, sides))
     value = call.value("self")
     shape, channels = call.builder.shapes[value], int(call.shape()[1])
     if shape.channels == 1 < channels:
@@ -1518,6 +1523,7 @@ LAST_AXIS = (
     "aten.layer_norm.default",
     "aten.linear.default",
     "aten.amax.default",
+    "aten.expand.default",
     "aten.max.dim",
     "aten.mean.dim",
     "aten.rms_norm.default",

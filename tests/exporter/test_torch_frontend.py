@@ -471,7 +471,9 @@ def attended(x: Tensor) -> Tensor:
 
 def repeated(x: Tensor) -> Tensor:
     large = x.repeat_interleave(2, 2).repeat_interleave(3, 3)
-    return large[:, :, ::2, ::3] + x.repeat_interleave(2, 1)[:, 1:4]
+    wide = x[..., None].expand(-1, -1, -1, -1, 2).flatten(3)
+    y = large[:, :, ::2, ::3] + x.repeat_interleave(2, 1)[:, 1:4]
+    return y + wide.repeat_interleave(2, 2)[:, :, ::2, ::2]
 
 
 @pytest.mark.parametrize(

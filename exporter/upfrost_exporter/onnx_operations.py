@@ -436,7 +436,7 @@ def _check_divisor(call: Call, given: Pooled | Partial) -> None:
         raise call.refuse(
             f"it divides by the {count} pixels less 1, as an unbiased variance does, "
             "which depends on the picture's size",
-            "set correction=0, or unbiased=False, in var and std",
+            "set correction=0 (unbiased=False), or divide by all pixels",
         )
 
 

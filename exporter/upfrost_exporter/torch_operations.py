@@ -188,6 +188,8 @@ REPLACE = (
 )
 
 _PARTIAL = "it works on a sum of pixels, or of rows or columns alone"
+_UNBIASED = "it is unbiased over the picture, on whose size that depends"
+_BIASED = "set correction=0 (unbiased=False), or divide by all pixels"
 _WHOLE = "reduce rows and columns, or take a mean"
 _NO_ATTENTION = (
     "attention and transformers are out of scope: choose a convolutional network"
@@ -323,7 +325,10 @@ def _mean_of_sum(call: Call, total: Partial, count: Any) -> Value:
     is_all = total.axes == {2, 3} and not total.is_mean
     if isinstance(count, Constant) and count.tensor.numel() == 1:
         count = count.tensor.item()
-    if not is_all or int(count) != shape.height * shape.width:
+    pixels = shape.height * shape.width
+    if is_all and int(count) == pixels - 1 > 1:
+        raise call.refuse(_UNBIASED, _BIASED)
+    if not is_all or int(count) != pixels:
         raise call.refuse(_PARTIAL, _WHOLE)
     return call.add(ops.GlobalMean, [total.name])
 
@@ -899,10 +904,7 @@ def _variance(call: Call) -> Value:
     correction = call.arguments.get("correction", call.arguments.get("unbiased", 1))
     less_one = 1 if correction is None else int(correction)
     if less_one and axes != [1]:
-        raise call.refuse(
-            "it is unbiased over the picture, on whose size that depends",
-            "set correction=0, or unbiased=False",
-        )
+        raise call.refuse(_UNBIASED, _BIASED)
 
     def mean(of: str) -> str:
         if axes == [1]:
@@ -1537,14 +1539,9 @@ POINTWISE = {
     for name in (
         *("abs.default", "add.Tensor", "alias.default", "celu.default"),
         *("clamp.default", "clamp_max.default", "clamp_min.default", "div.Tensor"),
-        *(
-            "elu.default",
-            "erf.default",
-            "exp.default",
-            "gelu.default",
-            "hardsigmoid.default",
-        ),
-        *("hardswish.default", "hardtanh.default", "leaky_relu.default"),
+        *("elu.default", "erf.default", "exp.default", "gelu.default"),
+        *("hardsigmoid.default", "hardswish.default", "hardtanh.default"),
+        "leaky_relu.default",
         *("mish.default", "mul.Tensor", "neg.default", "pow.Tensor_Scalar"),
         *("reciprocal.default", "relu.default", "relu6.default", "rsqrt.default"),
         *("rsub.Scalar", "selu.default", "sigmoid.default", "silu.default"),

@@ -341,6 +341,11 @@ def test_what_cannot_be_carried_is_refused(layer: nn.Module, message: str) -> No
             lambda x: x * functional.adaptive_avg_pool2d(x, (None, 1)),
             "its blocks depend on the picture's size",
         ),
+        # As SimAM divides (Yang et al. 2021, ICML).
+        (
+            lambda x: x / ((x * x).sum((2, 3), keepdim=True) / (x[0, 0].numel() - 1)),
+            r"div.*it is unbiased over the picture.*or divide by all pixels",
+        ),
         (lambda x: x * x.std(), r"aten\.std.*it is a variance of all numbers"),
         (lambda x: x.cumsum(1), "no such operation"),
         # PyTorch 2.6 does not refuse these two itself, and the operation is named.
@@ -471,9 +476,10 @@ def attended(x: Tensor) -> Tensor:
 
 def repeated(x: Tensor) -> Tensor:
     large = x.repeat_interleave(2, 2).repeat_interleave(3, 3)
-    wide = x[..., None].expand(-1, -1, -1, -1, 2).flatten(3)
+    blocks = x[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)
+    double = blocks.flatten(4).flatten(2, 3)
     y = large[:, :, ::2, ::3] + x.repeat_interleave(2, 1)[:, 1:4]
-    return y + wide.repeat_interleave(2, 2)[:, :, ::2, ::2]
+    return y + double[:, :, ::2, ::2]
 
 
 @pytest.mark.parametrize(

@@ -459,8 +459,8 @@ _FOLDED = {
     *("Floor", "Ceil", "Round", "Sqrt", "Reciprocal", "Pow", "Exp", "Min", "Max"),
     *("ReduceProd", "ReduceSum", "ReduceMean", "Equal", "Where", "Not", "And"),
     *("Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Or", "Sign", "CastLike"),
-    *("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMin", "ScatterND", "Sigmoid"),
-    *("Softmax", "Softplus", "Tanh"),
+    *("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMin", "ScatterElements"),
+    *("ScatterND", "Sigmoid", "Softmax", "Softplus", "Tanh"),
 }
 
 

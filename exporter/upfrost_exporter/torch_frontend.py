@@ -201,10 +201,12 @@ def _trace(
             raise first from None
 
 
-def _only(result: Any) -> Any:
+def _only(result: Any) -> torch.Tensor:
     """What is alone in a tuple or list, as some networks return their picture."""
     if isinstance(result, list | tuple) and len(result) == 1:
-        return result[0]
+        (result,) = result
+    if not isinstance(result, torch.Tensor):
+        raise TypeError(f"it returns {type(result).__name__}, not a tensor")
     return result
 
 

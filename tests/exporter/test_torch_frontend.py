@@ -328,6 +328,7 @@ def test_what_cannot_be_carried_is_refused(layer: nn.Module, message: str) -> No
     [
         (lambda x: x, "returns its input unchanged"),
         (lambda x: (x * 2, x * 3), "must return one picture"),
+        (lambda x: {"picture": x * 2}, "Lambda cannot run .*: it returns dict, not"),
         (
             lambda x: x * torch.arange(x.shape[3]),
             "depend on the picture's size",

@@ -388,7 +388,7 @@ def _spandrel_reader(
     def read(report: Report) -> Graph:
         import torch
 
-        from upfrost_exporter.spandrel_frontend import settle
+        from upfrost_exporter.settling import settle
         from upfrost_exporter.torch_frontend import trace_module
 
         torch.manual_seed(0)

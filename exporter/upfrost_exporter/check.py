@@ -13,6 +13,7 @@ from upfrost.network.graph import (
     Clamp,
     Conv2d,
     Graph,
+    GraphError,
     Node,
     alignment,
     infer_shapes,
@@ -73,7 +74,7 @@ def verify(
         picture *= np.float32(graph.value_range)
         expected = source(picture)
         with np.errstate(all="ignore"):
-            values = reference.evaluate(graph, picture)
+            values = _evaluated(graph, picture)
         found = values[graph.output]
         if expected.shape != found.shape:
             raise ExportError(
@@ -108,6 +109,16 @@ def verify(
     if report is not None:
         report(worst)
     return graph
+
+
+def _evaluated(graph: Graph, picture: Array) -> dict[str, Array]:
+    try:
+        return reference.evaluate(graph, picture)
+    except GraphError as error:
+        height, width = picture.shape[1:]
+        raise ExportError(
+            f"the exported graph takes no picture of {width}×{height}: {error}"
+        ) from None
 
 
 def mark_precision(graph: Graph, values: Mapping[str, Array]) -> Graph:

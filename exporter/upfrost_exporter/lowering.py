@@ -21,6 +21,7 @@ from upfrost.network.graph import (
     Clamp,
     Conv2d,
     Crop,
+    GlobalMax,
     GlobalMean,
     GraphError,
     LayerNorm,
@@ -164,6 +165,16 @@ def channel_max(builder: GraphBuilder, label: str, value: str) -> str:
     return value
 
 
+def global_mean(builder: GraphBuilder, label: str, value: str) -> str:
+    """Each channel's mean over the whole picture."""
+    return builder.add(GlobalMean, label, [value])
+
+
+def global_max(builder: GraphBuilder, label: str, value: str) -> str:
+    """Each channel's largest number in the whole picture."""
+    return builder.add(GlobalMax, label, [value])
+
+
 def maximum(builder: GraphBuilder, label: str, first: str, second: str) -> str:
     """The larger of two values, number by number: a + max(b - a, 0)."""
     more = builder.add(Relu, label, [_difference(builder, label, second, first)])
@@ -256,6 +267,13 @@ def is_above(builder: GraphBuilder, label: str, value: str) -> str:
         value = builder.add(Clamp, label, [value], low=0.0, high=1.0)
         value = scaled(builder, label, value, factor)
     return value
+
+
+def sign(builder: GraphBuilder, label: str, value: str) -> str:
+    """-1, 0 or 1."""
+    above = is_above(builder, label, value)
+    below = is_above(builder, label, scaled(builder, label, value, -1))
+    return _difference(builder, label, above, below)
 
 
 def choose(
@@ -507,7 +525,7 @@ def padded_input(builder: GraphBuilder, margin: int) -> str:
     return builder.add(Pad, "pad", [INPUT], mode="replicate", padding=(margin,) * 4)
 
 
-_MAX_PLACES = 1 << 26
+MAX_PLACES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -566,6 +584,45 @@ def reduced(
     if is_mean and found == {2, 3}:
         return builder.add(GlobalMean, label, [name])
     return Partial(name, found, is_mean)
+
+
+def summed(
+    builder: GraphBuilder,
+    label: str,
+    given: Moved,
+    axes: Sequence[int],
+    *,
+    is_mean: bool,
+) -> Moved:
+    """A sum or mean of numbers of the same pixels, as of stacked values or of channels
+    that are the last axis; `axes` are gone.
+
+    Raises `GraphError` where that is no sum of whole channels.
+    """
+    shape = builder.shapes[given.name]
+    plane = shape.height * shape.width
+    terms = np.moveaxis(given.places, axes, range(len(axes)))
+    rest = terms.shape[len(axes) :]
+    channel, pixel = np.divmod(terms.reshape(-1, math.prod(rest)), plane)
+    # A channel of the result is known by that of its first term.
+    _, first, result = np.unique(channel[0], return_index=True, return_inverse=True)
+    added = channel[:, first]
+    if not (pixel == pixel[0]).all() or not (added[:, result] == channel).all():
+        raise GraphError("it adds up other numbers than those of whole channels")
+    matrix = np.zeros((len(first), shape.channels))
+    np.add.at(matrix, (np.arange(len(first)), added), 1 / len(added) if is_mean else 1)
+    name = mix_channels(builder, label, given.name, matrix)
+    return Moved(name, (result * plane + pixel[0]).astype(np.int32).reshape(rest))
+
+
+def has_planes(builder: GraphBuilder, given: Moved, axes: Sequence[int]) -> bool:
+    """Whether `axes` are all pixels of each channel, and the others the channels."""
+    in_order = places(builder, given.name).reshape(
+        builder.shapes[given.name].channels, -1
+    )
+    rows = np.moveaxis(given.places, axes, range(-len(axes), 0))
+    rows = rows.reshape(-1, math.prod(rows.shape[-len(axes) :]))
+    return rows.shape == in_order.shape and np.array_equal(np.sort(rows), in_order)
 
 
 def pixels(builder: GraphBuilder, moved: Moved) -> npt.NDArray[np.int32] | None:
@@ -631,7 +688,7 @@ def places(builder: GraphBuilder, value: str) -> npt.NDArray[np.int32]:
     """
     shape = builder.shapes[value]
     sides = (shape.channels, shape.height, shape.width)
-    if math.prod(sides) > _MAX_PLACES:
+    if math.prod(sides) > MAX_PLACES:
         raise GraphError(f"it moves {math.prod(sides)} numbers, which are too many")
     return np.arange(math.prod(sides), dtype=np.int32).reshape(sides)
 
@@ -711,6 +768,15 @@ def pad_channels(
         return mixed
     shift = np.pad(np.zeros(len(matrix)), ends, constant_values=fill)
     return builder.affine(label, mixed, np.ones(len(rows)), shift)
+
+
+def constant_channels(
+    builder: GraphBuilder, label: str, like: str, numbers: Numbers
+) -> str:
+    """A channel of each number alone, with another value's height and width."""
+    nothing = np.zeros((len(numbers), builder.shapes[like].channels))
+    blank = mix_channels(builder, label, like, nothing)
+    return builder.affine(label, blank, np.ones(len(numbers)), numbers)
 
 
 def windows(

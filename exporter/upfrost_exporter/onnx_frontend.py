@@ -8,7 +8,6 @@ against ONNX Runtime shows.
 from __future__ import annotations
 
 import graphlib
-import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +33,7 @@ from upfrost_exporter.builder import (
     whole_scale,
 )
 from upfrost_exporter.check import Report, Source, fits_full_size, verify
+from upfrost_exporter.gelu import fold_gelu
 from upfrost_exporter.lowering import Moved, Partial, Pooled
 from upfrost_exporter.onnx_functions import (
     MAX_OPERATIONS,
@@ -48,6 +48,7 @@ from upfrost_exporter.onnx_operations import (
     Call,
     Constant,
     Given,
+    Result,
     advice,
     channels_last,
     line,
@@ -57,7 +58,8 @@ from upfrost_exporter.onnx_operations import (
 from upfrost_exporter.onnx_quantised import QUANTISED, dequantised
 from upfrost_exporter.sampling import Placed
 
-_MAX_CONSTANT = 1 << 26
+# Numbers that one operation may make of constants, and products that take as long.
+_MAX_WORK, _PRODUCTS = 1 << 26, 8
 # Height and width that nobody exports for: a grid that was recorded for pictures of one
 # size does not fit them.
 _UNUSUAL = 80, 112
@@ -281,7 +283,7 @@ class _Translation:
                 f"the model has {len(inputs)} inputs and {len(model.graph.output)} "
                 "outputs: upfrost takes one picture and gives one"
             )
-        channels, height, width, is_last = _picture_size(inputs[0])
+        channels, height, width, is_last = _picture_size(inputs[0], model)
         self.is_fixed = height is not None or width is not None
         samples = any(
             node.op_type == "GridSample" for node in every_operation(model.graph)
@@ -304,7 +306,7 @@ class _Translation:
             (entry.version for entry in model.opset_import if not entry.domain), 1
         )
         self._attends, self._samples = _has_attention(model), samples
-        self._walk(_with_gelu(model), f"of {len(model.graph.node)}")
+        self._walk(model.graph.node, f"of {len(model.graph.node)}")
         output = self._known[model.graph.output[0].name]
         last = isinstance(output, Moved) and channels_last(self.builder, output.name)
         if isinstance(output, Moved) and last:
@@ -321,6 +323,7 @@ class _Translation:
             )
         if not isinstance(output, str):
             raise ExportError("the model's output does not depend on its input")
+        fold_gelu(self.builder, output)
         self.output = output
         # Whether channels are the last axis of the input, and of the output.
         self.is_last = is_last, bool(last)
@@ -384,8 +387,7 @@ class _Translation:
             # Values are float32 here.
             wanted = other.dtype if isinstance(other, np.ndarray) else np.float32
             return [call.inputs[0].astype(wanted)]
-        values = str | Moved | Pooled | Partial | Placed
-        if not any(isinstance(given, values) for given in call.inputs):
+        if not any(isinstance(given, Result) for given in call.inputs):
             return _compute(call)
         try:
             return translate(call)
@@ -408,72 +410,19 @@ def _has_attention(model: ModelProto) -> bool:
     return multiplies and "Softmax" in kinds
 
 
-def _with_gelu(model: ModelProto) -> list[NodeProto]:
-    """The model's operations; those that make up a GELU by ``Erf`` as one ``Gelu``.
-
-    So PyTorch writes it below operation set 20: x / √2, Erf, + 1, · x, · 0.5, the last
-    two in any order.
-    """
-    nodes = list(model.graph.node)
-    scalars: dict[str, float] = {}
-    for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) == 1:
-            scalars[tensor.name] = float(tensor_array(tensor).reshape(()))
-    for node in nodes:
-        for attribute in node.attribute:
-            is_value = node.op_type == "Constant" and attribute.name == "value"
-            if is_value and math.prod(attribute.t.dims) == 1:
-                value = tensor_array(attribute.t)
-                scalars[node.output[0]] = float(value.reshape(()))
-    readers: dict[str, list[NodeProto]] = {}
-    for node in nodes:
-        for name in reads(node):
-            readers.setdefault(name, []).append(node)
-    producers = {name: node for node in nodes for name in node.output}
-
-    def other(node: NodeProto | None, kind: str, name: str) -> str | None:
-        """What `node` combines `name` with, if it is of that kind."""
-        if node is None or node.op_type != kind or len(node.input) != 2:
-            return None
-        first, second = map(str, node.input)
-        return second if first == name else first
-
-    def is_near(name: str | None, number: float) -> bool:
-        return name in scalars and abs(scalars[name] - number) < 1e-3
-
-    for erf in [node for node in nodes if node.op_type == "Erf"]:
-        scaled = producers.get(erf.input[0])
-        if scaled is None or len(scaled.input) != 2:
-            continue
-        root = {"Div": math.sqrt(2), "Mul": math.sqrt(0.5)}.get(scaled.op_type, 0.0)
-        x, factor = scaled.input
-        chain, at = [erf], erf.output[0]
-        for kind in ("Add", "Mul", "Mul"):
-            following = readers.get(at, [])
-            if len(following) != 1 or other(following[0], kind, at) is None:
-                break
-            chain.append(following[0])
-            at = following[0].output[0]
-        partners = [
-            other(second, second.op_type, first.output[0])
-            for first, second in itertools.pairwise(chain)
-        ]
-        if not (
-            is_near(factor, root)
-            and len(partners) == 3
-            and is_near(partners[0], 1)
-            and x in partners[1:]
-            and any(is_near(partner, 0.5) for partner in partners[1:])
-        ):
-            continue
-        gelu = helper.make_node("Gelu", [x], [at], erf.name)
-        nodes[nodes.index(chain[-1])] = gelu
-        for each in chain[:-1]:
-            nodes.remove(each)
-    return nodes
+def _free_channels(name: str, model: ModelProto) -> int | None:
+    """What the first convolution takes, where the model does not say."""
+    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.input[0] == name:
+            weight = shapes.get(node.input[1], ())
+            return weight[1] if len(weight) == 4 else None
+    return None
 
 
-def _picture_size(given: Any) -> tuple[int, int | None, int | None, bool]:
+def _picture_size(
+    given: Any, model: ModelProto
+) -> tuple[int, int | None, int | None, bool]:
     """Channels, height and width where the model fixes them, and whether channels are
     the last axis."""
     kind = given.type.tensor_type
@@ -484,51 +433,93 @@ def _picture_size(given: Any) -> tuple[int, int | None, int | None, bool]:
             f"{TensorProto.DataType.Name(kind.elem_type).lower()}, not float or "
             "float16: export the model in float32"
         )
+    if len(sides) == 4 and sides[1] is None and sides[3] not in (1, 3):
+        sides[1] = _free_channels(given.name, model)
     if len(sides) == 4 and sides[0] in (None, 1):
         if sides[1] in (1, 3):
             return int(sides[1] or 0), sides[2], sides[3], False
         if sides[3] in (1, 3):
             return int(sides[3] or 0), sides[1], sides[2], True
     shown = [side or "?" for side in sides]
+    is_free = len(sides) == 4 and sides[1] is None
     raise ExportError(
         f"input {given.name!r} has shape {shown}: upfrost takes (1, channels, height, "
         "width) or (1, height, width, channels), with 1 or 3 channels"
+        f"{': fix the channels when you export it' if is_free else ''}"
     )
 
 
 # What is computed here when all inputs are constants. None makes a tensor much larger
-# than its inputs, but for those in `_SHAPED` and Range, whose size is looked at first.
-_SHAPED = {"ConstantOfShape": 0, "Expand": 1}
-
+# than its inputs, or takes long, but for those in `_WORK`, whose work is looked at
+# first.
 _FOLDED = {
-    *_SHAPED,
-    *("Range", "Constant", "Identity", "Cast", "Shape", "Size"),
+    *("Constant", "Identity", "Cast", "Shape", "Size"),
     *("Gather", "Concat", "Slice", "Split", "Squeeze", "Unsqueeze", "Reshape"),
     *("Transpose", "Flatten", "Add", "Sub", "Mul", "Div", "Mod", "Neg", "Abs"),
     *("Floor", "Ceil", "Round", "Sqrt", "Reciprocal", "Pow", "Exp", "Min", "Max"),
     *("ReduceProd", "ReduceSum", "ReduceMean", "Equal", "Where", "Not", "And"),
     *("Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Or", "Sign", "CastLike"),
+    *("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMin", "ScatterElements"),
+    *("ScatterND", "Sigmoid", "Softmax", "Softplus", "Tanh"),
 }
 
 
-def _made(call: Call) -> int:
-    """How many numbers an operation makes."""
-    if call.node.op_type != "Range":
-        index = _SHAPED[call.node.op_type]
-        return math.prod(int(side) for side in call.required(index))
+def _count_of(index: int) -> Callable[[Call], int]:
+    """The numbers of a shape that is an input."""
+    return lambda call: math.prod(int(side) for side in call.required(index))
+
+
+def _range_work(call: Call) -> int:
     start, stop, step = (float(call.required(index).item()) for index in range(3))
     return max(0, math.ceil((stop - start) / step))
+
+
+def _tile_work(call: Call) -> int:
+    return int(call.required(0).size) * math.prod(map(int, call.required(1)))
+
+
+def _pad_work(call: Call) -> int:
+    around = max(map(abs, map(int, call.required(1))), default=0)
+    return math.prod(int(side) + 2 * around for side in call.required(0).shape)
+
+
+def _product_work(call: Call) -> int:
+    first, second = call.required(0), call.required(1)
+    inner = int(second.shape[-1 if call.get("transB", 0) else -min(2, second.ndim)])
+    products = int(first.size) * int(second.size) // max(1, inner)
+    return products // min(_PRODUCTS, max(1, inner))
+
+
+def _conv_work(call: Call) -> int:
+    given, weight = call.required(0), call.required(1)
+    around = sum(abs(int(side)) for side in call.get("pads", ()))
+    places = math.prod(int(side) + around for side in given.shape[2:])
+    products = len(given) * places * int(weight.size)
+    return products // min(_PRODUCTS, max(1, len(weight)))
+
+
+# Of what works on constants, as re-parameterised weights, how much it does.
+_WORK: Mapping[str, Callable[[Call], int]] = {
+    "ConstantOfShape": _count_of(0),
+    "Conv": _conv_work,
+    "Expand": _count_of(1),
+    "Gemm": _product_work,
+    "MatMul": _product_work,
+    "Pad": _pad_work,
+    "Range": _range_work,
+    "Tile": _tile_work,
+}
 
 
 def _compute(call: Call) -> Sequence[Constant]:
     """The results of an operation on constants."""
     kind = call.node.op_type
-    if kind not in _FOLDED:
+    if kind not in _FOLDED | _WORK.keys():
         raise call.refuse("it works on constants only", "simplify the model (onnxsim)")
-    if kind in (*_SHAPED, "Range"):
-        size = _made(call)
-        if not 0 <= size <= _MAX_CONSTANT:
-            raise call.refuse(f"it makes {size} numbers", "")
+    if kind in _WORK:
+        work = _WORK[kind](call)
+        if not 0 <= work <= _MAX_WORK:
+            raise call.refuse(f"it makes {work} numbers of constants", "")
     inputs = {
         name: given
         for name, given in zip(call.node.input, call.inputs, strict=True)

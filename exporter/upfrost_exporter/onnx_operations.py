@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,6 +17,7 @@ from upfrost.network import graph as ops
 from upfrost.network.graph import MAX_EXTENT, GraphError, Shape
 from upfrost_exporter import lowering, sampling
 from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
+from upfrost_exporter.gelu import Erf
 from upfrost_exporter.lowering import Moved, Partial, Pooled
 from upfrost_exporter.sampling import Arithmetic, Placed
 
@@ -26,7 +28,14 @@ _LARGEST = float(np.finfo(np.float32).max)
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 
-Given = str | Moved | Pooled | Partial | Placed | Constant | None
+@dataclass(frozen=True)
+class Parts:
+    """What SplitToSequence gives, of which SequenceAt takes one."""
+
+    names: tuple[str, ...]
+
+
+Given = str | Moved | Pooled | Partial | Placed | Parts | Constant | None
 
 
 def tensor_array(tensor: TensorProto) -> Constant:
@@ -112,7 +121,7 @@ class Call:
     def constant(self, index: int) -> Constant | None:
         """The constant that input `index` is, None where it is left out."""
         found = self.inputs[index] if index < len(self.inputs) else None
-        if isinstance(found, str | Moved | Pooled | Partial | Placed):
+        if isinstance(found, Result):
             raise self.refuse(
                 f"input {index + 1} is computed from the picture", "make it a constant"
             )
@@ -149,7 +158,7 @@ class Call:
         )
 
 
-Result = str | Moved | Pooled | Partial | Placed
+Result = str | Moved | Pooled | Partial | Placed | Parts
 Handler = Callable[[Call], Result | Sequence[Result]]
 
 
@@ -186,16 +195,38 @@ def _move(call: Call) -> str | Moved:
     So pixel shuffle is written by converters that do not know DepthToSpace: split the
     channels, transpose, join.
     """
-    given = call.inputs[0]
-    if isinstance(given, str):
-        given = Moved(given, lowering.places(call.builder, given)[None])
-    if not isinstance(given, Moved):
+    if isinstance(call.inputs[0], Partial):
+        call.value()  # refuses it
+    given = _whole(call, call.inputs[0])
+    if given is None:
         raise call.refuse("its first input is a constant", REPLACE)
-    places = _rearranged(call, given.places)
+    return _placed_as(call, given.name, _rearranged(call, given.places))
+
+
+def _placed_as(call: Call, name: str, places: npt.NDArray[np.int32]) -> str | Moved:
+    """A value with its numbers at `places`, as one of its own if it can be."""
     if places.ndim == 4 and len(places) == 1:
         with suppress(GraphError):
-            return lowering.rearrange(call.builder, call.label, given.name, places[0])
-    return Moved(given.name, places)
+            return lowering.rearrange(call.builder, call.label, name, places[0])
+    return Moved(name, places)
+
+
+def _scatter(call: Call) -> str | Moved:
+    """Some numbers of a value replaced by another's, as x[:, :n] = y is recorded."""
+    value, update = (_whole(call, call.inputs[index]) for index in (0, 2))
+    if call.get("reduction", "none") != "none" or not (value and update):
+        raise call.refuse("it adds numbers up, or puts constants in", REPLACE)
+    indices = np.moveaxis(call.required(1).astype(np.int64), -1, 0)
+    joined = call.add(ops.Concat, [value.name, update.name])
+    places, own = value.places.copy(), lowering.places(call.builder, value.name)
+    places[tuple(indices)] = update.places + np.int32(own.size)
+    return _placed_as(call, joined, places)
+
+
+def _whole(call: Call, given: Given) -> Moved | None:
+    if isinstance(given, str):
+        return Moved(given, lowering.places(call.builder, given)[None])
+    return given if isinstance(given, Moved) else None
 
 
 def _among_placed(call: Call) -> Result | None:
@@ -283,7 +314,6 @@ _MOVES = {
     "Unsqueeze",
 }
 _MOVES_OF_MOVED = {"Expand", "Slice"}
-_MOST_PLACES = 1 << 26
 
 
 def _rearranged(call: Call, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -308,7 +338,7 @@ def _rearranged(call: Call, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
             case "GatherND" if not call.get("batch_dims", 0):
                 indices = tuple(np.moveaxis(call.required(1).astype(np.int64), -1, 0))
                 kept = math.prod(array.shape[len(indices) :])
-                if indices[0].size * kept <= _MOST_PLACES:
+                if indices[0].size * kept <= lowering.MAX_PLACES:
                     picked: npt.NDArray[Any] = array[indices]
                     return picked
         given = [int(side) for side in call.required(1).reshape(-1)]
@@ -320,14 +350,14 @@ def _rearranged(call: Call, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         size = array.size
         if kind == "Gather":
             axis = call.get("axis", 0) % rank
-            if size // array.shape[axis] * len(given) <= _MOST_PLACES:
+            if size // array.shape[axis] * len(given) <= lowering.MAX_PLACES:
                 return np.take(array, call.required(1).astype(np.int64), axis)
         elif kind == "Tile":
-            if min(given) > 0 and size * math.prod(given) <= _MOST_PLACES:
+            if min(given) > 0 and size * math.prod(given) <= lowering.MAX_PLACES:
                 return np.tile(array, given)
         else:
             shape = np.broadcast_shapes(array.shape, tuple(given))
-            if math.prod(shape) <= _MOST_PLACES:
+            if math.prod(shape) <= lowering.MAX_PLACES:
                 return np.broadcast_to(array, shape)
     # What numpy says to a shape or an order of axes that cannot be.
     except (ValueError, OverflowError, IndexError, TypeError):
@@ -362,8 +392,11 @@ def _among_pooled(call: Call) -> Sequence[Result]:
         raise call.refuse(f"it changes the shape {first.shape} to {shape}", REPLACE)
     mixed = any(isinstance(given, str | Moved) for given in call.inputs)
     plain_shape = (1, math.prod(first.shape), 1, 1)
-    if (mixed or kind == "Expand") and first.shape != plain_shape:
+    meets_all = (1,) * (4 - len(first.shape)) + first.shape == plain_shape
+    if (mixed or kind == "Expand") and not meets_all:
         raise call.refuse(f"an input has the shape {first.shape}", REPLACE)
+    if kind == "Div":
+        _check_divisor(call, first)
     handler = _OF_POOLED.get(kind)
     if handler is not None and first.shape != plain_shape:
         return [handler(call, first)]
@@ -393,28 +426,43 @@ def _among_pooled(call: Call) -> Sequence[Result]:
     return [Pooled(str(each), first.shape) for each in results]
 
 
+def _check_divisor(call: Call, given: Pooled | Partial) -> None:
+    """Refuse what a variance is divided by that has one degree of freedom less."""
+    shape, divisor = call.builder.shapes[given.name], call.inputs[1]
+    count = shape.height * shape.width
+    if not isinstance(divisor, np.ndarray) or divisor.size != 1:
+        return
+    if float(divisor.item()) == count - 1 > 1:
+        raise call.refuse(
+            f"it divides by the {count} pixels less 1, as an unbiased variance does, "
+            "which depends on the picture's size",
+            "set correction=0 (unbiased=False), or divide by all pixels",
+        )
+
+
 def _pooled_product(call: Call, given: Pooled) -> Pooled:
     """Gemm and MatMul: a linear layer on channels."""
-    matrix = call.required(1).astype(np.float64)
+    rows = math.prod(given.shape[:-1])
+    name = _linear(call, given.name) if rows == 1 else None
+    if call.inputs[0] is not given or name is None:
+        raise call.refuse("it is no layer on channels", REPLACE)
+    return Pooled(name, (*given.shape[:-1], call.builder.shapes[name].channels))
+
+
+def _linear(call: Call, value: str) -> str | None:
+    """Gemm or MatMul with a value's channels; None where they do not fit."""
+    matrix, bias = call.required(1).astype(np.float64), call.constant(2)
     if call.get("transB", 0):
         matrix = matrix.T
-    bias = call.constant(2)
-    if (
-        call.inputs[0] is not given
-        or call.get("transA", 0)
-        or matrix.ndim != 2
-        or given.shape[-1] != len(matrix)
-        or math.prod(given.shape) != len(matrix)
-    ):
-        raise call.refuse("it is no layer on channels", REPLACE)
+    channels = call.builder.shapes[value].channels
+    if call.get("transA", 0) or matrix.ndim != 2 or len(matrix) != channels:
+        return None
     weight = call.get("alpha", 1.0) * matrix.T
-    name = lowering.mix_channels(call.builder, call.label, given.name, weight)
-    if bias is not None:
-        offsets = np.broadcast_to(
-            call.get("beta", 1.0) * bias.astype(np.float64).reshape(-1), len(weight)
-        )
-        name = call.builder.affine(call.label, name, np.ones(len(weight)), offsets)
-    return Pooled(name, (*given.shape[:-1], len(weight)))
+    name = lowering.mix_channels(call.builder, call.label, value, weight)
+    if bias is None:
+        return name
+    offsets = call.get("beta", 1.0) * bias.astype(np.float64).reshape(-1)
+    return _affine(call, name, shift=offsets)
 
 
 def _pooled_convolution(call: Call, given: Pooled) -> Pooled:
@@ -450,6 +498,12 @@ def _pooled_convolution(call: Call, given: Pooled) -> Pooled:
     return Pooled(name, shape)
 
 
+def _pooled_norm(call: Call, given: Pooled) -> Pooled:
+    if math.prod(given.shape[1:2]) != math.prod(given.shape):
+        raise call.refuse("it does not normalise channels", REPLACE)
+    return Pooled(_batch_norm(call.on([given.name, *call.inputs[1:]])), given.shape)
+
+
 def _pooled_softmax(call: Call, given: Pooled) -> Pooled:
     axis = call.get("axis", -1 if call.opset >= 13 else 1)
     if given.shape[axis] != math.prod(given.shape):
@@ -458,19 +512,23 @@ def _pooled_softmax(call: Call, given: Pooled) -> Pooled:
 
 
 _OF_POOLED: Mapping[str, Callable[[Call, Pooled], Pooled]] = {
+    "BatchNormalization": _pooled_norm,
     "Conv": _pooled_convolution,
     "Gemm": _pooled_product,
     "MatMul": _pooled_product,
     "Softmax": _pooled_softmax,
 }
-# Those that work on the last axis, where that is the channels.
+# Those that take values with their axes in another order, as most do only where the
+# channels are the last.
 _LAST_AXIS = {
-    *("InstanceNormalization", "LayerNormalization", "MatMul"),
-    *("ReduceMax", "ReduceMean", "ReduceSum"),
+    *("Gemm", "InstanceNormalization", "LayerNormalization", "MatMul"),
+    *("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"),
+    *("ScatterND", "Softmax"),
 }
 # Each number by itself, so that it does not matter where it stands.
 _POINTWISE = {
-    *("Abs", "Add", "Cast", "Celu", "Clip", "Div", "Dropout", "Elu", "Exp", "Gelu"),
+    *("Abs", "Add", "Cast", "Celu", "Clip", "Div", "Dropout", "Elu", "Erf"),
+    *("Exp", "Gelu"),
     *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Max", "Min", "Mish"),
     *("Mul", "Neg", "PRelu", "Pow", "QuickGelu", "Reciprocal", "Relu", "Selu"),
     "Sigmoid",
@@ -607,6 +665,11 @@ def _padding(
 
 
 def _batch_norm(call: Call) -> str:
+    if call.get("training_mode", 0):
+        raise call.refuse(
+            "it normalises by the picture's own mean and variance, as in training",
+            "export the model in evaluation mode, by eval()",
+        )
     weight, bias, mean, variance = (call.required(index) for index in range(1, 5))
     return call.builder.batch_norm(
         call.label,
@@ -675,6 +738,7 @@ def _multiply(call: Call) -> str:
 
 def _mean_of_sum(call: Call, total: Partial, count: Constant) -> Pooled:
     """A sum of all pixels by their number."""
+    _check_divisor(call, total)
     shape = call.builder.shapes[total.name]
     is_all = total.axes == {2, 3} and not total.is_mean and count.size == 1
     if not is_all or float(count.reshape(-1)[0]) != shape.height * shape.width:
@@ -751,6 +815,10 @@ def _gelu(call: Call) -> str:
     return call.add(ops.Unary, [call.value()], function=function)
 
 
+def _erf(call: Call) -> str:
+    return call.add(Erf, [call.value()])
+
+
 def _quick_gelu(call: Call) -> str:
     value = call.value()
     inner = lowering.scaled(call.builder, call.label, value, call.get("alpha", 1.702))
@@ -789,10 +857,20 @@ def _log(call: Call) -> str:
     return lowering.log(call.builder, call.label, call.value())
 
 
-def _softmax(call: Call) -> str:
+def _sign(call: Call) -> str:
+    return lowering.sign(call.builder, call.label, call.value())
+
+
+def _softmax(call: Call) -> str | Moved:
     given = call.inputs[0]
-    axis = call.get("axis", -1 if call.opset >= 13 else 1) % 4
-    if not isinstance(given, str) or axis != 1:
+    axis = call.get("axis", -1 if call.opset >= 13 else 1)
+    if isinstance(given, Moved):
+        # Where channels are the last axis, as PyTorch writes it below set 13.
+        of = lowering.pixels(call.builder, given)
+        if of is not None and axis % given.places.ndim == given.places.ndim - 1:
+            name = lowering.softmax(call.builder, call.label, given.name)
+            return Moved(name, given.places)
+    if not isinstance(given, str) or axis % 4 != 1:
         raise call.refuse("it is over pixels, as in attention", _NO_ATTENTION)
     return lowering.softmax(call.builder, call.label, given)
 
@@ -961,8 +1039,33 @@ def _split(call: Call) -> list[str]:
     channels, count = call.shape().channels, len(call.node.output)
     sizes = _numbers(call, "split", 1)
     if sizes is None:
-        width = -(-channels // count)
-        sizes = [min(width, channels - width * place) for place in range(count)]
+        sizes = _even(channels, -(-channels // count))
+    return _split_by(call, sizes, count)
+
+
+def _split_to_sequence(call: Call) -> Parts:
+    if call.get("axis", 0) % 4 != 1 or call.constant(1) is None:
+        raise call.refuse("it splits rows or columns, or by one", "split channels")
+    sizes = _numbers(call, "split", 1) or []
+    if call.required(1).ndim == 0:
+        sizes = _even(call.shape().channels, sizes[0])
+    return Parts(tuple(_split_by(call, sizes, len(sizes))))
+
+
+def _sequence_at(call: Call) -> str:
+    parts = call.inputs[0]
+    if not isinstance(parts, Parts):
+        raise call.refuse("it takes no part of a split", REPLACE)
+    return parts.names[int(call.required(1).item())]
+
+
+def _even(channels: int, width: int) -> list[int]:
+    """Sizes of parts of `width` channels, the last maybe smaller."""
+    return [min(width, channels - first) for first in range(0, channels, width)]
+
+
+def _split_by(call: Call, sizes: Sequence[int], count: int) -> list[str]:
+    channels = call.shape().channels
     if len(sizes) != count or sum(sizes) != channels or min(sizes) < 1:
         raise call.refuse(f"sizes {sizes} of {channels} channels", "")
     ends = np.cumsum(sizes).tolist()
@@ -974,7 +1077,13 @@ def _split(call: Call) -> list[str]:
     ]
 
 
-def _max_pool(call: Call) -> str:
+def _is_whole(call: Call, kernel: tuple[int, int]) -> bool:
+    """Whether a window is the picture, as models for one size of it may have it."""
+    shape = call.shape()
+    return kernel == (shape.height, shape.width) and not any(call.get("pads", ()))
+
+
+def _max_pool(call: Call) -> str | Pooled:
     kernel = _pair(call.get("kernel_shape"))
     if (
         call.get("ceil_mode", 0)
@@ -983,6 +1092,8 @@ def _max_pool(call: Call) -> str:
         or len(call.node.output) != 1
     ):
         raise call.refuse("it is dilated, rounds up or pads by itself", REPLACE)
+    if _is_whole(call, kernel):
+        return _pooled(call, ops.GlobalMax)
     return call.add(
         ops.MaxPool2d,
         [call.value()],
@@ -992,7 +1103,8 @@ def _max_pool(call: Call) -> str:
     )
 
 
-def _average_pool(call: Call) -> str:
+def _average_pool(call: Call) -> str | Pooled:
+    kernel = _pair(call.get("kernel_shape"))
     top, left, bottom, right = call.get("pads", (0, 0, 0, 0))
     around = (top, left, bottom, right)
     if (
@@ -1001,11 +1113,13 @@ def _average_pool(call: Call) -> str:
         or set(call.get("dilations", (1, 1))) != {1}
     ):
         raise call.refuse("it is dilated, rounds up or pads by itself", REPLACE)
+    if _is_whole(call, kernel):
+        return _pooled(call, ops.GlobalMean)
     return lowering.average_pool(
         call.builder,
         call.label,
         call.value(),
-        _pair(call.get("kernel_shape")),
+        kernel,
         _pair(call.get("strides", (1, 1))),
         around,
         counts_padding=bool(call.get("count_include_pad", 0)),
@@ -1013,54 +1127,112 @@ def _average_pool(call: Call) -> str:
 
 
 def _global(kind: type[ops.Node]) -> Handler:
-    def handler(call: Call) -> Pooled:
-        channels = call.shape().channels
-        return Pooled(call.add(kind, [call.value()]), (1, channels, 1, 1))
+    return lambda call: _pooled(call, kind)
 
-    return handler
+
+def _pooled(call: Call, kind: type[ops.Node]) -> Pooled:
+    channels = call.shape().channels
+    return Pooled(call.add(kind, [call.value()]), (1, channels, 1, 1))
+
+
+_Reduction = Callable[[GraphBuilder, str, str], str]
 
 
 def _reduce(
-    over_channels: Callable[[GraphBuilder, str, str], str] | None,
-    over_pixels: type[ops.Node] | None,
+    over_channels: _Reduction | None,
+    over_pixels: _Reduction | None,
     *,
     is_mean: bool | None = None,
 ) -> Handler:
     """A mean, sum or maximum over channels, or over the whole picture."""
 
     def handler(call: Call) -> Result:
-        given, listed = call.inputs[0], _numbers(call, "axes", 1) or []
-        keeps = call.get("keepdims", 1)
-        if isinstance(given, Moved) and over_channels is not None and keeps:
-            pixels, rank = lowering.pixels(call.builder, given), given.places.ndim
-            if pixels is not None and [axis % rank for axis in listed] == [rank - 1]:
-                value = over_channels(call.builder, call.label, given.name)
-                return lowering.channels_behind(call.builder, value, pixels)
-        axes = sorted(axis % 4 for axis in listed)
+        given, keeps = call.inputs[0], bool(call.get("keepdims", 1))
+        builder, label = call.builder, call.label
+        if isinstance(given, Moved):
+            return _reduce_moved(call, given, over_channels, over_pixels, is_mean)
+        axes = _axes(call, 4)
         by_steps = isinstance(given, Partial) or axes in ([2], [3])
         if (by_steps or axes == [2, 3]) and keeps and is_mean is not None:
             of = given if isinstance(given, Partial) else call.value()
-            found = lowering.reduced(
-                call.builder, call.label, of, axes, is_mean=is_mean
-            )
+            found = lowering.reduced(builder, label, of, axes, is_mean=is_mean)
             if isinstance(found, Partial):
                 return found
-            return Pooled(found, (1, call.builder.shapes[found].channels, 1, 1))
+            return Pooled(found, (1, builder.shapes[found].channels, 1, 1))
         if axes == [1] and over_channels is not None:
-            value = over_channels(call.builder, call.label, call.value())
-            if keeps:
-                return value
-            return Moved(value, lowering.places(call.builder, value))
-        if axes == [2, 3] and over_pixels is not None:
-            channels = call.shape().channels
-            shape = (1, channels, 1, 1) if keeps else (1, channels)
-            return Pooled(call.add(over_pixels, [call.value()]), shape)
+            value = over_channels(builder, label, call.value())
+            return value if keeps else Moved(value, lowering.places(builder, value))
+        # The first axis is the picture itself.
+        is_all = {0, *axes} == {0, 1, 2, 3}
+        if over_pixels is not None and (axes == [2, 3] or (is_all and over_channels)):
+            value = over_pixels(builder, label, call.value())
+            if is_all and over_channels is not None:
+                value = over_channels(builder, label, value)
+            return Pooled(
+                value, _reduced((1, call.shape().channels, 1, 1), axes, keeps)
+            )
         raise call.refuse(
             f"it is {'' if keeps else 'without keepdims '}over axes {axes}",
             "keep the dimensions; reduce channels, or take pixels' mean or maximum",
         )
 
     return handler
+
+
+def _reduce_moved(
+    call: Call,
+    given: Moved,
+    over_channels: _Reduction | None,
+    over_pixels: _Reduction | None,
+    is_mean: bool | None,
+) -> Result:
+    """A reduction of what has its axes in another order."""
+    builder, label, rank = call.builder, call.label, given.places.ndim
+    keeps, axes = bool(call.get("keepdims", 1)), _axes(call, rank)
+    if over_pixels is not None and lowering.has_planes(builder, given, axes):
+        value = over_pixels(builder, label, given.name)
+        return Pooled(value, _reduced(given.places.shape, axes, keeps))
+    if is_mean is not None:
+        moved = lowering.summed(builder, label, given, axes, is_mean=is_mean)
+        kept = np.expand_dims(moved.places, axes) if keeps else moved.places
+        return _placed_as(call, moved.name, kept)
+    of = lowering.pixels(builder, given)
+    if over_channels is None or of is None or axes != [rank - 1]:
+        raise call.refuse(f"it is over axes {axes} of {rank}", "reduce channels")
+    value = over_channels(builder, label, given.name)
+    moved = lowering.channels_behind(builder, value, of)
+    return moved if keeps else Moved(value, moved.places[..., 0])
+
+
+def _axes(call: Call, rank: int) -> list[int]:
+    """The axes of a reduction, counted from the first on; none named are all."""
+    listed = _numbers(call, "axes", 1)
+    if not listed and call.get("noop_with_empty_axes", 0):
+        raise call.refuse("it is over no axes", "leave it out")
+    return sorted(axis % rank for axis in listed or range(rank))
+
+
+def _reduced(shape: Sequence[int], axes: Sequence[int], keeps: bool) -> tuple[int, ...]:
+    sides = [1 if axis in axes else side for axis, side in enumerate(shape)]
+    return tuple(side for axis, side in enumerate(sides) if keeps or axis not in axes)
+
+
+def _smallest(call: Call) -> Result:
+    """The largest of what is negated, negated."""
+    given, *more = call.inputs
+    value = given.name if isinstance(given, Moved) else call.value()
+    less = lowering.scaled(call.builder, call.label, value, -1)
+    turned = replace(given, name=less) if isinstance(given, Moved) else less
+    found = _reduce(lowering.channel_max, lowering.global_max)(call.on([turned, *more]))
+    if isinstance(found, Moved | Pooled):
+        name = lowering.scaled(call.builder, call.label, found.name, -1)
+        return replace(found, name=name)
+    return lowering.scaled(call.builder, call.label, str(found), -1)
+
+
+def _size_sum(builder: GraphBuilder, label: str, value: str) -> str:
+    sizes = builder.add(ops.Unary, label, [value], function="abs")
+    return lowering.channel_sum(builder, label, sizes)
 
 
 def _channel_norm(builder: GraphBuilder, label: str, value: str) -> str:
@@ -1086,15 +1258,16 @@ def _layer_norm(call: Call) -> Moved:
 
 
 def _matmul(call: Call) -> Moved:
-    given, second = call.inputs
+    """Gemm and MatMul: a linear layer at every pixel, where channels are the last."""
+    given, second = call.inputs[:2]
     if not isinstance(second, np.ndarray):
         raise call.refuse("it multiplies two values, as attention does", _NO_ATTENTION)
-    matrix = call.required(1)
     of = lowering.pixels(call.builder, given) if isinstance(given, Moved) else None
-    if not isinstance(given, Moved) or of is None or matrix.ndim != 2:
+    name = None
+    if isinstance(given, Moved) and of is not None:
+        name = _linear(call, given.name)
+    if of is None or name is None:
         raise call.refuse("it is no layer on channels", REPLACE)
-    weight = matrix.astype(np.float64).T
-    name = lowering.mix_channels(call.builder, call.label, given.name, weight)
     return lowering.channels_behind(call.builder, name, of)
 
 
@@ -1152,8 +1325,22 @@ def _expand(call: Call) -> str:
     return call.value()
 
 
+def _filled(call: Call, given: Constant) -> str | None:
+    """A constant whose pixels are alike as a value; None of any other."""
+    like = next(each for each in call.inputs if isinstance(each, str))
+    shape, pixel = call.builder.shapes[like], given[..., :1, :1]
+    fits = given.ndim == 4 and given.shape[2:] == (shape.height, shape.width)
+    if not fits or len(given) != 1 or not (given == pixel).all():
+        return None
+    numbers = pixel.astype(np.float64).reshape(-1)
+    return lowering.constant_channels(call.builder, call.label, like, numbers)
+
+
 def _concat(call: Call) -> str:
-    parts = [call.value(index) for index in range(len(call.inputs))]
+    parts = []
+    for index, given in enumerate(call.inputs):
+        filled = _filled(call, given) if isinstance(given, np.ndarray) else None
+        parts.append(filled or call.value(index))
     if call.get("axis") % 4 != 1:
         if lowering.is_circular(call.builder, parts):
             raise call.refuse("its padding is circular", "use reflect or replicate")
@@ -1202,10 +1389,14 @@ def _resize(call: Call) -> str:
     else:
         fits = half_pixel
     if mode is None or not fits or call.get("antialias", 0):
+        advice = "export it with align_corners=False and without antialiasing"
+        if is_old and mode != "nearest":
+            # Below set 11 coordinates cannot be said, and PyTorch's are not those.
+            advice = "export it with opset_version=11 or newer"
         raise call.refuse(
-            f"mode {call.get('mode')}, coordinates {coordinates}, rounding {rounding} "
-            "are not PyTorch's",
-            "export it with align_corners=False and without antialiasing",
+            f"upfrost has no mode {call.get('mode')} with coordinates {coordinates}, "
+            f"rounding {rounding}",
+            advice,
         )
     sizes = _sizes(call)
     if len(set(ratios)) == 1:
@@ -1342,6 +1533,7 @@ HANDLERS: Mapping[str, Handler] = {
     "And": _multiply,
     "Celu": _celu,
     "Elu": _elu,
+    "Erf": _erf,
     "Exp": _unary("exp"),
     "Gelu": _gelu,
     "QuickGelu": _quick_gelu,
@@ -1359,6 +1551,7 @@ HANDLERS: Mapping[str, Handler] = {
     "Reciprocal": _unary("reciprocal"),
     "Selu": _selu,
     "Sigmoid": _unary("sigmoid"),
+    "Sign": _sign,
     "Softmax": _softmax,
     "Softplus": _unary("softplus"),
     "Softsign": _softsign,
@@ -1370,17 +1563,23 @@ HANDLERS: Mapping[str, Handler] = {
     "AveragePool": _average_pool,
     "GlobalAveragePool": _global(ops.GlobalMean),
     "GlobalMaxPool": _global(ops.GlobalMax),
-    "ReduceMean": _reduce(lowering.channel_mean, ops.GlobalMean, is_mean=True),
-    "ReduceMax": _reduce(lowering.channel_max, ops.GlobalMax),
+    "ReduceMean": _reduce(lowering.channel_mean, lowering.global_mean, is_mean=True),
+    "ReduceMax": _reduce(lowering.channel_max, lowering.global_max),
+    "ReduceMin": _smallest,
+    "ReduceL1": _reduce(_size_sum, None),
     "ReduceSum": _reduce(lowering.channel_sum, None, is_mean=False),
     "ReduceL2": _reduce(_channel_norm, None),
     "GroupNormalization": _group_norm,
     "InstanceNormalization": _instance_norm,
     "LayerNormalization": _layer_norm,
+    "Gemm": _matmul,
     "MatMul": _matmul,
     "Expand": _expand,
     "Slice": _slice,
+    "ScatterND": _scatter,
+    "SequenceAt": _sequence_at,
     "Split": _split,
+    "SplitToSequence": _split_to_sequence,
     "SpaceToDepth": _space_to_depth,
     "Concat": _concat,
     "DepthToSpace": _depth_to_space,

@@ -36,12 +36,14 @@ from upfrost_exporter.builder import (
     GraphBuilder,
 )
 from upfrost_exporter.check import Report, verify
+from upfrost_exporter.gelu import fold_gelu
 from upfrost_exporter.lowering import (
     Moved,
     Partial,
     scale_and_margin,
 )
 from upfrost_exporter.sampling import Placed
+from upfrost_exporter.settling import fused, unwrapped
 from upfrost_exporter.torch_operations import (
     COMPOSED,
     HANDLERS,
@@ -114,8 +116,10 @@ def trace_module(
     """The graph that `export_module` writes, in fp32. Raises the same errors.
 
     A module that pads nothing, as waifu2x's, gives less than `scale` times the picture:
-    it gets the picture with its edges repeated by as much.
+    it gets the picture with its edges repeated by as much. Of a module that
+    torch.compile or DataParallel has wrapped, the network inside is taken.
     """
+    module = fused(unwrapped(module))
 
     def trace(of: nn.Module) -> Graph:
         return _trace(of, name, scale, channels, value_range, metadata, report)
@@ -158,7 +162,7 @@ def _trace(
             given = torch.from_numpy(picture.copy())
             try:
                 with torch.no_grad():
-                    result: Array = prepared(given[None])[0].numpy()
+                    result: Array = _only(prepared(given[None]))[0].numpy()
             # Whatever a module raises for a size that it does not take.
             except Exception as error:
                 height, width = picture.shape[1:]
@@ -195,6 +199,15 @@ def _trace(
             with suppress(_WrongScaleError, _GridError, UnknownOperationError):
                 return traced({2: _FREE, 3: _FREE})
             raise first from None
+
+
+def _only(result: Any) -> torch.Tensor:
+    """What is alone in a tuple or list, as some networks return their picture."""
+    if isinstance(result, list | tuple) and len(result) == 1:
+        (result,) = result
+    if not isinstance(result, torch.Tensor):
+        raise TypeError(f"it returns {type(result).__name__}, not a tensor")
+    return result
 
 
 class _WrongScaleError(ExportError):
@@ -238,7 +251,9 @@ def _in_evaluation(module: nn.Module) -> Iterator[nn.Module]:
     ):
         module = copy.deepcopy(module).cpu().float()
     modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+    # A program that torch.export recorded stays in the mode it was recorded in.
+    with suppress(NotImplementedError):
+        module.eval()
     try:
         yield module
     finally:
@@ -265,6 +280,16 @@ def _record(
             reason = (
                 "what it computes depends on what it sees, as in a choice of experts; "
                 "choose a network that does the same for every picture"
+            )
+        if "fake tensor" in reason:
+            reason = (
+                "it keeps a tensor that it computes in forward (self.weight = ...); "
+                "compute that before, and keep it as a buffer"
+            )
+        if "Guard failed" in reason:
+            reason = (
+                "it is a program that was recorded for pictures of one size; give the "
+                "module itself, or record it with dynamic_shapes"
             )
         raise ExportError(
             f"torch.export cannot record {type(module).__name__} on a "
@@ -304,6 +329,7 @@ class _Translation:
                 self._known[node] = self._call(node)
         outputs = program.graph_signature.user_outputs
         self.output = self._result(outputs)
+        fold_gelu(self.builder, self.output)
 
     def _call(self, node: fx.Node) -> Any:
         call = Call(self.builder, node, *self._resolve(node))

@@ -20,6 +20,7 @@ from upfrost.network import graph as ops
 from upfrost.network.graph import MAX_EXTENT, GraphError
 from upfrost_exporter import lowering, sampling
 from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
+from upfrost_exporter.gelu import Erf
 from upfrost_exporter.lowering import Moved, Partial
 from upfrost_exporter.sampling import Arithmetic, Placed
 
@@ -91,7 +92,13 @@ class Call:
         """Name of the value given as `argument`."""
         found = self[argument]
         if isinstance(found, Partial):
-            raise self.refuse(_PARTIAL, "reduce rows and columns, or take a mean")
+            raise self.refuse(_PARTIAL, _WHOLE)
+        if isinstance(found, Moved):
+            raise self.refuse(
+                f"{argument} has the shape {found.places.shape}, which is not "
+                "(1, channels, height, width)",
+                REPLACE,
+            )
         if not isinstance(found, Value):
             raise self.refuse(
                 f"{argument} is a constant, not a picture", "fold it into the weights"
@@ -181,6 +188,9 @@ REPLACE = (
 )
 
 _PARTIAL = "it works on a sum of pixels, or of rows or columns alone"
+_UNBIASED = "it is unbiased over the picture, on whose size that depends"
+_BIASED = "set correction=0 (unbiased=False), or divide by all pixels"
+_WHOLE = "reduce rows and columns, or take a mean"
 _NO_ATTENTION = (
     "attention and transformers are out of scope: choose a convolutional network"
 )
@@ -315,8 +325,11 @@ def _mean_of_sum(call: Call, total: Partial, count: Any) -> Value:
     is_all = total.axes == {2, 3} and not total.is_mean
     if isinstance(count, Constant) and count.tensor.numel() == 1:
         count = count.tensor.item()
-    if not is_all or int(count) != shape.height * shape.width:
-        raise call.refuse(_PARTIAL, "reduce rows and columns, or take a mean")
+    pixels = shape.height * shape.width
+    if is_all and int(count) == pixels - 1 > 1:
+        raise call.refuse(_UNBIASED, _BIASED)
+    if not is_all or int(count) != pixels:
+        raise call.refuse(_PARTIAL, _WHOLE)
     return call.add(ops.GlobalMean, [total.name])
 
 
@@ -489,13 +502,7 @@ def _full_like(call: Call) -> Value:
 
 
 def _sign(call: Call) -> Value:
-    value = call.value("self")
-    less = lowering.scaled(call.builder, call.label, value, -1)
-    above, below = (
-        lowering.is_above(call.builder, call.label, each) for each in (value, less)
-    )
-    below = lowering.scaled(call.builder, call.label, below, -1)
-    return call.add(ops.Add, [above, below])
+    return Value(lowering.sign(call.builder, call.label, call.value("self")))
 
 
 def _softshrink(call: Call) -> Value:
@@ -651,18 +658,34 @@ def _split(call: Call) -> list[Value] | list[Moved]:
 
 def _slice_scatter(call: Call) -> Value:
     """Channels of a value replaced by another value, as x[:, :n] = y is recorded."""
-    value, source = call.value("self"), call.value("src")
-    if call["dim"] % 4 != 1:
+    return _replaced(call, slice(call["start"], call["end"], call["step"]))
+
+
+def _select_scatter(call: Call) -> Value:
+    """One channel replaced, as by x[:, n] = y."""
+    return _replaced(call, call["index"])
+
+
+def _replaced(call: Call, index: slice | int) -> Value:
+    value, source, axis = call.value("self"), call["src"], call["dim"] % 4
+    if axis != 1:
         raise call.refuse("it replaces rows or columns", "replace channels")
-    channels = range(call.builder.shapes[value].channels)
-    places = channels[call["start"] : call["end"] : call["step"]]
-    taken = {place: len(channels) + index for index, place in enumerate(places)}
-    joined = call.builder.add(ops.Concat, call.label, [value, source])
-    return _pick(call, joined, [taken.get(place, place) for place in channels])
+    if isinstance(source, Value):
+        whole = lowering.places(call.builder, source.name)[None]
+        source = Moved(source.name, whole)
+    if not isinstance(source, Moved):
+        raise call.refuse("it puts constants in", "join channels instead")
+    places = lowering.places(call.builder, value)
+    size = np.int32(places.size)
+    places[index] = source.places[0] + size
+    joined = call.builder.add(ops.Concat, call.label, [value, source.name])
+    return Value(lowering.rearrange(call.builder, call.label, joined, places))
 
 
-def _copy(call: Call) -> Value:
-    return Value(call.value("src"))
+def _copy(call: Call) -> Value | Moved:
+    if not isinstance(call["src"], Value | Moved):
+        raise call.refuse("it puts constants in", "join channels instead")
+    return call["src"]
 
 
 def _pad(call: Call) -> Value:
@@ -693,10 +716,18 @@ def _pad(call: Call) -> Value:
     return call.add(ops.Pad, [value], mode=mode, padding=more)
 
 
+def _is_whole(call: Call, kernel: Sequence[Any]) -> bool:
+    """Whether a window is the picture, as CBAM has it (arXiv:1807.06521)."""
+    is_padded = any(call["padding"])
+    return not is_padded and not _differ(kernel, call.shape(0)[2:])
+
+
 def _max_pool2d(call: Call) -> Value:
     kernel = _pair(call["kernel_size"])
     if call["ceil_mode"] or set(_pair(call["dilation"])) != {1}:
         raise call.refuse("it is dilated or rounds up", "use neither")
+    if _is_whole(call, kernel):
+        return call.add(ops.GlobalMax, [call.value("self")])
     return call.add(
         ops.MaxPool2d,
         [call.value("self")],
@@ -711,6 +742,8 @@ def _average_pool2d(call: Call) -> Value:
     padding = _pair(call["padding"])
     if call["ceil_mode"] or call["divisor_override"]:
         raise call.refuse("it rounds up or divides by another number", "use neither")
+    if _is_whole(call, kernel):
+        return call.add(ops.GlobalMean, [call.value("self")])
     return Value(
         lowering.average_pool(
             call.builder,
@@ -726,10 +759,15 @@ def _average_pool2d(call: Call) -> Value:
 
 def _adaptive_max_pool2d(call: Call) -> list[Value]:
     """The largest of each block, where blocks divide the picture evenly."""
-    if set(call["output_size"]) == {1}:
+    if _is_one_pixel(call):
         return [call.add(ops.GlobalMax, [call.value("self")])]
     kernel = _blocks(call, call.node.meta["val"][0].shape[2:])
     return [call.add(ops.MaxPool2d, [call.value("self")], kernel=kernel, stride=kernel)]
+
+
+def _is_one_pixel(call: Call) -> bool:
+    # Sides may be formulas, which have no hash.
+    return all(set(_probe(side)) == {1} for side in call["output_size"])
 
 
 def _blocks(call: Call, after: Sequence[Any]) -> tuple[int, int]:
@@ -746,7 +784,7 @@ def _blocks(call: Call, after: Sequence[Any]) -> tuple[int, int]:
 
 def _adaptive_average_pool2d(call: Call) -> Value:
     """The mean of each block, where blocks divide the picture evenly."""
-    if set(call["output_size"]) == {1}:
+    if _is_one_pixel(call):
         return call.add(ops.GlobalMean, [call.value("self")])
     kernel = _blocks(call, call.shape()[2:])
     return Value(
@@ -770,27 +808,31 @@ def _im2col(call: Call) -> Moved:
     return Moved(name, places.reshape(1, len(places), -1))
 
 
-def _on_last_axis(
-    call: Call, function: Callable[[GraphBuilder, str, str], str]
-) -> Moved | None:
-    """A reduction of channels that are the last axis; None where it is none."""
-    given, listed = call["self"], call["dim"]
-    if listed is None:
+def _of_moved(call: Call, *, is_mean: bool) -> Value | Moved | None:
+    """A sum or mean of what has its axes in another order; None of anything else."""
+    given, builder, label = call["self"], call.builder, call.label
+    if not isinstance(given, Moved):
         return None
-    of = lowering.pixels(call.builder, given) if isinstance(given, Moved) else None
-    if not isinstance(given, Moved) or of is None or not call["keepdim"]:
-        return None
-    rank = given.places.ndim
-    axes = [listed] if isinstance(listed, int) else listed
-    if [axis % rank for axis in axes] != [rank - 1]:
-        return None
-    name = function(call.builder, call.label, given.name)
-    return lowering.channels_behind(call.builder, name, of)
+    axes = _listed(call)
+    if is_mean and lowering.has_planes(builder, given, axes):
+        return Value(lowering.global_mean(builder, label, given.name))
+    found = lowering.summed(builder, label, given, axes, is_mean=is_mean)
+    places = found.places
+    if call.arguments.get("keepdim"):
+        places = np.expand_dims(places, axes)
+    return _placed_as(call, found.name, places)
+
+
+def _listed(call: Call) -> list[int]:
+    """The axes of a reduction, counted from the first on."""
+    given, rank = call.arguments.get("dim"), len(call.shape(0))
+    listed = [given] if isinstance(given, int) else given
+    return sorted(axis % rank for axis in listed or range(rank))
 
 
 def _mean(call: Call) -> Value | Partial | Moved:
     call.arguments.setdefault("dim", None)
-    if (moved := _on_last_axis(call, lowering.channel_mean)) is not None:
+    if (moved := _of_moved(call, is_mean=True)) is not None:
         return moved
     if (partial := _partial(call, is_mean=True)) is not None:
         return partial
@@ -805,7 +847,7 @@ def _mean(call: Call) -> Value | Partial | Moved:
 
 
 def _sum(call: Call) -> Value | Partial | Moved:
-    if (moved := _on_last_axis(call, lowering.channel_sum)) is not None:
+    if (moved := _of_moved(call, is_mean=False)) is not None:
         return moved
     if (partial := _partial(call, is_mean=False)) is not None:
         return partial
@@ -830,6 +872,11 @@ def _partial(call: Call, *, is_mean: bool) -> Value | Partial | None:
 
 
 def _largest(call: Call) -> Value:
+    given = call["self"]
+    if isinstance(given, Moved) and lowering.has_planes(
+        call.builder, given, _listed(call)
+    ):
+        return Value(lowering.global_max(call.builder, call.label, given.name))
     value = call.value("self")
     if _axes(call, "a maximum") == [1]:
         return Value(lowering.channel_max(call.builder, call.label, value))
@@ -838,7 +885,7 @@ def _largest(call: Call) -> Value:
 
 def _first_of_two(handler: Handler) -> Callable[[Call], list[Value]]:
     """What gives places, too, which nothing here can use."""
-    return lambda call: [handler(call)]
+    return lambda call: [_reduction(handler)(call)]
 
 
 def _smallest(call: Call) -> Value:
@@ -857,7 +904,7 @@ def _variance(call: Call) -> Value:
     correction = call.arguments.get("correction", call.arguments.get("unbiased", 1))
     less_one = 1 if correction is None else int(correction)
     if less_one and axes != [1]:
-        raise call.refuse("it is unbiased over the picture", "set unbiased=False")
+        raise call.refuse(_UNBIASED, _BIASED)
 
     def mean(of: str) -> str:
         if axes == [1]:
@@ -877,7 +924,7 @@ def _variance(call: Call) -> Value:
 
 
 def _variance_and_mean(call: Call) -> list[Any]:
-    return [_variance(call), _mean(call)]
+    return [_reduction(_variance)(call), _reduction(_mean)(call)]
 
 
 def _vector_norm(call: Call) -> Value:
@@ -897,6 +944,22 @@ def _deviation(call: Call) -> Value:
     return call.add(ops.Unary, [_variance(call).name], function="sqrt")
 
 
+def _reduction(handler: Callable[[Call], Any]) -> Handler:
+    """What reduces, whether or not it keeps the axis of the channels."""
+
+    def reduce(call: Call) -> Any:
+        result = handler(call)
+        listed = call.arguments.get("dim")
+        axes = [listed] if isinstance(listed, int) else listed
+        keeps = call.arguments.get("keepdim", True)
+        is_picture = isinstance(result, Value) and len(call.shape(0)) == 4
+        if keeps or not is_picture or [axis % 4 for axis in axes or ()] != [1]:
+            return result
+        return Moved(result.name, lowering.places(call.builder, result.name))
+
+    return reduce
+
+
 def _axes(call: Call, what: str) -> list[int]:
     """The axes of a reduction: [1], or [2, 3]. Raises `ExportError` for others."""
     given, rank = call["dim"], len(call.shape(0))
@@ -905,8 +968,7 @@ def _axes(call: Call, what: str) -> list[int]:
     axes = sorted(
         axis % rank for axis in ([given] if isinstance(given, int) else given)
     )
-    keeps = call["keepdim"]
-    if rank != 4 or axes not in ([1], [2, 3]) or (axes == [1] and not keeps):
+    if rank != 4 or axes not in ([1], [2, 3]):
         raise call.refuse(f"it is {what} over axes {axes}", "keep the dimensions")
     return axes
 
@@ -956,9 +1018,15 @@ def _layer_norm(call: Call) -> Moved:
 
 
 def _repeat_interleave(call: Call) -> Value:
-    if call["dim"] is None or call["dim"] % 4 != 1:
-        raise call.refuse("it repeats rows or columns", "repeat channels")
-    value = call.value("self")
+    value, axis = call.value("self"), call["dim"]
+    if axis is None or axis % 4 == 0:
+        raise call.refuse("it repeats all numbers", "repeat channels")
+    if axis % 4 != 1:
+        factors = [1, 1]
+        factors[axis % 4 - 2] = call["repeats"]
+        return Value(
+            lowering.resize_by_axes(call.builder, call.label, value, "nearest", factors)
+        )
     channels = np.arange(call.builder.shapes[value].channels)
     return _pick(call, value, channels.repeat(call["repeats"]).tolist())
 
@@ -977,7 +1045,12 @@ def _tile(call: Call) -> Value:
     return _repeat(call)
 
 
-def _expand(call: Call) -> Value:
+def _expand(call: Call) -> Value | Moved | Placed:
+    if isinstance(call["self"], Moved):
+        sides = [int(side) for side in call.shape()]
+        if math.prod(sides) > lowering.MAX_PLACES:
+            raise call.refuse(f"it makes {math.prod(sides)} numbers", "")
+        return _move(call, lambda places: np.broadcast_to(places, sides))
     value = call.value("self")
     shape, channels = call.builder.shapes[value], int(call.shape()[1])
     if shape.channels == 1 < channels:
@@ -1066,10 +1139,9 @@ def _as_value(call: Call, constant: Constant, like: Value) -> Value | Constant:
     whole = (1, pixel.shape[1] if pixel.ndim == 4 else 0, shape.height, shape.width)
     if tuple(constant.tensor.shape) != whole or tuple(pixel.shape[2:]) != (1, 1):
         return constant
-    numbers = pixel.double().numpy().reshape(-1)
-    nothing = np.zeros((len(numbers), shape.channels))
-    name = lowering.mix_channels(call.builder, call.label, like.name, nothing)
-    return _affine(call, Value(name), shift=numbers)
+    numbers = Constant(constant.name, pixel).array.reshape(-1)
+    name = like.name
+    return Value(lowering.constant_channels(call.builder, call.label, name, numbers))
 
 
 def _stack(call: Call) -> Value | Moved:
@@ -1097,11 +1169,7 @@ def _joined(
         places.append(own + np.int32(start))
         start += whole.size
     joined = call.builder.add(ops.Concat, call.label, [part.name for part in parts])
-    moved = function(places, call["dim"])
-    if moved.ndim == 4 and len(moved) == 1:
-        with suppress(GraphError):
-            return Value(lowering.rearrange(call.builder, call.label, joined, moved[0]))
-    return Moved(joined, moved)
+    return _placed_as(call, joined, function(places, call["dim"]))
 
 
 def _pixel_shuffle(call: Call) -> Value | Placed:
@@ -1291,18 +1359,22 @@ def _move(
         return given.moved(function)
     if isinstance(given, Value) and _is_one_each(call):
         return given
+    if isinstance(given, Partial):
+        raise call.refuse(_PARTIAL, _WHOLE)
     if isinstance(given, Value):
         given = Moved(given.name, lowering.places(call.builder, given.name)[None])
     # Sizes that depend on the picture's, and numbers that stand for all pixels.
     if given.places.shape != call.shape(0):
         raise call.refuse("it changes the shape", REPLACE)
-    places = function(given.places)
+    return _placed_as(call, given.name, function(given.places))
+
+
+def _placed_as(call: Call, name: str, places: npt.NDArray[np.int32]) -> Value | Moved:
+    """A value with its numbers at `places`, as one of its own if it can be."""
     if places.ndim == 4 and len(places) == 1:
         with suppress(GraphError):
-            return Value(
-                lowering.rearrange(call.builder, call.label, given.name, places[0])
-            )
-    return Moved(given.name, places)
+            return Value(lowering.rearrange(call.builder, call.label, name, places[0]))
+    return Moved(name, places)
 
 
 def _linear(call: Call) -> Value | Moved:
@@ -1420,6 +1492,9 @@ MOVES: Mapping[str, Handler] = {
     "aten._unsafe_view.default": _reshape,
     "aten.clone.default": lambda call: call["self"],
     "aten.contiguous.default": lambda call: call["self"],
+    "aten.copy.default": _copy,
+    "aten.select_scatter.default": _select_scatter,
+    "aten.slice_scatter.default": _slice_scatter,
 }
 # Those that the places of pixels may go through.
 _ARITHMETIC: Mapping[str, Arithmetic] = {
@@ -1433,17 +1508,25 @@ _KEEPS_PLACES = {
     *("aten.alias.default", "aten.clone.default", "aten.contiguous.default"),
     *("aten._to_copy.default", "aten.to.dtype", "aten.type_as.default"),
 }
+_PUTS_IN = {
+    *("aten.copy.default", "aten.select_scatter.default"),
+    "aten.slice_scatter.default",
+}
 _OF_PLACES = {
     "aten.pixel_shuffle.default",
-    *MOVES.keys() - _KEEPS_PLACES,
+    *MOVES.keys() - _KEEPS_PLACES - _PUTS_IN,
 }
-# Those that work on the last axis, where that is the channels.
+# Those that take values with their axes in another order, most of them where the
+# channels are the last.
 LAST_AXIS = (
     "aten.chunk.default",
     "aten.split.Tensor",
     "aten.split_with_sizes.default",
     "aten.layer_norm.default",
     "aten.linear.default",
+    "aten.amax.default",
+    "aten.expand.default",
+    "aten.max.dim",
     "aten.mean.dim",
     "aten.rms_norm.default",
     "aten.sum.dim_IntList",
@@ -1456,8 +1539,9 @@ POINTWISE = {
     for name in (
         *("abs.default", "add.Tensor", "alias.default", "celu.default"),
         *("clamp.default", "clamp_max.default", "clamp_min.default", "div.Tensor"),
-        *("elu.default", "exp.default", "gelu.default", "hardsigmoid.default"),
-        *("hardswish.default", "hardtanh.default", "leaky_relu.default"),
+        *("elu.default", "erf.default", "exp.default", "gelu.default"),
+        *("hardsigmoid.default", "hardswish.default", "hardtanh.default"),
+        "leaky_relu.default",
         *("mish.default", "mul.Tensor", "neg.default", "pow.Tensor_Scalar"),
         *("reciprocal.default", "relu.default", "relu6.default", "rsqrt.default"),
         *("rsub.Scalar", "selu.default", "sigmoid.default", "silu.default"),
@@ -1495,6 +1579,7 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.min.other": _extreme(lowering.minimum, lowering.at_most),
     "aten.conv1d.default": _conv1d,
     "aten.conv1d.padding": _conv1d,
+    "aten.erf.default": lambda call: call.add(Erf, [call.value("self")]),
     "aten.exp.default": _unary("exp"),
     "aten.gelu.default": _gelu,
     "aten.hardsigmoid.default": _unary("hardsigmoid"),
@@ -1544,20 +1629,20 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.adaptive_max_pool2d.default": _adaptive_max_pool2d,
     "aten.im2col.default": _im2col,
     "aten.adaptive_avg_pool2d.default": _adaptive_average_pool2d,
-    "aten.mean.default": _mean,
-    "aten.mean.dim": _mean,
-    "aten.sum.dim_IntList": _sum,
-    "aten.amax.default": _largest,
-    "aten.amin.default": _smallest,
+    "aten.mean.default": _reduction(_mean),
+    "aten.mean.dim": _reduction(_mean),
+    "aten.sum.dim_IntList": _reduction(_sum),
+    "aten.amax.default": _reduction(_largest),
+    "aten.amin.default": _reduction(_smallest),
     "aten.max.dim": _first_of_two(_largest),
     "aten.min.dim": _first_of_two(_smallest),
-    "aten.var.correction": _variance,
-    "aten.var.dim": _variance,
+    "aten.var.correction": _reduction(_variance),
+    "aten.var.dim": _reduction(_variance),
     "aten.var_mean.correction": _variance_and_mean,
     "aten.var_mean.dim": _variance_and_mean,
-    "aten.linalg_vector_norm.default": _vector_norm,
-    "aten.std.dim": _deviation,
-    "aten.std.correction": _deviation,
+    "aten.linalg_vector_norm.default": _reduction(_vector_norm),
+    "aten.std.dim": _reduction(_deviation),
+    "aten.std.correction": _reduction(_deviation),
     "aten.group_norm.default": _group_norm,
     "aten.instance_norm.default": _instance_norm,
     "aten.layer_norm.default": _layer_norm,
@@ -1579,8 +1664,6 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.linear.default": _linear,
     "aten.expand.default": _expand,
     "aten.slice.Tensor": _slice,
-    "aten.slice_scatter.default": _slice_scatter,
-    "aten.copy.default": _copy,
     "aten.split.Tensor": _split,
     "aten.split_with_sizes.default": _split,
     "aten.chunk.default": _split,

@@ -13,6 +13,7 @@ from upfrost.network.graph import (
     INPUT,
     Add,
     Conv2d,
+    GlobalMean,
     Graph,
     MaxPool2d,
     Multiply,
@@ -50,6 +51,18 @@ def test_another_shape_is_refused() -> None:
     graph = plain_network(0)
     with pytest.raises(ExportError, match=r"source gives an array of shape \(1, 2\)"):
         verify(graph, lambda _: np.zeros((1, 2), np.float32))
+
+
+def test_a_graph_that_does_not_take_the_size_is_refused() -> None:
+    build = GraphBuilder(3)
+    weight = build.tensor("w", np.ones((3, 3, 41, 41)))
+    large = build.add(Conv2d, "large", [INPUT], weight=weight)
+    mean = build.add(GlobalMean, "mean", [large])
+    everywhere = lowering.spread(build, "spread", mean, INPUT)
+    output = build.add(Multiply, "product", [INPUT, everywhere])
+    graph = build.graph(output, name="n", scale=1, value_range=1.0, metadata={})
+    with pytest.raises(ExportError, match="takes no picture of 56×40: node 'large'"):
+        verify(graph, lambda picture: picture)
 
 
 def test_sizes_are_odd_multiples_too() -> None:

@@ -18,7 +18,8 @@ from upfrost.gpu.plan import compile_graph, make_plan
 from upfrost.network import reference
 from upfrost.network.graph import Graph
 from upfrost_exporter import trace_module
-from upfrost_exporter.spandrel_frontend import import_spandrel, settle
+from upfrost_exporter.settling import settle
+from upfrost_exporter.spandrel_frontend import import_spandrel
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("spandrel") is None,

@@ -221,11 +221,74 @@ def quantised() -> ModelProto:
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
+def rearranged() -> ModelProto:
+    """A network of what is followed through shapes, and computed from constants."""
+    make = helper.make_node
+    nodes = [
+        make("Conv", ["w", "square"], ["merged"]),
+        make("Tile", ["merged", "tiles"], ["tiled"]),
+        make("Conv", ["x", "tiled"], ["a"], pads=[1] * 4),
+        make("SplitToSequence", ["a", "sizes"], ["parts"], axis=1),
+        make("SequenceAt", ["parts", "second"], ["b"]),
+        make("Div", ["b", "root"], ["c"]),
+        make("Erf", ["c"], ["d"]),
+        make("Add", ["d", "one"], ["e"]),
+        make("Mul", ["b", "e"], ["f"]),
+        make("Transpose", ["a"], ["turned"], perm=[1, 0, 2, 3]),
+        make("Transpose", ["f"], ["source"], perm=[1, 0, 2, 3]),
+        make("ScatterND", ["turned", "places", "source"], ["put"]),
+        make("Transpose", ["put"], ["back"], perm=[1, 0, 2, 3]),
+        make("Transpose", ["back"], ["g"], perm=[0, 2, 3, 1]),
+        make("Shape", ["g"], ["shape"]),
+        make("Reshape", ["g", "rows"], ["h"]),
+        make("Gemm", ["h", "matrix"], ["i"], transB=1),
+        make("Reshape", ["i", "shape"], ["j"]),
+        make("Transpose", ["j"], ["k"], perm=[0, 3, 1, 2]),
+        make("Reshape", ["k", "flat"], ["l"]),
+        make("ReduceMean", ["l"], ["mean"], axes=[2]),
+        make("Reshape", ["mean", "plain"], ["m"]),
+        make("Mul", ["k", "m"], ["n"]),
+        make("Reshape", ["n", "pairs"], ["o"]),
+        make("ReduceSum", ["o", "second_axis"], ["p"], keepdims=0),
+        make("ReduceMin", ["p"], ["least"], axes=[1]),
+        make("Sub", ["p", "least"], ["q"]),
+        make("DepthToSpace", ["q"], ["y"], blocksize=2, mode="CRD"),
+    ]
+    numbers = np.random.default_rng(0)
+    constants: dict[str, np.ndarray] = {
+        "w": numbers.standard_normal((12, 3, 3, 3), np.float32),
+        "square": numbers.standard_normal((3, 3, 1, 1), np.float32),
+        "tiles": np.array([2, 1, 1, 1]),
+        "sizes": np.array([20, 4]),
+        "second": np.array(1),
+        "root": np.array(2**0.5, np.float32),
+        "one": np.array(1, np.float32),
+        "places": np.array([[5], [0], [9], [2]]),
+        "rows": np.array([-1, 24]),
+        "matrix": numbers.standard_normal((24, 24), np.float32),
+        "flat": np.array([1, 24, -1]),
+        "plain": np.array([1, 24, 1, 1]),
+        "pairs": np.array([1, 2, 12, 48, 64]),
+        "second_axis": np.array([1]),
+    }
+    sides: list[int | str | None] = [1, 3, 48, 64]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, sides)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * 4)],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
 ONNX: dict[str, Callable[[], ModelProto]] = {
     "every operation": lambda: to_onnx(every_operation(0)),
     "imported operations": lambda: to_onnx(imported_operations(0)),
     "plain": lambda: to_onnx(plain_network(0)),
     "quantised": quantised,
+    "rearranged": rearranged,
 }
 
 

@@ -17,11 +17,8 @@ from torch.nn import functional
 
 from upfrost.network import reference
 from upfrost_exporter import ExportError, trace_module
-from upfrost_exporter.spandrel_frontend import (
-    import_spandrel,
-    read_checkpoint,
-    settle,
-)
+from upfrost_exporter.settling import settle
+from upfrost_exporter.spandrel_frontend import import_spandrel, read_checkpoint
 
 needs_spandrel = pytest.mark.skipif(
     importlib.util.find_spec("spandrel") is None,
@@ -56,6 +53,8 @@ def test_fused_layers_and_the_first_of_several_results_are_recorded() -> None:
     module = Fusing()
     picture = torch.rand(1, 3, 8, 8)
     expected = module(picture)[0]
+    with pytest.raises(ExportError, match="returns 2 values"):
+        trace_module(module, name="net", scale=2)
     settled = settle(module, channels=3)
     torch.testing.assert_close(settled(picture), expected)
     graph = trace_module(settled, name="net", scale=2)

@@ -7,13 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
 from tests.exporter.networks import (
     Cascade,
@@ -327,11 +328,25 @@ def test_what_cannot_be_carried_is_refused(layer: nn.Module, message: str) -> No
     [
         (lambda x: x, "returns its input unchanged"),
         (lambda x: (x * 2, x * 3), "must return one picture"),
+        (lambda x: {"picture": x * 2}, "Lambda cannot run .*: it returns dict, not"),
         (
             lambda x: x * torch.arange(x.shape[3]),
             "depend on the picture's size",
         ),
         (lambda x: x + torch.zeros(3, 1, 64), "cannot"),
+        (
+            lambda x: x * x.mean(2, keepdim=True).transpose(2, 3).mean(2, keepdim=True),
+            "it works on a sum of pixels, or of rows or columns alone; reduce rows",
+        ),
+        (
+            lambda x: x * functional.adaptive_avg_pool2d(x, (None, 1)),
+            "its blocks depend on the picture's size",
+        ),
+        # As SimAM divides (Yang et al. 2021, ICML).
+        (
+            lambda x: x / ((x * x).sum((2, 3), keepdim=True) / (x[0, 0].numel() - 1)),
+            r"div.*it is unbiased over the picture.*or divide by all pixels",
+        ),
         (lambda x: x * x.std(), r"aten\.std.*it is a variance of all numbers"),
         (lambda x: x.cumsum(1), "no such operation"),
         # PyTorch 2.6 does not refuse these two itself, and the operation is named.
@@ -359,6 +374,24 @@ def test_functions_that_make_no_network_are_refused(
     assert "\n" not in str(error.value)
 
 
+class Keeping(nn.Module):
+    """A layer that keeps what it computes in forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.second.weight.data = self.first.weight.data.clone() * 2
+        result: Tensor = self.second(x)
+        return result
+
+
+def test_what_is_kept_in_forward_is_named() -> None:
+    with pytest.raises(ExportError, match="a tensor that it computes in forward"):
+        trace_module(Keeping(), name="net", scale=1)
+
+
 def made_of_others(x: Tensor) -> Tensor:
     """What torch makes of other operations, and upfrost with it."""
     a, b = functional.glu(torch.cat([x, x - 0.5], 1), 1), torch.square(x)
@@ -373,7 +406,8 @@ def with_constants(x: Tensor) -> Tensor:
     y = torch.maximum(x, torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1))
     y = torch.min(y, torch.full_like(y, 0.8)) + x.new_ones(x.shape)
     blank = torch.zeros(x.shape[0], 2, x.shape[2], x.shape[3])
-    y = torch.cat([y, blank], 1)
+    grey = nn.Parameter(torch.full((1, 1, 1, 1), 0.5)).expand(1, 1, *x.shape[2:])
+    y = torch.cat([y, blank, grey], 1)
     y = functional.pad(y, (1, 1, 1, 1, 1, 0), value=0.5)
     return functional.avg_pool2d(y, 3, 1, count_include_pad=False)[:, 1:4]
 
@@ -423,9 +457,38 @@ def wavelets(x: Tensor) -> Tensor:
     return mixed + torch.cat(behind, -1).permute(0, 3, 1, 2)
 
 
+def put_in(x: Tensor) -> Tensor:
+    """Channels replaced, several (PLKSR, arXiv:2404.11848) and one by one."""
+    y = x * 2
+    y[:, :2] = functional.max_pool2d(y[:, :2], 3, 1, 1)
+    for channel, mean in enumerate((0.4, 0.5)):
+        y[:, channel] = y[:, channel] - mean
+    return y
+
+
+def attended(x: Tensor) -> Tensor:
+    """As CBAM does it (arXiv:1807.06521): whole windows, and axes not kept."""
+    size = x.size(2), x.size(3)
+    y = functional.avg_pool2d(x, size, stride=size) + functional.max_pool2d(x, size)
+    mean = torch.mean(x, 1).unsqueeze(1)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=1).unsqueeze(1)
+    return x * torch.sigmoid(y) + torch.max(x, 1)[0].unsqueeze(1) - mean * norm
+
+
+def repeated(x: Tensor) -> Tensor:
+    large = x.repeat_interleave(2, 2).repeat_interleave(3, 3)
+    blocks = x[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)
+    double = blocks.flatten(4).flatten(2, 3)
+    y = large[:, :, ::2, ::3] + x.repeat_interleave(2, 1)[:, 1:4]
+    return y + double[:, :, ::2, ::2]
+
+
 @pytest.mark.parametrize(
     "function",
     [
+        repeated,
+        attended,
+        put_in,
         pooled_beside_blocks,
         wavelets,
         made_of_others,
@@ -440,6 +503,62 @@ def test_functions_as_people_write_them(
     function: Callable[[Tensor], Tensor],
 ) -> None:
     trace_module(Lambda(function), name="net", scale=1)  # compares with torch
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        torch.compile,
+        nn.DataParallel,
+        AveragedModel,
+        lambda network: nn.DataParallel(cast(nn.Module, torch.compile(network))),
+        lambda network: Lambda(lambda x: (network(x),)),
+        lambda network: Lambda(lambda x: [network(x)]),
+    ],
+    ids=["compiled", "parallel", "averaged", "both", "tuple", "list"],
+)
+def test_a_network_inside_what_training_puts_around_it(wrap: Any) -> None:
+    network = make(Plain, 0)
+    graph = trace_module(wrap(network), name="net", scale=2)
+    assert_same_result(graph, network, 0)
+
+
+def test_a_program_that_was_recorded_before() -> None:
+    network = make(Plain, 0)
+    sides = {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    picture = torch.rand(1, 3, 24, 20)
+    program = torch.export.export(network, (picture,), dynamic_shapes=(sides,))
+    graph = trace_module(program.module(), name="net", scale=2)
+    assert_same_result(graph, network, 0)
+    program = torch.export.export(network, (picture,))
+    with pytest.raises(ExportError, match="recorded for pictures of one size; give"):
+        trace_module(program.module(), name="net", scale=2)
+
+
+class Fusing(nn.Module):
+    """A convolution that fuses its branches in every call, as SPAN's does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow = nn.Conv2d(3, 3, 3, 1, 1), nn.Conv2d(3, 3, 1)
+        self.eval_conv = nn.Conv2d(3, 3, 3, 1, 1)
+
+    def update_params(self) -> None:
+        self.weight = functional.pad(self.narrow.weight.data, (1, 1, 1, 1))
+        self.eval_conv.weight.data = self.weight + self.wide.weight.data
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.update_params()
+        result: Tensor = self.eval_conv(x)
+        return result
+
+
+def test_a_layer_that_fuses_its_branches_in_every_call() -> None:
+    module = make(Fusing, 0)
+    before = vars(module).keys()
+    graph = trace_module(module, name="net", scale=1)
+    assert vars(module).keys() == before
+    assert_same_result(graph, module, 0)
 
 
 def test_what_another_size_cannot_mend_is_recorded_once(

@@ -69,7 +69,7 @@ def config_of(design: PlainSettings, steps: int) -> Config:
     return replace(
         config,
         name=label(design),
-        data=replace(config.data, teacher=""),
+        data=replace(config.data, teacher="", patch=48),
         train=replace(
             config.train, steps=steps, warmup=100, start_from="", native=not reason
         ),

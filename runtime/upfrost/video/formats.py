@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from upfrost.gpu.frame import Subsampling
-
 if TYPE_CHECKING:
+    from upfrost.gpu.frame import Subsampling
     from upfrost.video.color import Conversion
 
 _BY_CHROMA: tuple[Subsampling, ...] = ("400", "420", "422", "444")

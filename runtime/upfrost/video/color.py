@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from upfrost.gpu.frame import FrameFormat, Siting, Subsampling
 from upfrost.text import printable
-from upfrost.video.ffmpeg import Colors, Mastering, VideoError, VideoInfo
+from upfrost.video.ffmpeg import Colors, Mastering, VideoError, VideoInfo, probe
 from upfrost.video.formats import Codec
 
 # By swscale's names; other matrices are not linear in the signal, or have no filter.
@@ -328,18 +329,23 @@ def _complete(info: VideoInfo, colors: Colors, notes: list[str]) -> Colors:
     )
 
 
-def lost_in_result(colors: Conversion, result: VideoInfo) -> list[str]:
-    """Notes about what the result does not say, though it holds for it.
+def lost_in_result(ffmpeg: str, colors: Conversion, path: Path) -> list[str]:
+    """Notes about what the result at `path` does not say, though it holds for it.
 
     That depends on the codec, the container and the version of ffmpeg.
     """
-    notes = []
-    if colors.siting not in (None, "left", result.siting):
+    # Left is what players assume where nothing is said.
+    is_elsewhere = colors.siting not in (None, "left")
+    is_lit = colors.mastering is not None or colors.light is not None
+    if not is_elsewhere and not is_lit:
+        return []
+    result, notes = probe(ffmpeg, path), []
+    if is_elsewhere and result.siting != colors.siting:
         notes.append(
             f"chroma lies {colors.siting}, which the result does not say: players will "
             "take it to lie left"
         )
-    if (colors.mastering or colors.light) and not (result.mastering or result.light):
+    if is_lit and result.mastering is None and result.light is None:
         notes.append("the result does not say mastering display and light levels")
     return notes
 

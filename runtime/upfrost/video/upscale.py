@@ -273,7 +273,7 @@ def _finish(
     part = job.part_file(RESULT)
     write_result(work.ffmpeg, job, result, part)
     lost = lost_tags(work.ffmpeg, work.info, part)
-    lost += lost_in_result(work.conversion, probe(work.ffmpeg, part))
+    lost += lost_in_result(work.ffmpeg, work.conversion, part)
     note(lost, work.info.path, status, record)
     with part.open("rb") as file:
         os.fsync(file.fileno())

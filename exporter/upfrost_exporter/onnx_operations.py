@@ -1194,7 +1194,7 @@ def _reduce_moved(
         return Pooled(value, _reduced(given.places.shape, axes, keeps))
     if is_mean is not None:
         moved = lowering.summed(builder, label, given, axes, is_mean=is_mean)
-        kept = np.expand_dims(moved.places, axes) if keeps else moved.places
+        kept = np.expand_dims(moved.places, tuple(axes)) if keeps else moved.places
         return _placed_as(call, moved.name, kept)
     of = lowering.pixels(builder, given)
     if over_channels is None or of is None or axes != [rank - 1]:

@@ -819,7 +819,7 @@ def _of_moved(call: Call, *, is_mean: bool) -> Value | Moved | None:
     found = lowering.summed(builder, label, given, axes, is_mean=is_mean)
     places = found.places
     if call.arguments.get("keepdim"):
-        places = np.expand_dims(places, axes)
+        places = np.expand_dims(places, tuple(axes))
     return _placed_as(call, found.name, places)
 
 

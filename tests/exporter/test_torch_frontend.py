@@ -428,7 +428,8 @@ def in_windows(x: Tensor) -> Tensor:
     y = functional.unfold(x, 3, padding=1).view(batch, 9 * channels, height, width)
     y = functional.avg_pool2d(y, 3, 1, 1, count_include_pad=False)[:, 4::9]
     small = functional.interpolate(y, scale_factor=0.5, mode="area")
-    return functional.interpolate(small, scale_factor=2, mode="nearest-exact") + y
+    large: Tensor = functional.interpolate(small, None, 2, mode="nearest-exact")
+    return large + y
 
 
 def bent(x: Tensor) -> Tensor:
@@ -442,7 +443,8 @@ def pooled_beside_blocks(x: Tensor) -> Tensor:
     height, width = x.shape[2:]
     blocks = functional.adaptive_max_pool2d(x, (height // 8, width // 8))
     mixed = blocks + x.var((2, 3), keepdim=True, unbiased=False)
-    return x * functional.interpolate(mixed, size=(height, width), mode="nearest")
+    large: Tensor = functional.interpolate(mixed, size=(height, width), mode="nearest")
+    return x * large
 
 
 def wavelets(x: Tensor) -> Tensor:
@@ -525,7 +527,8 @@ def test_a_network_inside_what_training_puts_around_it(wrap: Any) -> None:
 
 def test_a_program_that_was_recorded_before() -> None:
     network = make(Plain, 0)
-    sides = {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    free: Any = cast(Any, torch.export.Dim).AUTO
+    sides = {2: free, 3: free}
     picture = torch.rand(1, 3, 24, 20)
     program = torch.export.export(network, (picture,), dynamic_shapes=(sides,))
     graph = trace_module(program.module(), name="net", scale=2)

@@ -151,7 +151,7 @@ def add_skip(
 
     n is `shuffle`, or the scale; `skip` is one of `SKIPS`.
     """
-    answer = nn.functional.pixel_shuffle(residual.to(x.dtype), shuffle or scale)
+    answer: Tensor = nn.functional.pixel_shuffle(residual.to(x.dtype), shuffle or scale)
     if skip == "none":
         return answer
     large = nn.functional.interpolate(
@@ -160,4 +160,5 @@ def add_skip(
         mode=skip,
         align_corners=False if skip == "bilinear" else None,
     )
-    return large + answer
+    result: Tensor = large + answer
+    return result

@@ -451,7 +451,7 @@ class UpfrostScale(_Base):  # type: ignore[misc,valid-type]
             one = _Base.do_fixate_caps(self, direction, caps, one)
             if _agree(caps, one):
                 more = _meaning(caps, one)
-                for name in filter(one.get_structure(0).has_field, list(more)):
+                for name in filter(_structure(one).has_field, list(more)):
                     del more[name]
                 return _with_fields(one, more)
         return full
@@ -820,9 +820,16 @@ def _name(colours: Iterable[int]) -> str:
     return found.to_string() or numbers
 
 
+def _structure(caps: Gst.Caps) -> Gst.Structure:
+    """The first one, for no longer than the caps are kept."""
+    found = caps.get_structure(0)
+    # Since 1.26 in a context of its own.
+    return found.__enter__() if hasattr(found, "__enter__") else found
+
+
 def _named(caps: Gst.Caps) -> tuple[tuple[int, ...], str | None]:
     """What the caps themselves say of colours and of where chroma lies."""
-    structure = caps.get_structure(0)
+    structure = _structure(caps)
     site = structure.get_string("chroma-site")
     known = site is not None and int(GstVideo.VideoChromaSite.from_string(site))
     return _colours(structure.get_string("colorimetry")), site if known else None

@@ -576,6 +576,10 @@ FRAMES = """
         def push_empty(caps):
             size = GstVideo.VideoInfo.new_from_caps(caps).size
             return push(Gst.Buffer.new_wrapped(bytes([99]) * size))
+        def structure_of(caps):
+            found = caps.get_structure(0)
+            # Since 1.26 in a context of its own.
+            return found.__enter__() if hasattr(found, "__enter__") else found
 """
 
 
@@ -591,7 +595,8 @@ def larger_caps(
         if isinstance(found, str):
             print("error", found, sep="=")
         else:
-            fields = found.get_caps().get_structure(0)
+            caps = found.get_caps()  # which keep what is in them
+            fields = structure_of(caps)
             for number in range(fields.n_fields()):
                 name = fields.nth_field_name(number)
                 print(name, fields.get_value(name), sep="=")
@@ -706,7 +711,8 @@ def test_colours_follow_caps_that_change(tmp_path: Path, luma: Path) -> None:
         start(first)
         for caps in (first, caps_of("format=I420,width=16,height=720"), first):
             source.set_property("caps", caps)
-            fields = push_empty(caps).get_caps().get_structure(0)
+            found = push_empty(caps).get_caps()
+            fields = structure_of(found)
             print(fields.get_value("height"), fields.get_value("colorimetry"))
         p.set_state(Gst.State.NULL)
     """

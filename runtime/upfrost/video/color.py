@@ -52,6 +52,17 @@ _SUBSAMPLINGS: dict[Subsampling, re.Pattern[str]] = {
     "422": re.compile(".*(422|411|nv16|nv20|p21|y21)"),
     "444": re.compile(".*(44[40]|nv24|nv42|p41|xv|v30|vuy|ayuv|uyva|vyu)"),
 }
+# Bits of a sample, by how names of packed formats begin that have more than 8.
+_PACKED_BITS = {
+    "y210": 10,
+    "y212": 12,
+    "y216": 16,
+    "v30x": 10,
+    "xv30": 10,
+    "xv36": 12,
+    "xv48": 16,
+    "ayuv64": 16,
+}
 _HDR = {"smpte2084": "PQ", "arib-std-b67": "HLG"}
 _SITINGS: dict[str, Siting] = {
     "left": "left",
@@ -187,9 +198,7 @@ def _bits(pixel_format: str) -> int:
     """Bits of a sample."""
     if pixel_format.startswith("nv"):
         return 10 if pixel_format.startswith(("nv15", "nv20")) else 8
-    packed = {"y210": 10, "y212": 12, "y216": 16, "xv30": 10, "xv36": 12, "xv48": 16}
-    packed |= {"v30x": 10, "ayuv64": 16}
-    for name, bits in packed.items():
+    for name, bits in _PACKED_BITS.items():
         if pixel_format.startswith(name):
             return bits
     found = re.search(
@@ -249,7 +258,10 @@ def conversion(
     if _ALPHA.search(info.pixel_format) or info.video.tags.get("alpha_mode") == "1":
         notes.append("transparency is left out")
     is_rgb = not has_luma(info)
-    grey = _subsampling(info.pixel_format) == "400"
+    subsampling = _subsampling(info.pixel_format)
+    if is_rgb or subsampling == "400":
+        # RGB has no chroma of its own, and players know 4:2:0 best.
+        subsampling = "420"
     scale = f"scale=w={info.width}:h={info.height}:out_range=pc:{_EXACT_FLAGS}"
     if is_rgb:
         colors = Colors("tv", "bt709", colors.primaries, colors.transfer)
@@ -268,8 +280,7 @@ def conversion(
     return Conversion(
         to_frames=",".join(filters),
         colors=colors,
-        # RGB has no chroma of its own, and players know 4:2:0 best.
-        subsampling="420" if is_rgb or grey else _subsampling(info.pixel_format),
+        subsampling=subsampling,
         notes=tuple(notes),
     )
 

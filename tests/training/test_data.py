@@ -15,6 +15,7 @@ from upfrost_training.data import (
     read_rgb,
     sample,
     validation_crops,
+    with_drawings,
 )
 from upfrost_training.resize import Picture, shrink
 
@@ -46,6 +47,25 @@ def test_low_and_high_resolution_crops_belong_together(
         inner = shrink(hr, scale)[2:-2, 2:-2].astype(int)
         # Rows and columns are rounded in turn, so a turned crop may differ by one.
         assert np.abs(inner - lr[2:-2, 2:-2]).max() <= 1
+
+
+def test_drawings_have_their_share_of_the_crops(tmp_path: Path) -> None:
+    # One is of even levels alone, the other of odd ones.
+    for name, lowest in (("photograph", 0), ("drawing", 1)):
+        (tmp_path / name).mkdir()
+        levels = textured(1) // 2 * 2 + lowest
+        Image.fromarray(levels.astype(np.uint8)).save(tmp_path / name / "p.png")
+    photos, drawings = (
+        load_pairs(photographs(picture_files(tmp_path / name)), 2, 16, 4.0)
+        for name in ("photograph", "drawing")
+    )
+    for share in (0.0, 0.25, 1.0):
+        both = with_drawings(photos, drawings, share)
+        crops = [high for i in range(40) for high in sample(both, 16, 1, i)[1]]
+        drawn = np.mean([bool(crop[0, 0, 0] & 1) for crop in crops])
+        # Of 640 draws; four times their standard deviation.
+        assert abs(drawn - share) <= 4 * np.sqrt(share * (1 - share) / 640)
+        assert all(np.all(crop & 1 == crop[0, 0, 0] & 1) for crop in crops)
 
 
 def test_luma_crops_are_the_planes_of_the_rgb_crops(pictures: list[Path]) -> None:

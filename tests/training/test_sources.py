@@ -3,6 +3,7 @@
 import struct
 import subprocess
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,12 @@ def test_a_package_becomes_pictures_and_an_attribution(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ATTRIBUTION.md: exists already"):
         prepare([], [], [], output, lines.append)
     assert (output / sources.ATTRIBUTION).read_text(encoding="utf-8") == text
+    # A second folder's file names the first one's pictures as that one's did.
+    prepare([], [tmp_path / "listed", output], [], tmp_path / "second", lines.append)
+    again = (tmp_path / "second" / sources.ATTRIBUTION).read_text(encoding="utf-8")
+    assert again == text.replace(
+        "\n## Videos\n\n- A film, by its author, CC-BY-3.0\n", ""
+    )
 
 
 def test_pictures_that_show_their_compression_are_scaled_down_first(
@@ -194,6 +201,29 @@ def test_pictures_that_show_their_compression_are_scaled_down_first(
     assert prepare([archive], [], [], tmp_path / "out", print) == 1
     with Image.open(next((tmp_path / "out").glob("*.png"))) as picture:
         assert picture.size == (256, 256)
+
+
+def test_of_drawings_some_are_taken_and_transparency_becomes_paper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = package(tmp_path)
+    drawings = sources.DebianSource(
+        "palapeli-data",
+        ("usr/share/palapeli/collection/?.jpg",),
+        every=2,
+        credit=("artists", "CC0-1.0"),
+    )
+    monkeypatch.setattr(sources, "DEBIAN_SOURCES", (drawings,))
+    found = list(sources.debian_pictures(archive))
+    assert [name for name, _, _ in found] == ["palapeli-data-0", "palapeli-data-2"]
+    assert {(c.author, c.licence) for _, _, c in found} == {("artists", "CC0-1.0")}
+    drawn = Image.new("RGBA", (2, 1), (10, 20, 30, 255))
+    drawn.putpixel((1, 0), (10, 20, 30, 0))
+    for image in (drawn, drawn.quantize()):
+        content = BytesIO()
+        image.save(content, "png")
+        picture = sources.decoded(content.getvalue())
+        assert picture.tolist() == [[[10, 20, 30], [255, 255, 255]]]
 
 
 def test_an_unknown_package_is_refused(

@@ -105,8 +105,8 @@ def _add_pairs(commands: Any) -> None:
 def _add_data(commands: Any) -> None:
     parser = commands.add_parser(
         "data",
-        help="prepare freely licensed photographs and their attribution",
-        description="Prepare freely licensed photographs from Debian packages: "
+        help="prepare freely licensed pictures and their attribution",
+        description="Prepare freely licensed pictures from Debian packages: "
         + ", ".join(source.package for source in DEBIAN_SOURCES)
         + ". Get them with `apt-get download`; nothing is installed.",
     )
@@ -120,7 +120,8 @@ def _add_data(commands: Any) -> None:
         action="append",
         default=[],
         metavar="FOLDER",
-        help="pictures to attribute that stay where they are, listed in a README",
+        help="pictures to attribute that stay where they are, listed in a README or "
+        "prepared by this command before",
     )
     parser.add_argument(
         "--leave-out",

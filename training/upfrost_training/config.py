@@ -36,6 +36,10 @@ class DataSettings:
 
     # Folders of HR pictures; relative ones are looked up under --data.
     folders: tuple[str, ...] = ()
+    # Folders of drawings, paintings and screens, and the share of crops out of them.
+    # Hard edges and text are learned from few of them; many cost photographs quality.
+    drawings: tuple[str, ...] = ()
+    drawings_share: float = 0.1
     # Video files, of each of which `runs` runs of `run_length` frames are taken; codecs
     # among the degradations compress a run as a whole.
     videos: tuple[str, ...] = ()
@@ -64,7 +68,7 @@ class DataSettings:
     def __post_init__(self) -> None:
         counts = ("runs", "run_length", "shrink_videos", "patch", "variants")
         _check_range(self, 1, math.inf, *counts)
-        _check_range(self, 0, 1, "teacher_share", "softened")
+        _check_range(self, 0, 1, "teacher_share", "softened", "drawings_share")
         # Of every piece there would be none to train on.
         _check_range(self, 2, math.inf, "holdout_every")
 

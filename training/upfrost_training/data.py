@@ -5,7 +5,7 @@ comes out has C channels: three, or luma's one.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,7 @@ class Pairs:
 
     `hr` and `lr` hold (sH, sW, C) and (H, W, C) uint8 arrays. `origins` is (n, 3):
     picture number, top and left of an LR crop of `patch` pixels, on a grid of `stride`.
+    The last `drawn` of them lie in drawings, which have `drawings_share` of the crops.
     """
 
     scale: int
@@ -51,6 +52,8 @@ class Pairs:
     hr: list[Picture]
     lr: list[Picture]
     origins: NDArray[np.int32]
+    drawn: int = 0
+    drawings_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -268,6 +271,19 @@ def load_pairs(
     return Pairs(scale, patch, stride, hrs, lrs, np.concatenate(origins))
 
 
+def with_drawings(photos: Pairs, drawings: Pairs, share: float) -> Pairs:
+    """Pairs of photographs and of drawings, of which a crop is chosen by `share`."""
+    moved = drawings.origins + np.array((len(photos.hr), 0, 0), dtype=np.int32)
+    return replace(
+        photos,
+        hr=photos.hr + drawings.hr,
+        lr=photos.lr + drawings.lr,
+        origins=np.concatenate([photos.origins, moved]),
+        drawn=len(moved),
+        drawings_share=share,
+    )
+
+
 def validation_crops(
     pieces: Iterable[Frames],
     scale: int,
@@ -318,7 +334,12 @@ def sample(
     """
     rng = np.random.default_rng((seed, step))
     patch, scale = pairs.patch, pairs.scale
-    chosen = pairs.origins[rng.integers(len(pairs.origins), size=batch)]
+    photographed = len(pairs.origins) - pairs.drawn
+    places = rng.integers(photographed, size=batch)
+    if pairs.drawn:
+        drawn = rng.random(batch) < pairs.drawings_share
+        places[drawn] = photographed + rng.integers(pairs.drawn, size=drawn.sum())
+    chosen = pairs.origins[places]
     jitter = rng.integers(pairs.stride, size=(batch, 2))
     symmetry = rng.integers(8, size=batch)
     channels = pairs.hr[0].shape[2]

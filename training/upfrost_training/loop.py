@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from upfrost_training.data import (
     photographs,
     sample,
     validation_crops,
+    with_drawings,
 )
 from upfrost_training.degradations import Frames
 from upfrost_training.evaluate import evaluate_folder, y_psnr
@@ -410,6 +412,7 @@ def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
     """Training pairs and validation crops of the configured folders and videos."""
     d = config.data
     files = listed_pictures(roots, d.folders)
+    drawings = listed_pictures(roots, d.drawings)
     runs: list[Frames] = []
     for name in d.videos:
         video = next((r / name for r in roots if (r / name).is_file()), Path(name))
@@ -420,22 +423,29 @@ def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
         from upfrost_training.teacher import read_teacher
 
         teacher = read_teacher(config)
-    pairs = load_pairs(
+    load = partial(
+        load_pairs,
+        scale=config.scale,
+        patch=d.patch,
+        threshold=d.sharpness,
+        degradations=config.degrade,
+        variants=d.variants,
+        seed=config.train.seed,
+        colour=config.colour,
+        teacher=teacher,
+        teacher_share=d.teacher_share,
+        softened_share=d.softened,
+    )
+    pairs = load(
         chain(
             photographs([f for i, f in enumerate(files) if not held_out(i, d)]),
             (run for i, run in enumerate(runs) if not held_out(i, d)),
-        ),
-        config.scale,
-        d.patch,
-        d.sharpness,
-        config.degrade,
-        d.variants,
-        config.train.seed,
-        config.colour,
-        teacher,
-        d.teacher_share,
-        d.softened,
+        )
     )
+    if drawings:
+        # None of these is held out: the figure logged stays that of photographs.
+        drawn = load(photographs(drawings))
+        pairs = with_drawings(pairs, drawn, d.drawings_share)
     crops = validation_crops(
         chain(
             photographs([f for i, f in enumerate(files) if held_out(i, d)]),

@@ -1,4 +1,4 @@
-"""Prepare freely licensed photographs for training, and say whose they are.
+"""Prepare freely licensed pictures for training, and say whose they are.
 
 Sources are Debian packages (nothing is installed: their files are unpacked and read)
 and folders whose README lists the page of each picture. The result is a folder of PNG
@@ -10,10 +10,12 @@ import re
 import struct
 import subprocess
 import tempfile
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
@@ -42,7 +44,7 @@ SAME = 8.0
 
 @dataclass(frozen=True)
 class DebianSource:
-    """A package, and which of its pictures are photographs."""
+    """A package, and which of its pictures are taken."""
 
     package: str
     patterns: tuple[str, ...]
@@ -50,10 +52,17 @@ class DebianSource:
     shown: tuple[str, ...] = ()
     # What they are scaled down by first: small lossy files show their compression.
     shrink: int = 1
+    # One in so many of those that the patterns find: there are more drawings than
+    # photographs, and photographs are what most people enlarge.
+    every: int = 1
+    # Author and licence, where the copyright file is not machine-readable or lies in
+    # another package.
+    credit: tuple[str, str] | None = None
 
 
-# The rest of these packages is drawings, gradients and the same picture cut to other
-# sizes. Paths inside Qt resource files (.rcc) begin at the resource's root.
+# Photographs first. The rest of their packages is drawings, gradients and the same
+# picture cut to other sizes. Paths inside Qt resource files (.rcc) begin at the
+# resource's root.
 DEBIAN_SOURCES = (
     DebianSource(
         "gcompris-qt-data",
@@ -88,6 +97,41 @@ DEBIAN_SOURCES = (
             "usr/share/wallpapers/*/contents/images/2560x1600.jpg",
             "usr/share/wallpapers/*/contents/images/3200x2000.jpg",
         ),
+    ),
+    # Drawings, paintings and screens: hard edges, lines and text, of which photographs
+    # hold little. They go into a folder of their own (`drawings` of a run's settings).
+    DebianSource(
+        "openclipart-png",
+        tuple(
+            f"usr/share/openclipart/png/{name}/*"
+            for name in (
+                "animals",
+                "buildings",
+                "education",
+                "electronics",
+                "food",
+                "office",
+                "people",
+                "plants",
+                "recreation",
+                "tools",
+                "transportation",
+            )
+        ),
+        every=8,
+        credit=("contributors of the Open Clip Art Library", "public domain"),
+    ),
+    DebianSource(
+        "wesnoth-1.16-data",
+        ("usr/share/games/wesnoth/1.16/data/*/portraits/*.png",),
+        every=3,
+        credit=("artists of Battle for Wesnoth", "GPL-2+"),
+    ),
+    DebianSource(
+        "gimp-help-en",
+        ("usr/share/gimp/2.0/help/en/images/*.png",),
+        every=6,
+        credit=("The GIMP Documentation Team", "GFDL-NIV-1.2+"),
     ),
 )
 
@@ -188,7 +232,7 @@ def credit_for(path: str, package: str, entries: list[tuple[str, str, str]]) -> 
 
 
 def debian_pictures(archive: Path) -> Iterator[tuple[str, Picture, Credit]]:
-    """(name, picture, credit) of the photographs in a downloaded `.deb`."""
+    """(name, picture, credit) of the known pictures in a downloaded `.deb`."""
     package = archive.name.split("_")[0]
     source = next((s for s in DEBIAN_SOURCES if s.package == package), None)
     if source is None:
@@ -197,17 +241,25 @@ def debian_pictures(archive: Path) -> Iterator[tuple[str, Picture, Credit]]:
     with tempfile.TemporaryDirectory() as unpacked:
         subprocess.run(["dpkg-deb", "-x", str(archive), unpacked], check=True)
         root = Path(unpacked)
-        copyright_file = root / "usr/share/doc" / package / "copyright"
-        entries = read_copyright(copyright_file.read_text(encoding="utf-8"))
-        for path, content in _files(root):
-            if not any(fnmatchcase(path, p) for p in source.patterns):
-                continue
-            if any(fnmatchcase(path, p) for p in source.shown):
-                continue
+        if source.credit is not None:
+            entries = [("*", *source.credit)]
+        else:
+            copyright_file = root / "usr/share/doc" / package / "copyright"
+            entries = read_copyright(copyright_file.read_text(encoding="utf-8"))
+        wanted = (
+            (path, content)
+            for path, content in _files(root)
+            if any(fnmatchcase(path, p) for p in source.patterns)
+            and not any(fnmatchcase(path, p) for p in source.shown)
+        )
+        for path, content in islice(wanted, 0, None, source.every):
             try:
-                with Image.open(io.BytesIO(content)) as image:
-                    picture = np.array(image.convert("RGB"))
-            except OSError:  # a pattern takes in more than pictures
+                picture = decoded(content)
+            except (
+                OSError,  # a pattern takes in more than pictures
+                Image.DecompressionBombWarning,  # drawn at the size of a poster
+                Image.DecompressionBombError,
+            ):
                 continue
             if source.shrink > 1:
                 picture = shrink(
@@ -218,6 +270,18 @@ def debian_pictures(archive: Path) -> Iterator[tuple[str, Picture, Credit]]:
                 picture,
                 credit_for(path, package, entries),
             )
+
+
+def decoded(content: bytes) -> Picture:
+    """A picture file's content as (H, W, 3) uint8, on white where it is transparent."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(content)) as image:
+            if "A" not in image.getbands() and "transparency" not in image.info:
+                return np.array(image.convert("RGB"))
+            drawn = image.convert("RGBA")
+    paper = Image.new("RGBA", drawn.size, "white")
+    return np.array(Image.alpha_composite(paper, drawn).convert("RGB"))
 
 
 def _files(root: Path) -> Iterator[tuple[str, bytes]]:
@@ -286,13 +350,13 @@ def prepare(
     say: Callable[[str], None],
     videos: Sequence[str] = (),
 ) -> int:
-    """Fill `output` with sharp, distinct photographs; returns how many.
+    """Fill `output` with sharp, distinct pictures; returns how many.
 
     `archives` are Debian packages; `listed` are folders of pictures that stay where
-    they are, whose README's pages are attributed and whose pictures are not taken
-    twice; pictures under `leave_out` (evaluation sets) are never taken. `videos` are
-    attributions of videos, which stay where they are too. Raises DataError where
-    `output` has an attribution: it would be another one's, and its pictures' lost.
+    they are, attributed by their README's pages or as this did when it filled them,
+    and not taken twice; pictures under `leave_out` (evaluation sets) are never taken.
+    `videos` are attributions of videos, which stay where they are too. Raises DataError
+    where `output` has an attribution: it would be another one's, its pictures' lost.
     """
     if (output / ATTRIBUTION).exists():
         raise DataError(f"{output / ATTRIBUTION}: exists already; name another folder")
@@ -315,9 +379,8 @@ def prepare(
             Image.fromarray(scaled).save(output / file)
             taken_from.append((file, credit))
             count += 1
-        say(f"{archive.name}: {count} of {seen} photographs taken")
-    pages = {folder.name: listed_pages(folder) for folder in listed}
-    text = attribution_text(output.name, taken_from, pages, videos)
+        say(f"{archive.name}: {count} of {seen} pictures taken")
+    text = attribution_text(output.name, taken_from, listed, videos)
     (output / ATTRIBUTION).write_text(text, encoding="utf-8")
     say(f"wrote {len(taken_from)} pictures and {output / ATTRIBUTION}")
     return len(taken_from)
@@ -326,7 +389,7 @@ def prepare(
 def attribution_text(
     folder: str,
     taken_from: list[tuple[str, Credit]],
-    pages: dict[str, list[str]],
+    listed: Sequence[Path],
     videos: Sequence[str] = (),
 ) -> str:
     """The attribution file: each picture with source, author and licence, by folder."""
@@ -337,16 +400,8 @@ def attribution_text(
     ]
     if videos:
         lines += ["", "## Videos", "", *(f"- {video}" for video in videos)]
-    for listed, urls in pages.items():
-        lines += [
-            "",
-            f"## {listed}",
-            "",
-            "From Wikimedia Commons, scaled down. The page of each names its author",
-            "and its licence, most of them Creative Commons.",
-            "",
-        ]
-        lines += [f"- [{page_title(url)}]({url})" for url in urls]
+    for other in listed:
+        lines += ["", f"## {other.name}", "", *listed_credits(other)]
     if taken_from:
         lines += ["", f"## {folder}", "", "From Debian packages.", ""]
         lines += [
@@ -355,6 +410,24 @@ def attribution_text(
             for name, c in taken_from
         ]
     return "\n".join(lines) + "\n"
+
+
+def listed_credits(folder: Path) -> list[str]:
+    """What is said of a folder that stays where it is, in lines.
+
+    Of a folder that `prepare` filled, what it said of it then.
+    """
+    prepared = folder / ATTRIBUTION
+    if prepared.is_file():
+        text = prepared.read_text(encoding="utf-8")
+        _, _, section = text.partition(f"\n## {folder.name}\n")
+        return section.partition("\n## ")[0].strip().splitlines()
+    return [
+        "From Wikimedia Commons, scaled down. The page of each names its author",
+        "and its licence, most of them Creative Commons.",
+        "",
+        *(f"- [{page_title(url)}]({url})" for url in listed_pages(folder)),
+    ]
 
 
 def page_title(url: str) -> str:

@@ -57,6 +57,39 @@ def test_a_second_stage_is_carried_over(tmp_path: Path) -> None:
         blend(first, second, 0.5, "none", onto=other)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("live-x2-xs-clean", "live-x2-xs"),
+        ("live-x2-s-clean", "live-x2-s"),
+        ("live-x2-m-clean", "live-x2-m"),
+        ("realtime-x2", "live-x2-l"),
+        ("live-x3-s-clean", "live-x3-s"),
+    ],
+)
+def test_a_second_phase_blends_with_its_first(names: tuple[str, str]) -> None:
+    first, second = (read_model(find_model(name)) for name in names)
+    # Their nodes may be listed in another order: they were exported at other times.
+    blend(first, second, 0.5, "between")
+
+
+@pytest.mark.parametrize("share", ["nan", "inf", "-1e39", "1e30"])
+def test_a_share_that_leads_nowhere_is_refused(
+    share: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "none.upf"
+    assert main(["blend", *STAGES, f"--share={share}", "-o", str(output)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "shares are numbers of about 0 to 2" in line
+    assert not output.exists()
+
+
+def test_any_file_name_will_do(tmp_path: Path) -> None:
+    output = tmp_path / "mein Modell ü.upf"
+    assert main(["blend", *STAGES, "-o", str(output)]) == 0
+    assert read_model(output).name == "mein_Modell_"
+
+
 def test_others_have_nothing_between_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

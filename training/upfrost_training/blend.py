@@ -17,6 +17,7 @@ import numpy as np
 from upfrost.errors import UpfrostError
 from upfrost.network.graph import Graph, Tensor
 from upfrost.network.modelfile import find_model, read_model, write_model
+from upfrost_exporter.builder import unique_name
 
 
 class BlendError(UpfrostError, ValueError):
@@ -30,7 +31,7 @@ def blend(
 
     `share` beyond 0 to 1 goes on along the same line. With `onto`, that share of what
     leads from `first` to `second` is added to its weights instead. Raises BlendError
-    where they are not of one architecture.
+    where they are not of one architecture, or the share is too large for the weights.
     """
     ends = (first, second) if onto is None else (first, second, onto)
     for other in ends[1:]:
@@ -41,9 +42,16 @@ def blend(
             )
     tensors: dict[str, Tensor] = {}
     for key, weight in first.tensors.items():
-        between = (1 - share) * weight + share * second.tensors[key]
-        if onto is not None:
-            between = between + (onto.tensors[key] - weight)
+        with np.errstate(over="ignore", invalid="ignore"):
+            between = (1 - share) * weight + share * second.tensors[key]
+            if onto is not None:
+                between = between + (onto.tensors[key] - weight)
+        # A network of weights near fp16's end answers nothing but NaN.
+        if not np.abs(between).max() < np.finfo(np.float16).max:
+            raise BlendError(
+                f"a share of {share:g} makes weights that no device can compute with; "
+                "shares are numbers of about 0 to 2"
+            )
         tensors[key] = cast("Tensor", between.astype(weight.dtype))
     return replace(first, name=name, tensors=tensors, metadata=_metadata(ends, share))
 
@@ -51,16 +59,26 @@ def blend(
 def write_blend(
     first: str, second: str, share: float, output: Path, onto: str | None = None
 ) -> None:
-    """`blend` of files or bundled models, written to `output`, named as that is."""
+    """`blend` of files or bundled models, written to `output`, named as that is.
+
+    What a network's name cannot hold is replaced in it.
+    """
     one, other = (read_model(find_model(each)) for each in (first, second))
     third = None if onto is None else read_model(find_model(onto))
-    write_model(output, blend(one, other, share, output.stem, third))
+    name = unique_name(output.stem, ())
+    write_model(output, blend(one, other, share, name, third))
 
 
 def _architecture(graph: Graph) -> dict[str, Any]:
     shapes = {key: np.shape(weight) for key, weight in graph.tensors.items()}
-    named = ("nodes", "output", "scale", "channels", "value_range", "colour")
-    return {**{key: getattr(graph, key) for key in named}, "shapes": shapes}
+    named = ("output", "scale", "channels", "value_range", "colour")
+    # Any order in which each follows its inputs is the same network.
+    nodes = {node.name: node for node in graph.nodes}
+    return {
+        **{key: getattr(graph, key) for key in named},
+        "nodes": nodes,
+        "shapes": shapes,
+    }
 
 
 def _metadata(ends: Sequence[Graph], share: float) -> dict[str, Any]:

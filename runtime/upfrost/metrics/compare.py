@@ -32,7 +32,7 @@ from upfrost.files import new_file
 from upfrost.image.images import FORMAT_OF_SUFFIX, read_picture, sniff_format
 from upfrost.metrics.chart import NARROW, line_chart
 from upfrost.metrics.filters import SHOWN
-from upfrost.metrics.quality import y_psnr, y_ssim
+from upfrost.metrics.quality import BEST_PSNR, SSIM_SIDE, y_psnr, y_ssim
 from upfrost.metrics.vmaf import VideoQuality, measure_video
 from upfrost.text import printable
 from upfrost.video.color import conversion, refuse_hdr
@@ -45,7 +45,6 @@ _METRICS = (
     {"key": "ssim", "label": "SSIM", "digits": 4},
     {"key": "vmaf", "label": "VMAF, all frames", "digits": 1},
 )
-_SMALLEST_SSIM = 11
 _RESULT = re.compile(r"(.+)-x\d+")  # what `upfrost upscale` calls its results
 # What files beside a page may be called, how a page of ours begins, and how it goes on:
 # with those of them that are its own.
@@ -358,13 +357,12 @@ def _enlarged(
 
 def _measure(layers: list[Layer], original: Layer, border: int) -> None:
     height, width, _ = original.pixels.shape
-    if min(height, width) < _SMALLEST_SSIM + 2 * border:
+    if min(height, width) < SSIM_SIDE + 2 * border:
         return
     for layer in layers:
         if layer is not original:
             psnr = y_psnr(layer.pixels, original.pixels, border)
-            # JSON knows no infinity.
-            layer.metrics["psnr"] = min(psnr, 99.0)
+            layer.metrics["psnr"] = min(psnr, BEST_PSNR)
             layer.metrics["ssim"] = y_ssim(layer.pixels, original.pixels, border)
 
 

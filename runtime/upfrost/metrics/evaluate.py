@@ -19,10 +19,10 @@ import numpy as np
 from PIL import Image
 
 from upfrost.arrays import Bytes
-from upfrost.image.images import PictureError, read_picture
+from upfrost.image.images import FORMAT_OF_SUFFIX, PictureError, read_picture
 from upfrost.metrics.filters import FILTERS
 from upfrost.metrics.niqe import niqe
-from upfrost.metrics.quality import detail, y_psnr, y_ssim
+from upfrost.metrics.quality import BEST_PSNR, SSIM_SIDE, detail, y_psnr, y_ssim
 from upfrost.metrics.vmaf import VideoQuality, measure_video
 from upfrost.status import Status
 from upfrost.text import printable
@@ -70,7 +70,8 @@ def evaluate_pairs(
 ) -> dict[str, PairQuality]:
     """Quality of each way to enlarge `*_LR.png` to its `*_HR.png`, by the way's name.
 
-    Raises `PictureError` for a folder without pairs and for sizes that do not fit.
+    Raises `PictureError` for a folder without pairs and for sizes that do not fit, or
+    are too small to be measured.
     """
     return measure_pairs(enlarged_pairs(folder, ways, scale), scale)[0]
 
@@ -88,17 +89,21 @@ def measure_pairs(
     for pair in pairs:
         for name, large in pair.enlarged.items():
             values = (
-                y_psnr(large, pair.original, scale),
+                min(y_psnr(large, pair.original, scale), BEST_PSNR),
                 y_ssim(large, pair.original, scale),
             )
             found.setdefault(name, []).append(values)
         if texture:
-            for name, shown in {**pair.enlarged, ORIGINAL: pair.original}.items():
-                # A picture too small for NIQE, or of one colour, has none.
-                with suppress(ValueError):
-                    natural.setdefault(name, []).append(niqe(shown))
-                with suppress(ValueError):
-                    details.setdefault(name, []).append(detail(shown, pair.original))
+            shown = {ORIGINAL: pair.original, **pair.enlarged}
+            # A picture too small for NIQE, or of one level, has none, and where an
+            # original has no detail, nothing has a share of it. What has not is left
+            # out of all ways alike: all means are of the same pictures.
+            with suppress(ValueError):
+                _note(natural, {name: niqe(picture) for name, picture in shown.items()})
+            with suppress(ValueError):
+                _note(
+                    details, {n: detail(p, shown[ORIGINAL]) for n, p in shown.items()}
+                )
     quality = {
         name: PairQuality(len(values), *map(float, np.mean(values, axis=0)))
         for name, values in found.items()
@@ -111,6 +116,11 @@ def measure_pairs(
         for name in (*found, ORIGINAL)
         if texture
     }
+
+
+def _note(noted: dict[str, list[float]], found: Mapping[str, float]) -> None:
+    for name, value in found.items():
+        noted.setdefault(name, []).append(value)
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,11 @@ def enlarged_pairs(
     folder: Path, ways: Mapping[str, Enlarge], scale: int
 ) -> Iterator[EnlargedPair]:
     """The pairs of a folder, one after the other. Raises as `evaluate_pairs` does."""
-    originals = sorted(folder.glob("*_HR.*"))
+    originals = sorted(
+        path
+        for path in folder.glob("*_HR.*")
+        if path.suffix.lower() in FORMAT_OF_SUFFIX and not path.name.startswith(".")
+    )
     if not originals:
         raise PictureError(
             f"{printable(folder)}: no pairs named 001_HR.png, 001_LR.png"
@@ -137,8 +151,15 @@ def enlarged_pairs(
         height, width, _ = original.shape
         if (small.shape[0] * scale, small.shape[1] * scale) != (height, width):
             raise PictureError(
-                f"{printable(partner)}: ×{scale} does not give the {width}×{height} "
-                f"pixels of {printable(path.name)}; the model's scale is another one"
+                f"{printable(partner)}: {small.shape[1]}×{small.shape[0]} pixels are "
+                f"not those of {printable(path.name)}, {width}×{height}, by the "
+                f"model's scale of {scale}"
+            )
+        if min(height, width) < SSIM_SIDE + 2 * scale:
+            raise PictureError(
+                f"{printable(path)}: {width}×{height} pixels are too few to be "
+                f"measured; sides are {SSIM_SIDE + 2 * scale} or more: move the pair "
+                "elsewhere"
             )
         yield EnlargedPair(
             path, original, {name: enlarge(small) for name, enlarge in ways.items()}

@@ -37,7 +37,8 @@ def niqe(image: Bytes) -> float:
     """NIQE of uint8 (H, W, 3) or grey (H, W).
 
     Raises ValueError for a picture of less than two blocks: parameters of a single one
-    have no covariance.
+    have no covariance. So it does for one of a single level, which has no structure to
+    judge.
     """
     y = luma(image)
     rows, columns = (side // BLOCK for side in y.shape)
@@ -45,6 +46,8 @@ def niqe(image: Bytes) -> float:
         raise ValueError(
             f"NIQE needs at least {2 * BLOCK}x{BLOCK} pixels: {y.shape[1]}x{y.shape[0]}"
         )
+    if y.min() == y.max():
+        raise ValueError("the picture is of one level and has no NIQE")
     found, _ = block_parameters(y)
     mean, covariance = _pristine()
     apart = found.mean(axis=0) - mean

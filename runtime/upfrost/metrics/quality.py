@@ -15,6 +15,10 @@ import numpy.typing as npt
 from upfrost.arrays import Bytes
 
 FloatArray = npt.NDArray[np.float64]
+# Of SSIM's window, so of the smallest picture that has one.
+SSIM_SIDE = 11
+# What equal pictures are said to have in dB: JSON knows no infinity, nor do means.
+BEST_PSNR = 99.0
 
 
 def luma(image: Bytes) -> FloatArray:
@@ -60,11 +64,12 @@ def y_ssim(a: Bytes, b: Bytes, border: int) -> float:
     """Mean SSIM between the lumas of two uint8 pictures, without `border` pixels."""
     _check(a, b)
     x, y = _cut(luma(a), border), _cut(luma(b), border)
-    if min(x.shape) < 11:
+    if min(x.shape) < SSIM_SIDE:
         raise ValueError(
-            f"SSIM needs at least 11x11 pixels inside the border: {x.shape}"
+            f"SSIM needs at least {SSIM_SIDE}x{SSIM_SIDE} pixels inside the border: "
+            f"{x.shape}"
         )
-    window = np.exp(-(np.arange(-5.0, 6.0) ** 2) / (2.0 * 1.5**2))
+    window = np.exp(-((np.arange(SSIM_SIDE) - SSIM_SIDE // 2.0) ** 2) / (2.0 * 1.5**2))
     window /= window.sum()
     c1, c2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
     mean_x, mean_y = blur(x, window), blur(y, window)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.runtime.clips import HDR, make_clip, needs_vmaf
 from upfrost.cli import main as cli
-from upfrost.metrics.quality import detail, y_psnr
+from upfrost.metrics.quality import BEST_PSNR, detail, y_psnr
 
 
 def pair(folder: Path, height: int, width: int) -> None:
@@ -40,6 +40,50 @@ def test_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = detail(ours, np.asarray(large))
     assert means["Lanczos"]["detail"] == pytest.approx(expected)
     assert means["nearest"]["psnr"] < means["realtime-x2"]["psnr"]
+
+
+def test_a_flat_picture_spoils_no_mean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair(tmp_path, 96, 192)
+    (tmp_path / "._001_HR.png").write_bytes(b"what a Mac leaves beside pictures")
+    (tmp_path / "001_HR.txt").write_text("notes")
+    found = []
+    for _ in range(2):
+        assert cli.main(["eval", "realtime-x2", str(tmp_path), "--json"]) == 0
+        out = capsys.readouterr().out
+        assert "Infinity" not in out
+        found.append(json.loads(out)[0]["means"])
+        for name, side in (("002_HR.png", 192), ("002_LR.png", 96)):
+            Image.new("RGB", (side, side), (9, 9, 9)).save(tmp_path / name)
+    alone, beside = found
+    for way, means in alone.items():
+        assert means["niqe"] == beside[way]["niqe"]
+        assert means["detail"] == beside[way]["detail"]
+    # Of a flat picture's exact copy, which has the highest figure.
+    assert beside["Lanczos"]["psnr"] == (alone["Lanczos"]["psnr"] + BEST_PSNR) / 2
+
+
+@pytest.mark.parametrize(
+    ("large", "small", "said"),
+    [
+        ((14, 40), (7, 20), "001_HR.png: 14×40 pixels are too few to be measured"),
+        ((40, 41), (20, 20), "001_LR.png: 20×20 pixels are not those of 001_HR.png"),
+    ],
+)
+def test_sizes_that_cannot_be_measured_are_named(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    large: tuple[int, int],
+    small: tuple[int, int],
+    said: str,
+) -> None:
+    for name, size in (("001_HR.png", large), ("001_LR.png", small)):
+        Image.new("RGB", size).save(tmp_path / name)
+    words = ["eval", "realtime-x2", str(tmp_path), "--device", "0"]
+    assert cli.main(words) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
 
 
 @pytest.mark.parametrize(

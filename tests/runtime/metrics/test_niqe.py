@@ -43,8 +43,12 @@ def test_niqe_looks_at_luma_alone(photograph: Bytes) -> None:
     assert niqe(grey) == pytest.approx(niqe(photograph), abs=0.3)
 
 
-def test_flat_pictures_have_a_figure_and_small_ones_none() -> None:
-    assert np.isfinite(niqe(np.full((BLOCK, 2 * BLOCK), 128, np.uint8)))
+def test_flat_and_small_pictures_have_no_figure() -> None:
+    flat = np.full((BLOCK, 2 * BLOCK), 128, np.uint8)
+    with pytest.raises(ValueError, match="of one level"):
+        niqe(flat)
+    flat[0, 0] = 129  # hardly any structure, and a figure
+    assert np.isfinite(niqe(flat))
     with pytest.raises(ValueError, match="at least 192x96 pixels: 191x191"):
         niqe(np.zeros((191, 191), np.uint8))
 

@@ -84,19 +84,23 @@ def add_compare(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from upfrost.image.images import sniff_format
+    from upfrost.errors import UsageError
     from upfrost.metrics import compare
     from upfrost.network import modelfile
     from upfrost.status import Status
+    from upfrost.text import printable
 
     status = Status(sys.stderr, quiet=options.quiet)
     inputs = [Path(name) for name in options.inputs]
+    for path in inputs:
+        if not path.exists():
+            raise UsageError(f"{printable(path)}: No such file or directory")
     compare.check_folder(Path(options.output), inputs)
     are_folders = {path.is_dir() for path in inputs}
     if len(are_folders) > 1:
         raise compare.CompareError("compare folders with folders, and files with files")
     in_folders = compare.group_pictures(inputs) if are_folders == {True} else []
-    is_video = not in_folders and sniff_format(inputs[0]) is None
+    is_video = not in_folders and compare.is_video(inputs[0])
     default = arguments.VIDEO_MODEL if is_video else arguments.PICTURE_MODEL
     graph = modelfile.read_model(modelfile.find_model(options.model or default))
     said_of_shots: list[dict[str, object]] = []

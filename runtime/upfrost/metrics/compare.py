@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib import resources
@@ -103,7 +104,7 @@ def compare(
     is a single input. With `shrink`, the first input is the original and is made
     smaller first. Raises `CompareError`, `PictureError` or `VideoError`.
     """
-    videos = [path for path in inputs if sniff_format(path) is None]
+    videos = [path for path in inputs if is_video(path)]
     if not videos:
         return [compare_pictures(inputs, network, shrink=shrink)], {}
     if len(videos) != len(inputs):
@@ -140,6 +141,14 @@ def compare(
     return shots, quality
 
 
+def is_video(path: Path) -> bool:
+    """Whether a file is to be read as a video: neither content nor name is a picture's.
+
+    One that only its name makes a picture is damaged, and reading it says so.
+    """
+    return sniff_format(path) is None and path.suffix.lower() not in FORMAT_OF_SUFFIX
+
+
 def group_pictures(folders: Sequence[Path]) -> list[list[Path]]:
     """The pictures of all folders, those together that are versions of one picture.
 
@@ -167,8 +176,12 @@ def compare_pictures(
     paths: Sequence[Path], network: Network, *, shrink: bool = False
 ) -> Shot:
     """All versions of one picture; see `compare`."""
-    named = [(path.name, read_picture(path).rgb) for path in paths]
-    return _shot(paths[0].name, named, network, shrink)
+    labels = [path.name for path in paths]
+    if len({*labels}) < len(labels):
+        # Of one name in several folders: which is which, the folders say.
+        labels = [f"{path.absolute().parent.name}/{path.name}" for path in paths]
+    pictures = [read_picture(path).rgb for path in paths]
+    return _shot(paths[0].name, [*zip(labels, pictures, strict=True)], network, shrink)
 
 
 def check_folder(folder: Path, inputs: Sequence[Path]) -> None:
@@ -243,14 +256,45 @@ def write_page(
     `videos` are offered as moving pictures. Without `embed`, pictures become files
     beside the page, as `shots` brings them: only one is in memory at a time. The page
     names all files beside it that are its own, and those that an earlier page named
-    are removed: see `check_folder`.
+    are removed: see `check_folder`. Where it fails, the earlier page is as it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / PAGE
     earlier = _own_files(page) or set()
-    place = _data_url if embed else _PictureFiles(folder / _PICTURES)
-    shown = [_shot_data(shot, place) for shot in shots]
-    keys = {key for shot in shown for layer in shot["layers"] for key in layer}
+    with _PictureFiles(folder / _PICTURES) as files_beside:
+        place = _data_url if embed else files_beside
+        shown = [_shot_data(shot, place) for shot in shots]
+        keys = {key for shot in shown for layer in shot["layers"] for key in layer}
+        data: dict[str, Any] = {
+            "metrics": [metric for metric in _METRICS if metric["key"] in keys],
+            "charts": _charts(quality),
+            "shots": shown,
+            "moving": _moving(folder, videos) if len(videos) > 1 else None,
+        }
+        own = [
+            *(layer["src"] for shot in shown for layer in shot["layers"] if not embed),
+            *(video["src"] for video in (data["moving"] or {"videos": ()})["videos"]),
+        ]
+        # A name with "</script>" or "<!--" would change what the page's script is.
+        text = json.dumps(data).replace("<", "\\u003c")
+        html = (
+            _resource("compare.html")
+            .replace("/*STYLE*/", _resource("viewer.css"))
+            .replace("/*VIEWER*/", _resource("viewer.js"))
+            .replace("/*FILES*/", " ".join(own))
+            .replace("/*DATA*/", text)
+        )
+        with new_file(page, overwrite=True) as file:
+            file.write(html.encode())
+    for path in _files_beside(page):
+        name = path.relative_to(folder).as_posix()
+        if name in earlier and quote(name) not in own:
+            path.unlink()
+    return page
+
+
+def _charts(quality: dict[str, VideoQuality]) -> list[str]:
+    """A chart of each metric over the frames, with a line for each video."""
     charts = []
     for metric, label in (("vmaf", "VMAF"), ("psnr", "PSNR, dB"), ("ssim", "SSIM")):
         lines = {
@@ -260,32 +304,7 @@ def write_page(
         if lines:
             title = f"{label} of each frame"
             charts.append(line_chart(title, "frame", lines, width=NARROW))
-    data: dict[str, Any] = {
-        "metrics": [metric for metric in _METRICS if metric["key"] in keys],
-        "charts": charts,
-        "shots": shown,
-        "moving": _moving(folder, videos) if len(videos) > 1 else None,
-    }
-    own = [
-        *(layer["src"] for shot in shown for layer in shot["layers"] if not embed),
-        *(video["src"] for video in (data["moving"] or {"videos": ()})["videos"]),
-    ]
-    for path in _files_beside(page):
-        name = path.relative_to(folder).as_posix()
-        if name in earlier and quote(name) not in own:
-            path.unlink()
-    # A name with "</script>" or "<!--" would change what the page's script is.
-    text = json.dumps(data).replace("<", "\\u003c")
-    html = (
-        _resource("compare.html")
-        .replace("/*STYLE*/", _resource("viewer.css"))
-        .replace("/*VIEWER*/", _resource("viewer.js"))
-        .replace("/*FILES*/", " ".join(own))
-        .replace("/*DATA*/", text)
-    )
-    with new_file(page, overwrite=True) as file:
-        file.write(html.encode())
-    return page
+    return charts
 
 
 def _shot(
@@ -293,11 +312,11 @@ def _shot(
 ) -> Shot:
     if shrink:
         first_name, first = named[0]
-        whole = _divisible(first, network.scale)
+        whole = _divisible(first_name, first, network.scale)
         height, width = (side // network.scale for side in whole.shape[:2])
         image = Image.fromarray(whole)
         small = image.resize((width, height), Image.Resampling.BICUBIC)
-        rest = [(n, _divisible(pixels, network.scale)) for n, pixels in named[1:]]
+        rest = [(n, _divisible(n, p, network.scale)) for n, p in named[1:]]
         named = [(first_name, whole), *rest, (f"{first_name} ÷ {network.scale}",
                  np.asarray(small))]  # fmt: skip
     size = max((pixels.shape for _, pixels in named), key=lambda s: s[0] * s[1])
@@ -366,11 +385,13 @@ def _measure(layers: list[Layer], original: Layer, border: int) -> None:
             layer.metrics["ssim"] = y_ssim(layer.pixels, original.pixels, border)
 
 
-def _divisible(pixels: Bytes, scale: int) -> Bytes:
+def _divisible(label: str, pixels: Bytes, scale: int) -> Bytes:
     height, width = (side // scale * scale for side in pixels.shape[:2])
     if not height or not width:
-        raise CompareError(f"a picture of {pixels.shape[1]}×{pixels.shape[0]} pixels "
-                           "cannot be made smaller")  # fmt: skip
+        raise CompareError(
+            f"{printable(label)}: {pixels.shape[1]}×{pixels.shape[0]} pixels cannot be "
+            f"made smaller by {scale}"
+        )
     return pixels[:height, :width]
 
 
@@ -426,19 +447,39 @@ def _data_url(pixels: Bytes) -> str:
 
 
 class _PictureFiles:
-    """Numbered files in a folder beside the page."""
+    """Numbered files in a folder beside the page, beside those of an earlier page.
+
+    They are removed where its context ends by an error.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._count = 0
-        folder.mkdir(exist_ok=True)
+        self._number = 0
+        self._written: list[Path] = []
+
+    def __enter__(self) -> _PictureFiles:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            for path in self._written:
+                path.unlink(missing_ok=True)
+            with suppress(OSError):  # there is none, or it holds others
+                self._folder.rmdir()
 
     def __call__(self, pixels: Bytes) -> str:
-        self._count += 1
-        path = self._folder / f"{self._count:05d}.png"
-        with new_file(path, overwrite=True) as file:
+        self._folder.mkdir(exist_ok=True)
+        path = self._next()
+        while os.path.lexists(path):
+            path = self._next()
+        self._written.append(path)
+        with new_file(path) as file:
             file.write(_png(pixels))
         return f"{self._folder.name}/{path.name}"
+
+    def _next(self) -> Path:
+        self._number += 1
+        return self._folder / f"{self._number:05d}.png"
 
 
 def _moving(folder: Path, videos: Sequence[Path]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from upfrost.metrics.compare import (
     Shot,
     check_folder,
     compare,
+    compare_pictures,
     group_pictures,
     write_page,
 )
@@ -141,6 +142,31 @@ def test_pictures_of_folders_belong_together_by_their_names(tmp_path: Path) -> N
     (tmp_path / "empty").mkdir()
     with pytest.raises(CompareError, match="no picture in this folder"):
         group_pictures([tmp_path / "empty"])
+
+
+def test_pictures_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    paths = [tmp_path / name / "a.png" for name in ("new", "old")]
+    for path in paths:
+        path.parent.mkdir()
+        picture(path, 20, 20)
+    assert names(compare_pictures(paths, NETWORK)) == ["new/a.png", "old/a.png"]
+
+
+def test_what_is_missing_or_damaged_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound = str(picture(tmp_path / "photo.png", 30, 40))
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(b"no picture")
+    words = ["-o", str(tmp_path / "page"), "--device", "0"]
+    for other, said in (
+        (str(tmp_path / "none.png"), "none.png: No such file or directory"),
+        (str(tmp_path / "none"), "none: No such file or directory"),
+        (str(damaged), "picture, or damaged"),
+    ):
+        for inputs in ([sound, other], [other, sound]):
+            assert cli.main(["compare", *inputs, *words]) in (1, 2)
+            assert said in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_command_shows_every_picture_of_folders(
@@ -304,6 +330,29 @@ def test_no_file_of_an_earlier_page_is_left_beside_the_next(tmp_path: Path) -> N
     write_page(folder, shots, {})
     check_folder(folder, [])
     assert {path.name for path in folder.rglob("*.*")} == {"index.html", "holiday.jpg"}
+
+
+def test_an_earlier_page_survives_one_that_fails(tmp_path: Path) -> None:
+    shots = compare([picture(tmp_path / "photo.png", 30, 40)], NETWORK)[0]
+    folder = tmp_path / "page"
+
+    def stopped() -> Iterator[Shot]:
+        yield from shots
+        raise KeyboardInterrupt
+
+    # In a folder of its own it leaves nothing in the way of the next.
+    with pytest.raises(KeyboardInterrupt):
+        write_page(folder, stopped(), {}, embed=False)
+    assert not list(folder.iterdir())
+    write_page(folder, shots, {}, embed=False)
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    with pytest.raises(KeyboardInterrupt):
+        write_page(folder, stopped(), {}, embed=False)
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+    for _ in range(3):
+        check_folder(folder, [])
+        write_page(folder, shots, {}, embed=False)
+        assert len([*folder.rglob("*.*")]) == len(before)
 
 
 def test_a_page_that_cannot_be_written_is_found_before_the_work(

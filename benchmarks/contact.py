@@ -1,4 +1,4 @@
-"""Contact sheets: the same crops by Lanczos, by each model, and as they were.
+"""Contact sheets: the same crops by Lanczos, by models, and as they were.
 
 usage: python -m benchmarks.contact
 
@@ -32,8 +32,8 @@ MARGIN = 128
 HEAD = 18
 QUALITY = 92
 SHEETS = {
-    2: ("live-x2-s-clean", "realtime-x2", "cascade-x2"),
-    4: ("realtime-x4", "cascade-x4", "cascade-x4-gan"),
+    2: ("live-x2-m-clean", "realtime-x2", "cascade-x2", "photo-x2"),
+    4: ("realtime-x4", "cascade-x4", "cascade-x4-gan", "photo-x4"),
 }
 
 
@@ -46,14 +46,14 @@ class Crop:
     left: int
 
 
-# Fur, a face, petals, brick, night, fruit; at multiples of every scale.
+# Fur, a face, petals, brick, night, text; at multiples of every scale.
 CROPS = (
     Crop("bee.png", 60, 60),
     Crop("dogs.png", 20, 88),
     Crop("bee.png", 140, 200),
     Crop("bridge.png", 60, 80),
     Crop("bridge.png", 100, 264),
-    Crop("citrus.png", 100, 60),
+    Crop("map.png", 20, 100),
 )
 
 

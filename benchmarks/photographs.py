@@ -3,20 +3,23 @@
 usage: python -m benchmarks.photographs PAIRS --data FOLDER [-m MODEL ...]
        python -m benchmarks.photographs SHEET.webp --real PHOTO.jpg[@TOP,LEFT] ...
 
-The first form makes pairs and measures on them. The pictures are those of examples/,
-and the photographs under --data that training holds out for validation; of each, the
+The first form makes pairs and measures on them. The pictures are the photographs of
+examples/, and those under --data that training holds out for validation; of each, the
 middle. Each is blurred, made small by one of three kernels, given a sensor's noise and
 stored as a JPEG of quality 30, 50, 70 or 90; how much of what, `RECIPES` says, the same
 on every machine. PAIRS/x4 then holds 001_HR.png, 001_LR.png, … for `upfrost eval`, too.
 Y-PSNR, SSIM and VMAF as `benchmarks.quality` has them.
 
 The second form draws crops of real photographs, which have no original, by Lanczos and
-by each model, at their own size enlarged. A place is the crop's upper left corner.
+by each model, at their own size enlarged. A place is the crop's upper left corner;
+without one it is the middle of the photograph.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,19 +31,24 @@ from benchmarks.contact import EXAMPLES, ROOT, SIDE, sheet, ways_of
 from benchmarks.quality import measure
 from benchmarks.report import Row, publish
 from upfrost.arrays import Bytes
+from upfrost.errors import UpfrostError
+from upfrost.files import check_file
+from upfrost.image.images import FORMAT_OF_SUFFIX
 from upfrost.metrics.evaluate import Enlarge
 from upfrost.network.modelfile import find_model, read_model
 from upfrost.video.ffmpeg import find_ffmpeg
 from upfrost_training.config import read_config
-from upfrost_training.data import listed_pictures, read_rgb
+from upfrost_training.data import DataError, listed_pictures, read_rgb
 from upfrost_training.degradations import Degradation, degrade
-from upfrost_training.evaluate import save_pair
+from upfrost_training.evaluate import check_no_pairs, save_pair
 from upfrost_training.loop import held_out
 
 # Its folders are those that all networks for photographs are trained on.
 CONFIG = ROOT / "training/configs/photo-x4.toml"
 LARGEST = 384  # pixels, of a pair's original
-MODELS = ("cascade-x4", "photo-x4")
+MODELS = ("cascade-x4", "photo-x4", "photo-x2")
+# Of examples/, those that are photographs.
+SHOWN = ("bee.png", "bridge.png", "citrus.png", "dogs.png")
 # Blur of the optics in pixels of the original at ×4, the kernel, noise in 8-bit units,
 # and the JPEG's quality.
 RECIPES = (
@@ -56,11 +64,13 @@ MARGIN = 32
 
 @dataclass(frozen=True)
 class Place:
-    """A crop of a photograph, `SIDE` pixels once it is enlarged."""
+    """A crop of a photograph, `SIDE` pixels once it is enlarged.
+
+    Where `corner`, (top, left), is None it is the middle.
+    """
 
     path: Path
-    top: int
-    left: int
+    corner: tuple[int, int] | None = None
 
 
 def main() -> None:
@@ -73,22 +83,23 @@ def main() -> None:
     parser.add_argument("--real", nargs="+", type=parse_place, metavar="PHOTO[@Y,X]")
     parser.add_argument("-m", "--models", nargs="+", metavar="MODEL", default=MODELS)
     options = parser.parse_args()
-    if options.real:
-        draw_real(options.output, options.real, options.models)
-    elif options.data:
-        measure_pairs(options.output, options.data, options.models)
-    else:
-        parser.error("give --data to measure on pairs, or --real to draw a sheet")
+    try:
+        if options.real:
+            draw_real(options.output, options.real, options.models)
+        elif options.data:
+            measure_pairs(options.output, options.data, options.models)
+        else:
+            parser.error("give --data to measure on pairs, or --real to draw a sheet")
+    except (UpfrostError, OSError) as error:
+        sys.exit(f"benchmarks.photographs: {error}")
 
 
 def parse_place(text: str) -> Place:
-    """`PHOTO` or `PHOTO@TOP,LEFT`, in pixels; without a place, the middle."""
-    path, _, place = text.rpartition("@")
-    if not path:
-        height, width = read_rgb(Path(text)).shape[:2]
-        return Place(Path(text), height // 2, width // 2)
-    top, left = (int(part) for part in place.split(","))
-    return Place(Path(path), top, left)
+    """`PHOTO` or `PHOTO@TOP,LEFT`, in pixels of it; without a place, the middle."""
+    found = re.fullmatch(r"(.+)@(\d+),(\d+)", text)
+    if found is None:
+        return Place(Path(text))
+    return Place(Path(found[1]), (int(found[2]), int(found[3])))
 
 
 def originals(data: Sequence[Path]) -> list[Bytes]:
@@ -96,7 +107,7 @@ def originals(data: Sequence[Path]) -> list[Bytes]:
     settings = read_config(CONFIG).data
     files = listed_pictures([*data], settings.folders)
     unseen = [f for number, f in enumerate(files) if held_out(number, settings)]
-    return [middle(read_rgb(f)) for f in [*sorted(EXAMPLES.glob("*.png")), *unseen]]
+    return [middle(read_rgb(f)) for f in [*(EXAMPLES / s for s in SHOWN), *unseen]]
 
 
 def middle(picture: Bytes) -> Bytes:
@@ -107,7 +118,11 @@ def middle(picture: Bytes) -> Bytes:
 
 
 def write_pairs(folder: Path, pictures: Sequence[Bytes], scale: int) -> None:
-    """Write each picture's pair, by one recipe after the other."""
+    """Write each picture's pair, by one recipe after the other.
+
+    Raises DataError for a folder that holds pairs: they would be measured, too.
+    """
+    check_no_pairs(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(pictures):
         blur, kernel, noise, quality = RECIPES[number % len(RECIPES)]
@@ -158,8 +173,20 @@ def measure_pairs(output: Path, data: Sequence[Path], models: Sequence[str]) -> 
 
 
 def draw_real(output: Path, places: Sequence[Place], models: Sequence[str]) -> None:
-    """Draw the crops by Lanczos and by each model."""
-    (scale,) = {read_model(find_model(model)).scale for model in models}
+    """Draw the crops by Lanczos and by each model.
+
+    Raises DataError for models of several scales, and for a place outside its picture.
+    """
+    check_file(output, overwrite=True)
+    if output.suffix.lower() not in FORMAT_OF_SUFFIX:
+        raise DataError(f"{output}: name the sheet as a picture, sheet.webp")
+    scales = {read_model(find_model(model)).scale for model in models}
+    if len(scales) > 1:
+        raise DataError(
+            f"{', '.join(models)}: enlarge by {', '.join(map(str, sorted(scales)))}; "
+            "name models of one scale with -m"
+        )
+    (scale,) = scales
     with ExitStack() as stack:
         columns = {
             name: [enlarged(place, scale, enlarge) for place in places]
@@ -173,14 +200,21 @@ def enlarged(place: Place, scale: int, enlarge: Enlarge) -> Bytes:
     """The place's crop, enlarged with its margin."""
     picture = read_rgb(place.path)
     side = SIDE // scale
+    height, width = picture.shape[:2]
+    corner = place.corner or ((height - side) // 2, (width - side) // 2)
+    if not (0 <= corner[0] <= height - side and 0 <= corner[1] <= width - side):
+        raise DataError(
+            f"{place.path}: {width}×{height} pixels hold no {side}×{side} at "
+            f"{corner[0]},{corner[1]}"
+        )
     rows, columns = (
         slice(max(0, start - MARGIN), min(start + side + MARGIN, end))
-        for start, end in zip((place.top, place.left), picture.shape, strict=False)
+        for start, end in zip(corner, picture.shape, strict=False)
     )
     large = enlarge(np.ascontiguousarray(picture[rows, columns]))
     top, left = (
         (start - begun.start) * scale
-        for start, begun in zip((place.top, place.left), (rows, columns), strict=True)
+        for start, begun in zip(corner, (rows, columns), strict=True)
     )
     return large[top : top + SIDE, left : left + SIDE]
 

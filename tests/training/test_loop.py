@@ -17,9 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from upfrost.errors import UpfrostError
 from upfrost.network import reference
-from upfrost.network.modelfile import find_model, read_model
+from upfrost.network.modelfile import bundled_models, find_model, read_model
 from upfrost_training import loop
 from upfrost_training.cli import main
 from upfrost_training.config import (
@@ -461,13 +460,39 @@ def test_a_luma_network_starts_as_what_one_of_rgb_does_to_grey(folder: Path) -> 
         assert (found(grey) - wanted.clamp(0, 1)).abs().max() < 1e-5
 
 
-def test_a_start_from_nothing_known_is_refused(folder: Path) -> None:
+def without_data(*_: object) -> None:
+    pytest.fail("the data are read before a setting is refused")
+
+
+def test_a_start_from_nothing_known_is_refused_before_the_data_are_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = CONFIG.replace("[train]", '[train]\nstart_from = "nothing"')
     (folder / "tiny.toml").write_text(config)
-    with pytest.raises(UpfrostError, match="nothing"):
-        loop.start(
-            read_config(folder / "tiny.toml"), folder / "run", torch.device("cpu")
+    monkeypatch.setattr(loop, "load_data", without_data)
+    message = (
+        f"start_from: no run at {folder}/nothing and no bundled model nothing; train "
+        "that run first, as by training/configs/nothing.toml, or change start_from"
+    )
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        loop.train(
+            read_config(folder / "tiny.toml"), [folder], folder / "run", lambda _: None
         )
+    assert not (folder / "run").exists()
+
+
+def test_a_network_without_native_gradients_is_refused_before_the_data_are_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "tiny.toml").write_text(
+        CONFIG.replace("[train]", "[train]\nnative = true")
+    )
+    monkeypatch.setattr(loop, "load_data", without_data)
+    with pytest.raises(ConfigError, match="native = true cannot be"):
+        loop.train(
+            read_config(folder / "tiny.toml"), [folder], folder / "run", lambda _: None
+        )
+    assert not (folder / "run").exists()
 
 
 def test_the_rate_warms_up_and_follows_a_cosine() -> None:
@@ -553,6 +578,8 @@ def test_released_configurations_are_sound(path: Path) -> None:
     assert config.training_data
     trained_on = [*config.data.folders]
     assert not any("Set5" in name or "Set14" in name for name in trained_on)
+    starts = {"", *bundled_models(), *(other.stem for other in CONFIGS.glob("*.toml"))}
+    assert config.train.start_from in starts
 
 
 def test_settings_have_the_documented_defaults() -> None:

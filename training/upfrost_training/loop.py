@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from upfrost.errors import UpfrostError
 from upfrost.files import new_file
-from upfrost.network.modelfile import find_model, read_model
+from upfrost.network.modelfile import ModelFileError, find_model, read_model
 from upfrost.text import printable
 from upfrost_training.adversary import Adversary
 from upfrost_training.clips import read_runs
@@ -302,11 +302,22 @@ def _alike(network: Network, other: Network) -> bool:
 
 
 def take_start(model: Network, run: Path) -> None:
-    """Copy the weights that fit of `run`, or of the released model of its name."""
+    """Copy the weights that fit of `run`, or of the released model of its name.
+
+    Raises ConfigError where there is neither, and where no weight fits.
+    """
     if not (run / CHECKPOINT).exists():
+        try:
+            released = find_model(run.name)
+        except ModelFileError as error:
+            raise ConfigError(
+                f"start_from: no run at {printable(run)} and no bundled model "
+                f"{printable(run.name)}; train that run first, as by "
+                f"training/configs/{printable(run.name)}.toml, or change start_from"
+            ) from error
         weights = {
             name: torch.from_numpy(np.array(weight, dtype=np.float32))
-            for name, weight in read_model(find_model(run.name)).tensors.items()
+            for name, weight in read_model(released).tensors.items()
         }
         fitting = take_folded_weights(model, weights)
     else:
@@ -512,12 +523,17 @@ def train(
     # Beside native.cpp's threads, those of torch would only wait, and wait by spinning.
     torch.set_num_threads(1 if s.native else s.threads)
     folder.mkdir(parents=True, exist_ok=True)
-    if config.data.teacher:
-        say(f"{config.name}: {config.data.teacher} answers for all pictures first")
     try:
-        pairs, crops = load_data(config, data)
+        # Before the data, which take long to read, and longer with a teacher.
         state = start(config, folder, device)
+        if s.native:
+            gradients = native_gradients(state, s, config.data.patch)
+        else:
+            gradients = torch_gradients(state, s, device)
         rows = read_log(folder, state.step)
+        if config.data.teacher:
+            say(f"{config.name}: {config.data.teacher} answers for all pictures first")
+        pairs, crops = load_data(config, data)
     except UpfrostError:
         # Of a run that never began nothing is left.
         with suppress(OSError):
@@ -530,10 +546,6 @@ def train(
         f"step {state.step} of {s.steps}"
     )
     state.model.train()
-    if s.native:
-        gradients = native_gradients(state, s, config.data.patch)
-    else:
-        gradients = torch_gradients(state, s, device)
     mean_loss, begun, begun_step = 0.0, time.monotonic(), state.step
     last = time.monotonic()
     while state.step < s.steps:

@@ -188,11 +188,20 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    from upfrost_training.loop import CHECKPOINT
     from upfrost_training.release import release
 
     config, folder, roots = _places(options)
-    output = _output(options, options.config)
-    release(config, folder, roots, output, _say, options.measure)
+    output = _output(options, options.config, folder / CHECKPOINT)
+    release(
+        config,
+        folder,
+        roots,
+        output,
+        _say,
+        options.measure,
+        overwrite=options.overwrite,
+    )
 
 
 def _blend(options: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """Turn a run into the weight file that ships, with what was measured in it."""
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,12 +26,15 @@ def release(
     output: Path,
     say: Callable[[str], None],
     measure: str = "vulkan",
+    *,
+    overwrite: bool = False,
 ) -> None:
-    """Write the EMA weights of the run in `folder` to `output`.
+    """Write the EMA weights of the run in `folder` to `output`, when all is measured.
 
     Quality is measured on the configuration's report folders under `data`: with
-    `measure` "vulkan" through the file itself, as a user runs it; with "torch" through
-    the network, for machines without any Vulkan driver.
+    `measure` "vulkan" through a file of these weights, as a user runs it; with "torch"
+    through the network, for machines without any Vulkan driver. A file at `output` is
+    replaced if `overwrite` says so.
     """
     network = folded_network(folder)
     metadata: dict[str, Any] = {
@@ -42,27 +46,28 @@ def release(
     }
     metadata = {key: value for key, value in metadata.items() if value}
 
-    def write() -> None:
-        graph = trace_module(
-            network,
-            name=config.name,
-            scale=config.scale,
-            channels=PLANES[config.colour],
-            metadata=metadata,
-        )
-        if config.colour == "luma":
-            graph = replace(graph, colour="luma")
-        write_model(output, graph)
-
-    write()
-    if measure == "torch":
-        quality = _measure(config, data, upscaler(network, torch.device("cpu")), say)
-    else:
-        with Upscaler(output) as vulkan:
-            quality = _measure(config, data, vulkan, say)
+    graph = trace_module(
+        network,
+        name=config.name,
+        scale=config.scale,
+        channels=PLANES[config.colour],
+        metadata=metadata,
+    )
+    if config.colour == "luma":
+        graph = replace(graph, colour="luma")
+    # Not yet at `output`: measuring may fail.
+    with tempfile.TemporaryDirectory() as unmeasured:
+        file = Path(unmeasured, "unmeasured.upf")
+        write_model(file, graph)
+        if measure == "torch":
+            upscale = upscaler(network, torch.device("cpu"))
+            quality = _measure(config, data, upscale, say)
+        else:
+            with Upscaler(file) as vulkan:
+                quality = _measure(config, data, vulkan, say)
     if quality:
-        metadata["quality"] = quality
-        write()
+        graph = replace(graph, metadata={**metadata, "quality": quality})
+    write_model(output, graph, overwrite=overwrite)
     say(f"wrote {output}")
 
 

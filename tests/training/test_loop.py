@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from upfrost.image.images import PictureError
 from upfrost.network import reference
 from upfrost.network.modelfile import bundled_models, find_model, read_model
 from upfrost_training import loop
@@ -88,6 +89,10 @@ def same_weights(a: Path, b: Path) -> bool:
     )
 
 
+def without_data(*_: object) -> None:
+    pytest.fail("the data are read before a setting is refused")
+
+
 def test_a_killed_run_goes_on_as_if_it_had_not_been(folder: Path) -> None:
     subprocess.run(run(folder, "whole"), check=True, env=environment())
     broken = folder / "broken" / loop.CHECKPOINT
@@ -135,6 +140,19 @@ def test_a_run_goes_on_by_another_optimizer(folder: Path) -> None:
     loop.train(config, [folder], folder / "run", lambda _: None)
     longer = replace(config, train=replace(settings, steps=8, optimizer="soap"))
     assert loop.train(longer, [folder], folder / "run", lambda _: None).step == 8
+
+
+def test_pairs_of_another_scale_are_refused_before_the_first_step(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(read_config(folder / "tiny.toml"), report=("pairs",))
+    (folder / "pairs").mkdir()
+    Image.new("RGB", (48, 48)).save(folder / "pairs/1_HR.png")
+    Image.new("RGB", (12, 12)).save(folder / "pairs/1_LR.png")
+    monkeypatch.setattr(loop, "load_data", without_data)
+    with pytest.raises(PictureError, match=r"1_LR\.png: ×2 does not give the 48×48"):
+        loop.train(config, [folder], folder / "run", lambda _: None)
+    assert not (folder / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -458,10 +476,6 @@ def test_a_luma_network_starts_as_what_one_of_rgb_does_to_grey(folder: Path) -> 
         wanted = (shares * rgb(grey.expand(-1, 3, -1, -1))).sum(1, keepdim=True)
         # The one difference is the order in which fp32 numbers are added up.
         assert (found(grey) - wanted.clamp(0, 1)).abs().max() < 1e-5
-
-
-def without_data(*_: object) -> None:
-    pytest.fail("the data are read before a setting is refused")
 
 
 def test_a_start_from_nothing_known_is_refused_before_the_data_are_read(

@@ -39,7 +39,7 @@ from upfrost_training.data import (
     with_drawings,
 )
 from upfrost_training.degradations import Frames
-from upfrost_training.evaluate import evaluate_folder, y_psnr
+from upfrost_training.evaluate import check_pairs, evaluate_folder, y_psnr
 from upfrost_training.losses import RGB_TO_YCC, pixel_loss
 from upfrost_training.native import NativeGradients, unsuitable
 from upfrost_training.networks import Network, make_network
@@ -499,14 +499,18 @@ def measured(
         "loss": f"{loss:.6f}",
         "psnr": f"{validate(folded, crops, device):.3f}",
     }
-    for name in config.report:
-        pairs_folder = find_folder(data, name)
-        if pairs_folder is not None:
-            quality = evaluate_folder(
-                pairs_folder, upscaler(folded, device), config.scale, config.colour
-            )
-            row[name] = f"{quality.psnr:.3f}"
+    for name, pairs_folder in report_folders(config, data).items():
+        quality = evaluate_folder(
+            pairs_folder, upscaler(folded, device), config.scale, config.colour
+        )
+        row[name] = f"{quality.psnr:.3f}"
     return row
+
+
+def report_folders(config: Config, data: list[Path]) -> dict[str, Path]:
+    """The configuration's report folders by name, those that are under `data`."""
+    found = {name: find_folder(data, name) for name in config.report}
+    return {name: folder for name, folder in found.items() if folder is not None}
 
 
 def train(
@@ -531,6 +535,9 @@ def train(
         else:
             gradients = torch_gradients(state, s, device)
         rows = read_log(folder, state.step)
+        # The first validation would fail by them, before the first checkpoint.
+        for pairs_folder in report_folders(config, data).values():
+            check_pairs(pairs_folder, config.scale)
         if config.data.teacher:
             say(f"{config.name}: {config.data.teacher} answers for all pictures first")
         pairs, crops = load_data(config, data)

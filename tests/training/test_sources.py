@@ -226,10 +226,52 @@ def test_of_drawings_some_are_taken_and_transparency_becomes_paper(
         assert picture.tolist() == [[[10, 20, 30], [255, 255, 255]]]
 
 
-def test_an_unknown_package_is_refused(
+def test_an_unknown_or_missing_package_is_refused_before_any_is_unpacked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    archive = tmp_path / "hello_1_all.deb"
-    archive.write_bytes(b"")
+    known = package(tmp_path)
+    unknown = tmp_path / "hello_1_all.deb"
+    unknown.write_bytes(b"")
+    missing = tmp_path / "lxqt-themes_1_all.deb"
+    output = tmp_path / "out"
+    for archive, said in (
+        (unknown, "not one of the known packages: gcompris-qt-data, "),
+        (missing, "no such file; `apt-get download lxqt-themes` gets the package"),
+    ):
+        assert main(["data", str(output), str(known), str(archive)]) == 1
+        printed = capsys.readouterr()
+        assert printed.err.startswith(f"upfrost-train: {archive}: {said}")
+        assert printed.err.count("\n") == 1
+        assert not printed.out
+    assert not output.exists()
+
+
+def test_a_damaged_package_is_one_clear_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    archive = package(tmp_path)
+    archive.write_bytes(archive.read_bytes()[:5000])
     assert main(["data", str(tmp_path / "out"), str(archive)]) == 1
-    assert "not one of the known packages" in capsys.readouterr().err
+    # Of the file descriptor, which dpkg-deb would write to as well.
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"upfrost-train: {archive}: cannot be unpacked (")
+    assert line.endswith("); if it is damaged, download it again")
+
+
+def test_where_packages_cannot_be_unpacked_one_line_says_what_is_needed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = package(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["data", str(tmp_path / "out"), str(archive)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "dpkg-deb, which unpacks it, is not there" in line
+
+
+def test_an_attribution_of_nothing_is_not_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert main(["data", str(output)]) == 1
+    assert "nothing to prepare: name packages" in capsys.readouterr().err
+    assert not output.exists()

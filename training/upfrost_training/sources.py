@@ -22,6 +22,7 @@ from urllib.parse import unquote
 import numpy as np
 from PIL import Image
 
+from upfrost.text import printable
 from upfrost_training.data import (
     PICTURE_SUFFIXES,
     DataError,
@@ -231,16 +232,49 @@ def credit_for(path: str, package: str, entries: list[tuple[str, str, str]]) -> 
     return Credit(f"Debian package {package}, {path}", author, licence)
 
 
-def debian_pictures(archive: Path) -> Iterator[tuple[str, Picture, Credit]]:
-    """(name, picture, credit) of the known pictures in a downloaded `.deb`."""
+def source_of(archive: Path) -> DebianSource:
+    """What is taken of a downloaded `.deb`, by its name.
+
+    Raises DataError for one that is not there, or not of a known package.
+    """
     package = archive.name.split("_")[0]
     source = next((s for s in DEBIAN_SOURCES if s.package == package), None)
     if source is None:
         known = ", ".join(s.package for s in DEBIAN_SOURCES)
         raise DataError(f"{archive}: not one of the known packages: {known}")
+    if not archive.is_file():
+        raise DataError(
+            f"{archive}: no such file; `apt-get download {package}` gets the package"
+        )
+    return source
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a `.deb` into a folder. Raises DataError where that cannot be."""
+    command = ["dpkg-deb", "-x", str(archive), str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{archive}: dpkg-deb, which unpacks it, is not there; on Debian it is in "
+            "the package dpkg"
+        ) from error
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").splitlines()
+        reason = lines[-1].removeprefix("dpkg-deb: error: ") if lines else "no reason"
+        raise DataError(
+            f"{archive}: cannot be unpacked ({printable(reason)}); if it is damaged, "
+            "download it again"
+        )
+
+
+def debian_pictures(archive: Path) -> Iterator[tuple[str, Picture, Credit]]:
+    """(name, picture, credit) of the known pictures in a downloaded `.deb`."""
+    source = source_of(archive)
+    package = source.package
     with tempfile.TemporaryDirectory() as unpacked:
-        subprocess.run(["dpkg-deb", "-x", str(archive), unpacked], check=True)
         root = Path(unpacked)
+        unpack(archive, root)
         if source.credit is not None:
             entries = [("*", *source.credit)]
         else:
@@ -356,10 +390,19 @@ def prepare(
     they are, attributed by their README's pages or as this did when it filled them,
     and not taken twice; pictures under `leave_out` (evaluation sets) are never taken.
     `videos` are attributions of videos, which stay where they are too. Raises DataError
-    where `output` has an attribution: it would be another one's, its pictures' lost.
+    where `output` has an attribution: it would be another one's, its pictures' lost;
+    and where nothing is given: an attribution of nothing would be in the way later.
     """
     if (output / ATTRIBUTION).exists():
         raise DataError(f"{output / ATTRIBUTION}: exists already; name another folder")
+    if not (archives or listed or videos):
+        raise DataError(
+            "nothing to prepare: name packages, or what to attribute by --listed or "
+            "--video"
+        )
+    # Of all, before the first is unpacked, which takes long.
+    for archive in archives:
+        source_of(archive)
     known: list[Picture] = []
     for folder in (*leave_out, *listed):
         known.extend(thumbnail(read_rgb(path)) for path in picture_files(folder))

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from upfrost.network.modelfile import find_model, read_model
 from upfrost_training.blend import BlendError, blend
@@ -134,14 +133,3 @@ def test_a_blend_replaces_a_file_when_asked(tmp_path: Path) -> None:
     output.write_bytes(b"mine")
     assert main(["blend", *STAGES, "-o", str(output), "--overwrite"]) == 0
     assert read_model(output).name == "there"
-
-
-def test_where_nothing_can_be_written_one_line_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
-    words = ["pairs", str(tmp_path), str(tmp_path / "file" / "out"), "--scale", "2"]
-    assert main(words) == 1
-    said = capsys.readouterr().err
-    assert said == f"upfrost-train: {tmp_path}/file/out: Not a directory\n"

@@ -131,6 +131,55 @@ def test_pairs_replace_no_originals(
     assert original.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["file", "file/out"])
+@pytest.mark.parametrize(
+    "words", ["pairs . {} --scale 2", "data {}", "train tiny.toml --run {}"]
+)
+def test_a_file_is_no_folder_to_write_to(
+    tmp_path: Path,
+    words: str,
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_bytes(b"mine")
+    Path("tiny.toml").write_text('name = "tiny"\nkind = "plain"\n')
+    Image.new("RGB", (40, 40)).save("a.png")
+    assert main(words.format(name).split()) == 1
+    assert capsys.readouterr().err == "upfrost-train: file: is not a folder\n"
+    assert Path("file").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_a_picture_that_has_no_partner_is_named_and_no_pairs_stay(
+    tmp_path: Path, scale: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    words = ["pairs", str(tmp_path / "in"), str(output), "--scale", str(scale)]
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "in/1.png")
+    bad = tmp_path / "in/2.png"
+
+    Image.new("RGB", (40, scale - 1)).save(bad)
+    assert main(words) == 1
+    said = f"{bad}: 40×{scale - 1} pixels are too few to be made small by {scale}"
+    assert said in capsys.readouterr().err
+    assert not list(output.iterdir())
+
+    rng = np.random.default_rng(0)
+    noise = rng.integers(256, size=(40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(bad)
+    bad.write_bytes(bad.read_bytes()[:1000])
+    assert main(words) == 1
+    assert f"{bad}: " in capsys.readouterr().err
+    assert not list(output.iterdir())
+
+    bad.unlink()
+    assert main(words) == 0
+    assert {path.name for path in output.iterdir()} == {"001_HR.png", "001_LR.png"}
+
+
 def test_folders_that_are_not_pairs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match="no pairs"):
         evaluate_folder(tmp_path, bicubic(2), 2)

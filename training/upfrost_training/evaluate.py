@@ -4,9 +4,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from upfrost.files import check_folder
 from upfrost.metrics.evaluate import Enlarge as Upscale
 from upfrost.metrics.evaluate import PairQuality, enlarged_pairs, evaluate_pairs
 from upfrost.metrics.quality import luma, y_psnr, y_ssim
+from upfrost.text import printable
 from upfrost_training.data import (
     DataError,
     crop_to_multiple,
@@ -62,22 +64,44 @@ def write_pairs(pictures: Path, output: Path, scale: int) -> int:
     Of each picture under `pictures`, of a folder of pairs each original, the right and
     the bottom are cut off so that both sides are multiples of `scale`; its partner is
     MATLAB's bicubic. Returns their number. Raises DataError for a folder without any,
-    and where `output` holds pairs: they might be the originals.
+    for a picture that is damaged or too small, and where `output` holds pairs: they
+    might be the originals. Of pairs that are not all written, none stays.
     """
+    check_folder(output)
     if held := next(iter(sorted(output.glob("*_[HL]R.png"))), None):
         raise DataError(f"{held}: exists already; name a new folder for the pairs")
     files = [f for f in picture_files(pictures) if not f.stem.endswith("_LR")]
     output.mkdir(parents=True, exist_ok=True)
-    for number, file in enumerate(files, start=1):
-        original = crop_to_multiple(read_rgb(file), scale)
-        save_pair(output, number, original, shrink(original, scale))
+    numbered = list(enumerate(files, start=1))
+    try:
+        for number, file in numbered:
+            picture = read_rgb(file)
+            height, width = picture.shape[:2]
+            if min(height, width) < scale:
+                raise DataError(
+                    f"{printable(file)}: {width}×{height} pixels are too few to be "
+                    f"made small by {scale}; take the picture away"
+                )
+            original = crop_to_multiple(picture, scale)
+            save_pair(output, number, original, shrink(original, scale))
+    except BaseException:
+        # They would be in the way of the same command.
+        for number, _ in numbered:
+            for path in _pair_paths(output, number):
+                path.unlink(missing_ok=True)
+        raise
     return len(files)
 
 
 def save_pair(folder: Path, number: int, original: Picture, small: Picture) -> None:
     """Write a pair as 001_HR.png and 001_LR.png of that number."""
-    for kind, picture in (("HR", original), ("LR", small)):
-        Image.fromarray(picture).save(folder / f"{number:03}_{kind}.png")
+    paths = _pair_paths(folder, number)
+    for path, picture in zip(paths, (original, small), strict=True):
+        Image.fromarray(picture).save(path)
+
+
+def _pair_paths(folder: Path, number: int) -> tuple[Path, Path]:
+    return folder / f"{number:03}_HR.png", folder / f"{number:03}_LR.png"
 
 
 def bicubic(scale: int) -> Upscale:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upfrost.errors import UpfrostError
-from upfrost.files import new_file
+from upfrost.files import check_folder, new_file
 from upfrost.network.modelfile import ModelFileError, find_model, read_model
 from upfrost.text import printable
 from upfrost_training.adversary import Adversary
@@ -526,6 +526,7 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # Beside native.cpp's threads, those of torch would only wait, and wait by spinning.
     torch.set_num_threads(1 if s.native else s.threads)
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         # Before the data, which take long to read, and longer with a teacher.

@@ -22,6 +22,7 @@ from urllib.parse import unquote
 import numpy as np
 from PIL import Image
 
+from upfrost.files import check_folder
 from upfrost.text import printable
 from upfrost_training.data import (
     PICTURE_SUFFIXES,
@@ -393,6 +394,7 @@ def prepare(
     where `output` has an attribution: it would be another one's, its pictures' lost;
     and where nothing is given: an attribution of nothing would be in the way later.
     """
+    check_folder(output)
     if (output / ATTRIBUTION).exists():
         raise DataError(f"{output / ATTRIBUTION}: exists already; name another folder")
     if not (archives or listed or videos):

@@ -5,7 +5,9 @@ import pytest
 
 from upfrost.metrics.quality import detail
 from upfrost_training.degradations import (
+    CODECS,
     STEPS,
+    STRENGTHS,
     Degradation,
     blur,
     compress_frames,
@@ -36,6 +38,17 @@ def test_bicubic_alone_is_matlab_s() -> None:
     hr = picture(0)
     result = degrade(hr[None], 2, (Degradation("bicubic"),), rng())[0]
     np.testing.assert_array_equal(result, shrink(hr, 2))
+
+
+def test_every_degradation_has_its_range_of_strengths() -> None:
+    assert STRENGTHS.keys() == {*STEPS, *CODECS}
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_steps_take_all_strengths_of_their_range(kind: str) -> None:
+    hr = picture(2)
+    for strength in STRENGTHS[kind]:
+        assert STEPS[kind](hr, strength, rng()).shape == hr.shape
 
 
 @pytest.mark.parametrize("kind", STEPS)
@@ -183,6 +196,11 @@ def test_the_same_seed_gives_the_same_picture() -> None:
     [
         (lambda: Degradation("fog"), "unknown degradation 'fog'"),
         (lambda: Degradation("jpeg", (90.0, 40.0)), "strength"),
+        (lambda: Degradation("jpeg"), r"jpeg: .* from 1 to 95, not \[0, 0\]"),
+        (lambda: Degradation("h264", (18.0, 52.0)), "h264: .* from 0 to 51"),
+        (lambda: Degradation("gauss", (0.0, float("inf"))), r"not \[0, inf\]"),
+        (lambda: Degradation("blur", (float("nan"), 1.0)), r"not \[nan, 1\]"),
+        (lambda: Degradation("area", (1.0, 2.0)), "strength must be left out"),
         (lambda: Degradation("blur", (0.0, 1.0), 2.0), "share"),
         (lambda: Degradation("area", share=0.5), "every picture is scaled"),
         (lambda: degrade(picture(0)[None], 2, (), rng()), "0 degradations scale"),

@@ -200,13 +200,6 @@ def test_a_model_that_cannot_teach_is_refused(
     assert not (folder / "refused").exists()
 
 
-def test_an_unknown_optimizer_is_refused_by_name(folder: Path) -> None:
-    config = read_config(folder / "tiny.toml")
-    config = replace(config, train=replace(config.train, optimizer="sgd"))
-    with pytest.raises(ConfigError, match="adam or soap, not 'sgd'"):
-        loop.start(config, folder / "run", torch.device("cpu"))
-
-
 def test_training_lowers_the_loss_and_leaves_a_network(folder: Path) -> None:
     config = read_config(folder / "tiny.toml")
     lines: list[str] = []
@@ -252,7 +245,9 @@ def test_a_cut_off_checkpoint_is_refused_by_name(folder: Path) -> None:
     path = folder / loop.CHECKPOINT
     loop.write_atomically(path, {"config": {}, "ema": {}})
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ConfigError, match=r"checkpoint\.pt: not a readable checkpoint"):
+    with pytest.raises(
+        loop.RunError, match=r"checkpoint\.pt: not a readable checkpoint"
+    ):
         loop.load_checkpoint(path)
 
 
@@ -338,7 +333,7 @@ def test_a_run_folder_of_another_network_is_refused(folder: Path) -> None:
     )
     loop.train(config, [folder], folder / "tiny", lambda _: None)
     other = replace(config, network={"channels": 8})
-    with pytest.raises(ConfigError, match="of another network"):
+    with pytest.raises(loop.RunError, match="of another network"):
         loop.start(other, folder / "tiny", torch.device("cpu"))
 
 
@@ -348,7 +343,7 @@ def test_a_run_folder_of_another_kind_of_network_is_refused(folder: Path) -> Non
     saved = {"config": {"kind": "plain", "network": network}, "ema": {}}
     loop.write_atomically(folder / loop.CHECKPOINT, saved)
     other = replace(read_config(folder / "tiny.toml"), kind="cascade", network=network)
-    with pytest.raises(ConfigError, match=r"plain .* instead of cascade"):
+    with pytest.raises(loop.RunError, match=r"plain .* instead of cascade"):
         loop.start(other, folder, torch.device("cpu"))
 
 
@@ -495,6 +490,18 @@ def test_a_start_from_nothing_known_is_refused_before_the_data_are_read(
     assert not (folder / "run").exists()
 
 
+@pytest.mark.parametrize("setting", ['start_from = "nothing"', "native = true"])
+def test_what_is_refused_of_a_configuration_names_its_file(
+    folder: Path, setting: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder / "tiny.toml"
+    path.write_text(CONFIG.replace("[train]", f"[train]\n{setting}"))
+    words = ["train", str(path), "--data", str(folder), "--run", str(folder / "run")]
+    assert main(words) == 1
+    key = setting.split()[0]
+    assert capsys.readouterr().err.startswith(f"upfrost-train: {path}: {key}")
+
+
 def test_a_network_without_native_gradients_is_refused_before_the_data_are_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -528,7 +535,21 @@ def test_the_rate_warms_up_and_follows_a_cosine() -> None:
         (('kind = "plain"', 'kind = "plain"\ncolour = 1'), "unknown setting 'colour'"),
         (("[network]", "[network"), "not a TOML file"),
         (("[data]", '[[degrade]]\nkind = "fog"\n[data]'), "unknown degradation 'fog'"),
-        (("[data]", '[[degrade]]\nkind = "jpeg"\n[data]'), "0 degradations scale"),
+        (("[data]", '[[degrade]]\nkind = "blur"\n[data]'), "0 degradations scale"),
+        (
+            ("[data]", '[[degrade]]\nkind = "jpeg"\nstrength = [0, 300]\n[data]'),
+            r"jpeg: strength must be \[low, high\], from 1 to 95, not \[0, 300\]",
+        ),
+        (
+            ("[data]", '[[degrade]]\nkind = "jpeg"\nstrength = 40\n[data]'),
+            r"tiny.toml \[\[degrade\]\]: strength must be a list of 2 numbers, not 40",
+        ),
+        (("[data]", "[[degrade]]\nshare = 0.5\n[data]"), "kind is missing"),
+        (
+            ('kind = "plain"', 'kind = "plain"\nreport = "Set5"'),
+            "report must be a list",
+        ),
+        (('kind = "plain"', 'kind = "plain"\ndegrade = [1]'), r"cannot be \[1\]"),
         (("batch = 2", "batch = 0"), r"\[train\]: batch must be at least 1, not 0"),
         (("steps = 60", "steps = -5"), "steps must be at least 1, not -5"),
         (("save_every = 5", "save_every = 0"), "save_every must be at least 1"),
@@ -543,6 +564,31 @@ def test_the_rate_warms_up_and_follows_a_cosine() -> None:
         ),
         (('["pictures"]', "[1]"), r"folders must be a list of strings, not \[1\]"),
         (('"tiny"', '"my net"'), "the run's name 'my net' is not 1 to 128 letters"),
+        (
+            ("[data]", "[adversary]\nweight = -1.0\n[data]"),
+            r"tiny.toml \[adversary\]: weight must be at least 0, not -1\.0",
+        ),
+        (("[data]", "[adversary]\nflat = nan\n[data]"), "flat must be at least 0"),
+        (
+            ("[data]", "[adversary]\nchannels = 0\n[data]"),
+            "channels must be at least 1",
+        ),
+        (("[data]", "[adversary]\nlr = 0\n[data]"), r"lr must be above 0, not 0\.0"),
+        (("channels = 4", 'channels = "a"'), r"\[network\]: channels must be int"),
+        (
+            ("channels = 4", "wide = 4"),
+            r"tiny.toml \[network\]: unknown setting 'wide'",
+        ),
+        (
+            ("channels = 4", "expand = -1"),
+            r"tiny.toml: \[network\] .*negative dimension",
+        ),
+        (("depth = 1", 'activation = "tanh"'), "tiny.toml: activation must be relu or"),
+        (('"plain"', '"plane"'), "tiny.toml: unknown kind of network 'plane'"),
+        (
+            ("save_every = 5", 'optimizer = "sgd"'),
+            r"tiny.toml \[train\]: optimizer must be one of adam, soap, not 'sgd'",
+        ),
         (
             ("[data]", 'colour = "luma"\n[adversary]\nweight = 1\n[data]'),
             r"\[adversary\]: it judges RGB of .*, not luma of 16x16",
@@ -579,7 +625,7 @@ def test_a_run_without_pictures_says_so(folder: Path) -> None:
 
 
 def test_a_run_that_is_not_there_is_called_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no such run: train it"):
+    with pytest.raises(loop.RunError, match="there is no such run: train it"):
         loop.folded_network(tmp_path)
 
 

@@ -181,10 +181,14 @@ def _places(options: argparse.Namespace) -> "tuple[Config, Path, list[Path]]":
 
 
 def _train(options: argparse.Namespace) -> None:
+    from upfrost_training.config import ConfigError
     from upfrost_training.loop import train
 
     config, folder, roots = _places(options)
-    train(config, roots, folder, _say)
+    try:
+        train(config, roots, folder, _say)
+    except ConfigError as error:
+        raise ConfigError(f"{options.config}: {error}") from error
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -2,9 +2,12 @@
 
 import math
 import tomllib
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
+
+import torch
 
 from upfrost.errors import UpfrostError
 from upfrost.network.graph import GraphError, check_name
@@ -12,6 +15,11 @@ from upfrost_training.adversary import AdversarySettings
 from upfrost_training.data import BICUBIC
 from upfrost_training.degradations import Degradation, check_degradations
 from upfrost_training.losses import LOSSES
+from upfrost_training.networks import make_network
+from upfrost_training.networks.cascade import CascadeSettings
+from upfrost_training.networks.plain import PlainSettings
+
+OPTIMIZERS = ("adam", "soap")
 
 T = TypeVar("T")
 
@@ -28,6 +36,22 @@ def _check_range(settings: object, least: float, most: float, *names: str) -> No
         if not least <= found <= most:
             limit = f"at least {least}" if most == math.inf else f"{least} to {most}"
             raise ValueError(f"{name} must be {limit}, not {found}")
+
+
+def _check_positive(settings: object, *names: str) -> None:
+    """Raise ValueError for the first of the settings that is not above 0."""
+    for name in names:
+        found = getattr(settings, name)
+        if not 0 < found < math.inf:
+            raise ValueError(f"{name} must be above 0, not {found}")
+
+
+def _check_choice(settings: object, known: Collection[str], *names: str) -> None:
+    """Raise ValueError for the first of the settings that is none of those known."""
+    for name in names:
+        found = getattr(settings, name)
+        if found not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, not {found!r}")
 
 
 @dataclass(frozen=True)
@@ -120,15 +144,9 @@ class TrainSettings:
         _check_range(self, 1, math.inf, *counts)
         _check_range(self, 0, math.inf, "warmup", "seed", "chroma")
         _check_range(self, 0, 1, "lr_floor", "ema", "finish_share")
-        for name in ("lr", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("loss", "finish_loss"):
-            if getattr(self, name) not in LOSSES:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(LOSSES)}, not "
-                    f"{getattr(self, name)!r}"
-                )
+        _check_positive(self, "lr", "clip")
+        _check_choice(self, OPTIMIZERS, "optimizer")
+        _check_choice(self, LOSSES, "loss", "finish_loss")
 
 
 @dataclass(frozen=True)
@@ -163,49 +181,90 @@ class Config:
         return str(self.network.get("colour", "rgb"))
 
 
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+def _typed(value: Any, default: Any, where: str) -> Any:
+    """A setting's value as the type of its default; without one it is a string."""
+    if isinstance(default, tuple):
+        return _numbers(value, len(default), where) if default else _texts(value, where)
+    expected = str if default is MISSING else type(default)
+    if expected is float and type(value) is int:
+        return float(value)
+    if type(value) is not expected:
+        raise ConfigError(f"{where} must be {expected.__name__}, not {value!r}")
+    return value
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or any(type(each) is not str for each in value):
+        raise ConfigError(f"{where} must be a list of strings, not {value!r}")
+    return tuple(value)
+
+
+def _numbers(value: Any, count: int, where: str) -> tuple[float, ...]:
+    if (
+        not isinstance(value, list)
+        or len(value) != count
+        or any(type(each) not in (int, float) for each in value)
+    ):
+        raise ConfigError(f"{where} must be a list of {count} numbers, not {value!r}")
+    return tuple(map(float, value))
 
 
 def _section(cls: type[T], table: dict[str, Any], where: str) -> T:
-    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
-    for key, value in table.items():
+    known = {f.name: f.default for f in fields(cls)}  # type: ignore[arg-type]
+    for key in table:
         if key not in known:
             raise ConfigError(
                 f"{where}: unknown setting {key!r}; known: {', '.join(known)}"
             )
-        expected = type(known[key].default)
-        if expected is tuple:
-            if not _is_texts(value):
-                raise ConfigError(
-                    f"{where}: {key} must be a list of strings, not {value!r}"
-                )
-            value = tuple(value)
-        if expected is float and type(value) is int:
-            value = float(value)
-        if type(value) is not expected:
-            raise ConfigError(
-                f"{where}: {key} must be {expected.__name__}, not {value!r}"
-            )
-        values[key] = value
+    for key, default in known.items():
+        if default is MISSING and key not in table:
+            raise ConfigError(f"{where}: {key} is missing; it must be a string")
+    values = {
+        key: _typed(value, known[key], f"{where}: {key}")
+        for key, value in table.items()
+    }
     try:
         return cls(**values)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _degradations(entries: list[Any], path: Path) -> tuple[Degradation, ...]:
+def _adversary(table: dict[str, Any], where: str) -> AdversarySettings:
+    settings = _section(AdversarySettings, table, where)
     try:
-        tuples: list[dict[str, Any]] = [
-            {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
-            for entry in entries
-        ]
-        steps = tuple(Degradation(**entry) for entry in tuples)
+        weights = ("weight", "features", "patches", "grid", "flat")
+        _check_range(settings, 0, math.inf, *weights)
+        _check_range(settings, 1, math.inf, "channels")
+        _check_positive(settings, "lr")
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return settings
+
+
+def _is_tables(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
+
+
+def _degradations(entries: list[dict[str, Any]], where: str) -> tuple[Degradation, ...]:
+    steps = tuple(_section(Degradation, entry, where) for entry in entries)
+    try:
         check_degradations(steps)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{path} [[degrade]]: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
     return steps
+
+
+def _check_network(kind: str, table: dict[str, Any], path: Path) -> None:
+    """Raise ConfigError for a network that cannot be made."""
+    settings: dict[str, type] = {"plain": PlainSettings, "cascade": CascadeSettings}
+    if kind in settings:
+        _section(settings[kind], table, f"{path} [network]")
+    try:
+        # Its weights take no memory, and draw no random numbers.
+        with torch.device("meta"):
+            make_network(kind, table)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def read_config(path: Path) -> Config:
@@ -229,11 +288,11 @@ def read_config(path: Path) -> Config:
         elif key == "train" and isinstance(value, dict):
             values[key] = _section(TrainSettings, value, f"{path} [train]")
         elif key == "adversary" and isinstance(value, dict):
-            values[key] = _section(AdversarySettings, value, f"{path} [adversary]")
-        elif key == "degrade" and isinstance(value, list):
-            values[key] = _degradations(value, path)
-        elif key in ("report", "training_data") and isinstance(value, list):
-            values[key] = tuple(str(entry) for entry in value)
+            values[key] = _adversary(value, f"{path} [adversary]")
+        elif key == "degrade" and _is_tables(value):
+            values[key] = _degradations(value, f"{path} [[degrade]]")
+        elif key in ("report", "training_data"):
+            values[key] = _texts(value, f"{path}: {key}")
         elif key not in top:
             raise ConfigError(
                 f"{path}: unknown setting {key!r}; known: {', '.join(top)}"
@@ -248,6 +307,7 @@ def read_config(path: Path) -> Config:
         check_name("the run's", config.name)
     except GraphError as error:
         raise ConfigError(f"{path}: {error}") from error
+    _check_network(config.kind, config.network, path)
     side = config.scale * config.data.patch
     if config.adversary.weight > 0.0 and (side % 8 or config.colour != "rgb"):
         raise ConfigError(

@@ -43,6 +43,19 @@ Frames = NDArray[np.uint8]
 # Scales by a kernel drawn from all of them.
 ANY_KERNEL = "resample"
 SCALERS = (*KERNELS, ANY_KERNEL)
+# The least and the most of a strength, in the units of `Degradation`. JPEG and codecs
+# know no others; of the rest, the most leaves little of a picture, or, of photons, all.
+STRENGTHS: dict[str, tuple[float, float]] = {
+    "blur": (0.0, 50.0),
+    "motion": (0.0, 100.0),
+    "sharpen": (0.0, 10.0),
+    "gauss": (0.0, 255.0),
+    "grain": (0.0, 255.0),
+    "poisson": (0.001, 1000.0),
+    "jpeg": (1.0, 95.0),
+    "h264": (0.0, 51.0),
+    "h265": (0.0, 51.0),
+}
 
 
 @dataclass(frozen=True)
@@ -52,8 +65,8 @@ class Degradation:
     Units of `strength`: blur, the Gaussian's sigma in pixels; gauss, the noise's sigma
     in 8-bit units; grain, likewise; poisson, photons at white divided by 255, so less
     is noisier; motion, the length of the path in pixels; sharpen, the share of the
-    detail that is added; jpeg, Pillow's quality 1 to 95; h264 and h265, the constant
-    rate factor, 0 to 51.
+    detail that is added; jpeg, Pillow's quality; h264 and h265, the constant rate
+    factor.
     """
 
     kind: str
@@ -68,8 +81,14 @@ class Degradation:
         if self.kind not in (*SCALERS, *STEPS, *CODECS):
             raise ValueError(f"unknown degradation {self.kind!r}: use one of {known}")
         low, high = self.strength
-        if not 0.0 <= low <= high:
-            raise ValueError(f"{self.kind}: strength must be [low, high], from 0 on")
+        least, most = STRENGTHS.get(self.kind, (0.0, 0.0))
+        if not least <= low <= high <= most:
+            limits = f"[low, high], from {least:g} to {most:g}"
+            if self.kind in SCALERS:
+                limits = "left out"
+            raise ValueError(
+                f"{self.kind}: strength must be {limits}, not [{low:g}, {high:g}]"
+            )
         if not 0.0 <= self.share <= 1.0:
             raise ValueError(f"{self.kind}: share must be from 0 to 1")
         if self.kind in SCALERS and self.share != 1.0:
@@ -186,7 +205,6 @@ def gauss(picture: Picture, sigma: float, rng: Rng) -> Picture:
 
 def poisson(picture: Picture, photons: float, rng: Rng) -> Picture:
     """Noise of counted photons: its variance grows with the signal."""
-    photons = max(photons, 1e-3)
     counts: NDArray[np.int64] = rng.poisson(picture * photons)
     return _to_bytes(counts / photons)
 
@@ -194,7 +212,7 @@ def poisson(picture: Picture, photons: float, rng: Rng) -> Picture:
 def jpeg(picture: Picture, quality: float, _: Rng) -> Picture:
     """JPEG with halved chroma, as cameras and the web use."""
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=max(1, round(quality)))
+    Image.fromarray(picture).save(file, "JPEG", quality=round(quality))
     with Image.open(file) as image:
         return np.array(image.convert("RGB"))
 

@@ -58,6 +58,10 @@ Pictures = NDArray[np.uint8]
 Gradients = Callable[[Pictures, Pictures, str], float]
 
 
+class RunError(UpfrostError, ValueError):
+    """A run's folder that cannot be used, with what to do."""
+
+
 @dataclass
 class State:
     """What a checkpoint holds: all that the next step depends on."""
@@ -198,7 +202,7 @@ def save(state: State, config: Config, folder: Path) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content; nothing but tensors and plain data is unpickled."""
     if not path.exists():
-        raise ConfigError(
+        raise RunError(
             f"{path}: there is no such run: train it, or say with --run where it is"
         )
     try:
@@ -209,9 +213,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         # torch's own advice is to run what such a file holds.
         if "weights_only" in str(error):
             reason = "it holds more than tensors and plain data, and none of it was run"
-        raise ConfigError(f"{path}: not a readable checkpoint ({reason})") from error
+        raise RunError(f"{path}: not a readable checkpoint ({reason})") from error
     if not isinstance(content, dict) or not content.keys() >= {"config", "ema"}:
-        raise ConfigError(f"{path}: holds no training run; remove it, or name another")
+        raise RunError(f"{path}: holds no training run; remove it, or name another")
     return content
 
 
@@ -332,15 +336,13 @@ def take_start(model: Network, run: Path) -> None:
 
 
 def make_optimizer(model: nn.Module, s: TrainSettings) -> torch.optim.Optimizer:
-    """The optimizer that the settings name. Raises ConfigError if there is none."""
-    if s.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=s.lr, fused=True)
+    """The optimizer that the settings name."""
     if s.optimizer == "soap":
         # Its import takes seconds.
         from pytorch_optimizer import SOAP
 
         return SOAP(model.parameters(), lr=s.lr, weight_decay=0.0)
-    raise ConfigError(f"optimizer must be adam or soap, not {s.optimizer!r}")
+    return torch.optim.Adam(model.parameters(), lr=s.lr, fused=True)
 
 
 def start(config: Config, folder: Path, device: torch.device) -> State:
@@ -359,7 +361,7 @@ def start(config: Config, folder: Path, device: torch.device) -> State:
         content = load_checkpoint(folder / CHECKPOINT)
         saved = content["config"]["kind"], content["config"]["network"]
         if saved != (config.kind, config.network):
-            raise ConfigError(
+            raise RunError(
                 f"{folder / CHECKPOINT} is of another network: {saved[0]} {saved[1]} "
                 f"instead of {config.kind} {config.network}; "
                 "choose another run folder or remove this one"

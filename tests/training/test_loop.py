@@ -188,13 +188,16 @@ def test_a_bundled_model_teaches(teacher: str, colour: str, folder: Path) -> Non
     [
         ("realtime-x4", "teacher: realtime-x4 enlarges ×4, not ×2"),
         ("realtime-x2", "realtime-x2 sees luma alone, .* name a model of RGB"),
+        ("nothing", "teacher: nothing: model: neither a bundled model nor a file"),
     ],
 )
 def test_a_model_that_cannot_teach_is_refused(
     teacher: str, message: str, folder: Path
 ) -> None:
+    # Before any video is read: this one is not there.
     config = read_config(folder / "tiny.toml")
-    other = replace(config, data=replace(config.data, teacher=teacher))
+    settings = replace(config.data, teacher=teacher, videos=("none.mkv",))
+    other = replace(config, data=settings)
     with pytest.raises(ConfigError, match=message):
         loop.train(other, [folder], folder / "refused", lambda _: None)
     assert not (folder / "refused").exists()

@@ -424,18 +424,19 @@ def held_out(number: int, settings: DataSettings) -> bool:
 def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
     """Training pairs and validation crops of the configured folders and videos."""
     d = config.data
-    files = listed_pictures(roots, d.folders)
-    drawings = listed_pictures(roots, d.drawings)
-    runs: list[Frames] = []
-    for name in d.videos:
-        video = next((r / name for r in roots if (r / name).is_file()), Path(name))
-        runs.extend(read_runs(video, d.run_length, d.runs, d.shrink_videos))
+    # First, since it may be refused, and videos take long to read.
     teacher = None
     if d.teacher:
         # ONNX Runtime is needed for nothing else in training.
         from upfrost_training.teacher import read_teacher
 
         teacher = read_teacher(config)
+    files = listed_pictures(roots, d.folders)
+    drawings = listed_pictures(roots, d.drawings)
+    runs: list[Frames] = []
+    for name in d.videos:
+        video = next((r / name for r in roots if (r / name).is_file()), Path(name))
+        runs.extend(read_runs(video, d.run_length, d.runs, d.shrink_videos))
     load = partial(
         load_pairs,
         scale=config.scale,

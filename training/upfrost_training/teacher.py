@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from upfrost.network.graph import alignment
-from upfrost.network.modelfile import find_model, read_model
+from upfrost.network.modelfile import ModelFileError, find_model, read_model
 from upfrost.network.reference import from_bytes, to_bytes
 from upfrost_exporter.onnx_backend import to_onnx
 from upfrost_training.config import Config, ConfigError
@@ -25,7 +25,10 @@ def read_teacher(config: Config) -> Callable[[Picture], Picture]:
     ConfigError for a model that cannot teach that network.
     """
     name = config.data.teacher
-    graph = read_model(find_model(name))
+    try:
+        graph = read_model(find_model(name))
+    except ModelFileError as error:
+        raise ConfigError(f"teacher: {error}") from error
     if graph.scale != config.scale:
         raise ConfigError(
             f"teacher: {name} enlarges ×{graph.scale}, not ×{config.scale}"

@@ -300,6 +300,8 @@ def validation_crops(
     crops: list[Crop] = []
     for number, piece in enumerate(pieces):
         frames = crop_to_multiple(piece, scale)
+        if min(frames.shape[1:3]) < side:
+            continue
         rng = np.random.default_rng(number)
         middle = len(frames) // 2
         low, hr = degrade(frames, scale, degradations, rng)[middle], frames[middle]

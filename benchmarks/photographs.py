@@ -46,7 +46,8 @@ from upfrost_training.loop import held_out
 # Its folders are those that all networks for photographs are trained on.
 CONFIG = ROOT / "training/configs/photo-x4.toml"
 LARGEST = 384  # pixels, of a pair's original
-MODELS = ("cascade-x4", "photo-x4", "photo-x2")
+DRAWN = ("cascade-x4", "photo-x4")
+MODELS = (*DRAWN, "photo-x2")
 # Of examples/, those that are photographs.
 SHOWN = ("bee.png", "bridge.png", "citrus.png", "dogs.png")
 # Blur of the optics in pixels of the original at ×4, the kernel, noise in 8-bit units,
@@ -81,13 +82,13 @@ def main() -> None:
     parser.add_argument("output", type=Path, metavar="PAIRS|SHEET.webp")
     parser.add_argument("--data", type=Path, action="append", metavar="FOLDER")
     parser.add_argument("--real", nargs="+", type=parse_place, metavar="PHOTO[@Y,X]")
-    parser.add_argument("-m", "--models", nargs="+", metavar="MODEL", default=MODELS)
+    parser.add_argument("-m", "--models", nargs="+", metavar="MODEL")
     options = parser.parse_args()
     try:
         if options.real:
-            draw_real(options.output, options.real, options.models)
+            draw_real(options.output, options.real, options.models or DRAWN)
         elif options.data:
-            measure_pairs(options.output, options.data, options.models)
+            measure_pairs(options.output, options.data, options.models or MODELS)
         else:
             parser.error("give --data to measure on pairs, or --real to draw a sheet")
     except (UpfrostError, OSError) as error:

@@ -68,7 +68,7 @@ def test_pairs_of_an_earlier_run_are_not_measured_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["s.webp", "--real", "none.jpg"], "none.jpg: No such file"),
+        (["s.webp", "--real", "none.jpg"], "none.jpg: No such file or directory"),
         (["s.txt", "--real", "p.png"], "name the sheet as a picture"),
         (["none/s.webp", "--real", "p.png"], "none: no such folder"),
         (["s.webp", "--real", "p.png", "-m", "photo-x2", "photo-x4"], "of one scale"),

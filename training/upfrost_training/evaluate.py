@@ -22,6 +22,7 @@ __all__ = [
     "PairQuality",
     "Upscale",
     "bicubic",
+    "check_no_pairs",
     "check_pairs",
     "evaluate_folder",
     "luma",
@@ -58,6 +59,15 @@ def check_pairs(folder: Path, scale: int) -> None:
         pass
 
 
+def check_no_pairs(folder: Path) -> None:
+    """Raise DataError where a folder for pairs holds some: they might be originals."""
+    check_folder(folder)
+    if held := next(iter(sorted(folder.glob("*_[HL]R.png"))), None):
+        raise DataError(
+            f"{printable(held)}: exists already; name a new folder for the pairs"
+        )
+
+
 def write_pairs(pictures: Path, output: Path, scale: int) -> int:
     """Write pairs by the field's convention, as `evaluate_folder` reads them.
 
@@ -67,9 +77,7 @@ def write_pairs(pictures: Path, output: Path, scale: int) -> int:
     for a picture that is damaged or too small, and where `output` holds pairs: they
     might be the originals. Of pairs that are not all written, none stays.
     """
-    check_folder(output)
-    if held := next(iter(sorted(output.glob("*_[HL]R.png"))), None):
-        raise DataError(f"{held}: exists already; name a new folder for the pairs")
+    check_no_pairs(output)
     files = [f for f in picture_files(pictures) if not f.stem.endswith("_LR")]
     output.mkdir(parents=True, exist_ok=True)
     numbered = list(enumerate(files, start=1))

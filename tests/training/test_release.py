@@ -32,7 +32,8 @@ def test_a_bundled_model_can_be_trained_again_and_names_its_sources(name: str) -
     assert isinstance(quality, dict)
     assert set(quality) == {"Set5", "Set14"}
     credits_file = path.with_name("ATTRIBUTION.md").read_text(encoding="utf-8")
-    assert all(f"## {folder}" in credits_file for folder in config.data.folders)
+    folders = (*config.data.folders, *config.data.drawings)
+    assert all(f"## {folder}\n" in credits_file for folder in folders)
 
 
 def tiny_run(folder: Path, colour: str = "rgb") -> tuple[Config, loop.State]:
@@ -85,7 +86,7 @@ def test_an_export_that_cannot_be_measured_leaves_all_as_it_was(tmp_path: Path) 
     for before in (None, b"of an earlier run"):
         if before is not None:
             output.write_bytes(before)
-        with pytest.raises(PictureError, match="scale is another one"):
+        with pytest.raises(PictureError, match="by the model.s scale of 2"):
             release(
                 config,
                 tmp_path / "run",

@@ -150,7 +150,7 @@ def test_pairs_of_another_scale_are_refused_before_the_first_step(
     Image.new("RGB", (48, 48)).save(folder / "pairs/1_HR.png")
     Image.new("RGB", (12, 12)).save(folder / "pairs/1_LR.png")
     monkeypatch.setattr(loop, "load_data", without_data)
-    with pytest.raises(PictureError, match=r"1_LR\.png: ×2 does not give the 48×48"):
+    with pytest.raises(PictureError, match=r"1_LR\.png: 12×12 pixels are not those"):
         loop.train(config, [folder], folder / "run", lambda _: None)
     assert not (folder / "run").exists()
 

@@ -187,5 +187,5 @@ def test_folders_that_are_not_pairs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match=r"1_LR\.png: No such file"):
         evaluate_folder(tmp_path, bicubic(2), 2)
     Image.new("RGB", (16, 16)).save(tmp_path / "1_LR.png")
-    with pytest.raises(PictureError, match="by the model.s scale of 4"):
+    with pytest.raises(PictureError, match=r"by the model.s scale of 4"):
         evaluate_folder(tmp_path, bicubic(4), 4)

@@ -86,7 +86,7 @@ def test_an_export_that_cannot_be_measured_leaves_all_as_it_was(tmp_path: Path) 
     for before in (None, b"of an earlier run"):
         if before is not None:
             output.write_bytes(before)
-        with pytest.raises(PictureError, match="by the model.s scale of 2"):
+        with pytest.raises(PictureError, match=r"by the model.s scale of 2"):
             release(
                 config,
                 tmp_path / "run",

@@ -10,12 +10,7 @@ RGB_TO_YCC = (
     (0.5, -0.418688, -0.081312),
 )
 
-LOSSES = ("l1", "l2", "charbonnier", "rmse", "psnr")
-# The root mean square error at which the gradients of "psnr" are those of "rmse".
-TYPICAL = 0.02
-# The mean square of rounding to 8 bits. It is added to that of "psnr": a crop without
-# an error would else have no logarithm.
-ROUNDING = 1 / (12 * 255**2)
+LOSSES = ("l1", "l2", "charbonnier", "rmse")
 
 
 def pixel_loss(
@@ -24,12 +19,10 @@ def pixel_loss(
     """Mean loss between (B, 3, H, W) pictures in [0, 1], or (B, 1, H, W) of luma.
 
     `kind` is "l1", "l2", "charbonnier" (sqrt(d² + 1e-6)), or "rmse": the root of each
-    crop's mean square, averaged over crops, whose gradient is of L1's size, so that
-    Adam's moments stay valid when a run changes from one to the other; or "psnr": the
-    logarithm of that, which is the mean PSNR itself. A crop of text has many times the
-    error of a photograph's, and so as many times its say in the others, but not here.
-    The difference is taken in YCbCr; `chroma` is the weight of each chroma plane,
-    luma's being 1.
+    crop's mean square, averaged over crops. That follows the mean PSNR of pictures,
+    and its gradient is of L1's size, so Adam's moments stay valid when a run changes
+    from one to the other. The difference is taken in YCbCr; `chroma` is the weight of
+    each chroma plane, luma's being 1.
     """
     difference = output - target
     weights = torch.ones(1, dtype=output.dtype)
@@ -45,9 +38,6 @@ def pixel_loss(
         planes = (difference.square() + 1e-6).sqrt().mean(dim=(2, 3))
     elif kind == "rmse":
         planes = (difference.square().mean(dim=(2, 3)) + 1e-10).sqrt()
-    elif kind == "psnr":
-        mean_square = difference.square().mean(dim=(2, 3))
-        planes = TYPICAL / 2 * (mean_square / ROUNDING).log1p()
     else:
         raise ValueError(f"unknown loss {kind!r}: use one of {', '.join(LOSSES)}")
     return (planes.mean(dim=0) * weights.to(output.device)).sum()

@@ -3,6 +3,7 @@
 import struct
 import subprocess
 import zlib
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -201,6 +202,21 @@ def test_pictures_that_show_their_compression_are_scaled_down_first(
     assert prepare([archive], [], [], tmp_path / "out", print) == 1
     with Image.open(next((tmp_path / "out").glob("*.png"))) as picture:
         assert picture.size == (256, 256)
+
+
+def test_no_picture_stays_without_an_attribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unpacked(_: Path) -> Iterator[tuple[str, Picture, sources.Credit]]:
+        yield "a", noise(0), sources.Credit("a package", "Ann", "CC0-1.0")
+        assert len(list(output.iterdir())) == 1
+        raise DataError("cannot be unpacked")
+
+    archive, output = package(tmp_path), tmp_path / "out"
+    monkeypatch.setattr(sources, "debian_pictures", unpacked)
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        prepare([archive], [], [], output, print)
+    assert not list(output.iterdir())
 
 
 def test_of_drawings_some_are_taken_and_transparency_becomes_paper(

@@ -13,6 +13,7 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -410,23 +411,27 @@ def prepare(
         known.extend(thumbnail(read_rgb(path)) for path in picture_files(folder))
     output.mkdir(parents=True, exist_ok=True)
     taken_from: list[tuple[str, Credit]] = []
-    for archive in archives:
-        count = seen = 0
-        for name, picture, credit in debian_pictures(archive):
-            seen += 1
-            if is_known(picture, known):
-                continue
-            scaled = sharpened_by_scaling(picture)
-            if scaled is None:
-                continue
-            known.append(thumbnail(picture))
-            file = f"{len(taken_from) + 1:03}-{name}.png"
-            Image.fromarray(scaled).save(output / file)
-            taken_from.append((file, credit))
-            count += 1
-        say(f"{archive.name}: {count} of {seen} pictures taken")
-    text = attribution_text(output.name, taken_from, listed, videos)
-    (output / ATTRIBUTION).write_text(text, encoding="utf-8")
+    # Where it fails no picture stays: nothing would say whose it is.
+    with ExitStack() as undo:
+        for archive in archives:
+            count = seen = 0
+            for name, picture, credit in debian_pictures(archive):
+                seen += 1
+                if is_known(picture, known):
+                    continue
+                scaled = sharpened_by_scaling(picture)
+                if scaled is None:
+                    continue
+                known.append(thumbnail(picture))
+                file = output / f"{len(taken_from) + 1:03}-{name}.png"
+                undo.callback(file.unlink, missing_ok=True)
+                Image.fromarray(scaled).save(file)
+                taken_from.append((file.name, credit))
+                count += 1
+            say(f"{archive.name}: {count} of {seen} pictures taken")
+        text = attribution_text(output.name, taken_from, listed, videos)
+        (output / ATTRIBUTION).write_text(text, encoding="utf-8")
+        undo.pop_all()
     say(f"wrote {len(taken_from)} pictures and {output / ATTRIBUTION}")
     return len(taken_from)
 

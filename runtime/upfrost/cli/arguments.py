@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from upfrost.cluster.connection import Cluster
@@ -230,6 +231,20 @@ def warn_of_cpu(
             f"upfrost: no GPU, this runs on the CPU ({upscaler.device.name}) "
             "and is slow; 'upfrost devices' says what to do"
         )
+
+
+def existing_paths(names: Sequence[str]) -> list[Path]:
+    """The paths of these names, all of which are there. Raises `UsageError`."""
+    from pathlib import Path
+
+    from upfrost.errors import UsageError
+    from upfrost.text import printable
+
+    paths = [Path(name) for name in names]
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{printable(path)}: No such file or directory")
+    return paths
 
 
 def positive(text: str) -> int:

@@ -84,17 +84,12 @@ def add_compare(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from upfrost.errors import UsageError
     from upfrost.metrics import compare
     from upfrost.network import modelfile
     from upfrost.status import Status
-    from upfrost.text import printable
 
     status = Status(sys.stderr, quiet=options.quiet)
-    inputs = [Path(name) for name in options.inputs]
-    for path in inputs:
-        if not path.exists():
-            raise UsageError(f"{printable(path)}: No such file or directory")
+    inputs = arguments.existing_paths(options.inputs)
     compare.check_folder(Path(options.output), inputs)
     are_folders = {path.is_dir() for path in inputs}
     if len(are_folders) > 1:

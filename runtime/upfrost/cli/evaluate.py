@@ -80,12 +80,8 @@ def _run(options: argparse.Namespace) -> int:
     from upfrost.files import check_file
     from upfrost.network import modelfile
     from upfrost.status import Status
-    from upfrost.text import printable
 
-    paths = [Path(name) for name in options.inputs]
-    for path in paths:
-        if not path.exists():
-            raise UsageError(f"{printable(path)}: No such file or directory")
+    paths = arguments.existing_paths(options.inputs)
     videos = [path for path in paths if not path.is_dir()]
     if options.plot and len(videos) != 1:
         raise UsageError("--plot draws one video; name one")

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gi
 
@@ -22,6 +22,9 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstBase", "1.0")
 gi.require_version("GstVideo", "1.0")
 from gi.repository import GLib, GObject, Gst, GstVideo  # noqa: E402
+
+if TYPE_CHECKING:
+    from upfrost.gpu.frame import Siting, Subsampling
 
 # Where Debian's package keeps upfrost. What an environment has comes before it.
 sys.path.append("/usr/lib/upfrost")
@@ -130,6 +133,7 @@ def _pad(name: str, direction: Gst.PadDirection) -> Gst.PadTemplate:
     return Gst.PadTemplate.new(name, direction, Gst.PadPresence.ALWAYS, _CAPS)
 
 
+# The bindings have no types, and which class the base is turns out when it is imported.
 class UpfrostScale(_Base):  # type: ignore[misc,valid-type]
     """Upscales frames; late ones are dropped when the property `qos` is set.
 
@@ -724,21 +728,22 @@ def _kind(info: Any) -> Any:
     if not _has_planes(info):
         return None
     name = info.finfo.name
-    sites = {
+    sites: dict[Any, Siting] = {
         GstVideo.VideoChromaSite.NONE: "centre",  # as JPEG has it
         GstVideo.VideoChromaSite.COSITED: "top-left",
     }
+    subsamplings: dict[str, Subsampling] = {"Y42B": "422", "Y444": "444"}
     # Whose name begins with a digit, and so is no attribute.
     full = getattr(GstVideo.VideoColorRange, "0_255", None) or getattr(
         GstVideo.VideoColorRange, "_0_255", None
     )
     return FrameFormat(
-        subsampling={"Y42B": "422", "Y444": "444"}.get(name, "420"),  # type: ignore[arg-type]
+        subsampling=subsamplings.get(name, "420"),
         interleaved=name in ("NV12", "P010_10LE"),
         bits=10 if name.endswith("10LE") else 8,
         shift=6 if name == "P010_10LE" else 0,
         range="full" if info.colorimetry.range == full else "limited",
-        siting=sites.get(info.chroma_site, "left"),  # type: ignore[arg-type]
+        siting=sites.get(info.chroma_site, "left"),
     )
 
 

@@ -1,5 +1,6 @@
 """Y-PSNR and SSIM by the super-resolution field's convention, over folders of pairs."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from PIL import Image
@@ -80,9 +81,9 @@ def write_pairs(pictures: Path, output: Path, scale: int) -> int:
     check_no_pairs(output)
     files = [f for f in picture_files(pictures) if not f.stem.endswith("_LR")]
     output.mkdir(parents=True, exist_ok=True)
-    numbered = list(enumerate(files, start=1))
-    try:
-        for number, file in numbered:
+    # Where it fails no pair stays: it would be in the way of the same command.
+    with ExitStack() as undo:
+        for number, file in enumerate(files, start=1):
             picture = read_rgb(file)
             height, width = picture.shape[:2]
             if min(height, width) < scale:
@@ -91,13 +92,10 @@ def write_pairs(pictures: Path, output: Path, scale: int) -> int:
                     f"made small by {scale}; take the picture away"
                 )
             original = crop_to_multiple(picture, scale)
-            save_pair(output, number, original, shrink(original, scale))
-    except BaseException:
-        # They would be in the way of the same command.
-        for number, _ in numbered:
             for path in _pair_paths(output, number):
-                path.unlink(missing_ok=True)
-        raise
+                undo.callback(path.unlink, missing_ok=True)
+            save_pair(output, number, original, shrink(original, scale))
+        undo.pop_all()
     return len(files)
 
 

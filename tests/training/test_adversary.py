@@ -8,12 +8,12 @@ import torch
 
 from upfrost_training.adversary import (
     Adversary,
-    AdversarySettings,
     Discriminator,
     patch_distance,
     roughness,
     unevenness,
 )
+from upfrost_training.config import AdversarySettings
 
 SETTINGS = AdversarySettings(weight=1.0, features=0.1, channels=8, lr=1e-3)
 CPU = torch.device("cpu")

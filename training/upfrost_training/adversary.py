@@ -10,34 +10,14 @@ patches are to be distributed as the real picture's are (Elnekave and Weiss, "Ge
 natural images with direct patch distributions matching", 2022).
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from upfrost_training.config import AdversarySettings
 from upfrost_training.losses import RGB_TO_YCC
-
-
-@dataclass(frozen=True)
-class AdversarySettings:
-    """Weights of the second stage's losses; the pixel loss has weight 1."""
-
-    # No adversary at 0. More invents more texture, and costs more PSNR.
-    weight: float = 0.0
-    features: float = 0.05
-    # Of the distance between the distributions of patches: how much fine detail there
-    # is, whatever its place.
-    patches: float = 0.0
-    # Of how unevenly detail lies in the grid of the small picture's pixels.
-    grid: float = 0.0
-    # Of detail where the original is flat: dots beside a hard edge.
-    flat: float = 0.0
-    # Channels of the discriminator's first layer.
-    channels: int = 32
-    # Peak rate, which rises and falls as the network's own does.
-    lr: float = 1e-4
 
 
 class Discriminator(nn.Module):

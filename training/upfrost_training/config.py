@@ -5,23 +5,23 @@ import tomllib
 from collections.abc import Collection
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from upfrost.errors import UpfrostError
 from upfrost.network.graph import GraphError, check_name
-from upfrost_training.adversary import AdversarySettings
 from upfrost_training.data import BICUBIC
 from upfrost_training.degradations import Degradation, check_degradations
 from upfrost_training.losses import LOSSES
-from upfrost_training.networks import make_network
-from upfrost_training.networks.cascade import CascadeSettings
-from upfrost_training.networks.plain import PlainSettings
+from upfrost_training.networks import NETWORKS, make_network
 
 OPTIMIZERS = ("adam", "soap")
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 class ConfigError(UpfrostError, ValueError):
@@ -150,6 +150,32 @@ class TrainSettings:
 
 
 @dataclass(frozen=True)
+class AdversarySettings:
+    """Weights of the second stage's losses; the pixel loss has weight 1."""
+
+    # No adversary at 0. More invents more texture, and costs more PSNR.
+    weight: float = 0.0
+    features: float = 0.05
+    # Of the distance between the distributions of patches: how much fine detail there
+    # is, whatever its place.
+    patches: float = 0.0
+    # Of how unevenly detail lies in the grid of the small picture's pixels.
+    grid: float = 0.0
+    # Of detail where the original is flat: dots beside a hard edge.
+    flat: float = 0.0
+    # Channels of the discriminator's first layer.
+    channels: int = 32
+    # Peak rate, which rises and falls as the network's own does.
+    lr: float = 1e-4
+
+    def __post_init__(self) -> None:
+        weights = ("weight", "features", "patches", "grid", "flat")
+        _check_range(self, 0, math.inf, *weights)
+        _check_range(self, 1, math.inf, "channels")
+        _check_positive(self, "lr")
+
+
+@dataclass(frozen=True)
 class Config:
     """One training run."""
 
@@ -210,7 +236,7 @@ def _numbers(value: Any, count: int, where: str) -> tuple[float, ...]:
 
 
 def _section(cls: type[T], table: dict[str, Any], where: str) -> T:
-    known = {f.name: f.default for f in fields(cls)}  # type: ignore[arg-type]
+    known = {f.name: f.default for f in fields(cls)}
     for key in table:
         if key not in known:
             raise ConfigError(
@@ -229,18 +255,6 @@ def _section(cls: type[T], table: dict[str, Any], where: str) -> T:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _adversary(table: dict[str, Any], where: str) -> AdversarySettings:
-    settings = _section(AdversarySettings, table, where)
-    try:
-        weights = ("weight", "features", "patches", "grid", "flat")
-        _check_range(settings, 0, math.inf, *weights)
-        _check_range(settings, 1, math.inf, "channels")
-        _check_positive(settings, "lr")
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
-    return settings
-
-
 def _is_tables(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(each, dict) for each in value)
 
@@ -256,9 +270,8 @@ def _degradations(entries: list[dict[str, Any]], where: str) -> tuple[Degradatio
 
 def _check_network(kind: str, table: dict[str, Any], path: Path) -> None:
     """Raise ConfigError for a network that cannot be made."""
-    settings: dict[str, type] = {"plain": PlainSettings, "cascade": CascadeSettings}
-    if kind in settings:
-        _section(settings[kind], table, f"{path} [network]")
+    if kind in NETWORKS:
+        _section(NETWORKS[kind][0], table, f"{path} [network]")
     try:
         # Its weights take no memory, and draw no random numbers.
         with torch.device("meta"):
@@ -288,7 +301,7 @@ def read_config(path: Path) -> Config:
         elif key == "train" and isinstance(value, dict):
             values[key] = _section(TrainSettings, value, f"{path} [train]")
         elif key == "adversary" and isinstance(value, dict):
-            values[key] = _adversary(value, f"{path} [adversary]")
+            values[key] = _section(AdversarySettings, value, f"{path} [adversary]")
         elif key == "degrade" and _is_tables(value):
             values[key] = _degradations(value, f"{path} [[degrade]]")
         elif key in ("report", "training_data"):

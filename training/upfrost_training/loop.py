@@ -51,6 +51,7 @@ from upfrost_training.resize import Picture
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
 PLOT = "log.svg"
+ANSWERS = "answers"
 
 # uint8 (B, H, W, C)
 Pictures = NDArray[np.uint8]
@@ -421,8 +422,13 @@ def held_out(number: int, settings: DataSettings) -> bool:
     return number % every == every // 2
 
 
-def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
-    """Training pairs and validation crops of the configured folders and videos."""
+def load_data(
+    config: Config, roots: list[Path], answers: Path | None = None
+) -> tuple[Pairs, list[Crop]]:
+    """Training pairs and validation crops of the configured folders and videos.
+
+    `answers` is the folder in which a teacher's answers are kept.
+    """
     d = config.data
     # First, since it may be refused, and videos take long to read.
     teacher = None
@@ -430,7 +436,7 @@ def load_data(config: Config, roots: list[Path]) -> tuple[Pairs, list[Crop]]:
         # ONNX Runtime is needed for nothing else in training.
         from upfrost_training.teacher import read_teacher
 
-        teacher = read_teacher(config)
+        teacher = read_teacher(config, answers)
     files = listed_pictures(roots, d.folders)
     drawings = listed_pictures(roots, d.drawings)
     runs: list[Frames] = []
@@ -544,7 +550,7 @@ def train(
             check_pairs(pairs_folder, config.scale)
         if config.data.teacher:
             say(f"{config.name}: {config.data.teacher} answers for all pictures first")
-        pairs, crops = load_data(config, data)
+        pairs, crops = load_data(config, data, folder / ANSWERS)
     except UpfrostError:
         # Of a run that never began nothing is left.
         with suppress(OSError):

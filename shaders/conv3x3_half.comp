@@ -17,9 +17,9 @@
     if (PLAIN) { \
         Pack4 value = BIASED(sum[j]); \
         if (ACTIVATION == RECTIFY) \
-            value = max(value, Pack4(0.0)) + slope * min(value, Pack4(0.0)); \
-        target[ELEMENT(target, slice, x, y + j)] \
-            = mix(Pack4(0.0), value, bvec4(INSIDE(target, x, y + j))); \
+            value += beyond * min(value, Pack4(0.0)); \
+        target[element] = value; \
+        element += push.target_stride; \
     } else { \
         store(vec4(sum[j]), slice, x, y + j); \
     }
@@ -31,7 +31,18 @@ void main()
     Pack4 sum[TILE_H] = half_sums(slice, corner);
     uint parameter = push.parameters_base + 3 * slice;
     Pack4 bias = Pack4(parameters[parameter]);
-    Pack4 slope = Pack4(parameters[parameter + 1]);
+    // What the slope adds below zero. Of the slope in half precision: the compiler pairs
+    // products by a vector that it has converted, not by what was computed before.
+    Pack4 beyond = Pack4(parameters[parameter + 1]) - Pack4(1.0);
+    uint element = ELEMENT(target, slice, x, y);
     FINISH(0) FINISH(1) FINISH(2) FINISH(3) FINISH(4) FINISH(5)
     FINISH(6) FINISH(7) FINISH(8) FINISH(9) FINISH(10) FINISH(11)
+    if (PLAIN) {
+        // The margin's zeros, the last pixels of a column, are written afterwards: nearly
+        // every column has none, and all would pay for a choice. How many there are is
+        // found here, since before the sums it would be one register too many.
+        int rows = x < push.target_width ? int(push.target_height) - int(y) : 0;
+        for (int j = max(rows, 0); j < TILE_H; j++)
+            target[ELEMENT(target, slice, x, y + j)] = Pack4(0.0);
+    }
 }

@@ -81,7 +81,7 @@ CONSTANTS: dict[str, list[tuple[int, ...]]] = {
     # factor, groups, channels of each
     "grid_sample": [(2, 1, 10), (2, 4, 16), (4, 4, 3)],
     "gather": [(0, 16), (3, 18)],
-    "conv3x3_half": _loops(1, 4),
+    "conv3x3_half": _loops(1, 2, 3, 4),
     # input slices, pixel, bits of 255.0, skip
     **{
         f"conv3x3_luma{factor}": [

@@ -101,6 +101,20 @@ DEBIAN_SOURCES = (
             "usr/share/wallpapers/*/contents/images/3200x2000.jpg",
         ),
     ),
+    DebianSource(
+        "krank",
+        ("usr/share/games/krank/levels/unera-backgrounds/*.jpg",),
+        # The camera gave more pixels than its lens did.
+        shrink=2,
+        credit=("Slava Anishenko", "public domain"),
+    ),
+    DebianSource(
+        "libjs-jquery-backstretch",
+        tuple(
+            f"usr/share/doc/libjs-jquery-backstretch/examples/{name}.jpg"
+            for name in ("coffee", "dome", "pot-holder")
+        ),
+    ),
     # Drawings, paintings and screens: hard edges, lines and text, of which photographs
     # hold little. They go into a folder of their own (`drawings` of a run's settings).
     DebianSource(

@@ -1,0 +1,113 @@
+"""What the texture of a second stage is like, and what it costs.
+
+usage: python -m benchmarks.texture MODEL [MODEL ...] --data FOLDER [--data FOLDER ...]
+
+The folders hold what training/configs/cascade-x4.toml names. A model is the name of a
+bundled one or a .upf file, quadruples, and goes through Vulkan. Beside Set5 and Set14,
+crops of 256 pixels of the photographs that are held out of training are measured: they
+were chosen for their detail, and are sharper than Set14.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.report import Row, publish
+from upfrost import Upscaler
+from upfrost.arrays import Bytes
+from upfrost.metrics.evaluate import EnlargedPair, enlarged_pairs, measure_pairs
+from upfrost_training.adversary import roughness, unevenness
+from upfrost_training.config import Config, read_config
+from upfrost_training.data import (
+    find_folder,
+    listed_pictures,
+    photographs,
+    validation_crops,
+)
+from upfrost_training.loop import held_out
+
+SCALE = 4
+SETS = ("Set5", "Set14")
+CONFIG = Path(__file__).parents[1] / "training" / "configs" / "cascade-x4.toml"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("models", nargs="+", metavar="MODEL")
+    parser.add_argument("--data", type=Path, action="append", required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    config, roots = read_config(CONFIG), list(arguments.data)
+    rows: list[Row] = []
+    for model in arguments.models:
+        with Upscaler(model) as upscaler:
+            if upscaler.graph.scale != SCALE:
+                parser.error(f"{model} does not enlarge ×{SCALE}")
+            rows.append({"": upscaler.graph.name, **measured(upscaler, config, roots)})
+    publish(
+        "texture",
+        "Texture that a network makes, ×4",
+        rows,
+        [
+            "dB: Y-PSNR; detail: variance of the Laplacian as a share of the "
+            "original's, median; NIQE: mean over the pictures that are large enough",
+            "uneven: how much detail differs between the 16 places in the small "
+            "picture's grid (`upfrost_training.adversary.unevenness`), mean over Set14",
+            "dots: second derivatives beyond the original's where that is flat, in "
+            "levels of 255 (`upfrost_training.adversary.roughness`), mean over the "
+            "held-out crops",
+        ],
+    )
+
+
+def measured(upscaler: Upscaler, config: Config, roots: list[Path]) -> Row:
+    """A model's row."""
+    row: dict[str, str | int | float | None] = {}
+    for name in SETS:
+        folder = find_folder(roots, f"{name}/x{SCALE}")
+        if folder is None:
+            raise SystemExit(f"texture: no {name}/x{SCALE} under --data")
+        pairs = list(enlarged_pairs(folder, {"": upscaler}, SCALE))
+        quality, texture = measure_pairs(pairs, SCALE, texture=name == SETS[-1])
+        row[f"{name}, dB"] = f"{quality[''].psnr:.2f}"
+    row["detail"] = f"{texture[''].detail:.3f}"
+    row["NIQE"] = f"{texture[''].niqe:.2f}"
+    row["uneven"] = mean(pairs, lambda made, _: float(unevenness(made, SCALE)))
+    crops = list(held_out_pairs(upscaler, config, roots))
+    quality, texture = measure_pairs(crops, SCALE, texture=True)
+    row["held out, dB"] = f"{quality[''].psnr:.2f}"
+    row["detail there"] = f"{texture[''].detail:.3f}"
+    row["dots"] = mean(crops, lambda made, real: 255 * float(roughness(made, real)))
+    return row
+
+
+def held_out_pairs(
+    upscaler: Upscaler, config: Config, roots: list[Path]
+) -> Iterator[EnlargedPair]:
+    """The crops that a run of `config` is validated on, enlarged."""
+    files = listed_pictures(roots, config.data.folders)
+    unseen = [f for i, f in enumerate(files) if held_out(i, config.data)]
+    for crop in validation_crops(photographs(unseen), SCALE):
+        yield EnlargedPair(Path(), crop.hr, {"": upscaler(crop.lr)})
+
+
+def mean(pairs: list[EnlargedPair], judge: Callable[[Tensor, Tensor], float]) -> str:
+    """The mean of what is said of the enlarged pictures, beside their originals."""
+    values = [judge(_tensor(p.enlarged[""]), _tensor(p.original)) for p in pairs]
+    return f"{statistics.mean(values):.3f}"
+
+
+def _tensor(picture: Bytes) -> Tensor:
+    """(1, 3, H, W) in [0, 1], of whole blocks of the small picture's pixels."""
+    height, width = (side - side % SCALE for side in picture.shape[:2])
+    return torch.tensor(picture[:height, :width]).permute(2, 0, 1)[None] / 255
+
+
+if __name__ == "__main__":
+    main()

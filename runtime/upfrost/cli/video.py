@@ -77,7 +77,8 @@ def add_video(commands: Commands) -> None:
         type=_crf,
         metavar="N",
         help="quality for the encoder: a smaller number looks better and takes more "
-        "room (default: 18 for h264, 20 for h265, 28 for av1 and vp9)",
+        "room (default: 18 for h264, 20 for h265, 28 for av1 and vp9; at most 51 for "
+        "h264 and h265, 63 for the others)",
     )
     parser.add_argument(
         "--preset", metavar="NAME", help="the encoder's: fast, medium, slow, …"

@@ -17,7 +17,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import IO, Literal
 
-from upfrost.errors import UpfrostError
+from upfrost.errors import UpfrostError, UsageError
 from upfrost.image.images import sniff_format
 from upfrost.text import printable
 from upfrost.video.metadata import Chapter, Metadata, parse_metadata
@@ -93,6 +93,10 @@ StreamKind = Literal["video", "audio", "subtitle", "attachment", "data"]
 
 class VideoError(UpfrostError, ValueError):
     """A video that cannot be read, upscaled or written; one line says why."""
+
+
+class VideoUsageError(VideoError, UsageError):
+    """What is asked of a video cannot be, whatever the video is."""
 
 
 class FfmpegMissingError(VideoError):

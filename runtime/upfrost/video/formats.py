@@ -18,10 +18,11 @@ class Codec:
 
     name: str
     encoder: str
-    crf: int | None
+    crf: int | None  # what it is asked for by default
     options: tuple[str, ...] = ()
     lossless_rgb: bool = False
     bits: int = 10  # of a sample, at most
+    most_crf: int = 51
     subsamplings: tuple[Subsampling, ...] = _BY_CHROMA
     parameters: str | None = None  # the option that takes what else it can be told
     # Seconds of a segment. x265 and SVT-AV1 cost more to begin, and a video by
@@ -44,6 +45,7 @@ CODECS = {
         Codec("h265", "libx265", 20, bits=12, parameters="-x265-params", segment=10),
         Codec(
             *("av1", "libsvtav1", 28),
+            most_crf=63,
             parameters="-svtav1-params",
             subsamplings=("420",),
             segment=10,
@@ -51,6 +53,7 @@ CODECS = {
         Codec(
             *("vp9", "libvpx-vp9", 28, ("-b:v", "0", "-row-mt", "1")),
             bits=12,
+            most_crf=63,
             # Given grey it would write RGB.
             subsamplings=("420", "422", "444"),
         ),

@@ -155,6 +155,11 @@ def open_job(
     try:
         folder.mkdir(exist_ok=True)
         lock = (folder / "lock").open("wb")
+    except FileExistsError:
+        raise VideoError(
+            f"{printable(folder)}: a file, where a folder of this name is to hold what "
+            "is done; move it away"
+        ) from None
     except OSError as error:
         raise VideoError(f"{printable(folder)}: {error.strerror}") from error
     try:

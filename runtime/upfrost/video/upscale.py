@@ -43,6 +43,7 @@ from upfrost.video.encode import Encoding, SegmentWriter, try_encoding
 from upfrost.video.ffmpeg import (
     VideoError,
     VideoInfo,
+    VideoUsageError,
     ffmpeg_version,
     find_ffmpeg,
     probe,
@@ -331,7 +332,7 @@ def _container(target: Path) -> Container:
     try:
         return CONTAINERS[target.suffix.lower()]
     except KeyError:
-        raise VideoError(
+        raise VideoUsageError(
             f"{printable(target)}: the name does not end in .mkv, .mp4, .m4v, .mov or "
             ".webm"
         ) from None
@@ -347,14 +348,19 @@ def plan_work(
     """Settle what is done with a video. Raises `VideoError` for what cannot be."""
     codec = CODECS[options.codec or container.codecs[0]]
     if codec.name not in container.codecs:
-        raise VideoError(
+        raise VideoUsageError(
             f"a {container.name} file holds {', '.join(container.codecs)}, "
             f"not {codec.name}"
         )
     if options.crf is not None and codec.crf is None:
-        raise VideoError(f"{codec.name} is lossless: --crf means nothing to it")
+        raise VideoUsageError(f"{codec.name} is lossless: --crf means nothing to it")
+    if options.crf is not None and options.crf > codec.most_crf:
+        # x264 would take its largest for it without a word, and x265 give no reason.
+        raise VideoUsageError(
+            f"--crf {options.crf}: {codec.name} takes 0 to {codec.most_crf}"
+        )
     if options.duration == 0:
-        raise VideoError("a duration of 0 s leaves no frame to upscale")
+        raise VideoUsageError("a duration of 0 s leaves no frame to upscale")
     info = probe(ffmpeg, source, options.start)
     by_luma = graph.colour == "luma" and has_luma(info)
     if not by_luma and not options.tone_map:

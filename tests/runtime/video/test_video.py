@@ -50,7 +50,8 @@ from upfrost.files import ExistsError, TargetError
 from upfrost.gpu.frame import Frame, FrameFormat
 from upfrost.network.graph import Graph
 from upfrost.network.modelfile import write_model
-from upfrost.video.ffmpeg import Colors, VideoError, find_ffmpeg, probe
+from upfrost.video.ffmpeg import Colors, VideoError, find_ffmpeg, probe, run_ffmpeg
+from upfrost.video.formats import CODECS, encoder_arguments
 from upfrost.video.job import job_folder
 from upfrost.video.matroska import frame_header, read_packets, stream_header
 from upfrost.video.upscale import VideoOptions, VideoRecord, upscale_video
@@ -725,6 +726,8 @@ def test_a_video_without_its_index_is_refused(tmp_path: Path, clip: Path) -> Non
         (["out.webm", "--codec", "h264"], "a webm file holds vp9, av1, not h264"),
         (["out.mkv", "--codec", "ffv1", "--crf", "3"], "ffv1 is lossless"),
         (["out.mkv", "--duration", "0"], "a duration of 0 s leaves no frame"),
+        (["out.mp4", "--crf", "52"], "--crf 52: h264 takes 0 to 51"),
+        (["out.mp4", "--codec", "h265", "--crf", "63"], "h265 takes 0 to 51"),
         (["out.mkv", "--ffmpeg", "/missing/ffmpeg"], "no such program"),
     ],
 )
@@ -732,7 +735,9 @@ def test_what_cannot_be_written_gets_one_line(
     tmp_path: Path, clip: Path, arguments: list[str], reason: str
 ) -> None:
     result = run(clip, tmp_path / arguments[0], *arguments[1:])
-    assert result.returncode == 1, result.stderr
+    # A program that is not there is not the command line's fault.
+    expected = 1 if "--ffmpeg" in arguments else 2
+    assert result.returncode == expected, result.stderr
     (line,) = result.stderr.splitlines()
     assert reason in line
     assert list(tmp_path.iterdir()) == []
@@ -744,6 +749,32 @@ def test_a_folder_that_is_not_there_is_an_error_of_usage(
     result = run(clip, tmp_path / "missing" / "out.mkv")
     assert result.returncode == 2, result.stderr
     assert result.stderr == f"upfrost: {tmp_path}/missing: no such folder\n"
+
+
+def test_the_largest_crf_of_each_codec_is_its_encoder_s(clip: Path) -> None:
+    # One more, and the encoder refuses it or takes the largest for it.
+    for codec in CODECS.values():
+        if codec.crf is None:
+            continue
+        sizes = []
+        for crf in (codec.most_crf - 1, codec.most_crf):
+            arguments = encoder_arguments(codec, crf, None)
+            made = run_ffmpeg(
+                find_ffmpeg(), ["-i", str(clip), *arguments, "-f", "matroska", "-"]
+            )
+            assert made.returncode == 0, codec
+            sizes.append(len(made.stdout))
+        assert sizes[0] > sizes[1], codec
+
+
+def test_a_file_in_the_way_of_the_job_s_folder_is_named(
+    tmp_path: Path, clip: Path
+) -> None:
+    target = tmp_path / "out.mkv"
+    job_folder(target).write_text("somebody's")
+    with pytest.raises(VideoError, match="a file, where a folder of this name"):
+        upscale(clip, target)
+    assert job_folder(target).read_text() == "somebody's"
 
 
 def test_a_run_without_a_frame_leaves_nothing(tmp_path: Path, clip: Path) -> None:

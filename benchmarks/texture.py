@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,10 +21,16 @@ from torch import Tensor
 from benchmarks.report import Row, publish
 from upfrost import Upscaler
 from upfrost.arrays import Bytes
-from upfrost.metrics.evaluate import EnlargedPair, enlarged_pairs, measure_pairs
+from upfrost.metrics.evaluate import (
+    Enlarge,
+    EnlargedPair,
+    enlarged_pairs,
+    measure_pairs,
+)
 from upfrost_training.adversary import roughness, unevenness
 from upfrost_training.config import Config, read_config
 from upfrost_training.data import (
+    Crop,
     find_folder,
     listed_pictures,
     photographs,
@@ -43,13 +49,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, action="append", required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    config, roots = read_config(CONFIG), list(arguments.data)
+    folders = set_folders(arguments.data)
+    crops = held_out_crops(read_config(CONFIG), arguments.data)
     rows: list[Row] = []
     for model in arguments.models:
         with Upscaler(model) as upscaler:
             if upscaler.graph.scale != SCALE:
                 parser.error(f"{model} does not enlarge ×{SCALE}")
-            rows.append({"": upscaler.graph.name, **measured(upscaler, config, roots)})
+            row = measured(upscaler, folders, crops)
+            rows.append({"": upscaler.graph.name, **row})
     publish(
         "texture",
         "Texture that a network makes, ×4",
@@ -66,35 +74,40 @@ def main() -> None:
     )
 
 
-def measured(upscaler: Upscaler, config: Config, roots: list[Path]) -> Row:
-    """A model's row."""
-    row: dict[str, str | int | float | None] = {}
+def set_folders(roots: list[Path]) -> dict[str, Path]:
+    """Where the pairs of the sets are."""
+    found: dict[str, Path] = {}
     for name in SETS:
         folder = find_folder(roots, f"{name}/x{SCALE}")
         if folder is None:
             raise SystemExit(f"texture: no {name}/x{SCALE} under --data")
-        pairs = list(enlarged_pairs(folder, {"": upscaler}, SCALE))
+        found[name] = folder
+    return found
+
+
+def held_out_crops(config: Config, roots: list[Path]) -> list[Crop]:
+    """What a run of `config` is validated on."""
+    files = listed_pictures(roots, config.data.folders)
+    unseen = [f for i, f in enumerate(files) if held_out(i, config.data)]
+    return validation_crops(photographs(unseen), SCALE)
+
+
+def measured(enlarge: Enlarge, folders: dict[str, Path], crops: list[Crop]) -> Row:
+    """The row of a way to enlarge."""
+    row: dict[str, str | int | float | None] = {}
+    for name, folder in folders.items():
+        pairs = list(enlarged_pairs(folder, {"": enlarge}, SCALE))
         quality, texture = measure_pairs(pairs, SCALE, texture=name == SETS[-1])
         row[f"{name}, dB"] = f"{quality[''].psnr:.2f}"
     row["detail"] = f"{texture[''].detail:.3f}"
     row["NIQE"] = f"{texture[''].niqe:.2f}"
     row["uneven"] = mean(pairs, lambda made, _: float(unevenness(made, SCALE)))
-    crops = list(held_out_pairs(upscaler, config, roots))
-    quality, texture = measure_pairs(crops, SCALE, texture=True)
+    unseen = [EnlargedPair(Path(), c.hr, {"": enlarge(c.lr)}) for c in crops]
+    quality, texture = measure_pairs(unseen, SCALE, texture=True)
     row["held out, dB"] = f"{quality[''].psnr:.2f}"
     row["detail there"] = f"{texture[''].detail:.3f}"
-    row["dots"] = mean(crops, lambda made, real: 255 * float(roughness(made, real)))
+    row["dots"] = mean(unseen, lambda made, real: 255 * float(roughness(made, real)))
     return row
-
-
-def held_out_pairs(
-    upscaler: Upscaler, config: Config, roots: list[Path]
-) -> Iterator[EnlargedPair]:
-    """The crops that a run of `config` is validated on, enlarged."""
-    files = listed_pictures(roots, config.data.folders)
-    unseen = [f for i, f in enumerate(files) if held_out(i, config.data)]
-    for crop in validation_crops(photographs(unseen), SCALE):
-        yield EnlargedPair(Path(), crop.hr, {"": upscaler(crop.lr)})
 
 
 def mean(pairs: list[EnlargedPair], judge: Callable[[Tensor, Tensor], float]) -> str:

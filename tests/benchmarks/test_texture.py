@@ -44,10 +44,9 @@ def test_repeated_pixels_and_dots_are_told_apart(data: Path) -> None:
         large[1::4, 1::4] += 20
         return large.clip(0, 255).astype(np.uint8)
 
-    plain, dots = (
-        texture.measured(way, config, [data])  # type: ignore[arg-type]
-        for way in (repeated, dotted)
-    )
+    folders = texture.set_folders([data])
+    crops = texture.held_out_crops(config, [data])
+    plain, dots = (texture.measured(way, folders, crops) for way in (repeated, dotted))
     assert list(plain) == list(dots)
     # What lies beside the noise is flat, too, and gets a little of it.
     assert float(str(plain["dots"])) < 0.05
@@ -60,6 +59,5 @@ def test_repeated_pixels_and_dots_are_told_apart(data: Path) -> None:
 
 
 def test_a_missing_set_is_named(tmp_path: Path) -> None:
-    config = read_config(texture.CONFIG)
     with pytest.raises(SystemExit, match="no Set5/x4 under --data"):
-        texture.measured(lambda small: small, config, [tmp_path])  # type: ignore[arg-type]
+        texture.set_folders([tmp_path])

@@ -552,7 +552,7 @@ def train(
             say(f"{config.name}: {config.data.teacher} answers for all pictures first")
         pairs, crops = load_data(config, data, folder / ANSWERS)
     except UpfrostError:
-        # Of a run that never began nothing is left.
+        # Of a run that never began nothing is left but what a teacher took long to say.
         with suppress(OSError):
             folder.rmdir()
         raise

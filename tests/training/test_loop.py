@@ -441,12 +441,22 @@ def test_a_network_of_other_branches_starts_as_the_same_function(folder: Path) -
         torch.testing.assert_close(state.model.folded()(x), expected)
 
 
-@pytest.mark.parametrize("activation", ["prelu", "relu"])
+@pytest.mark.parametrize(
+    ("kind", "network", "deeper"),
+    [
+        ("plain", "activation = 'prelu'\ndepth = 1", "activation = 'prelu'\ndepth = 3"),
+        ("plain", "activation = 'relu'\ndepth = 1", "activation = 'relu'\ndepth = 3"),
+        ("cascade", "blocks = 2\nunits = 1", "blocks = 2\nunits = 3"),
+        ("cascade", "blocks = 1\nunits = 2", "blocks = 3\nunits = 2"),
+        ("cascade", "blocks = 1\nunits = 1", "blocks = 2\nunits = 2"),
+    ],
+)
 def test_a_deeper_network_starts_as_the_same_function(
-    folder: Path, activation: str
+    folder: Path, kind: str, network: str, deeper: str
 ) -> None:
-    network = f"scale = 2\nchannels = 8\nactivation = '{activation}'\ndepth = "
-    shallow = re.sub(r"(?s)\[network\].*?\n\[", f"[network]\n{network}1\n[", CONFIG)
+    settings = f"[network]\nscale = 2\nchannels = 8\n{network}\n["
+    shallow = CONFIG.replace('kind = "plain"', f'kind = "{kind}"')
+    shallow = re.sub(r"(?s)\[network\].*?\n\[", settings, shallow)
     (folder / "shallow.toml").write_text(shallow)
     config = read_config(folder / "shallow.toml")
     first = loop.start(config, folder / "none", torch.device("cpu"))
@@ -455,7 +465,7 @@ def test_a_deeper_network_starts_as_the_same_function(
             weights.add_(0.01)
     (folder / "shallow").mkdir()
     loop.save(first, config, folder / "shallow")
-    deep = shallow.replace("depth = 1", "depth = 3")
+    deep = shallow.replace(network, deeper)
     (folder / "deep.toml").write_text(
         deep.replace("[train]", '[train]\nstart_from = "shallow"')
     )

@@ -43,6 +43,7 @@ from upfrost_training.evaluate import check_pairs, evaluate_folder, y_psnr
 from upfrost_training.losses import RGB_TO_YCC, pixel_loss
 from upfrost_training.native import NativeGradients, unsuitable
 from upfrost_training.networks import Network, make_network
+from upfrost_training.networks.cascade import CascadeNetwork
 from upfrost_training.networks.folding import BranchedConv3x3
 from upfrost_training.networks.plain import Plain
 from upfrost_training.plot import draw_log
@@ -270,10 +271,10 @@ def take_folded_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> int:
 
     Its convolutions are folded: the difference to what the model's own branches sum up
     to is added to the 3x3 branch, so that the sum is the folded kernel. To a luma
-    network, one of RGB gives what it does to grey; to a deeper plain network, a
-    shallower one what it computes.
+    network, one of RGB gives what it does to grey; to a deeper network, a shallower
+    one what it computes.
     """
-    if isinstance(model, Plain):
+    if isinstance(model, Plain | CascadeNetwork):
         weights = model.deepened(weights)
     fitting = 0
     with torch.no_grad():
@@ -302,7 +303,7 @@ def _alike(network: Network, other: Network) -> bool:
     """
     return all(
         getattr(network.settings, key, None) == getattr(other.settings, key, None)
-        for key in ("colour", "depth", "expand", "identity", "edges")
+        for key in ("colour", "depth", "blocks", "units", "expand", "identity", "edges")
     )
 
 

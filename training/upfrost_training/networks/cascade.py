@@ -8,6 +8,8 @@ Unlike there, the 3x3 convolutions are trained as branches, the skip is the bili
 picture, and the upscaling is one pixel shuffle.
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -141,3 +143,34 @@ class CascadeNetwork(nn.Module):
         network = fold_branches(self).eval()
         network.clamped = True
         return network
+
+    def deepened(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a shallower network's inference form, as deep as this one.
+
+        Units and blocks that it lacks come after its own, and the fusion after each
+        gives what the last of its fusions gave: nothing of the new one, so that the
+        network computes what it did and learns how much of each to take. Their other
+        weights are left out: they are this network's own. Weights of networks as deep
+        as this one or deeper, of another width or kind are left as they are.
+        """
+        result = dict(weights)
+        first = weights.get("head.0.weight")
+        if first is None or len(first) != self.settings.channels:
+            return result
+        for name, cascade in self.named_modules():
+            prefix = f"{name}.fusions"
+            known = [
+                int(match[1])
+                for key in weights
+                if (match := re.fullmatch(rf"{re.escape(prefix)}\.(\d+)\.bias", key))
+            ]
+            if not isinstance(cascade, Cascade) or not known:
+                continue
+            last = max(known)
+            kernel = weights[f"{prefix}.{last}.weight"]
+            for at in range(last + 1, len(cascade.fusions)):
+                # The newest part is the last of the inputs.
+                kernel = nn.functional.pad(kernel, (0, 0, 0, 0, 0, len(kernel)))
+                result[f"{prefix}.{at}.weight"] = kernel
+                result[f"{prefix}.{at}.bias"] = weights[f"{prefix}.{last}.bias"]
+        return result

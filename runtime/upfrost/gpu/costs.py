@@ -12,9 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from upfrost.gpu.dispatches import Dispatch
 from upfrost.gpu.families import MALI, VALHALL, VARIANTS, Family
+
+if TYPE_CHECKING:
+    from upfrost.gpu.plan import Plan
 
 TABLE = Path(__file__).with_name("mali_costs.json")
 
@@ -54,6 +58,16 @@ def dispatch_seconds(board: str, dispatch: Dispatch) -> float | None:
         return None
     fixed, each = found
     return 1e-9 * math.prod(dispatch.grid) * (fixed + each * units(dispatch))
+
+
+def plan_seconds(board: str, plan: Plan) -> float:
+    """Seconds of a plan on that board; of kernels without figures, the plan's own."""
+    return sum(
+        dispatch_seconds(board, dispatch) or estimate
+        for dispatch, estimate in zip(
+            plan.dispatches, plan.dispatch_seconds, strict=True
+        )
+    )
 
 
 def units(dispatch: Dispatch) -> int:

@@ -162,6 +162,18 @@ def tile_grid(tiling: Tiling, height: int, width: int, side: int) -> TileGrid:
     )
 
 
+def bands(tiling: Tiling, height: int, width: int, count: int) -> TileGrid:
+    """Tiles as wide as the picture, `count` of them or as many as are high enough."""
+    reach = _round_up(tiling.halo[0], tiling.step)
+    rest = height % tiling.step
+    inner = height - rest - 2 * reach
+    advance = _round_up(max(-(-inner // count), 1), tiling.step)
+    return _grid(
+        _cut(height, advance + 2 * reach + rest, tiling.halo[0], tiling.step),
+        _cut(width, width, tiling.halo[1], tiling.step),
+    )
+
+
 def align(picture: Bytes, tiling: Tiling) -> Bytes:
     """`picture` (H, W, C), its last row and column repeated until strides fit."""
     step = tiling.alignment

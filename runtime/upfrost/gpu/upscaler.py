@@ -18,8 +18,15 @@ import numpy as np
 from upfrost.arrays import Bytes
 from upfrost.errors import UsageError
 from upfrost.gpu import checks
-from upfrost.gpu.budget import HEAP_SHARE, MOST_MEMORY, Budget, choose_grid
+from upfrost.gpu.budget import (
+    HEAP_SHARE,
+    MOST_MEMORY,
+    Budget,
+    choose_bands,
+    choose_grid,
+)
 from upfrost.gpu.convolutions import layer_key
+from upfrost.gpu.costs import board_of
 from upfrost.gpu.device import (
     Device,
     DeviceInfo,
@@ -58,8 +65,8 @@ Progress = Callable[[int, int], None]
 # What pictures are: frames of a format, RGB for a network of one channel, or None for
 # pictures of the network's own channels.
 Kind = FrameFormat | Literal["RGB"] | None
-# Height, width, side of a tile, and the kind of pictures.
-_Asked = tuple[int, int, int | None, Kind]
+# Height, width, side of a tile, the kind of pictures, and whether in bands.
+_Asked = tuple[int, int, int | None, Kind, bool]
 
 _log = logging.getLogger("upfrost")
 T = TypeVar("T")
@@ -320,22 +327,29 @@ class Upscaler:
 
         Chroma goes by Catmull-Rom's cubic and keeps its siting, samples keep their
         range. The result is `into`, where there is one, a frame of the same format and
-        `scale` times the size. Raises `UsageError` for a network of RGB and for what is
-        no `Frame`, otherwise as calling.
+        `scale` times the size. On a board that docs/mali.md models a large frame goes
+        in bands, so that copies lie beside the device's work. Raises `UsageError` for a
+        network of RGB and for what is no `Frame`, otherwise as calling.
         """
         with self._turn():
-            return self._compute(self._frame_work(frame, progress, into))
+            return self._compute(self._frame_work(frame, progress, into, banded=True))
 
     def start_frame(
         self, frame: Frame, progress: Progress | None = None
     ) -> Pending[Frame]:
         """Hand a frame to the device, as `start` does a picture."""
         with self._turn():
-            work = self._frame_work(frame, progress, None)
+            # Copies lie beside the work on the frame before.
+            work = self._frame_work(frame, progress, None, banded=False)
             return self._queue.start(work, self._finish)
 
     def _frame_work(
-        self, frame: Frame, progress: Progress | None, into: Frame | None
+        self,
+        frame: Frame,
+        progress: Progress | None,
+        into: Frame | None,
+        *,
+        banded: bool,
     ) -> Work[Frame]:
         if self.graph.channels != 1:
             raise UsageError(
@@ -355,7 +369,7 @@ class Upscaler:
         aligned = _align_frame(frame, self.tiling)
         seams = None if self.tiling == self._seamless else Seams(scale)
         self.seam = None
-        loaded, grid = self._load(aligned.height, aligned.width, kind)
+        loaded, grid = self._load(aligned.height, aligned.width, kind, banded)
 
         def keep(done: int, tile: Tile, outputs: Sequence[Samples]) -> None:
             if seams is not None:
@@ -529,8 +543,18 @@ class Upscaler:
             return for_rgb(self._program)
         return replace(self._program, samples=kind.samples)
 
+    def _banded(self, height: int, width: int, kind: Kind) -> TileGrid | None:
+        """The bands of a frame on its own; None where it does not go in bands."""
+        board = board_of(self.device.name)
+        if board is None or self.tiling != self._seamless:  # bands would have seams
+            return None
+        program, chroma = self._program_of(kind), _chroma(kind)
+        if len(choose_grid(program, height, width, self._budget, chroma)) > 1:
+            return None
+        return choose_bands(program, height, width, chroma, board)
+
     def _load(
-        self, height: int, width: int, kind: Kind = None
+        self, height: int, width: int, kind: Kind = None, banded: bool = False
     ) -> tuple[LoadedPlan, TileGrid]:
         """A loaded plan and the tiles that it is for.
 
@@ -538,9 +562,12 @@ class Upscaler:
         """
         side = self._tile
         while True:
-            asked = height, width, side, kind
+            asked = height, width, side, kind, banded
             if self._grid is None or self._grid[0] != asked:
-                self._grid = asked, self.tiles(height, width, side, kind)
+                bands = (
+                    self._banded(height, width, kind) if banded and not side else None
+                )
+                self._grid = asked, bands or self.tiles(height, width, side, kind)
             grid = self._grid[1]
             try:
                 return self._loaded_plan(grid, kind), grid

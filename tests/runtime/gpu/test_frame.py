@@ -17,8 +17,9 @@ from upfrost.gpu import upscaler
 from upfrost.gpu.device import NotFiniteError
 from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.families import MALI
-from upfrost.gpu.frame import Frame, FrameFormat, Siting, Subsampling
-from upfrost.gpu.tiles import frame_tiling, smallest_side
+from upfrost.gpu.frame import ChromaFormat, Frame, FrameFormat, Siting, Subsampling
+from upfrost.gpu.plan import Program
+from upfrost.gpu.tiles import TileGrid, bands, frame_tiling, smallest_side
 from upfrost.network import reference
 from upfrost.network.graph import INPUT, Conv2d, Graph, PixelShuffle
 
@@ -185,6 +186,44 @@ def test_tiles_give_the_bits_of_the_whole(name: str, precision: Precision) -> No
             results.append(upscale.frame(frame))
     for one, other in zip(results[0].planes, results[1].planes, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_bands_on_a_board_give_the_bits_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A frame that is waited for goes in bands where the board's model says so; not one
+    of several on their way, and not where edges of bands would be seen."""
+    frame = noise(FORMATS["P010_10LE"], 90, 30)
+    asked = []
+
+    def three(
+        program: Program, height: int, width: int, chroma: ChromaFormat, board: str
+    ) -> TileGrid:
+        asked.append(board)
+        return bands(frame_tiling(program.tiling, chroma), height, width, 3)
+
+    monkeypatch.setattr("upfrost.gpu.upscaler.choose_bands", three)
+    with Upscaler(graphs.luma_network(4)) as upscale:
+        whole = upscale.frame(frame)
+        assert upscale.overhead == 1
+        assert not asked
+    monkeypatch.setattr("upfrost.gpu.upscaler.board_of", lambda _: "RK3588")
+    with Upscaler(graphs.luma_network(4)) as upscale:
+        done: list[tuple[int, int]] = []
+        banded = upscale.frame(frame, lambda *tiles: done.append(tiles))
+        assert done == [(1, 3), (2, 3), (3, 3)]
+        assert asked == ["RK3588"]
+        upscale.frame(frame)
+        assert len(asked) == 1  # frames are alike
+        started = upscale.start_frame(frame).result()
+        assert upscale.overhead == 1
+    for result in (banded, started):
+        for one, other in zip(result.planes, whole.planes, strict=True):
+            np.testing.assert_array_equal(one, other)
+    for halo, tile in ((2, None), (None, 40)):
+        with Upscaler(graphs.luma_network(4), halo=halo, tile=tile) as upscale:
+            upscale.frame(frame)
+    assert len(asked) == 1
 
 
 def test_a_network_with_strides_takes_odd_frames() -> None:

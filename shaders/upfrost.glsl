@@ -5,7 +5,9 @@
 // element `base`. Beyond the `width` × `height` pixels of the picture every row and
 // plane has a margin of zeros, so that a convolution may read outside the picture, to
 // the left as well (the end of the row before) and above (the end of the plane before).
-// A kernel writes its whole planes, the margin as zeros.
+// A kernel writes its whole planes, the margin as zeros, or what of them its workgroups
+// cover that have a pixel: where only values of one layout share a buffer, its margins are
+// zeros from the beginning.
 //
 // FP16 is defined for the variants that store values and weights in half precision.
 

@@ -250,10 +250,13 @@ def conv(convolution: Convolution) -> list[Dispatch]:
     estimate, since a driver ends what takes too long.
     """
     stride = convolution.node.stride[0]
-    layout, tile = convolution.target.layout, convolution.kernel.tile
+    target, tile = convolution.target, convolution.kernel.tile
+    _, end = target.written
     return [
         _conv_band(convolution.rows_from(first, first * stride), rows)
-        for first, rows in bands(convolution.family, convolution.shape, tile, layout)
+        for first, rows in bands(
+            convolution.family, convolution.shape, tile, target.layout, end
+        )
     ]
 
 
@@ -262,16 +265,18 @@ def bands(
     shape: Sequence[int],
     tile: RegisterTile,
     layout: Layout,
+    end: int,
     most: int = MAX_SIZE,
 ) -> list[tuple[int, int]]:
     """Bands of rows, (first, rows), in which to compute a value by OIHW weights.
 
-    They have `most` rows at most, or those of one row of workgroups. The last one has
-    the margin's rows, which cost as much as others, but hold at most a few tiles.
+    They have `most` rows at most, or those of one row of workgroups. The last one goes
+    on to row `end`, and so may have the margin's rows, which cost as much as others,
+    but hold at most a few tiles.
     """
     step = _band_rows(family, math.prod(shape) * layout.width, tile.coverage[1], most)
     return [
-        (first, step if first + step < layout.height else layout.rows - first)
+        (first, step if first + step < layout.height else end - first)
         for first in range(0, layout.height, step)
     ]
 
@@ -322,6 +327,7 @@ def _band_rows(
 def _conv_band(band: Convolution, rows: int) -> Dispatch:
     node, shape, kernel = band.node, band.shape, band.kernel
     source, target = band.source, band.target.layout
+    columns, _ = band.target.written
     reads_bytes = band.unit is not None
     reads = band.pixel_format if reads_bytes else band.packed.in_slices
     constants = [reads, *band.epilogue.constants]
@@ -339,7 +345,7 @@ def _conv_band(band: Convolution, rows: int) -> Dispatch:
         buffers=band.buffers,
         grid=(
             slices(shape[0]),
-            -(-target.stride // kernel.tile.coverage[0]),
+            -(-columns // kernel.tile.coverage[0]),
             -(-rows // kernel.tile.coverage[1]),
         ),
         constants=tuple(constants),
@@ -390,7 +396,7 @@ def luma(
             f"the family {whole.family.name} has no kernel for luma by {factor}"
         )
     layout = whole.target.layout
-    parts = bands(whole.family, whole.shape, kernel.tile, layout)
+    parts = bands(whole.family, whole.shape, kernel.tile, layout, layout.height)
     steps = samples.full_scale / value_range
     dispatches = []
     for first, rows in parts:
@@ -409,7 +415,7 @@ def luma(
                 ),
                 grid=(
                     1 if factor == 2 else factor,
-                    -(-layout.stride // kernel.tile.coverage[0]),
+                    -(-layout.width // kernel.tile.coverage[0]),
                     -(-rows // kernel.tile.coverage[1]),
                 ),
                 constants=(
@@ -439,7 +445,7 @@ def luma(
 def overread(node: Conv2d, source: Layout, target: Layout) -> int:
     """Elements that a 3×3 convolution of any padding may read after the last slice.
 
-    The grid covers the target's margins, whose pixels become zeros whatever they read.
+    The grid may cover the target's margins, which become zeros whatever they read.
     """
     last_row = target.rows + 1 - node.padding[0]
     last_column = target.stride + 1 - node.padding[1]

@@ -122,20 +122,34 @@ class Dispatch:
 
 @dataclass(frozen=True)
 class TensorView:
-    """A value's buffer, by the plan's number, and its layout there."""
+    """A value's buffer, by the plan's number, and its layout there.
+
+    With `has_zeros` the margin is zeros before anything is written: only values that
+    lie alike share the buffer.
+    """
 
     buffer: int
     layout: Layout
     first_row: int = 0  # of the plane, at the layout's base
+    has_zeros: bool = False
 
     @property
     def rows(self) -> int:
         """Rows of the plane from the first one on, margin included."""
         return self.layout.rows - self.first_row
 
+    @property
+    def written(self) -> tuple[int, int]:
+        """Columns and rows that whoever writes the value must cover."""
+        if self.has_zeros:
+            return self.layout.width, self.layout.height
+        return self.layout.stride, self.rows
+
     def rows_from(self, row: int) -> TensorView:
         """The view of the rows from `row` on."""
-        return TensorView(self.buffer, self.layout.rows_from(row), self.first_row + row)
+        return replace(
+            self, layout=self.layout.rows_from(row), first_row=self.first_row + row
+        )
 
 
 @dataclass(frozen=True)

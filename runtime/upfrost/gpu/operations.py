@@ -31,6 +31,7 @@ from upfrost.network.graph import (
 
 MODES = {"nearest": 1, "bilinear": 2, "bicubic": 3}
 _RGB_BYTES = 3  # of a pixel
+CLEARED = 65535 * 64  # words of a dispatch: workgroups that every device has
 _BANDS = 64  # of rows, whose sums make a mean; BANDS of shaders/bands.glsl
 
 
@@ -402,13 +403,13 @@ def grid_sample(
     )
 
 
-def clear(buffer: int, words: int) -> Dispatch:
-    """Zeros at the beginning of a buffer."""
+def clear(buffer: int, words: int, first: int = 0) -> Dispatch:
+    """Zeros from word `first` of a buffer up to `words`, or `CLEARED` of them."""
     return Dispatch(
         shader="clear",
         label="clear",
         buffers=(buffer,),
-        grid=(-(-words // 64), 1, 1),
+        grid=(-(-min(CLEARED, words - first) // 64), 1, 1),
         constants=(),
-        push=(words,),
+        push=(first, words),
     )

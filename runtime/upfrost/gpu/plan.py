@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 
 import numpy as np
 
@@ -445,17 +445,24 @@ def _by_luma(
 
 
 def _setup(program: Program, place: _Arrangement) -> list[Dispatch]:
-    """What clears the zeros before the first slice of each value, and of the luma."""
-    words = place.front * 4 * _value_bytes(program.precision) // 4
-    setup = [
-        operations.clear(_FIRST_VALUE + number, words)
-        for number in range(len(place.value_bytes))
-        if words
-    ]
+    """What clears the zeros before the first slice of each value, and of the luma.
+
+    And all of a buffer whose margins nobody need write.
+    """
+    zeros = {view.buffer for view in place.views.values() if view.has_zeros}
+    front = place.front * _value_bytes(program.precision)
+    words = {
+        number: whole // 4 if number in zeros else front
+        for number, whole in enumerate(place.value_bytes, _FIRST_VALUE)
+    }
     if program.of_rgb:
-        words = (HEADER_BYTES + program.samples.bytes * place.front) // 4
-        setup.append(operations.clear(place.luma_buffers[0], words))
-    return setup
+        luma = HEADER_BYTES + program.samples.bytes * place.front
+        words[place.luma_buffers[0]] = luma // 4
+    return [
+        operations.clear(number, end, first)
+        for number, end in words.items()
+        for first in range(0, end, operations.CLEARED)
+    ]
 
 
 def _with_luma(dispatch: Dispatch, luma: tuple[int, int]) -> Dispatch:
@@ -1050,6 +1057,15 @@ def _views(
             free_from.append(0)
         free_from[number] = until
         buffers[root] = number
+    alike = {
+        number: all(
+            layouts[first].same_rows(layouts[root])
+            for first, root in pairwise(
+                root for root, buffer in buffers.items() if buffer == number
+            )
+        )
+        for number in range(len(sizes))
+    }
     views = {INPUT: TensorView(PICTURE_IN, layouts[INPUT])}
     for _, name in values:
         root, channel = _root(inside, name)
@@ -1057,6 +1073,7 @@ def _views(
         views[name] = TensorView(
             _FIRST_VALUE + buffers[root],
             replace(layout, channels=layouts[name].channels),
+            has_zeros=alike[buffers[root]],
         )
     return views, sizes
 

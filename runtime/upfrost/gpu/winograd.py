@@ -135,7 +135,9 @@ def conv(convolution: Convolution) -> list[Dispatch]:
     most = _most_rows(shape, layout, tile, family, convolution.precision)
     return [
         dispatch
-        for first, rows in convolutions.bands(family, shape, tile, layout, most)
+        for first, rows in convolutions.bands(
+            family, shape, tile, layout, layout.rows, most
+        )
         for dispatch in _band(convolution, first, rows)
     ]
 

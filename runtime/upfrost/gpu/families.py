@@ -118,7 +118,7 @@ _DIRECT_3X3 = (
 )
 _HALF_3X3 = ConvKernel(
     "conv3x3_half",
-    RegisterTile(1, 12, (16, 2)),
+    RegisterTile(1, 12, (32, 1)),
     most=HALF_SUMS,
     rgb=False,  # a column of twelve of them spills registers
     precisions=("fp16",),

@@ -15,7 +15,15 @@ from tests.graphs import Builder
 from upfrost.gpu import convolutions, dispatches
 from upfrost.gpu.device import Device
 from upfrost.gpu.dispatches import Precision, TensorView
-from upfrost.gpu.families import CPU, DISPATCH_SECONDS, FAMILIES, MALI, VALHALL, Family
+from upfrost.gpu.families import (
+    CPU,
+    DISPATCH_SECONDS,
+    FAMILIES,
+    MALI,
+    VALHALL,
+    VARIANTS,
+    Family,
+)
 from upfrost.gpu.frame import FrameFormat
 from upfrost.gpu.plan import PICTURE_IN, PICTURE_OUT, compile_graph, make_plan
 from upfrost.gpu.tiles import align, tiling
@@ -413,6 +421,65 @@ def test_buffers_hold_what_the_plan_says(device: Device, seed: int) -> None:
             place.layout.base for place in plan.views.values() if place.buffer == number
         )
         assert not words[: 4 * front].any()
+
+
+@pytest.mark.parametrize("family", [MALI, VALHALL], ids=lambda family: family.name)
+def test_no_workgroup_is_launched_for_a_margin_alone(family: Family) -> None:
+    graph = graphs.luma_network(seed=0, channels=16, layers=5)
+    plan = make_plan(compile_graph(graph, family, "fp16"), 48, 96)
+    for dispatch in plan.dispatches:
+        defines = VARIANTS[dispatch.shader].defines
+        width = dispatch.grid[1] * defines["TILE_W"] * defines["GROUP_X"]
+        height = dispatch.grid[2] * defines["TILE_H"] * defines["GROUP_Y"]
+        assert (height, width) == (48, 96), dispatch.shader
+
+
+@pytest.mark.parametrize("family", [MALI, VALHALL, CPU], ids=lambda family: family.name)
+@pytest.mark.parametrize("size", [(24, 64), (25, 65)])
+def test_margins_that_nobody_writes_stay_zeros(
+    device: Device, family: Family, size: tuple[int, int]
+) -> None:
+    """Where a picture's last workgroups are full, and where they reach beyond it."""
+    graph = graphs.plain_network(seed=6, layers=3)
+    check_bytes(device, graph, family, seed=6, size=size)
+    plan = make_plan(compile_graph(graph, family, "fp32"), *size)
+    loaded = device.load(plan, inspect=True)
+    loaded.run(np.full((*size, 3), 255, np.uint8))
+    views = [view for view in plan.views.values() if view.buffer != PICTURE_IN]
+    assert all(view.has_zeros for view in views)
+    for view in views:
+        layout = view.layout
+        values = loaded.words(view.buffer).view(np.float32)
+        planes = values[4 * layout.base :][: 4 * layout.slices * layout.plane]
+        planes = planes.reshape(layout.slices, layout.rows, layout.stride, 4)
+        assert planes[:, : size[0], : size[1]].any()
+        assert not planes[:, size[0] :].any()
+        assert not planes[:, :, size[1] :].any()
+
+
+def test_a_buffer_of_values_of_several_sizes_has_its_margins_written(
+    device: Device,
+) -> None:
+    """What one value has in the place of another one's margin."""
+    build = Builder(seed=8)
+    value = build.conv(INPUT, 3, 8)
+    for _ in range(3):  # to a smaller size and back, in the same buffers
+        value = build.conv(value, 8, 8)
+        value = build.conv(value, 8, 32, kernel=2, stride=(2, 2), padding=(0, 0, 0, 0))
+        value = build.conv(value, 32, 32)
+        value = build.add(PixelShuffle, value, factor=2)
+    graph = build.graph(build.conv(value, 8, 3), 1, 3)
+    for family in FAMILIES:
+        plan = make_plan(compile_graph(graph, family, "fp32"), 24, 64)
+        sizes: dict[int, set[tuple[int, int]]] = {}
+        for view in plan.views.values():
+            layout = view.layout
+            sizes.setdefault(view.buffer, set()).add((layout.height, layout.width))
+        assert max(map(len, sizes.values())) == 2
+        for view in plan.views.values():
+            if view.buffer != PICTURE_IN:
+                assert view.has_zeros == (len(sizes[view.buffer]) == 1)
+        check_bytes(device, graph, family, seed=8, size=(24, 64))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

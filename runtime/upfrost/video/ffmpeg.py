@@ -197,6 +197,11 @@ def find_ffmpeg(wanted: str | None = None) -> str:
         found = shutil.which(named)
         if found is None:
             raise FfmpegMissingError(f"{printable(named)}: no such program")
+        if not ffmpeg_version(found).startswith("ffmpeg"):
+            raise FfmpegMissingError(
+                f"{printable(named)}: is not ffmpeg; name another program with "
+                "--ffmpeg or UPFROST_FFMPEG"
+            )
         return found
     try:
         import imageio_ffmpeg
@@ -231,7 +236,9 @@ def run_ffmpeg(
 
 def ffmpeg_version(ffmpeg: str) -> str:
     """The first line of what it says of itself."""
-    return run_ffmpeg(ffmpeg, ["-version"]).stdout.split(b"\n")[0].decode()
+    return (
+        run_ffmpeg(ffmpeg, ["-version"]).stdout.split(b"\n")[0].decode(errors="replace")
+    )
 
 
 def widen(pipe: IO[bytes]) -> None:

@@ -729,6 +729,7 @@ def test_a_video_without_its_index_is_refused(tmp_path: Path, clip: Path) -> Non
         (["out.mp4", "--crf", "52"], "--crf 52: h264 takes 0 to 51"),
         (["out.mp4", "--codec", "h265", "--crf", "63"], "h265 takes 0 to 51"),
         (["out.mkv", "--ffmpeg", "/missing/ffmpeg"], "no such program"),
+        (["out.mkv", "--ffmpeg", "true"], "true: is not ffmpeg"),
     ],
 )
 def test_what_cannot_be_written_gets_one_line(

@@ -570,7 +570,8 @@ def view_of(channels: int, scale: int, coverage: tuple[int, int]) -> TensorView:
     width, height = scale * WIDTH, scale * HEIGHT
     stride = -(-(width + 2) // columns) * columns
     plane = -(-(height + 2) // rows) * rows * stride
-    return TensorView(0, Layout(0, stride, plane, width, height, channels))
+    layout = Layout(0, stride, plane, width, height, channels)
+    return TensorView(0, layout, has_zeros=True)
 
 
 def layer_rows(

@@ -104,7 +104,8 @@ class Family:
 # workgroups of 16 × 3 cover, in the output, as many rows as those of the others.
 # CPU: wide tiles load less, and wider ones than this take seconds to compile.
 # Layers of few channels add up in half precision alone, which leaves registers for
-# columns of twelve; the last one of luma needs some for the picture that it adds, and
+# columns of twelve, one beside the other, since video's heights are multiples of twelve
+# and not of 24; the last one of luma needs some for the picture that it adds, and
 # where it trebles two pixels side by side, since their six bytes are whole halves of
 # words.
 # A family's tiles have small common multiples: planes are padded to the least of them.

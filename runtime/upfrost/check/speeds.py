@@ -182,7 +182,10 @@ def _frames(info: DeviceInfo, name: str, precision: Precision) -> Facts:
     frame = Frame.empty(kind, HEIGHT, WIDTH)
     for plane in frame.planes:
         plane[...] = 100
-    with Upscaler(name, device=info.index, precision=precision) as upscaler:
+    # With a tile's side a frame does not go in bands, whose copies would lie beside the
+    # work: what is compared with the model is one after the other.
+    side = max(HEIGHT, WIDTH)
+    with Upscaler(name, device=info.index, precision=precision, tile=side) as upscaler:
         result = upscaler.frame(frame)
         seconds: list[float] = []
         began = time.perf_counter()
@@ -193,7 +196,7 @@ def _frames(info: DeviceInfo, name: str, precision: Precision) -> Facts:
             if time.perf_counter() - began > FRAMES_SECONDS:
                 break
         plan = upscaler.loaded_plan
-        tiles = len(upscaler.tiles(HEIGHT, WIDTH, kind=kind))
+        tiles = len(upscaler.tiles(HEIGHT, WIDTH, side, kind))
         scale = upscaler.graph.scale
     assert plan is not None
     estimate = submissions(plan.dispatch_seconds, info.endurance.submission)

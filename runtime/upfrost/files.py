@@ -67,6 +67,10 @@ def check_file(
         )
     if there is not None and stat.S_ISDIR(there.st_mode):
         raise TargetError(f"{printable(path)}: is a folder")
+    if there is not None and overwrite and not stat.S_ISREG(there.st_mode):
+        raise TargetError(
+            f"{printable(path)}: is no file that could be replaced (a pipe or a device)"
+        )
     if there is not None and not overwrite:
         raise ExistsError(exists_already(path))
     folder = path.resolve().parent if path.is_symlink() else path.parent

@@ -134,6 +134,9 @@ def test_where_no_file_can_be_made_is_found_before_the_work(tmp_path: Path) -> N
         check_file(tmp_path / "." / "a.png", overwrite=True, read=[there])
     with pytest.raises(TargetError, match="is a folder"):
         check_file(tmp_path, overwrite=True)
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(TargetError, match=r"pipe\.png: is no file that could be"):
+        check_file(tmp_path / "pipe.png", overwrite=True)
     with pytest.raises(TargetError, match=r"a\.png: is not a folder"):
         check_file(there / "b.png")
     with pytest.raises(TargetError, match="symbolic links"):

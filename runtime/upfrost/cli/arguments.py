@@ -240,11 +240,13 @@ def existing_paths(names: Sequence[str]) -> list[Path]:
     from upfrost.errors import UsageError
     from upfrost.text import printable
 
-    paths = [Path(name) for name in names]
-    for path in paths:
-        if not path.exists():
-            raise UsageError(f"{printable(path)}: No such file or directory")
-    return paths
+    for name in names:
+        # An empty one would be the folder at hand.
+        if not name or not Path(name).exists():
+            raise UsageError(
+                f"{printable(name) or repr(name)}: No such file or directory"
+            )
+    return [Path(name) for name in names]
 
 
 def positive(text: str) -> int:

@@ -80,6 +80,7 @@ def _run(options: argparse.Namespace) -> int:
     from upfrost.files import check_file
     from upfrost.network import modelfile
     from upfrost.status import Status
+    from upfrost.text import printable
 
     paths = arguments.existing_paths(options.inputs)
     videos = [path for path in paths if not path.is_dir()]
@@ -88,6 +89,10 @@ def _run(options: argparse.Namespace) -> int:
     # Before an hour's measuring, not after it.
     if options.plot:
         check_file(Path(options.plot), overwrite=options.overwrite, read=paths)
+    if options.plot and Path(options.plot).suffix.lower() != ".svg":
+        raise UsageError(
+            f"--plot {printable(options.plot)}: it is an SVG, so the name ends in .svg"
+        )
     graph = modelfile.read_model(modelfile.find_model(options.model))
     results: list[dict[str, object]] = []
     with arguments.open_upscaler(graph, options) as upscaler:

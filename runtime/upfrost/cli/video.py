@@ -81,7 +81,9 @@ def add_video(commands: Commands) -> None:
         "h264 and h265, 63 for the others)",
     )
     parser.add_argument(
-        "--preset", metavar="NAME", help="the encoder's: fast, medium, slow, …"
+        "--preset",
+        metavar="NAME",
+        help="the encoder's: fast, medium, slow, … (av1: a number)",
     )
     parser.add_argument(
         "--start",
@@ -126,12 +128,15 @@ def add_video(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from upfrost.errors import UsageError
     from upfrost.network import modelfile
     from upfrost.status import Status
     from upfrost.video import upscale as video
     from upfrost.video.ffmpeg import ffmpeg_version, find_ffmpeg
 
     status = Status(sys.stderr, quiet=options.quiet)
+    if not options.input or not options.output:
+        raise UsageError("an empty name: name a video's file")
     source, target = Path(options.input), Path(options.output)
     record = video.VideoRecord(str(source), str(target))
     settings = video.VideoOptions(

@@ -103,6 +103,11 @@ def plan_batch(
     Raises `UsageError` where two pictures would become one file, or a result would
     take the place of a picture that is read.
     """
+    for name in (*inputs, *([] if output is None else [output])):
+        if name in ("", "-"):
+            # The folder at hand, and a folder of that name, if it were taken as a path.
+            what = "an empty name" if not name else "- (standard input or output)"
+            raise UsageError(f"{what}: name a file or a folder")
     folder, file = _split_output(inputs, output, wanted)
     found: list[tuple[Path, Path]] = []  # the picture, its folder under OUT
     failures: list[Failure] = []

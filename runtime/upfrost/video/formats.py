@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from upfrost.gpu.frame import Subsampling
@@ -25,6 +25,8 @@ class Codec:
     most_crf: int = 51
     subsamplings: tuple[Subsampling, ...] = _BY_CHROMA
     parameters: str | None = None  # the option that takes what else it can be told
+    presets: Literal["names", "numbers"] | None = "names"
+    even: bool = False  # chroma that is subsampled needs a whole number of its samples
     # Seconds of a segment. x265 and SVT-AV1 cost more to begin, and a video by
     # segments is to cost little more than by one encoder for all of it.
     segment: int = 4
@@ -41,12 +43,19 @@ class Codec:
 CODECS = {
     codec.name: codec
     for codec in (
-        Codec("h264", "libx264", 18, parameters="-x264-params"),
-        Codec("h265", "libx265", 20, bits=12, parameters="-x265-params", segment=10),
+        Codec("h264", "libx264", 18, parameters="-x264-params", even=True),
+        Codec(
+            *("h265", "libx265", 20),
+            bits=12,
+            parameters="-x265-params",
+            even=True,
+            segment=10,
+        ),
         Codec(
             *("av1", "libsvtav1", 28),
             most_crf=63,
             parameters="-svtav1-params",
+            presets="numbers",
             subsamplings=("420",),
             segment=10,
         ),
@@ -54,6 +63,7 @@ CODECS = {
             *("vp9", "libvpx-vp9", 28, ("-b:v", "0", "-row-mt", "1")),
             bits=12,
             most_crf=63,
+            presets=None,
             # Given grey it would write RGB.
             subsamplings=("420", "422", "444"),
         ),
@@ -64,6 +74,7 @@ CODECS = {
             ("-level", "3", "-g", "1"),
             lossless_rgb=True,
             bits=16,
+            presets=None,
         ),
     )
 }

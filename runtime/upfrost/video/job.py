@@ -2,7 +2,8 @@
 
 The folder ``OUT.upfrost`` holds ``job.json``, what was asked for, and for each segment
 a Matroska file and, written last, a JSON file with its frames' times. A segment counts
-when both are there, and the Matroska file is as long as it was. Whatever happens to
+when both are there, and a run that goes on when the Matroska file's bytes are what they
+were. Whatever happens to
 the process or the power, files that have their names are complete.
 
 Whether the result may replace a file of its name was asked of the run that began;
@@ -19,6 +20,7 @@ import fcntl
 import json
 import os
 import re
+import zlib
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -87,8 +89,8 @@ class Job:
         with part.open("rb") as file:
             os.fsync(file.fileno())
             size = os.fstat(file.fileno()).st_size
+        content = {"size": size, "crc": _crc(part), **dataclasses.asdict(segment)}
         part.replace(self.segment_file(number))
-        content = {"size": size, **dataclasses.asdict(segment)}
         _write_json(self.folder / f"{number:06d}.json", content)
         self.segments += 1
         self.frames += len(segment.times)
@@ -188,15 +190,16 @@ def open_job(
                 "segments beside it were made; --overwrite begins anew without them"
             )
         begun.pop(_REPLACES, None)
-        for key in sorted(begun.keys() | asked.keys()):
+        # What follows from another input is no setting.
+        for key in sorted(begun.keys() | asked.keys(), key=lambda key: key != "input"):
             if begun.get(key) != asked.get(key):
                 raise VideoError(
-                    f"{name}: was begun with another {key} ({begun.get(key)}, not "
-                    f"{asked.get(key)}); resume it with the same, or begin anew with "
-                    "--overwrite"
+                    f"{name}: was begun with another {key} "
+                    f"({_difference(begun.get(key), asked.get(key))}); resume it with "
+                    "the same, or begin anew with --overwrite"
                 )
         job = Job(folder, lock, replaces=replaces)
-        while (found := _read_segment(folder, job.segments)) is not None:
+        while (found := _read_whole_segment(folder, job.segments)) is not None:
             job.segments += 1
             job.frames += len(found.times)
         _empty(folder, keep=job.segments)
@@ -224,6 +227,45 @@ def _read_segment(folder: Path, number: int) -> Segment | None:
         )
     except (OSError, KeyError, TypeError, ValueError):
         return None
+
+
+def _read_whole_segment(folder: Path, number: int) -> Segment | None:
+    """A finished segment whose bytes are what they were when it was written."""
+    said = _read_json(folder / f"{number:06d}.json") or {}
+    try:
+        if said.get("crc") != _crc(folder / f"{number:06d}.mkv"):
+            return None
+    except OSError:
+        return None
+    return _read_segment(folder, number)
+
+
+def _crc(path: Path) -> int:
+    """CRC-32 of a file's bytes."""
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found = zlib.crc32(block, found)
+    return found
+
+
+def _difference(before: object, now: object) -> str:
+    """What of a setting is another one, as a person may know it."""
+    if not isinstance(before, list) or not isinstance(now, list):
+        return printable(f"{before}, not {now}")
+    if len(before) == len(now):
+        # An option's name stands before its value.
+        said = [
+            f"{f'{option} ' if str(option).startswith('-') else ''}{one}, not {other}"
+            for option, one, other in zip(["", *now], before, now, strict=False)
+            if one != other
+        ]
+        return printable(said[0])
+    only = [
+        " ".join(str(word) for word in words if word not in others) or "nothing"
+        for words, others in ((before, now), (now, before))
+    ]
+    return printable(f"{only[0]}, not {only[1]}")
 
 
 def _replaces(begun: dict[str, Any]) -> bool:

@@ -59,6 +59,7 @@ class OtherStreams:
     arguments: tuple[str, ...]  # -map, -c, -map_metadata, …
     notes: tuple[str, ...] = ()
     converted_sound: tuple[int, ...] = ()  # numbers in the result
+    subtitles: tuple[int, ...] = ()
     needs_whole_source: bool = False
 
 
@@ -93,7 +94,10 @@ def plan_other_streams(
     others = [stream for stream in info.streams if stream != info.video]
     covers = [stream for stream in others if stream.attached_picture]
     plan = _Plan()
-    wanted = [s for s in others if s.kind in ("audio", "subtitle", "attachment")]
+    kinds = {"audio", "subtitle", "attachment"}
+    if container.name == "webm":  # whose writer drops them without a word
+        kinds.remove("attachment")
+    wanted = [stream for stream in others if stream.kind in kinds]
     copied = [(stream, "copy") for stream in wanted]
     all_fit = bool(wanted) and _fits(ffmpeg, info, container, copied, job)
     for stream in others:
@@ -130,6 +134,7 @@ def plan_other_streams(
         tuple(plan.arguments),
         tuple(plan.notes),
         tuple(plan.converted_sound),
+        tuple(plan.subtitles),
         needs_source,
     )
 
@@ -142,6 +147,7 @@ class _Plan:
         self.arguments: list[str] = []
         self.notes: list[str] = []
         self.converted_sound: list[int] = []
+        self.subtitles: list[int] = []
 
     def add(self, stream: Stream, codec: str | None) -> None:
         """Take that stream, copied or encoded; without a codec leave it out."""
@@ -154,6 +160,7 @@ class _Plan:
         self.arguments += [f"-map_metadata:s:{number}", f"1:s:{stream.index}"]
         self.arguments += _without_statistics(stream, number)
         self.streams += 1
+        self.subtitles += [number] if stream.kind == "subtitle" else []
         if codec != "copy":
             self.converted_sound += [number] if stream.kind == "audio" else []
             self.notes.append(
@@ -316,6 +323,11 @@ def _cut(result: Result) -> tuple[list[str], list[str]]:
         before = ["-noaccurate_seek", "-seek_timestamp", "1", "-ss"]
         before += [seconds(result.origin)]
         trim += [f"start={seconds(result.origin)}"]
+        # One that is on screen at the cut would come with a time before 0, which moves
+        # those after it in MP4, and everything in WebM.
+        for number in others.subtitles:
+            before_cut = f"lt(pts*tb\\,{seconds(result.origin)})"
+            after += [f"-bsf:{number}", f"noise=amount=0:drop={before_cut}"]
     if result.end is not None:
         # With -copyts, the time by the output's clock before it is moved.
         after += ["-t", seconds(result.end)]

@@ -192,7 +192,7 @@ def upscale_by_segments(
         target = target.resolve()  # followed, as where pictures are written
     if _is_complete(source, target, options):
         record.status = "skipped"
-        status.say(f"{name}: is complete")
+        status.say(f"{name}: is there, and no unfinished run beside it")
         return
     ffmpeg = find_ffmpeg(options.ffmpeg)
     work = plan_work(ffmpeg, source, container, computer.graph, options)
@@ -352,15 +352,7 @@ def plan_work(
             f"a {container.name} file holds {', '.join(container.codecs)}, "
             f"not {codec.name}"
         )
-    if options.crf is not None and codec.crf is None:
-        raise VideoUsageError(f"{codec.name} is lossless: --crf means nothing to it")
-    if options.crf is not None and options.crf > codec.most_crf:
-        # x264 would take its largest for it without a word, and x265 give no reason.
-        raise VideoUsageError(
-            f"--crf {options.crf}: {codec.name} takes 0 to {codec.most_crf}"
-        )
-    if options.duration == 0:
-        raise VideoUsageError("a duration of 0 s leaves no frame to upscale")
+    _check_options(codec, options)
     info = probe(ffmpeg, source, options.start)
     by_luma = graph.colour == "luma" and has_luma(info)
     if not by_luma and not options.tone_map:
@@ -380,6 +372,7 @@ def plan_work(
     else:
         pixel_format = colors.encoded_format(codec)
         colors = _with_losses(colors, codec)
+    _check_size(codec, pixel_format, width, height)
     filters = (colors.from_planes if kind else colors.from_rgb)(pixel_format)
     if info.pixel_aspect:
         filters += f",setsar={info.pixel_aspect}"
@@ -414,6 +407,41 @@ def plan_work(
         begin=begin,
         end=None if options.duration is None else begin + options.duration,
     )
+
+
+def _check_options(codec: Codec, options: VideoOptions) -> None:
+    """Refuse what that encoder would ignore, or complain of without a reason."""
+    if options.crf is not None and codec.crf is None:
+        raise VideoUsageError(f"{codec.name} is lossless: --crf means nothing to it")
+    if options.crf is not None and options.crf > codec.most_crf:
+        # x264 would take its largest for it without a word, and x265 give no reason.
+        raise VideoUsageError(
+            f"--crf {options.crf}: {codec.name} takes 0 to {codec.most_crf}"
+        )
+    if options.preset is not None and codec.presets is None:
+        raise VideoUsageError(f"--preset means nothing to {codec.name}")
+    is_number = options.preset is not None and options.preset.lstrip("-").isdecimal()
+    if options.preset is not None and is_number != (codec.presets == "numbers"):
+        takes = "a name, as slow" if is_number else "a number, slowest at 0"
+        raise VideoUsageError(
+            f"--preset {printable(options.preset)}: {codec.name} takes {takes}"
+        )
+    if options.segment == 0:
+        raise VideoUsageError("a segment of 0 s has no frame")
+    if options.duration == 0:
+        raise VideoUsageError("a duration of 0 s leaves no frame to upscale")
+
+
+def _check_size(codec: Codec, pixel_format: str, width: int, height: int) -> None:
+    """Refuse odd sides that the encoder does not take, as a model by 3 makes."""
+    is_420, is_422 = "420" in pixel_format, "422" in pixel_format
+    if codec.even and ((is_420 and height % 2) or ((is_420 or is_422) and width % 2)):
+        others = [each.name for each in CODECS.values() if not each.even]
+        raise VideoError(
+            f"{codec.name} takes no frames of {width}×{height} in {pixel_format}, "
+            f"whose sides have to be even; {', '.join(others)} do (--codec), and a "
+            "model by 2 makes even sides"
+        )
 
 
 def _with_losses(colors: Conversion, codec: Codec) -> Conversion:

@@ -168,6 +168,18 @@ class TestPlan:
         with pytest.raises(UsageError, match="end it in /"):
             pairs("a.png", output="b.gif")
 
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [("", "an empty name"), ("-", r"- \(standard input or output\)")],
+    )
+    def test_what_names_no_file_is_refused(self, name: str, said: str) -> None:
+        """An empty name, of a variable that is not set, is not the folder at hand."""
+        touch("a.png")
+        with pytest.raises(UsageError, match=f"{said}: name a file or a folder"):
+            pairs(name)
+        with pytest.raises(UsageError, match=f"{said}: name a file or a folder"):
+            pairs("a.png", output=name)
+
     def test_inputs_without_a_picture_are_failures(self) -> None:
         touch("a.png", "empty/notes.txt")
         plan = plan_batch(["empty", "a.png", "x*.png"], None, 2)

@@ -92,6 +92,7 @@ def test_sizes_that_cannot_be_measured_are_named(
         (".", "is a folder"),
         ("none/plot.svg", "none: no such folder"),
         ("clip.mp4", "clip.mp4: would replace a file that is read; name another one"),
+        ("plot.png", "plot.png: it is an SVG, so the name ends in .svg"),
     ],
 )
 def test_a_plot_that_cannot_be_written_is_found_before_the_work(

@@ -70,6 +70,44 @@ def test_other_kernels_are_not_mixed_in(begun: Path) -> None:
         new(begun, ASKED | {"tuning": {"3×3": "b"}}, resume=True)
 
 
+def test_another_input_is_said_before_what_follows_from_it(tmp_path: Path) -> None:
+    asked: dict[str, object] = {"input": ["a.mkv", 5, 7], "conversion": "scale"}
+    job = new(tmp_path / "out.mkv", asked)
+    add(job)
+    job.close()
+    other: dict[str, object] = {"input": ["b.mkv", 5, 8], "conversion": "crop"}
+    with pytest.raises(VideoError, match=r"another input \(a\.mkv, not b\.mkv\);"):
+        new(tmp_path / "out.mkv", other, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        (["-c:v", "libx264", "-crf", "30"], "-crf 18, not 30"),
+        (["-c:v", "libx264", "-crf", "18", "-preset", "slow"], "nothing, not -preset"),
+        (["-c:v", "libx265", "-crf", "18"], "-c:v libx264, not libx265"),
+    ],
+)
+def test_of_another_encoding_what_differs_is_said(
+    tmp_path: Path, now: list[str], said: str
+) -> None:
+    job = new(tmp_path / "out.mkv", {"encoding": ["-c:v", "libx264", "-crf", "18"]})
+    add(job)
+    job.close()
+    with pytest.raises(VideoError, match=rf"another encoding \({said}"):
+        new(tmp_path / "out.mkv", {"encoding": now}, resume=True)
+
+
+def test_a_segment_whose_bytes_changed_is_made_again(begun: Path) -> None:
+    changed = job_folder(begun) / "000001.mkv"
+    content = bytearray(changed.read_bytes())
+    content[99] ^= 1
+    changed.write_bytes(content)
+    job = new(begun, resume=True)
+    assert job.segments == 1
+    job.close()
+
+
 def test_a_segment_that_was_cut_is_made_again(begun: Path) -> None:
     cut = job_folder(begun) / "000001.mkv"
     cut.write_bytes(cut.read_bytes()[:-1])

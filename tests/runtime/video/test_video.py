@@ -49,12 +49,17 @@ from upfrost.cli import main as cli
 from upfrost.files import ExistsError, TargetError
 from upfrost.gpu.frame import Frame, FrameFormat
 from upfrost.network.graph import Graph
-from upfrost.network.modelfile import write_model
+from upfrost.network.modelfile import find_model, read_model, write_model
 from upfrost.video.ffmpeg import Colors, VideoError, find_ffmpeg, probe, run_ffmpeg
-from upfrost.video.formats import CODECS, encoder_arguments
+from upfrost.video.formats import CODECS, CONTAINERS, encoder_arguments
 from upfrost.video.job import job_folder
 from upfrost.video.matroska import frame_header, read_packets, stream_header
-from upfrost.video.upscale import VideoOptions, VideoRecord, upscale_video
+from upfrost.video.upscale import (
+    VideoOptions,
+    VideoRecord,
+    plan_work,
+    upscale_video,
+)
 
 FAKE = Path(__file__).parents[1] / "fakes.py"
 # From Big Buck Bunny, (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0:
@@ -351,6 +356,33 @@ def test_subtitles_chapters_and_metadata_come_along(tmp_path: Path, clip: Path) 
         assert text in converted, text
     notes = "\n".join(record.notes)
     assert "stream 2 (subtitle, subrip) becomes mov_text" in notes
+
+
+@pytest.mark.parametrize("name", ["out.mkv", "out.mp4", "out.webm"])
+def test_subtitles_after_a_cut_are_where_they_were(
+    tmp_path: Path, clip: Path, name: str
+) -> None:
+    """What is on screen at the cut, which no container can begin before its video, does
+    not move the others; WebM has no attachments, and says so."""
+    words = tmp_path / "words.srt"
+    words.write_text(
+        "1\n00:00:00,100 --> 00:00:00,600\nfirst\n\n"
+        "2\n00:00:00,700 --> 00:00:00,900\nsecond\n"
+    )
+    source = tmp_path / "source.mkv"
+    ffmpeg(
+        *("-i", clip, "-i", words, "-map", "0", "-map", "1", "-c", "copy"),
+        *("-c:s", "srt", "-attach", words, "-metadata:s:t", "mimetype=text/plain"),
+        source,
+    )
+    options = VideoOptions(start=Fraction(1, 2))
+    record = upscale(source, tmp_path / name, options)
+    shown = ffmpeg("-copyts", "-i", tmp_path / name, "-map", "0:s", "-f", "srt", "-")
+    assert shown.decode().splitlines()[1:3] == [
+        "00:00:00,200 --> 00:00:00,400",
+        "second",
+    ]
+    assert any("(attachment" in note for note in record.notes) == (name != "out.mkv")
 
 
 # Colours
@@ -728,6 +760,10 @@ def test_a_video_without_its_index_is_refused(tmp_path: Path, clip: Path) -> Non
         (["out.mkv", "--duration", "0"], "a duration of 0 s leaves no frame"),
         (["out.mp4", "--crf", "52"], "--crf 52: h264 takes 0 to 51"),
         (["out.mp4", "--codec", "h265", "--crf", "63"], "h265 takes 0 to 51"),
+        (["out.mkv", "--segment", "0"], "a segment of 0 s has no frame"),
+        (["out.webm", "--preset", "slow"], "--preset means nothing to vp9"),
+        (["out.mkv", "--codec", "av1", "--preset", "slow"], "av1 takes a number"),
+        (["out.mkv", "--preset", "7"], "--preset 7: h264 takes a name"),
         (["out.mkv", "--ffmpeg", "/missing/ffmpeg"], "no such program"),
         (["out.mkv", "--ffmpeg", "true"], "true: is not ffmpeg"),
     ],
@@ -742,6 +778,20 @@ def test_what_cannot_be_written_gets_one_line(
     (line,) = result.stderr.splitlines()
     assert reason in line
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_odd_sides_are_refused_where_the_encoder_takes_none(
+    tmp_path: Path, clip: Path, codec: str
+) -> None:
+    """As a model by 3 makes them of odd sides."""
+    odd = tmp_path / "odd.mkv"
+    ffmpeg("-i", clip, "-vf", "scale=21:15", "-c:v", "ffv1", odd)
+    graph = read_model(find_model("live-x3-s"))
+    options = VideoOptions(codec=codec)
+    with pytest.raises(VideoError, match=r"no frames of 63×45 .* av1, vp9, ffv1 do"):
+        plan_work(FFMPEG, odd, CONTAINERS[".mkv"], graph, options)
+    plan_work(FFMPEG, odd, CONTAINERS[".mkv"], graph, VideoOptions(codec="av1"))
 
 
 def test_a_folder_that_is_not_there_is_an_error_of_usage(
@@ -1049,10 +1099,9 @@ def test_a_segment_that_changed_meanwhile_is_made_again(
     interrupt(long_clip, target, done=3)
     damaged = job_folder(target) / "000001.mkv"
     damaged.write_bytes(bytes(damaged.stat().st_size))
-    resume = replace(SEGMENTS, resume=True)
-    with pytest.raises(VideoError, match=r"000001.mkv: is damaged .*--resume goes on"):
-        upscale(long_clip, target, resume)
-    assert upscale(long_clip, target, resume).frames == 96
+    record = upscale(long_clip, target, replace(SEGMENTS, resume=True))
+    assert record.resumed_frames == 8
+    assert record.frames == 96
 
 
 @pytest.mark.parametrize("what", ["driver", "tuning", "upfrost"])

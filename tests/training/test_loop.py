@@ -419,7 +419,7 @@ def test_an_adversary_trains_along_and_is_kept(folder: Path) -> None:
 
 
 def test_a_run_starts_from_released_weights(folder: Path) -> None:
-    network = "scale = 4\nchannels = 32\nblocks = 3\nunits = 2"
+    network = "scale = 4\nchannels = 32\nblocks = 3\nunits = 3"
     start = CONFIG.replace('kind = "plain"', 'kind = "cascade"')
     start = re.sub(r"(?s)\[network\].*?\n\[", f"[network]\n{network}\n[", start)
     start = start.replace("[train]", '[train]\nstart_from = "cascade-x4"')

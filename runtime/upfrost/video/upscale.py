@@ -356,7 +356,7 @@ def plan_work(
     info = probe(ffmpeg, source, options.start)
     by_luma = graph.colour == "luma" and has_luma(info)
     if not by_luma and not options.tone_map:
-        advice = "--tone-map makes it an ordinary (BT.709) picture, "
+        advice = "upfrost video --tone-map makes it an ordinary (BT.709) picture, "
         if has_luma(info):
             advice += "a model for luma takes it as it is"
         else:

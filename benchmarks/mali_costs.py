@@ -35,6 +35,7 @@ from benchmarks.mali_static import (
 from upfrost.gpu.costs import TABLE, units
 from upfrost.gpu.dispatches import Dispatch, Precision
 from upfrost.gpu.families import MALI, VARIANTS
+from upfrost.gpu.frame import FrameFormat
 from upfrost.gpu.plan import compile_graph, make_plan
 
 CHANNELS = (4, 16, 32, 64)
@@ -86,6 +87,17 @@ def luma_costs(
             yield dispatch.shader, cheap - slope * few, slope
 
 
+def chroma_costs(
+    panvk: Path, gpu: Gpu, precision: Precision
+) -> Iterator[tuple[str, float, float]]:
+    """What enlarges chroma, of 8 bits and 4:2:0, which is the same in any precision."""
+    network = compile_graph(luma_network(0, 4), gpu.family, precision)
+    plan = make_plan(network, HEIGHT, WIDTH, FrameFormat("420").chroma)
+    (dispatch,) = (each for each in plan.dispatches if each.shader == "chroma")
+    seconds = cost(panvk, dispatch, gpu).seconds
+    yield dispatch.shader, seconds / math.prod(dispatch.grid), 0.0
+
+
 def other_costs(
     panvk: Path, gpu: Gpu, precision: Precision
 ) -> Iterator[tuple[str, float, float]]:
@@ -104,7 +116,7 @@ def main() -> None:
         gpu.board: {
             shader: [float(f"{1e9 * each:.4g}") for each in (fixed, slope)]
             for precision in PRECISIONS
-            for costs in (layer_costs, luma_costs, other_costs)
+            for costs in (layer_costs, luma_costs, chroma_costs, other_costs)
             for shader, fixed, slope in costs(panvk, gpu, precision)
         }
         for gpu in GPUS

@@ -19,7 +19,7 @@ from upfrost.gpu.tiles import TileGrid, bands, cheapest_grid, frame_tiling
 from upfrost.network.graph import MAX_SIZE
 
 HEAP_SHARE = 4  # the budget is a fourth of the heap, if none is given,
-MOST_MEMORY = 256 << 20  # and no more than this, with which tiles cost next to nothing
+MOST_MEMORY = 384 << 20  # and no more than this, with which tiles cost next to nothing
 
 # What a board's processor copies in a second, of memory that it caches, and what
 # handing work to the device takes (docs/mali.md).

@@ -41,7 +41,7 @@ CHROMA_HALO = 2  # rows and columns of chroma around those that a result lies on
 # Of a row of tiles' results, which a streamed picture holds in host memory;
 BAND_BYTES = 96 << 20
 # and of a picture so wide that it would take more than this times its pixels of work.
-WIDE_BAND_BYTES = 384 << 20
+WIDE_BAND_BYTES = 512 << 20
 MOST_OVERHEAD = 1.15
 
 # Windows of one axis, and what is kept of each.

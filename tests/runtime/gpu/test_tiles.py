@@ -147,9 +147,8 @@ def test_bundled_models_waste_little_on_large_pictures(
     sizes = [(2000, 2100), (3000, 4000), (3000, 30_000), (30_000, 3000)]
     for height, width in sizes:
         grid = choose_grid(program, height, width, budget)
-        # Blocks of four make the halo of 14 one of 16, which is more of low tiles.
-        bounded = family == CPU and width == 30_000
-        most = 1.2 if bounded else MOST_OVERHEAD
+        # In single precision a buffer of 128 MiB holds few pixels of a cascade.
+        most = 1.2 if family == CPU else MOST_OVERHEAD
         assert grid.overhead <= most, f"{height}×{width}"
         assert footprint(program, grid.height, grid.width).bytes <= MOST_MEMORY
 

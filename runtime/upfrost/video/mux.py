@@ -324,9 +324,11 @@ def _cut(result: Result) -> tuple[list[str], list[str]]:
         before += [seconds(result.origin)]
         trim += [f"start={seconds(result.origin)}"]
         # One that is on screen at the cut would come with a time before 0, which moves
-        # those after it in MP4, and everything in WebM.
+        # those after it in MP4, and everything in WebM. Some ffmpegs (5.1) tell the
+        # filter a smaller unit of time than the packets are in, milliseconds: what
+        # lies before the cut by one of both alone is kept.
         for number in others.subtitles:
-            before_cut = f"lt(pts*tb\\,{seconds(result.origin)})"
+            before_cut = f"lt(pts*max(tb\\,0.001)\\,{seconds(result.origin)})"
             after += [f"-bsf:{number}", f"noise=amount=0:drop={before_cut}"]
     if result.end is not None:
         # With -copyts, the time by the output's clock before it is moved.

@@ -323,13 +323,6 @@ def _cut(result: Result) -> tuple[list[str], list[str]]:
         before = ["-noaccurate_seek", "-seek_timestamp", "1", "-ss"]
         before += [seconds(result.origin)]
         trim += [f"start={seconds(result.origin)}"]
-        # One that is on screen at the cut would come with a time before 0, which moves
-        # those after it in MP4, and everything in WebM. Some ffmpegs (5.1) tell the
-        # filter a smaller unit of time than the packets are in, milliseconds: what
-        # lies before the cut by one of both alone is kept.
-        for number in others.subtitles:
-            before_cut = f"lt(pts*max(tb\\,0.001)\\,{seconds(result.origin)})"
-            after += [f"-bsf:{number}", f"noise=amount=0:drop={before_cut}"]
     if result.end is not None:
         # With -copyts, the time by the output's clock before it is moved.
         after += ["-t", seconds(result.end)]
@@ -337,6 +330,13 @@ def _cut(result: Result) -> tuple[list[str], list[str]]:
     if trim:
         for number in others.converted_sound:
             after += [f"-filter:{number}", f"atrim={':'.join(trim)}"]
+    if result.container.is_mp4 and begins_later:
+        # One that is on screen at the cut would come with a time before 0, which moves
+        # those after it. Not elsewhere: Matroska's writer then moves all alike, and
+        # ffmpeg 5 tells the filter another unit of time there than the packets have.
+        for number in others.subtitles:
+            early = f"lt(pts*tb\\,{seconds(result.origin)})"
+            after += [f"-bsf:{number}", f"noise=amount=0:drop={early}"]
     if result.container.is_mp4:
         after += ["-video_track_timescale", str(info.time_base.denominator)]
         after += ["-tag:v", "hvc1"] if result.codec == "h265" else []

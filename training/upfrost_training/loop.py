@@ -43,7 +43,6 @@ from upfrost_training.evaluate import check_pairs, evaluate_folder, y_psnr
 from upfrost_training.losses import RGB_TO_YCC, pixel_loss
 from upfrost_training.native import NativeGradients, unsuitable
 from upfrost_training.networks import Network, make_network
-from upfrost_training.networks.cascade import CascadeNetwork
 from upfrost_training.networks.folding import BranchedConv3x3
 from upfrost_training.networks.plain import Plain
 from upfrost_training.plot import draw_log
@@ -274,7 +273,7 @@ def take_folded_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> int:
     network, one of RGB gives what it does to grey; to a deeper network, a shallower
     one what it computes.
     """
-    if isinstance(model, Plain | CascadeNetwork):
+    if isinstance(model, Network):
         weights = model.deepened(weights)
     fitting = 0
     with torch.no_grad():

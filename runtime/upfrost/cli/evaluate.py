@@ -88,11 +88,12 @@ def _run(options: argparse.Namespace) -> int:
         raise UsageError("--plot draws one video; name one")
     # Before an hour's measuring, not after it.
     if options.plot:
-        check_file(Path(options.plot), overwrite=options.overwrite, read=paths)
-    if options.plot and Path(options.plot).suffix.lower() != ".svg":
-        raise UsageError(
-            f"--plot {printable(options.plot)}: it is an SVG, so the name ends in .svg"
-        )
+        plot = Path(options.plot)
+        check_file(plot, overwrite=options.overwrite, read=paths)
+        if plot.suffix.lower() != ".svg":
+            raise UsageError(
+                f"--plot {printable(plot)}: it is an SVG, so the name ends in .svg"
+            )
     graph = modelfile.read_model(modelfile.find_model(options.model))
     results: list[dict[str, object]] = []
     with arguments.open_upscaler(graph, options) as upscaler:

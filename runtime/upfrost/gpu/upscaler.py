@@ -543,14 +543,19 @@ class Upscaler:
             return for_rgb(self._program)
         return replace(self._program, samples=kind.samples)
 
-    def _banded(self, height: int, width: int, kind: Kind) -> TileGrid | None:
-        """The bands of a frame on its own; None where it does not go in bands."""
+    def _grid_of(
+        self, height: int, width: int, side: int | None, kind: Kind, banded: bool
+    ) -> TileGrid:
+        """`tiles`, of which a frame that fits is cut into bands where that is quicker.
+
+        That is with `banded` and no `side`, on a board whose times are known.
+        """
+        grid = self.tiles(height, width, side, kind)
         board = board_of(self.device.name)
-        if board is None or self.tiling != self._seamless:  # bands would have seams
-            return None
+        has_seams = self.tiling != self._seamless
+        if not banded or side or board is None or has_seams or len(grid) > 1:
+            return grid
         program, chroma = self._program_of(kind), _chroma(kind)
-        if len(choose_grid(program, height, width, self._budget, chroma)) > 1:
-            return None
         return choose_bands(program, height, width, chroma, board)
 
     def _load(
@@ -564,10 +569,7 @@ class Upscaler:
         while True:
             asked = height, width, side, kind, banded
             if self._grid is None or self._grid[0] != asked:
-                bands = (
-                    self._banded(height, width, kind) if banded and not side else None
-                )
-                self._grid = asked, bands or self.tiles(height, width, side, kind)
+                self._grid = asked, self._grid_of(*asked)
             grid = self._grid[1]
             try:
                 return self._loaded_plan(grid, kind), grid

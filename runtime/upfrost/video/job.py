@@ -2,9 +2,9 @@
 
 The folder ``OUT.upfrost`` holds ``job.json``, what was asked for, and for each segment
 a Matroska file and, written last, a JSON file with its frames' times. A segment counts
-when both are there, and a run that goes on when the Matroska file's bytes are what they
-were. Whatever happens to
-the process or the power, files that have their names are complete.
+when both are there and the Matroska file is as long as it was, and for a run that goes
+on, when its bytes are what they were. Whatever happens to the process or the power,
+files that have their names are complete.
 
 Whether the result may replace a file of its name was asked of the run that began;
 others go by that.
@@ -190,8 +190,8 @@ def open_job(
                 "segments beside it were made; --overwrite begins anew without them"
             )
         begun.pop(_REPLACES, None)
-        # What follows from another input is no setting.
-        for key in sorted(begun.keys() | asked.keys(), key=lambda key: key != "input"):
+        # The input first: what follows from another one is no setting.
+        for key in sorted(begun.keys() | asked.keys(), key=lambda k: (k != "input", k)):
             if begun.get(key) != asked.get(key):
                 raise VideoError(
                     f"{name}: was begun with another {key} "
@@ -199,7 +199,7 @@ def open_job(
                     "the same, or begin anew with --overwrite"
                 )
         job = Job(folder, lock, replaces=replaces)
-        while (found := _read_whole_segment(folder, job.segments)) is not None:
+        while (found := _read_segment(folder, job.segments, whole=True)) is not None:
             job.segments += 1
             job.frames += len(found.times)
         _empty(folder, keep=job.segments)
@@ -212,13 +212,19 @@ def open_job(
         raise
 
 
-def _read_segment(folder: Path, number: int) -> Segment | None:
-    """A finished segment; None when it is not there or damaged."""
+def _read_segment(folder: Path, number: int, *, whole: bool = False) -> Segment | None:
+    """A finished segment; None when it is not there or damaged.
+
+    With `whole` every byte of its frames is looked at, and not their number alone.
+    """
     found = _read_json(folder / f"{number:06d}.json")
     if found is None:
         return None
     try:
-        if (folder / f"{number:06d}.mkv").stat().st_size != found["size"]:
+        path = folder / f"{number:06d}.mkv"
+        if path.stat().st_size != found["size"]:
+            return None
+        if whole and _crc(path) != found["crc"]:
             return None
         return Segment(
             tuple(map(int, found["times"])),
@@ -227,17 +233,6 @@ def _read_segment(folder: Path, number: int) -> Segment | None:
         )
     except (OSError, KeyError, TypeError, ValueError):
         return None
-
-
-def _read_whole_segment(folder: Path, number: int) -> Segment | None:
-    """A finished segment whose bytes are what they were when it was written."""
-    said = _read_json(folder / f"{number:06d}.json") or {}
-    try:
-        if said.get("crc") != _crc(folder / f"{number:06d}.mkv"):
-            return None
-    except OSError:
-        return None
-    return _read_segment(folder, number)
 
 
 def _crc(path: Path) -> int:

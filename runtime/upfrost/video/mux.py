@@ -330,16 +330,15 @@ def _cut(result: Result) -> tuple[list[str], list[str]]:
     if trim:
         for number in others.converted_sound:
             after += [f"-filter:{number}", f"atrim={':'.join(trim)}"]
-    if result.container.is_mp4 and begins_later:
-        # One that is on screen at the cut would come with a time before 0, which moves
-        # those after it. Not elsewhere: Matroska's writer then moves all alike, and
-        # ffmpeg 5 tells the filter another unit of time there than the packets have.
-        for number in others.subtitles:
-            early = f"lt(pts*tb\\,{seconds(result.origin)})"
-            after += [f"-bsf:{number}", f"noise=amount=0:drop={early}"]
     if result.container.is_mp4:
         after += ["-video_track_timescale", str(info.time_base.denominator)]
         after += ["-tag:v", "hvc1"] if result.codec == "h265" else []
+        # One that is on screen at the cut would come with a time before 0, which moves
+        # those after it. Not elsewhere: Matroska's writer then moves all alike, and
+        # ffmpeg 5 tells the filter another unit of time there than the packets have.
+        for number in others.subtitles if begins_later else ():
+            early = f"lt(pts*tb\\,{seconds(result.origin)})"
+            after += [f"-bsf:{number}", f"noise=amount=0:drop={early}"]
     # A cut leaves out sound before it; else what comes before 0 primes the decoder.
     after += ["-copypriorss", "0"] if begins_later else []
     return before, after

@@ -8,7 +8,6 @@ Unlike there, the 3x3 convolutions are trained as branches, the skip is the bili
 picture, and the upscaling is one pixel shuffle.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -158,19 +157,15 @@ class CascadeNetwork(nn.Module):
         if first is None or len(first) != self.settings.channels:
             return result
         for name, cascade in self.named_modules():
-            prefix = f"{name}.fusions"
-            known = [
-                int(match[1])
-                for key in weights
-                if (match := re.fullmatch(rf"{re.escape(prefix)}\.(\d+)\.bias", key))
-            ]
-            if not isinstance(cascade, Cascade) or not known:
+            if not isinstance(cascade, Cascade):
                 continue
-            last = max(known)
-            kernel = weights[f"{prefix}.{last}.weight"]
-            for at in range(last + 1, len(cascade.fusions)):
+            for at in range(1, len(cascade.fusions)):
+                own, before = (f"{name}.fusions.{n}" for n in (at, at - 1))
+                if f"{own}.weight" in result or f"{before}.weight" not in result:
+                    continue
                 # The newest part is the last of the inputs.
-                kernel = nn.functional.pad(kernel, (0, 0, 0, 0, 0, len(kernel)))
-                result[f"{prefix}.{at}.weight"] = kernel
-                result[f"{prefix}.{at}.bias"] = weights[f"{prefix}.{last}.bias"]
+                kernel = result[f"{before}.weight"]
+                more = (0, 0, 0, 0, 0, len(kernel))
+                result[f"{own}.weight"] = nn.functional.pad(kernel, more)
+                result[f"{own}.bias"] = result[f"{before}.bias"]
         return result

@@ -6,9 +6,10 @@ usage: python -m benchmarks.photographs PAIRS --data FOLDER [-m MODEL ...]
 The first form makes pairs and measures on them. The pictures are the photographs of
 examples/, and those under --data that training holds out for validation; of each, the
 middle. Each is blurred, made small by one of three kernels, given a sensor's noise and
-stored as a JPEG of quality 30, 50, 70 or 90; how much of what, `RECIPES` says, the same
-on every machine. PAIRS/x4 then holds 001_HR.png, 001_LR.png, … for `upfrost eval`, too.
-Y-PSNR, SSIM and VMAF as `benchmarks.quality` has them.
+stored as a JPEG of quality 30, 50, 70 or 90; how much of what, `RECIPES` says, for
+pictures taken by day and by night, the same on every machine. PAIRS/day-x4 then holds
+001_HR.png, 001_LR.png, … for `upfrost eval`, too. Y-PSNR, SSIM and VMAF as
+`benchmarks.quality` has them.
 
 The second form draws crops of real photographs, which have no original, by Lanczos and
 by each model, at their own size enlarged. A place is the crop's upper left corner;
@@ -23,6 +24,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -45,19 +47,28 @@ from upfrost_training.loop import held_out
 
 # Its folders are those that all networks for photographs are trained on.
 CONFIG = ROOT / "training/configs/photo-x4.toml"
+Recipe = tuple[float, str, float, int]
 LARGEST = 384  # pixels, of a pair's original
 DRAWN = ("cascade-x4", "photo-x4")
 MODELS = (*DRAWN, "photo-x2")
 # Of examples/, those that are photographs.
 SHOWN = ("bee.png", "bridge.png", "citrus.png", "dogs.png")
 # Blur of the optics in pixels of the original at ×4, the kernel, noise in 8-bit units,
-# and the JPEG's quality.
-RECIPES = (
-    (2.0, "bicubic", 2.0, 90),
-    (1.0, "area", 4.0, 70),
-    (2.5, "bilinear", 6.0, 50),
-    (1.5, "bicubic", 3.0, 30),
-)
+# and the JPEG's quality. By night sensors are read at a high gain.
+RECIPES = {
+    "day": (
+        (2.0, "bicubic", 2.0, 90),
+        (1.0, "area", 4.0, 70),
+        (2.5, "bilinear", 6.0, 50),
+        (1.5, "bicubic", 3.0, 30),
+    ),
+    "night": (
+        (1.5, "bicubic", 12.0, 90),
+        (2.0, "area", 16.0, 70),
+        (1.0, "bilinear", 20.0, 50),
+        (2.5, "bicubic", 10.0, 30),
+    ),
+}
 QUALITY = 90  # of the sheet
 # Around a crop of a real photograph, so that networks see all that they look at.
 MARGIN = 32
@@ -118,7 +129,9 @@ def middle(picture: Bytes) -> Bytes:
     return np.ascontiguousarray(picture[top : top + height, left : left + width])
 
 
-def write_pairs(folder: Path, pictures: Sequence[Bytes], scale: int) -> None:
+def write_pairs(
+    folder: Path, pictures: Sequence[Bytes], scale: int, recipes: Sequence[Recipe]
+) -> None:
     """Write each picture's pair, by one recipe after the other.
 
     Raises DataError for a folder that holds pairs: they would be measured, too.
@@ -126,7 +139,7 @@ def write_pairs(folder: Path, pictures: Sequence[Bytes], scale: int) -> None:
     check_no_pairs(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(pictures):
-        blur, kernel, noise, quality = RECIPES[number % len(RECIPES)]
+        blur, kernel, noise, quality = recipes[number % len(recipes)]
         steps = (
             Degradation("blur", (blur * scale / 4,) * 2),
             Degradation(kernel),
@@ -144,9 +157,11 @@ def measure_pairs(output: Path, data: Sequence[Path], models: Sequence[str]) -> 
     for model in models:
         by_scale.setdefault(read_model(find_model(model)).scale, []).append(model)
     rows: list[Row] = []
-    for scale, names in sorted(by_scale.items()):
-        folder = output / f"x{scale}"
-        write_pairs(folder, pictures, scale)
+    for (scale, names), (light, recipes) in product(
+        sorted(by_scale.items()), RECIPES.items()
+    ):
+        folder = output / f"{light}-x{scale}"
+        write_pairs(folder, pictures, scale, recipes)
         with ExitStack() as stack:
             ways = ways_of(names, stack)
             for way, quality in measure(folder, ways, scale, find_ffmpeg()).items():
@@ -154,6 +169,7 @@ def measure_pairs(output: Path, data: Sequence[Path], models: Sequence[str]) -> 
                     {
                         "": way,
                         "scale": f"×{scale}",
+                        "light": light,
                         "Y-PSNR, dB": f"{quality['psnr_y']:.2f}",
                         "SSIM": f"{quality['ssim']:.4f}",
                         "VMAF": f"{quality['vmaf']:.1f}",
@@ -166,8 +182,11 @@ def measure_pairs(output: Path, data: Sequence[Path], models: Sequence[str]) -> 
         [
             f"{len(pictures)} pictures that no model was trained on, "
             f"{LARGEST} pixels at most.",
-            "Blur (pixels at ×4), kernel, noise (8-bit units), JPEG quality, by turns: "
-            + "; ".join(" ".join(map(str, recipe)) for recipe in RECIPES)
+            "Blur (pixels at ×4), kernel, noise (8-bit units), JPEG quality, by turns; "
+            + "; ".join(
+                f"{light}: {', '.join(' '.join(map(str, each)) for each in recipes)}"
+                for light, recipes in RECIPES.items()
+            )
             + ".",
         ],
     )

@@ -5,7 +5,9 @@
 writes runtime/upfrost/gpu/mali_costs.json, by which `upfrost export` estimates how long
 a network takes where no Mali compiler is at hand, and `upfrost check` says how long a
 kernel should take: nanoseconds of a workgroup, and nanoseconds more for each input
-slice (of the general convolution, and tap) that it reads.
+slice (of a first layer, channel; of the general convolution, also tap) that it reads.
+Of convolutions it is the time of computing alone, since what memory takes is known of
+each dispatch (`upfrost.gpu.traffic`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import json
 import math
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 from tests.graphs import luma_network
@@ -22,7 +25,6 @@ from benchmarks.mali_static import (
     GPUS,
     HEIGHT,
     LAYERS,
-    LUMA,
     OTHERS,
     PRECISIONS,
     WIDTH,
@@ -34,79 +36,58 @@ from benchmarks.mali_static import (
 )
 from upfrost.gpu.costs import TABLE, units
 from upfrost.gpu.dispatches import Dispatch, Precision
-from upfrost.gpu.families import MALI, VARIANTS
+from upfrost.gpu.families import MALI, VARIANTS, Family
 from upfrost.gpu.frame import FrameFormat
 from upfrost.gpu.plan import compile_graph, make_plan
+from upfrost.gpu.traffic import traffic
 
 CHANNELS = (4, 16, 32, 64)
-SMALL = 4  # slices of the widest layer that kernels for small networks compute
-# Widths of networks for luma whose last convolution writes samples.
+# Widths of networks for luma: first layers read samples, last ones write them.
 LUMA_CHANNELS = (4, 16)
 # Workgroups in x and y, and slices, of a kernel that is no convolution.
 GRID = (120, 68, 4)
 
 
-def layer_costs(
-    panvk: Path, gpu: Gpu, precision: Precision
-) -> Iterator[tuple[str, float, float]]:
-    """Shaders of convolutions, their fixed cost and that of each unit."""
+def layers(family: Family, precision: Precision) -> Iterator[Dispatch]:
+    """Layers of usual widths, and those of networks for luma."""
     for kernel in LAYERS:
-        if kernel == 2 and gpu.family != MALI:
+        if kernel == 2 and family != MALI:
             continue  # in use only there
-        found: dict[str, dict[int, float]] = {}
         least = WINOGRAD.least if kernel == 2 else 1
         for channels in (count for count in CHANNELS if count >= least):
-            for dispatch in layer_dispatches(gpu.family, kernel, channels, precision):
-                seconds = cost(panvk, dispatch, gpu).seconds
-                each = seconds / math.prod(dispatch.grid)
-                found.setdefault(dispatch.shader, {})[units(dispatch)] = each
-        for shader, by_units in found.items():
-            if max(by_units) > SMALL:  # few slices are bound by something else
-                by_units = {n: each for n, each in by_units.items() if n >= SMALL}
-            (few, cheap), (many, dear) = min(by_units.items()), max(by_units.items())
-            slope = (dear - cheap) / (many - few) if many > few else 0.0
-            yield shader, cheap - slope * few, slope
+            yield from layer_dispatches(family, kernel, channels, precision)
+    for scale, channels in product((2, 3), LUMA_CHANNELS):
+        graph = luma_network(0, channels, scale=scale)
+        plan = make_plan(compile_graph(graph, family, precision), HEIGHT, WIDTH)
+        yield from (each for each in plan.dispatches if traffic(each) is not None)
 
 
-def luma_costs(
-    panvk: Path, gpu: Gpu, precision: Precision
-) -> Iterator[tuple[str, float, float]]:
-    """Shaders that write enlarged luma, their fixed costs and those of each slice."""
-    for scale in (2, 3):
-        found: dict[int, float] = {}
-        for channels in LUMA_CHANNELS:
-            graph = luma_network(0, channels, scale=scale)
-            network = compile_graph(graph, gpu.family, precision)
-            dispatch = make_plan(network, HEIGHT, WIDTH).dispatches[-1]
-            if VARIANTS[dispatch.shader].source in LUMA:
-                seconds = cost(panvk, dispatch, gpu).seconds
-                found[units(dispatch)] = seconds / math.prod(dispatch.grid)
-        if found:
-            (few, cheap), (many, dear) = min(found.items()), max(found.items())
-            slope = (dear - cheap) / (many - few)
-            yield dispatch.shader, cheap - slope * few, slope
-
-
-def chroma_costs(
-    panvk: Path, gpu: Gpu, precision: Precision
-) -> Iterator[tuple[str, float, float]]:
-    """What enlarges chroma, of 8 bits and 4:2:0, which is the same in any precision."""
-    network = compile_graph(luma_network(0, 4), gpu.family, precision)
-    plan = make_plan(network, HEIGHT, WIDTH, FrameFormat("420").chroma)
-    (dispatch,) = (each for each in plan.dispatches if each.shader == "chroma")
-    seconds = cost(panvk, dispatch, gpu).seconds
-    yield dispatch.shader, seconds / math.prod(dispatch.grid), 0.0
-
-
-def other_costs(
-    panvk: Path, gpu: Gpu, precision: Precision
-) -> Iterator[tuple[str, float, float]]:
+def others(family: Family, precision: Precision) -> Iterator[Dispatch]:
+    """Uses of kernels that are no convolutions; chroma's is of 4:2:0."""
     for name, constants in OTHERS.items():
-        if name in VARIANTS:  # of frames' colours, which no network computes
-            continue
-        dispatch = Dispatch(f"{name}-{precision}", name, (), GRID, constants, ())
-        seconds = cost(panvk, dispatch, gpu).seconds
-        yield dispatch.shader, seconds / math.prod(GRID), 0.0
+        if name not in VARIANTS:  # that are of frames' colours
+            yield Dispatch(f"{name}-{precision}", name, (), GRID, constants, ())
+    grey = (1, *OTHERS["pack"][1:])
+    yield Dispatch(f"pack-{precision}", "pack", (), GRID, grey, ())
+    network = compile_graph(luma_network(0, 4), family, precision)
+    plan = make_plan(network, HEIGHT, WIDTH, FrameFormat("420").chroma)
+    yield from (each for each in plan.dispatches if each.shader == "chroma")
+
+
+def workgroup_costs(
+    panvk: Path, gpu: Gpu, precision: Precision
+) -> Iterator[tuple[str, float, float]]:
+    """Shaders, the fixed nanoseconds of a workgroup and those of each unit."""
+    found: dict[str, dict[int, float]] = {}
+    for dispatch in (*layers(gpu.family, precision), *others(gpu.family, precision)):
+        took = cost(panvk, dispatch, gpu)
+        seconds = took.seconds if traffic(dispatch) is None else took.compute
+        by_units = found.setdefault(dispatch.shader, {})
+        by_units[units(dispatch)] = 1e9 * seconds / math.prod(dispatch.grid)
+    for shader, by_units in found.items():
+        (few, cheap), (many, dear) = min(by_units.items()), max(by_units.items())
+        slope = (dear - cheap) / (many - few) if many > few else 0.0
+        yield shader, cheap - slope * few, slope
 
 
 def main() -> None:
@@ -114,10 +95,9 @@ def main() -> None:
     _, panvk = with_panvk(parser, "mali_costs")
     table = {
         gpu.board: {
-            shader: [float(f"{1e9 * each:.4g}") for each in (fixed, slope)]
+            shader: [float(f"{each:.4g}") for each in (fixed, slope)]
             for precision in PRECISIONS
-            for costs in (layer_costs, luma_costs, chroma_costs, other_costs)
-            for shader, fixed, slope in costs(panvk, gpu, precision)
+            for shader, fixed, slope in workgroup_costs(panvk, gpu, precision)
         }
         for gpu in GPUS
     }

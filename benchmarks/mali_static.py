@@ -31,6 +31,15 @@ from upfrost.gpu.costs import BOARDS
 from upfrost.gpu.dispatches import Dispatch, Epilogue, Layout, Precision, TensorView
 from upfrost.gpu.families import MALI, VALHALL, VARIANTS, Family
 from upfrost.gpu.plan import compile_graph, make_plan
+from upfrost.gpu.traffic import (
+    LUMA,
+    Convolution,
+    convolution,
+    element_bytes,
+    is_transform,
+    traffic,
+    transform_group,
+)
 from upfrost.network.graph import INPUT, Conv2d
 from upfrost.network.modelfile import bundled_models, find_model, read_model
 
@@ -55,9 +64,7 @@ OTHERS: dict[str, tuple[int, ...]] = {
     "resize_to": (operations.MODES["bilinear"],),
     "grid_sample": (2, 4, 4),
 }
-LUMA = ("conv3x3_luma2", "conv3x3_luma3")
 UNROLLED = ("conv3x3_half", *LUMA)
-TRANSFORMS = ("winograd_input", "winograd_output")
 OTHER_TRIPS = 4  # of a loop in them: over pixels or lanes
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 # Layers of the tables, by the number that `layer_dispatches` takes.
@@ -83,14 +90,18 @@ class Gpu:
     lanes: int  # invocations that a core advances by one instruction a clock
     warp: int
     clock: float  # Hz
-    bandwidth: float  # bytes/s of the board's memory
+    bandwidth: float  # bytes/s
     family: Family  # the kernels' table that the runtime uses on it
 
 
-GPUS = (
-    Gpu("g52", "RK3568", 1, 16, 8, BOARDS["RK3568"].clock, 8e9, MALI),
-    Gpu("g610", "RK3588", 4, 64, 16, BOARDS["RK3588"].clock, 25e9, VALHALL),
-)
+def _gpu(name: str, board: str, cores: int, lanes: int, warp: int) -> Gpu:
+    known = BOARDS[board]
+    return Gpu(
+        *(name, board, cores, lanes, warp, known.clock, known.bandwidth, known.family)
+    )
+
+
+GPUS = (_gpu("g52", "RK3568", 1, 16, 8), _gpu("g610", "RK3588", 4, 64, 16))
 
 # Valhall's units; what is in none of them is a conversion or integer arithmetic. The
 # compiler's own statistics give the same sums (`check_units`).
@@ -261,72 +272,30 @@ def count(code: Code, first: int, last: int, times: Sequence[int]) -> Count:
     )
 
 
-@dataclass(frozen=True)
-class Convolution:
-    """What a convolution's dispatch says of its work."""
-
-    in_channels: int  # that one output slice reads
-    element_bytes: float  # of four of them, or of a pixel of the picture
-    taps: tuple[int, int]
-    tile: tuple[int, int]  # pixels wide, high
-    group: tuple[int, int]
-    trips: tuple[int, ...]  # of the loops in the source, outer ones first
-
-    @property
-    def macs(self) -> int:
-        """Multiplications of one invocation."""
-        return 4 * self.in_channels * math.prod(self.taps) * math.prod(self.tile)
-
-
-def convolution(dispatch: Dispatch) -> Convolution | None:
-    """None if the dispatch is none."""
+def loop_trips(dispatch: Dispatch) -> list[int]:
+    """How often the loops in a convolution's source run, outer ones first."""
     variant = VARIANTS[dispatch.shader]
-    if "TILE_W" not in variant.defines or variant.source in TRANSFORMS:
-        return None
-    of_bytes = "BYTES" in variant.defines
-    in_slices = 1 if of_bytes else dispatch.constants[0]
-    pixel_bytes = dispatch.constants[0] & 255
-    known = {
-        "conv3x3": (3, 3),
-        "conv3x3_half": (3, 3),
-        **dict.fromkeys(LUMA, (3, 3)),
-        "conv3x3_cpu": (3, 3),
-        "conv1x1": (1, 1),
-        "deconv4x4": (2, 2),
-        "winograd_products": (1, 1),
-    }
-    taps = known.get(variant.source)
-    is_products = variant.source == "winograd_products"
-    if variant.source == "conv1x1" or (is_products and "FP16" in variant.defines):
+    in_slices = 1 if "BYTES" in variant.defines else dispatch.constants[0]
+    if variant.source in UNROLLED:
+        return []
+    is_half = "FP16" in variant.defines
+    if variant.source == "conv1x1" or (
+        variant.source == "winograd_products" and is_half
+    ):
         block = 4 if in_slices % 4 == 0 else 2 if in_slices % 2 == 0 else 1
-        trips = [in_slices // block]
-    elif variant.source in UNROLLED:
-        trips = []
-    else:
-        trips = [in_slices]
-    if taps is None:
-        taps = dispatch.constants[5], dispatch.constants[6]
-        block = next(n for n in (7, 5, 3, 2, 1) if taps[1] % n == 0)
-        trips += [taps[0], taps[1] // block]
-    tile = variant.defines["TILE_W"], variant.defines["TILE_H"]
-    if is_products:
-        # Elements of an invocation are as far apart as a workgroup is wide.
-        tile = 1, math.prod(tile)
-    group = variant.defines["GROUP_X"], variant.defines["GROUP_Y"]
-    return Convolution(
-        (3 if pixel_bytes == 3 else 1) if of_bytes else 4 * in_slices,
-        pixel_bytes if of_bytes else element_bytes(dispatch),
-        taps,
-        tile,
-        group,
-        tuple(trips),
-    )
+        return [in_slices // block]
+    if variant.source == "conv":
+        rows, columns = dispatch.constants[5:7]
+        block = next(n for n in (7, 5, 3, 2, 1) if columns % n == 0)
+        return [in_slices, rows, columns // block]
+    return [in_slices]
 
 
-def executions(code: Code, layer: Convolution | None) -> list[int]:
+def executions(code: Code, dispatch: Dispatch) -> list[int]:
     """How often an invocation issues each slot."""
     times = [1] * len(code.slots)
-    trips = list(layer.trips) if layer else [OTHER_TRIPS] * len(code.loops)
+    layer = convolution(dispatch)
+    trips = loop_trips(dispatch) if layer else [OTHER_TRIPS] * len(code.loops)
     # Loops of one turn may be gone, and inner ones unrolled.
     while len(trips) > len(code.loops):
         trips.remove(1) if 1 in trips else trips.pop()
@@ -367,37 +336,26 @@ class Cost:
 def cost(panvk: Path, dispatch: Dispatch, gpu: Gpu) -> Cost:
     layer = convolution(dispatch)
     code = compiled(panvk, dispatch.shader, dispatch.constants, gpu.name)
-    total = count(code, 0, len(code.slots) - 1, executions(code, layer))
+    total = count(code, 0, len(code.slots) - 1, executions(code, dispatch))
     if is_transform(dispatch):
         lines = transform_lines(total, dispatch, gpu)
         group = math.prod(transform_group(dispatch))
-        moved = transform_traffic(dispatch)
     elif layer is None:
         # Every access a line of its own, which is the worst case.
         lines = total.accesses * gpu.warp
         group = 64
-        moved = total.bytes * math.prod(dispatch.grid) * group
     else:
         lines = convolution_lines(layer, total, dispatch, gpu)
         group = math.prod(layer.group)
-        moved = convolution_traffic(layer, dispatch)
     issue = total.slots / gpu.lanes
     sfu = 0 if gpu.name == "g52" else total.sfu / (gpu.lanes / 4)
     cache_clocks = lines / gpu.warp
     invocations = math.prod(dispatch.grid) * group
+    moved = traffic(dispatch)
+    if moved is None:
+        moved = total.bytes * invocations
     clocks = max(issue, sfu, cache_clocks) * invocations / gpu.cores
     return Cost(issue, sfu, cache_clocks, clocks / gpu.clock, moved / gpu.bandwidth)
-
-
-def is_transform(dispatch: Dispatch) -> bool:
-    """Whether it is one of Winograd's method."""
-    return VARIANTS[dispatch.shader].source in TRANSFORMS
-
-
-def transform_group(dispatch: Dispatch) -> tuple[int, int]:
-    """Invocations of a workgroup in x and y."""
-    defines = VARIANTS[dispatch.shader].defines
-    return defines["GROUP_X"], defines["GROUP_Y"]
 
 
 def transform_lines(total: Count, dispatch: Dispatch, gpu: Gpu) -> float:
@@ -415,26 +373,6 @@ def transform_lines(total: Count, dispatch: Dispatch, gpu: Gpu) -> float:
     )
 
 
-def transform_traffic(dispatch: Dispatch) -> float:
-    """Bytes from and to memory: each value once, but for rows around a workgroup."""
-    group = transform_group(dispatch)
-    size = element_bytes(dispatch)
-    if "input" in dispatch.shader:
-        x, y, slices = dispatch.grid
-        rows = 2 * y * group[1] + 2 * y
-        columns = x * group[0] // (size // 8)
-    else:
-        slices, x, y = dispatch.grid
-        rows = 2 * y * group[1] * (2 if dispatch.constants[1] else 1)
-        columns = x * group[0]
-    return float(slices * size * columns * (2 * rows + 16 * y * group[1]))
-
-
-def element_bytes(dispatch: Dispatch) -> int:
-    """Bytes of an element: four channels of a pixel."""
-    return 8 if dispatch.shader.endswith("fp16") else 16
-
-
 def convolution_lines(
     layer: Convolution, total: Count, dispatch: Dispatch, gpu: Gpu
 ) -> float:
@@ -447,43 +385,6 @@ def convolution_lines(
     # A slice of weights, one line for all, serves four products of each pixel.
     weights = layer.macs / 4 / (layer.tile[0] * layer.tile[1])
     return weights + (total.accesses - weights) * lines
-
-
-def convolution_traffic(layer: Convolution, dispatch: Dispatch) -> float:
-    """Bytes from and to memory: each value once, but for the rows around a workgroup.
-
-    Workgroups of one place's output slices follow each other: their input is cached.
-    """
-    width, height = layer.tile
-    columns = dispatch.grid[1] * layer.group[0] * width
-    rows = dispatch.grid[2] * layer.group[1] * height
-    halo = dispatch.grid[2] * (layer.taps[0] - 1)
-    out_slices, groups = dispatch.grid[0], 1
-    if VARIANTS[dispatch.shader].source in LUMA:
-        # Each pixel is read once more as a sample, and becomes four or nine.
-        samples = 1 + (4 if dispatch.grid[0] == 1 else 9)
-        sample_bytes = samples * (2 if dispatch.constants[1] & 255 == 2 else 1)
-        in_bytes = layer_in_bytes(layer, 1, rows + halo)
-        return float(columns * (in_bytes + sample_bytes * rows))
-    if VARIANTS[dispatch.shader].source == "winograd_products":
-        groups = dispatch.grid[0] // dispatch.constants[1]
-    elif dispatch.constants[1]:  # adds or multiplies another value
-        out_slices *= 2
-    in_bytes = layer_in_bytes(layer, groups, rows + halo)
-    return float(columns * (in_bytes + element_bytes(dispatch) * out_slices * rows))
-
-
-def layer_in_bytes(layer: Convolution, groups: int, rows: int) -> float:
-    """Bytes of a column of the input."""
-    return groups * -(-layer.in_channels // 4) * layer.element_bytes * rows
-
-
-def traffic(dispatch: Dispatch) -> float | None:
-    """Bytes that a convolution or a part of one moves; None for other dispatches."""
-    if is_transform(dispatch):
-        return transform_traffic(dispatch)
-    layer = convolution(dispatch)
-    return None if layer is None else convolution_traffic(layer, dispatch)
 
 
 def direct_family(family: Family) -> Family:

@@ -28,12 +28,13 @@ from collections.abc import Callable, Sequence
 import kp
 import numpy as np
 
-from benchmarks.mali_static import PRECISIONS, traffic
+from benchmarks.mali_static import PRECISIONS
 from benchmarks.report import Row, publish
 from upfrost.arrays import Bytes
 from upfrost.gpu.device import Device, DeviceInfo, choose_device
 from upfrost.gpu.dispatches import Dispatch, Precision
 from upfrost.gpu.plan import compile_graph, make_plan
+from upfrost.gpu.traffic import traffic
 from upfrost.gpu.upscaler import Upscaler
 from upfrost.network.graph import Graph, alignment
 from upfrost.network.modelfile import bundled_models, find_model, read_model

@@ -35,7 +35,6 @@ from benchmarks.mali_static import (
     Operation,
     compiled,
     compiled_file,
-    convolution,
     cost,
     count,
     executions,
@@ -171,7 +170,7 @@ def used_stages(panvk: Path, gpu: Gpu, dispatches: Sequence[Dispatch]) -> list[S
     for shader in dict.fromkeys(dispatch.shader for dispatch in dispatches):
         mine = [dispatch for dispatch in dispatches if dispatch.shader == shader]
         code = compiled(panvk, shader, mine[0].constants, gpu.name)
-        times = executions(code, convolution(mine[0]))
+        times = executions(code, mine[0])
         costs = [cost(panvk, dispatch, gpu) for dispatch in mine]
         stages.append(
             Stage(

@@ -9,9 +9,7 @@ import pytest
 from benchmarks.mali_static import (
     GPUS,
     OTHERS,
-    TRANSFORMS,
     Code,
-    Convolution,
     Gpu,
     count,
     executions,
@@ -20,8 +18,9 @@ from benchmarks.mali_static import (
     parse_valhall,
 )
 
-from upfrost.gpu.dispatches import Precision
+from upfrost.gpu.dispatches import Dispatch, Precision
 from upfrost.gpu.families import FAMILIES, VARIANTS
+from upfrost.gpu.traffic import TRANSFORMS
 
 VALHALL = """
    IADD_IMM.i32 r5, 0x0, #0x0
@@ -71,13 +70,10 @@ def test_pairs_and_loop_of_a_bifrost_listing() -> None:
     assert [len(slot) for slot in found.slots] == [2, 2, 2]
 
 
-def layer(in_slices: int) -> Convolution:
-    return Convolution(4 * in_slices, 8, (3, 3), (1, 6), (16, 4), (in_slices,))
-
-
 def test_a_loop_whose_products_are_not_the_layer_s_is_refused() -> None:
+    layer = Dispatch("conv3x3_1x6-fp16", "conv", (), (4, 1, 1), (4, 0, 1), ())
     with pytest.raises(ValueError, match="3456 expected"):
-        executions(code(VALHALL, "g610"), layer(4))
+        executions(code(VALHALL, "g610"), layer)
 
 
 def test_every_kernel_has_a_row() -> None:

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.photographs import MARGIN, Place, enlarged, parse_place, write_pairs
+from benchmarks.photographs import (
+    MARGIN,
+    RECIPES,
+    Place,
+    enlarged,
+    parse_place,
+    write_pairs,
+)
 from PIL import Image
 
 from benchmarks import photographs
@@ -59,10 +66,10 @@ def test_a_place_outside_the_picture_is_refused(tmp_path: Path) -> None:
 
 def test_pairs_of_an_earlier_run_are_not_measured_again(tmp_path: Path) -> None:
     picture = np.zeros((48, 48, 3), np.uint8)
-    write_pairs(tmp_path / "x4", [picture, picture], 4)
+    write_pairs(tmp_path / "x4", [picture, picture], 4, RECIPES["day"])
     assert len([*(tmp_path / "x4").glob("*_LR.png")]) == 2
     with pytest.raises(DataError, match="exists already"):
-        write_pairs(tmp_path / "x4", [picture], 4)
+        write_pairs(tmp_path / "x4", [picture], 4, RECIPES["day"])
 
 
 @pytest.mark.parametrize(

@@ -17,24 +17,26 @@ from upfrost.network.modelfile import find_model, read_model
 from upfrost_exporter import costs
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-# The table has a line through two numbers of channels for each kernel, and one use of
-# kernels that have several.
-TOLERANCE = 0.1
+ROWS = json.loads((RESULTS / "mali_models.json").read_text())["rows"]
+# The table has a line through two numbers of channels for each kernel, and one scale of
+# those that have several: `pack` takes less than it says at ×4, and more at ×3, which
+# is much of a small network in single precision, where it writes luma.
+TOLERANCES = {"fp16": 0.08, "fp32": 0.2}
 
 
-@pytest.mark.parametrize("model", ["realtime-x2", "cascade-x2"])
+@pytest.mark.parametrize("model", sorted({row["model"] for row in ROWS}))
 def test_times_are_those_of_the_cost_model(
     model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(costs, "HEIGHT", 540)
     monkeypatch.setattr(costs, "WIDTH", 960)
     graph = read_model(find_model(model))
-    rows = json.loads((RESULTS / "mali_models.json").read_text())["rows"]
-    known = [row for row in rows if row["model"] == model]
+    known = [row for row in ROWS if row["model"] == model]
     assert len(known) == 4
     for row in known:
         found = costs.estimate(graph, row["board"], row["precision"])
-        assert 1e3 * found.seconds == pytest.approx(row["ms"], rel=TOLERANCE)
+        tolerance = TOLERANCES[row["precision"]]
+        assert 1e3 * found.seconds == pytest.approx(row["ms"], rel=tolerance)
         assert sum(share for _, share in found.layers) == pytest.approx(1)
         assert not found.unknown
 

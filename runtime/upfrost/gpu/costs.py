@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from upfrost.gpu.dispatches import Dispatch
 from upfrost.gpu.families import MALI, VALHALL, VARIANTS, Family
+from upfrost.gpu.traffic import convolution, traffic
 
 if TYPE_CHECKING:
     from upfrost.gpu.plan import Plan
@@ -25,16 +26,17 @@ TABLE = Path(__file__).with_name("mali_costs.json")
 
 @dataclass(frozen=True)
 class Board:
-    """A board of the model: its GPU as Vulkan names it, and that GPU's clock in Hz."""
+    """A board of the model: its GPU as Vulkan names it. Sources: docs/mali.md."""
 
     gpu: str
-    clock: float
+    clock: float  # Hz
+    bandwidth: float  # bytes/s of its memory
     family: Family  # the kernels that upfrost takes on it
 
 
 BOARDS: Mapping[str, Board] = {
-    "RK3588": Board("Mali-G610", 1e9, VALHALL),
-    "RK3568": Board("Mali-G52", 0.8e9, MALI),
+    "RK3588": Board("Mali-G610", 1e9, 25e9, VALHALL),
+    "RK3568": Board("Mali-G52", 0.8e9, 8e9, MALI),
 }
 
 
@@ -48,16 +50,21 @@ def board_of(device: str) -> str | None:
 
 
 def dispatch_seconds(board: str, dispatch: Dispatch) -> float | None:
-    """Seconds of a dispatch on that board; None for a kernel without figures."""
+    """Seconds of a dispatch on that board; None for a kernel without figures.
+
+    What takes longer, computing or the memory: of kernels that are no convolutions the
+    table has what takes longer already.
+    """
     table = _table()[board]
-    # Of a first layer without figures of its own: one slice of values costs about
-    # what the picture's bytes do.
+    # A first layer of another kind than those of the table: one slice of values costs
+    # about what the picture's bytes do.
     plain = dispatch.shader.replace("_bytes", "")
     found = table.get(dispatch.shader) or table.get(plain)
     if found is None:
         return None
     fixed, each = found
-    return 1e-9 * math.prod(dispatch.grid) * (fixed + each * units(dispatch))
+    computing = 1e-9 * math.prod(dispatch.grid) * (fixed + each * units(dispatch))
+    return max(computing, (traffic(dispatch) or 0) / BOARDS[board].bandwidth)
 
 
 def plan_seconds(board: str, plan: Plan) -> float:
@@ -71,20 +78,18 @@ def plan_seconds(board: str, plan: Plan) -> float:
 
 
 def units(dispatch: Dispatch) -> int:
-    """What a workgroup's time grows with: slices that it reads, by taps where the
-    kernel takes any number of them."""
+    """What a workgroup's time grows with: slices that a convolution reads, samples of a
+    pixel that a first layer reads or `pack` writes; where a kernel takes any number of
+    taps, of each."""
     variant = VARIANTS[dispatch.shader]
-    slices = 1 if "BYTES" in variant.defines else dispatch.constants[0]
-    match variant.source:
-        case "conv":
-            return slices * math.prod(dispatch.constants[5:7])
-        case "conv3x3" | "conv3x3_half" | "conv1x1":
-            return slices
-        case "conv3x3_luma2" | "conv3x3_luma3":
-            return slices
-        case "deconv4x4" | "winograd_products":
-            return slices
-    return 0
+    layer = convolution(dispatch)
+    if variant.source == "pack":
+        return 3 if dispatch.constants[0] & 255 == 3 else 1
+    if layer is None:
+        return 0
+    if variant.source == "conv":
+        return -(-layer.in_channels // 4) * math.prod(layer.taps)
+    return layer.in_channels if "BYTES" in variant.defines else layer.in_channels // 4
 
 
 @cache

@@ -28,6 +28,8 @@ Report = Callable[[float], None]
 Source = Callable[[Array], Array]
 # Larger than what networks mirror at the edges.
 SIZES = ((40, 56), (51, 43))
+# Of a picture as networks get them: multiples of 64, and far from the sizes above.
+LARGE = 1088, 1920
 FP16_MOST = float(np.finfo(np.float16).max)
 # Winograd's method adds four values before it multiplies.
 _WINOGRAD_SUM = 4
@@ -109,6 +111,46 @@ def verify(
     if report is not None:
         report(worst)
     return graph
+
+
+def verify_large(
+    graph: Graph, source: Source, again: Callable[[int, int], Graph]
+) -> None:
+    """Refuse a network that does otherwise with large pictures; raises `ExportError`.
+
+    `graph` is that of a small picture; `again` makes that of one of a height and width.
+    A network may choose by the picture's size, or pool over so many pixels and no more:
+    then the two differ, though `verify` found nothing at small sizes. Nothing is
+    computed, so that large networks can be looked at, too; where there is no such
+    graph, `source` is compared at half that size, or less where that is much work.
+    """
+    try:
+        other = again(*LARGE)
+    except ExportError:
+        step = alignment(graph)
+        height, width = (extent // 2 for extent in LARGE)
+        while not fits_full_size(graph, height // step * step, width // step * step):
+            height, width = height // 2, width // 2
+        try:
+            verify(graph, source, sizes=[(height // step * step, width // step * step)])
+        except ExportError as error:
+            raise ExportError(
+                f"{error}: does the network depend on the picture's size?"
+            ) from None
+        return
+    if graph.nodes == other.nodes and all(
+        np.array_equal(tensor, other.tensors[name])
+        for name, tensor in graph.tensors.items()
+    ):
+        return
+    pairs = zip(graph.nodes, other.nodes, strict=False)
+    found = next((small.name for small, large in pairs if small != large), graph.output)
+    height, width = LARGE
+    raise ExportError(
+        f"with a picture of {width}×{height} the network does otherwise at {found!r} "
+        "than with a small one: it chooses by the picture's size; give a network that "
+        "does the same for all"
+    )
 
 
 def _evaluated(graph: Graph, picture: Array) -> dict[str, Array]:

@@ -20,6 +20,7 @@ from upfrost.network.graph import (
     Conv2d,
     Graph,
     GraphError,
+    alignment,
     macs_per_output_pixel,
     parameter_count,
     receptive_field,
@@ -263,6 +264,12 @@ def _describe(graph: Graph) -> Iterator[tuple[str, str]]:
         yield "weights", f"{note}"
     if _no_kernel(graph) is None:
         yield from _costs(graph)
+    if (step := alignment(graph)) > 1:
+        yield (
+            "sides",
+            f"multiples of {step} pixels; others are filled up by repeating the last "
+            "row and column, which the source may do otherwise",
+        )
     if reason := graph.metadata.get("precision_reason"):
         yield "precision", f"fp32 on every device: {reason}"
     if reason := _no_kernel(graph):
@@ -285,9 +292,8 @@ def _costs(graph: Graph) -> Iterator[tuple[str, str]]:
             "seams (--halo 32)",
         )
     else:
-        words = (
-            f"{tile.side}×{tile.side} pixels, {_megabytes(tile.bytes)} in {precision}"
-        )
+        side, size = tile.side, _megabytes(tile.bytes)
+        words = f"{side}×{side} pixels, {size} in {precision} on Mali"
         if not tile.fits:
             words += (
                 f", more than the {_megabytes(MOST_MEMORY)} that upfrost takes "

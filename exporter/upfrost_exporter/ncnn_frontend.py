@@ -18,7 +18,7 @@ from upfrost_exporter.builder import (
     unique_name,
     whole_scale,
 )
-from upfrost_exporter.check import Report, fits_full_size, verify
+from upfrost_exporter.check import Report, fits_full_size, verify, verify_large
 from upfrost_exporter.ncnn_file import Layer, Weights, parse, read
 from upfrost_exporter.ncnn_operations import Call, Given, advice, shape_of, translate
 
@@ -65,18 +65,26 @@ def read_ncnn(
     if margin:
         reader = Weights(data, weights)
         translation = _Translation(layers, reader, channels, margin)
-    graph = translation.builder.graph(
-        translation.output,
-        name=name or unique_name(param.stem, ()),
-        scale=whole_scale(scale),
-        value_range=value_range,
-        metadata={
-            "source": param.name,
-            "generator": f"upfrost {__version__}",
-            **(metadata or {}),
-        },
-    )
-    graph = passes.clean(graph)
+
+    def finished(translation: _Translation) -> Graph:
+        graph = translation.builder.graph(
+            translation.output,
+            name=name or unique_name(param.stem, ()),
+            scale=whole_scale(scale),
+            value_range=value_range,
+            metadata={
+                "source": param.name,
+                "generator": f"upfrost {__version__}",
+                **(metadata or {}),
+            },
+        )
+        return passes.clean(graph)
+
+    def again(*size: int) -> Graph:
+        reader = Weights(data, weights)
+        return finished(_Translation(layers, reader, channels, margin, size))
+
+    graph = finished(translation)
     names = (translation.input_blob, translation.output_blob)
     runtime = _runtime(param, weights, *names)
 
@@ -84,6 +92,8 @@ def read_ncnn(
         around = ((0, 0), (margin, margin), (margin, margin))
         return runtime(np.pad(picture, around, "edge"))
 
+    if not translation.size:
+        verify_large(graph, source, again)
     sizes = [translation.size] if translation.size else None
     if sizes and not fits_full_size(graph, *sizes[0]):
         height, width = sizes[0]
@@ -123,10 +133,11 @@ class _Translation:
         weights: Weights,
         channels: int,
         margin: int = 0,
+        size: tuple[int, ...] | None = None,
     ) -> None:
         samples = any(layer.kind == "GridSample" for layer in layers)
         self.size = _size_of_grid(layers) if samples else None
-        self.builder = GraphBuilder(channels, *(self.size or _EXAMPLE))
+        self.builder = GraphBuilder(channels, *(size or self.size or _EXAMPLE))
         self._values: dict[str, Given] = {}
         inputs = [layer for layer in layers if layer.kind == "Input"]
         if len(inputs) != 1 or len(inputs[0].outputs) != 1:

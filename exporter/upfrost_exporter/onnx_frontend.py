@@ -32,7 +32,13 @@ from upfrost_exporter.builder import (
     unique_name,
     whole_scale,
 )
-from upfrost_exporter.check import Report, Source, fits_full_size, verify
+from upfrost_exporter.check import (
+    Report,
+    Source,
+    fits_full_size,
+    verify,
+    verify_large,
+)
 from upfrost_exporter.gelu import fold_gelu
 from upfrost_exporter.lowering import Moved, Partial, Pooled
 from upfrost_exporter.onnx_functions import (
@@ -95,21 +101,25 @@ def read_onnx(
     if margin:
         translation = _Translation(model, margin)
     picture = translation.builder.shapes[INPUT]
-    graph = translation.builder.graph(
-        translation.output,
-        name=name or unique_name(own_name or Path(path).stem, ()),
-        scale=whole_scale(scale),
-        value_range=value_range,
-        metadata={
-            "source": Path(path).name,
-            **({"quantised": note} if (note := properties.get(QUANTISED)) else {}),
-            **_json_object(properties.get("upfrost.metadata", "{}")),
-            "generator": f"upfrost {__version__}, onnx {onnx.__version__}",
-            **(metadata or {}),
-        },
-        colour=_colour(properties.get("upfrost.colour")),
-    )
-    graph = passes.clean(graph)
+
+    def finished(translation: _Translation) -> Graph:
+        graph = translation.builder.graph(
+            translation.output,
+            name=name or unique_name(own_name or Path(path).stem, ()),
+            scale=whole_scale(scale),
+            value_range=value_range,
+            metadata={
+                "source": Path(path).name,
+                **({"quantised": note} if (note := properties.get(QUANTISED)) else {}),
+                **_json_object(properties.get("upfrost.metadata", "{}")),
+                "generator": f"upfrost {__version__}, onnx {onnx.__version__}",
+                **(metadata or {}),
+            },
+            colour=_colour(properties.get("upfrost.colour")),
+        )
+        return passes.clean(graph)
+
+    graph = finished(translation)
 
     def source(of: ModelProto) -> Source:
         runtime = _runtime(of, *translation.is_last)
@@ -118,7 +128,7 @@ def read_onnx(
 
     free = _with_free_sides(model) if translation.is_fixed else model
     try:
-        return verify(graph, source(free), report=report)
+        graph = verify(graph, source(free), report=report)
     except ExportError as error:
         if not translation.is_fixed:
             raise
@@ -129,7 +139,14 @@ def read_onnx(
                 f"to compare, and at a smaller size: {error}; export it with free "
                 "height and width"
             ) from None
-    return verify(graph, source(model), sizes=[size], report=report)
+        return verify(graph, source(model), sizes=[size], report=report)
+    if not translation.is_fixed and not translation.samples:
+        verify_large(
+            graph,
+            source(model),
+            lambda *size: finished(_Translation(model, margin, size)),
+        )
+    return graph
 
 
 def _load(path: Path) -> ModelProto:
@@ -273,7 +290,12 @@ def _runtime(
 class _Translation:
     """Walks a model and builds its graph; `output` names the result."""
 
-    def __init__(self, model: ModelProto, margin: int = 0) -> None:
+    def __init__(
+        self,
+        model: ModelProto,
+        margin: int = 0,
+        size: tuple[int, int] | None = None,
+    ) -> None:
         initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         inputs = [
             given for given in model.graph.input if given.name not in initializers
@@ -288,7 +310,7 @@ class _Translation:
         samples = any(
             node.op_type == "GridSample" for node in every_operation(model.graph)
         )
-        example = _UNUSUAL if samples else (EXAMPLE_HEIGHT, EXAMPLE_WIDTH)
+        example = size or (_UNUSUAL if samples else (EXAMPLE_HEIGHT, EXAMPLE_WIDTH))
         self.builder = GraphBuilder(
             channels,
             height - 2 * margin if height else example[0],
@@ -305,7 +327,7 @@ class _Translation:
         self._opset = next(
             (entry.version for entry in model.opset_import if not entry.domain), 1
         )
-        self._attends, self._samples = _has_attention(model), samples
+        self._attends, self.samples = _has_attention(model), samples
         self._walk(model.graph.node, f"of {len(model.graph.node)}")
         output = self._known[model.graph.output[0].name]
         last = isinstance(output, Moved) and channels_last(self.builder, output.name)
@@ -332,7 +354,7 @@ class _Translation:
         for index, node in enumerate(nodes):
             place = f"operation {index + 1} {among}"
             given = self.builder, node, self._inputs(node), self._opset, place
-            call = Call(*given, attends=self._attends, samples=self._samples)
+            call = Call(*given, attends=self._attends, samples=self.samples)
             try:
                 is_choice = node.op_type == "If" and not node.domain
                 results = self._branch(call) if is_choice else self._call(call)

@@ -35,7 +35,7 @@ from upfrost_exporter.builder import (
     ExportError,
     GraphBuilder,
 )
-from upfrost_exporter.check import Report, verify
+from upfrost_exporter.check import Report, verify, verify_large
 from upfrost_exporter.gelu import fold_gelu
 from upfrost_exporter.lowering import (
     Moved,
@@ -60,6 +60,7 @@ from upfrost_exporter.torch_operations import (
 
 # A side that may be of any length; torch 2.6 has it and does not declare it.
 _FREE: Any = cast(Any, Dim).AUTO
+_EXAMPLE = EXAMPLE_HEIGHT, EXAMPLE_WIDTH
 _GENERATOR = f"upfrost {__version__}, torch {torch.__version__}"
 
 
@@ -172,11 +173,8 @@ def _trace(
                 ) from None
             return result
 
-        def traced(sizes: dict[int, Any] | None) -> Graph:
-            program = _record(prepared, channels, sizes)
-            if sizes and _samples_grids(program):
-                raise _GridError("grids are followed for pictures of one size")
-            translation = _Translation(program, channels)
+        def translated(program: ExportedProgram, size: tuple[int, int]) -> Graph:
+            translation = _Translation(program, channels, size)
             _check_scale(translation, scale)
             graph = translation.builder.graph(
                 translation.output,
@@ -185,7 +183,22 @@ def _trace(
                 value_range=value_range,
                 metadata={"generator": _GENERATOR, **(metadata or {})},
             )
-            return verify(passes.clean(graph), source, report=report)
+            return passes.clean(graph)
+
+        def again(height: int, width: int) -> Graph:
+            size = height, width
+            return translated(_record(prepared, channels, None, size), size)
+
+        def traced(sizes: dict[int, Any] | None) -> Graph:
+            program = _record(prepared, channels, sizes, _EXAMPLE)
+            samples = _samples_grids(program)
+            if sizes and samples:
+                raise _GridError("grids are followed for pictures of one size")
+            graph = translated(program, _EXAMPLE)
+            graph = verify(graph, source, report=report)
+            if not samples:
+                verify_large(graph, source, again)
+            return graph
 
         # For pictures of one size that is far faster, and some networks compute sizes
         # in ways that only numbers can follow. That what holds for one size holds for
@@ -262,10 +275,13 @@ def _in_evaluation(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _record(
-    module: nn.Module, channels: int, sizes: dict[int, Any] | None
+    module: nn.Module,
+    channels: int,
+    sizes: dict[int, Any] | None,
+    size: tuple[int, int],
 ) -> ExportedProgram:
     """The module's operations, for pictures of any size or of the example's alone."""
-    example = torch.zeros(1, channels, EXAMPLE_HEIGHT, EXAMPLE_WIDTH)
+    example = torch.zeros(1, channels, *size)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -293,7 +309,7 @@ def _record(
             )
         raise ExportError(
             f"torch.export cannot record {type(module).__name__} on a "
-            f"{EXAMPLE_WIDTH}×{EXAMPLE_HEIGHT} picture: {reason}"
+            f"{size[1]}×{size[0]} picture: {reason}"
         ) from error
 
 
@@ -317,8 +333,10 @@ def _first_line(error: Exception) -> str:
 class _Translation:
     """Walks a recorded program and builds its graph; `output` names the result."""
 
-    def __init__(self, program: ExportedProgram, channels: int) -> None:
-        self.builder = GraphBuilder(channels)
+    def __init__(
+        self, program: ExportedProgram, channels: int, size: tuple[int, int]
+    ) -> None:
+        self.builder = GraphBuilder(channels, *size)
         self._known: dict[fx.Node, Any] = {}
         names = _constants(program)
         self._samples = _samples_grids(program)

@@ -214,7 +214,9 @@ def test_what_the_network_will_cost_is_said(
 ) -> None:
     assert run(source) == 0
     output = capsys.readouterr().out
-    assert re.search(r"smallest tile   7×7 pixels, [1-9]\d* KB in fp16\n", output)
+    assert re.search(
+        r"smallest tile   7×7 pixels, [1-9]\d* KB in fp16 on Mali\n", output
+    )
     assert "--memory" not in output
     for board in ("RK3588", "RK3568"):
         assert f"1080p on {board} " in output

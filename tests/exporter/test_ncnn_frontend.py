@@ -514,6 +514,16 @@ def test_a_layer_gives_what_ncnn_gives(
         assert off <= 1e-4, f"seed {seed}, {sides}: {off:.2e}"
 
 
+def test_a_choice_by_size_beyond_the_compared_is_refused(tmp_path: Path) -> None:
+    model = Model()
+    model.add("Split s 1 3 x a b c")
+    model.add('Interp down 1 1 a d 0=2 9="min(0w,300),min(0h,300)"')
+    model.add('Interp up 2 1 d b e 0=2 9="1w,1h"')
+    model.add("BinaryOp add 2 1 e c y 0=0")
+    with pytest.raises(ExportError, match="depend on the picture's size"):
+        read_ncnn(model.save(tmp_path))
+
+
 def test_places_of_pixels_that_are_written_down_for_one_size(tmp_path: Path) -> None:
     model = Model()
     learned_sampling(model)

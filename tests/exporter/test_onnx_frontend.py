@@ -1135,6 +1135,20 @@ def test_a_result_that_depends_on_the_size_is_refused(tmp_path: Path) -> None:
         read_onnx(saved(made, tmp_path))
 
 
+def test_a_choice_by_size_beyond_the_compared_is_refused(tmp_path: Path) -> None:
+    nodes = [
+        node("Shape", "x", to="shape"),
+        node("Gather", "shape", "two", to="height"),
+        node("Less", "height", "most", to="small"),
+        node("Neg", "x", to="turned"),
+        node("Relu", "x", to="bright"),
+        node("Where", "small", "bright", "turned"),
+    ]
+    scalars = {"two": np.array(2), "most": np.array(80)}
+    with pytest.raises(ExportError, match=r"1920×1088 the network does otherwise at"):
+        read_onnx(saved(model(nodes, scalars), tmp_path))
+
+
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     whole = to_onnx(plain_network(0)).SerializeToString()
     path = tmp_path / "net.onnx"

@@ -604,6 +604,33 @@ def test_a_result_that_depends_on_the_size_is_refused() -> None:
         trace_module(Lambda(padded), name="net", scale=1)
 
 
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (
+            lambda x: functional.relu(x) if x.shape[2] <= 80 else -functional.relu(x),
+            r"1920×1088 the network does otherwise at '\w+' than with a small one",
+        ),
+        # A context of at most so many pixels, which no factor can say at 1920×1088.
+        (
+            lambda x: (
+                x
+                + functional.interpolate(
+                    functional.interpolate(x, size=[min(n, 90) for n in x.shape[2:]]),
+                    size=x.shape[2:],
+                )
+            ),
+            r"960×544 picture, seed 0: does the network depend on the picture's size",
+        ),
+    ],
+)
+def test_a_choice_by_size_beyond_the_compared_is_refused(
+    forward: Callable[[Tensor], Tensor], message: str
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        trace_module(Lambda(forward), name="net", scale=1)
+
+
 def test_nothing_is_written_when_the_export_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "net.upf"
     with pytest.raises(ExportError):

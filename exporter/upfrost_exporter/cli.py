@@ -339,6 +339,7 @@ def _check_on_device(graph: Graph, options: argparse.Namespace) -> tuple[Graph, 
     Returns the graph, marked as `mark_precision` does, and what was found.
     """
     from upfrost.gpu import device
+    from upfrost.gpu.tiles import align
     from upfrost.gpu.upscaler import Upscaler
     from upfrost.image.images import PictureError, read_picture
     from upfrost.network import reference
@@ -352,10 +353,13 @@ def _check_on_device(graph: Graph, options: argparse.Namespace) -> tuple[Graph, 
             graph, device=options.device, precision="fp32", memory=options.memory
         ) as upscale:
             found, name = upscale(picture), upscale.device.name
+            # As the device gets it.
+            aligned = align(picture, upscale.tiling)
     except (PictureError, device.DeviceError) as error:
         raise ExportError(str(error)) from None
-    values = reference.evaluate(graph, reference.from_bytes(graph, picture))
+    values = reference.evaluate(graph, reference.from_bytes(graph, aligned))
     expected = reference.to_bytes(graph, values[graph.output])
+    expected = expected[: found.shape[0], : found.shape[1]]
     off = np.abs(found.astype(np.int16) - expected)
     if off.max() > _MAX_OFF:
         raise ExportError(

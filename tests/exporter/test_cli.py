@@ -21,7 +21,7 @@ from tests.graphs import (
     imported_operations,
     plain_network,
 )
-from upfrost.network.graph import INPUT
+from upfrost.network.graph import INPUT, PixelShuffle
 from upfrost.network.modelfile import read_model, write_model
 from upfrost_exporter.cli import add_export
 from upfrost_exporter.onnx_backend import write_onnx
@@ -128,6 +128,18 @@ def test_the_device_is_checked_within_the_memory_that_it_may_take(
     assert re.search(said, capsys.readouterr().out)
     assert run(path, "--overwrite", "--check", photo, "--memory", "1") == 1
     assert "the budget is 1.0 MiB" in capsys.readouterr().err
+
+
+def test_a_network_with_an_alignment_is_checked_on_a_picture_of_any_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build = Builder(0)
+    half = build.conv(INPUT, 3, 8, kernel=2, stride=(2, 2))
+    output = build.add(PixelShuffle, build.conv(half, 8, 12), factor=2)
+    path = tmp_path / "net.onnx"
+    write_onnx(build.graph(output, scale=1), path)
+    assert run(path, "--check", write_photo(tmp_path, 21, 33)) == 0
+    assert " 2,079 bytes\n" in capsys.readouterr().out
 
 
 def test_an_operation_without_a_kernel_is_said(

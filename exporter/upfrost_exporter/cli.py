@@ -235,6 +235,11 @@ def _read(options: argparse.Namespace, source: Path) -> Graph:
 
         return read_ncnn(source, value_range=float(value_range or 1), report=report)
     if suffix in _CHECKPOINTS:
+        if value_range not in (None, 1):
+            raise UsageError(
+                f"--value-range {value_range}: networks in checkpoints take values "
+                "from 0 to 1, as spandrel builds them; leave it out"
+            )
         try:
             from upfrost_exporter.spandrel_frontend import read_checkpoint
         except ImportError as error:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import fx, nn
@@ -61,6 +61,7 @@ from upfrost_exporter.torch_operations import (
 # A side that may be of any length; torch 2.6 has it and does not declare it.
 _FREE: Any = cast(Any, Dim).AUTO
 _EXAMPLE = EXAMPLE_HEIGHT, EXAMPLE_WIDTH
+_Precision = Literal["fp32", "fp16"]
 _GENERATOR = f"upfrost {__version__}, torch {torch.__version__}"
 
 
@@ -73,7 +74,7 @@ def export_module(
     channels: int = 3,
     value_range: float = 1.0,
     metadata: Mapping[str, object] | None = None,
-    precision: Literal["fp32", "fp16"] = "fp32",
+    precision: _Precision = "fp32",
     colour: Colour | None = None,
 ) -> Graph:
     """Write `module` as a weight file, checked against the module itself.
@@ -85,8 +86,12 @@ def export_module(
     `colour` "luma" says that the one channel is luma as video has it
     (docs/format.md), which videos then give as it is; without it, it is grey.
     Raises `ExportError` for what cannot be carried, and where the graph's result in
-    the NumPy reference differs from the module's by more than 1e-4 of the range.
+    the NumPy reference differs from the module's by more than 1e-4 of the range, and
+    `ModelFileError` for what a file cannot hold, as a scale of 2.0 or metadata that are
+    not JSON's, and where it cannot be written.
     """
+    if precision not in get_args(_Precision):
+        raise ExportError(f"precision is {precision!r}; weight files have fp32 or fp16")
     if colour is not None and channels != 1:
         raise ExportError(f"a network for {colour} has 1 channel, not {channels}")
     graph = trace_module(
@@ -114,12 +119,13 @@ def trace_module(
     metadata: Mapping[str, object] | None = None,
     report: Report | None = None,
 ) -> Graph:
-    """The graph that `export_module` writes, in fp32. Raises the same errors.
+    """The graph that `export_module` writes, in fp32. Raises `ExportError` as it does.
 
     A module that pads nothing, as waifu2x's, gives less than `scale` times the picture:
     it gets the picture with its edges repeated by as much. Of a module that
     torch.compile or DataParallel has wrapped, the network inside is taken.
     """
+    _check_module(module)
     module = fused(unwrapped(module))
 
     def trace(of: nn.Module) -> Graph:
@@ -131,6 +137,33 @@ def trace_module(
         if error.scale != scale or not error.margin:
             raise
         return trace(_Padded(module, error.margin))
+
+
+def _check_module(module: Any) -> None:
+    """Refuse what is no network with numbers. Raises `ExportError`."""
+    if isinstance(module, Mapping):
+        raise ExportError(
+            "these are a network's tensors alone: give the module, after "
+            "module.load_state_dict(...) of them"
+        )
+    if not isinstance(module, nn.Module):
+        raise ExportError(
+            f"the network is {type(module).__name__}, not a torch.nn.Module: give the "
+            "module, or one whose forward calls the function"
+        )
+    # torch.export's own advice is a converter inside torch.
+    if isinstance(unwrapped(module), torch.jit.ScriptModule):
+        raise ExportError(
+            "the network is a TorchScript program: give the module that it was made "
+            "from, or export it as ONNX and give that file to 'upfrost export'"
+        )
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    for name, tensor in tensors:
+        if tensor.is_meta:
+            raise ExportError(
+                f"{name!r} is on the meta device, which holds no numbers: load the "
+                "weights, as by module.load_state_dict(..., assign=True)"
+            )
 
 
 class _Padded(nn.Module):

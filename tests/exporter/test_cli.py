@@ -21,6 +21,7 @@ from tests.graphs import (
     imported_operations,
     plain_network,
 )
+from upfrost.errors import UsageError
 from upfrost.network.graph import INPUT, PixelShuffle
 from upfrost.network.modelfile import read_model, write_model
 from upfrost_exporter.cli import add_export
@@ -180,6 +181,15 @@ def test_errors_are_one_line(
     assert message in captured.err
     assert captured.err.count("\n") == 1
     assert list(tmp_path.glob("*.upf")) == []
+
+
+def test_an_option_that_a_checkpoint_s_network_does_not_take_is_refused(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "net.pth"
+    path.write_bytes(b"not looked at")
+    with pytest.raises(UsageError, match=r"--value-range 255: .* leave it out"):
+        run(path, "--value-range", "255")
 
 
 def test_weights_beyond_half_precision_are_refused(

@@ -27,7 +27,7 @@ from tests.exporter.networks import (
 from tests.graphs import assert_same_graph
 from upfrost.network import reference
 from upfrost.network.graph import Graph, GridSample, alignment, parameter_count
-from upfrost.network.modelfile import read_model
+from upfrost.network.modelfile import ModelFileError, read_model
 from upfrost_exporter import ExportError, export_module, torch_frontend, trace_module
 
 # Of the largest value: PyTorch's own rounding over a few layers in float32.
@@ -644,3 +644,48 @@ def test_torch_is_imported_only_when_it_is_needed() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (lambda: Plain().state_dict(), "a network's tensors alone: give the module"),
+        (lambda: functional.relu, "the network is function, not a torch.nn.Module"),
+        (
+            lambda: nn.Conv2d(3, 3, 1, device="meta"),
+            "'weight' is on the meta device, which holds no numbers: load the weights",
+        ),
+        (
+            lambda: torch.jit.script(nn.Conv2d(3, 3, 1)),
+            "a TorchScript program: give the module that it was made from",
+        ),
+    ],
+    ids=["tensors", "function", "meta", "script"],
+)
+def test_what_is_no_module_with_numbers_is_refused(
+    network: Callable[[], Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        export_module(network(), tmp_path / "net.upf", name="net", scale=1)
+
+
+def test_a_precision_that_no_file_has_is_refused(tmp_path: Path) -> None:
+    path, precision = tmp_path / "net.upf", cast(Any, "int8")
+    with pytest.raises(ExportError, match="'int8'; weight files have fp32 or fp16"):
+        export_module(Plain(), path, name="net", scale=2, precision=precision)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("folder", "more"),
+    [("none", {}), ("", {"metadata": {"note": object()}}), ("", {"scale": 2.0})],
+    ids=["folder", "metadata", "scale"],
+)
+def test_what_cannot_be_written_raises_the_writer_s_error(
+    folder: str, more: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / folder / "net.upf"
+    with pytest.raises(ModelFileError):
+        export_module(
+            nn.Upsample(scale_factor=2), path, name="net", **{"scale": 2} | more
+        )

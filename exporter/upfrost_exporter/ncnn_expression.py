@@ -14,7 +14,7 @@ Extents = Mapping[str, int]
 
 _MOST = 1000  # characters
 _DEEPEST = 32
-_TOKENS = re.compile(r"\d[whdcn]|-?\d+(?:\.\d+)?|//|[-+*/]|[a-z]+|[(),]")
+_TOKENS = re.compile(r"\d[whdcn]|-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|//|[-+*/]|[a-z]+|[(),]")
 _FUNCTIONS: Mapping[str, tuple[int, Callable[..., float]]] = {
     "+": (2, lambda a, b: a + b),
     "-": (2, lambda a, b: a - b),

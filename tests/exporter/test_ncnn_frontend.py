@@ -361,7 +361,7 @@ def sizes_of_values(model: Model) -> None:
     model.add("Split split 1 4 a b c d e")
     model.convolution("b", "f", (4, 4, 3), "3=2")
     model.add("Pooling pool 1 1 f g 0=0 1=7 11=7 12=3 13=0 2=3 3=0 5=1")
-    model.add('Interp up 2 1 g c h 0=2 5=1 6=0 9="1w,1h"')
+    model.add('Interp up 2 1 g c h 0=2 5=1 6=0 9="*(1w,1.000000000e+00),1h"')
     model.add("BinaryOp add 2 1 h d i 0=0")
     model.add("Sigmoid gate 1 1 i j")
     model.add("BinaryOp times 2 1 j e k 0=2")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +60,20 @@ def read_ncnn(
     # There are layers without weights.
     check_is_network(weights, may_be_empty=True)
     data = read(weights, _MAX_WEIGHTS)
-    channels = channels or _picture_channels(layers)
-    translation = _Translation(layers, Weights(data, weights), channels)
+    counts = (channels,) if channels else _picture_channels(layers)
+
+    def translated(count: int, *others: int) -> _Translation:
+        try:
+            return _Translation(layers, Weights(data, weights), count)
+        except ExportError:
+            if others:
+                with suppress(ExportError):
+                    return translated(*others)
+            raise
+
+    translation = translated(*counts)
     shapes = translation.builder.shapes
+    channels = shapes[INPUT].channels
     scale, margin = lowering.scale_and_margin(shapes[INPUT], shapes[translation.output])
     if margin:
         reader = Weights(data, weights)
@@ -104,24 +117,49 @@ def read_ncnn(
     return verify(graph, source, report=report, sizes=sizes)
 
 
-def _picture_channels(layers: Sequence[Layer]) -> int:
-    """Channels of the picture: what the first convolution of it takes, otherwise 3."""
-    pictures = {
-        blob for layer in layers if layer.kind == "Input" for blob in layer.outputs
-    }
+def _picture_channels(layers: Sequence[Layer]) -> Sequence[int]:
+    """Channels that the picture may have, by what the first convolution of it takes.
+
+    Those that are likelier come first.
+    """
+    # By blob, how many times the picture's channels it has.
+    times: dict[str, Fraction] = {}
     for layer in layers:
-        if not pictures.intersection(layer.inputs):
+        if layer.kind == "Input":
+            times.update(dict.fromkeys(layer.outputs, Fraction(1)))
+        given = [times[blob] for blob in layer.inputs if blob in times]
+        if not given:
             continue
-        if layer.kind in ("Split", "Padding", "Noop"):
-            pictures.update(layer.outputs)
-        elif layer.kind == "Convolution":
+        if layer.kind == "Convolution":
             width = layer.integer(1, 0)
             taps = width * layer.integer(11, width)
-            inputs, rest = divmod(
-                layer.integer(6, 0), max(1, taps * layer.integer(0, 0))
-            )
-            return 1 if (inputs, rest) == (1, 0) else 3
-    return 3
+            outputs = max(1, taps * layer.integer(0, 0))
+            count = Fraction(layer.integer(6, 0), outputs) / given[0]
+            return (1,) if count == 1 else (3,)
+        found = _times(layer, given)
+        if found is not None:
+            times.update(dict.fromkeys(layer.outputs, found))
+    return 3, 1
+
+
+# Layers whose results have as many channels as what they are given.
+_KEEP_CHANNELS = {
+    *("BatchNorm", "BinaryOp", "Clip", "Dropout", "Eltwise", "Interp", "Noop"),
+    *("PReLU", "Padding", "Pooling", "ReLU", "Scale", "Sigmoid", "Split", "TanH"),
+    "UnaryOp",
+}
+
+
+def _times(layer: Layer, given: Sequence[Fraction]) -> Fraction | None:
+    """How many times the picture's channels a layer gives; None where it is unknown."""
+    match layer.kind:
+        case "Concat" if len(given) == len(layer.inputs):
+            return sum(given, Fraction(0)) if layer.integer(0, 0) == 0 else given[0]
+        case "Reorg":
+            return given[0] * layer.integer(0, 1) ** 2
+        case "PixelShuffle":
+            return given[0] / max(1, layer.integer(0, 1)) ** 2
+    return max(given) if layer.kind in _KEEP_CHANNELS else None
 
 
 class _Translation:

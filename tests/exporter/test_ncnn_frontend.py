@@ -407,6 +407,45 @@ def test_a_picture_of_one_channel(tmp_path: Path) -> None:
     assert read_ncnn(model.save(tmp_path)).channels == 1
 
 
+def prescaled(model: Model) -> None:
+    """As VDSR is: what is interpolated has the picture's channels."""
+    model.add("Interp up 1 1 x b 0=3 1=2 2=2 6=0")
+    model.add("Split split 1 2 b b_0 b_1")
+    model.add("ReLU relu 1 1 b_0 c")
+
+
+def cut_into_blocks(model: Model) -> None:
+    model.add("Split split 1 2 x x_0 x_1")
+    model.add("Interp up 1 1 x_0 b_1 0=3 1=2 2=2 6=0")
+    model.add("Interp up 1 1 x_1 b 0=3 1=4 2=4 6=0")
+    model.add("Reorg r 1 1 b d 0=2")
+    model.add("PixelShuffle s 1 1 d c 0=2")
+    model.add("Pooling p 1 1 c e 0=1 1=2 2=2")
+
+
+def of_unknown_channels(model: Model) -> None:
+    """Nothing tells what a Crop leaves but whether the layers behind it fit."""
+    prescaled(model)
+    model.add("Crop crop 1 1 c d 0=0 1=0 2=0 3=-233 4=-233 5=-233")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("before", "last"),
+    [(prescaled, "c"), (cut_into_blocks, "e"), (of_unknown_channels, "d")],
+)
+def test_layers_before_the_first_convolution_do_not_hide_the_channels(
+    before: Callable[[Model], None], last: str, channels: int, tmp_path: Path
+) -> None:
+    model = Model()
+    before(model)
+    model.convolution(last, "f", (channels, 5, 3), "4=1 9=1")
+    model.convolution("f", "g", (5, channels, 3), "4=1")
+    model.add("BinaryOp add 2 1 g b_1 y 0=0")
+    graph = read_ncnn(model.save(tmp_path))
+    assert (graph.channels, graph.scale) == (channels, 2)
+
+
 def pooled_beside_blocks(model: Model) -> None:
     """A mean over the picture meets a value that is smaller than it."""
     model.convolution("x", "a", (3, 4, 3), "4=1")

@@ -35,6 +35,10 @@ Numbers = npt.NDArray[np.floating[Any]]
 # The picture that front ends trace. Height and width differ, so that a mix-up shows;
 # multiples of 16, so that networks that halve their input a few times accept it.
 EXAMPLE_HEIGHT, EXAMPLE_WIDTH = 48, 64
+EXAMPLE = EXAMPLE_HEIGHT, EXAMPLE_WIDTH
+# The one that is traced where that fails: multiples of 64, for those that halve it five
+# or six times.
+DEEP_EXAMPLE = 64, 128
 
 
 class ExportError(UpfrostError, ValueError):

@@ -196,6 +196,9 @@ def _sizes(step: int) -> list[tuple[int, int]]:
     sizes = []
     for number, size in enumerate(SIZES):
         rows, columns = (math.ceil(extent / step) | number for extent in size)
+        # Of large steps, too, a mix-up of both shows, and what depends on the size.
+        if rows == columns:
+            rows, columns = (rows + 2, columns) if number else (rows, columns + 1)
         sizes.append((rows * step, columns * step))
     return sizes
 

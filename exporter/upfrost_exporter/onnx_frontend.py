@@ -11,6 +11,7 @@ import graphlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -24,8 +25,8 @@ from upfrost.network.graph import INPUT, Colour, Graph, GraphError
 from upfrost.network.reference import Array
 from upfrost_exporter import lowering, passes
 from upfrost_exporter.builder import (
-    EXAMPLE_HEIGHT,
-    EXAMPLE_WIDTH,
+    DEEP_EXAMPLE,
+    EXAMPLE,
     ExportError,
     GraphBuilder,
     check_is_network,
@@ -90,26 +91,52 @@ def read_onnx(
     first operation in the way, and for results that differ.
     """
     model = _load(Path(path))
+
+    def imported(example: tuple[int, int]) -> Graph:
+        return _imported(
+            model, Path(path), example, name, value_range, metadata, report
+        )
+
+    _, *sides, _ = _picture_size(_only_input(model), model)
+    try:
+        return imported(EXAMPLE)
+    except (ExportError, GraphError):
+        if sides == [None, None] and not _samples_grids(model):
+            with suppress(ExportError, GraphError):
+                return imported(DEEP_EXAMPLE)
+        raise
+
+
+def _imported(
+    model: ModelProto,
+    path: Path,
+    example: tuple[int, int],
+    name: str | None,
+    value_range: float | None,
+    metadata: Mapping[str, object] | None,
+    report: Report | None,
+) -> Graph:
+    """The network, of which pictures of `example`, height and width, are followed."""
     properties = {entry.key: entry.value for entry in model.metadata_props}
     if value_range is None:
         value_range = _number(properties.get("upfrost.value_range", "1"))
     # PyTorch calls every network main_graph.
     own_name = model.graph.name if model.producer_name == "upfrost" else ""
-    translation = _Translation(model)
+    translation = _Translation(model, example)
     shapes = translation.builder.shapes
     scale, margin = lowering.scale_and_margin(shapes[INPUT], shapes[translation.output])
     if margin:
-        translation = _Translation(model, margin)
+        translation = _Translation(model, example, margin)
     picture = translation.builder.shapes[INPUT]
 
     def finished(translation: _Translation) -> Graph:
         graph = translation.builder.graph(
             translation.output,
-            name=name or unique_name(own_name or Path(path).stem, ()),
+            name=name or unique_name(own_name or path.stem, ()),
             scale=whole_scale(scale),
             value_range=value_range,
             metadata={
-                "source": Path(path).name,
+                "source": path.name,
                 **({"quantised": note} if (note := properties.get(QUANTISED)) else {}),
                 **_json_object(properties.get("upfrost.metadata", "{}")),
                 "generator": f"upfrost {__version__}, onnx {onnx.__version__}",
@@ -144,7 +171,7 @@ def read_onnx(
         verify_large(
             graph,
             source(model),
-            lambda *size: finished(_Translation(model, margin, size)),
+            lambda *size: finished(_Translation(model, size, margin)),
         )
     return graph
 
@@ -293,24 +320,16 @@ class _Translation:
     def __init__(
         self,
         model: ModelProto,
+        example: tuple[int, int],
         margin: int = 0,
-        size: tuple[int, int] | None = None,
     ) -> None:
         initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-        inputs = [
-            given for given in model.graph.input if given.name not in initializers
-        ]
-        if len(inputs) != 1 or len(model.graph.output) != 1:
-            raise ExportError(
-                f"the model has {len(inputs)} inputs and {len(model.graph.output)} "
-                "outputs: upfrost takes one picture and gives one"
-            )
-        channels, height, width, is_last = _picture_size(inputs[0], model)
+        given = _only_input(model)
+        channels, height, width, is_last = _picture_size(given, model)
         self.is_fixed = height is not None or width is not None
-        samples = any(
-            node.op_type == "GridSample" for node in every_operation(model.graph)
-        )
-        example = size or (_UNUSUAL if samples else (EXAMPLE_HEIGHT, EXAMPLE_WIDTH))
+        samples = _samples_grids(model)
+        if samples:
+            example = _UNUSUAL
         self.builder = GraphBuilder(
             channels,
             height - 2 * margin if height else example[0],
@@ -321,7 +340,7 @@ class _Translation:
         for tensor in initializers.values():
             self._known[tensor.name] = tensor_array(tensor)
         picture = lowering.padded_input(self.builder, margin)
-        self._known[inputs[0].name] = (
+        self._known[given.name] = (
             channels_last(self.builder, picture) if is_last else picture
         )
         self._opset = next(
@@ -417,6 +436,10 @@ class _Translation:
             raise call.refuse(str(error), "") from None
 
 
+def _samples_grids(model: ModelProto) -> bool:
+    return any(node.op_type == "GridSample" for node in every_operation(model.graph))
+
+
 def _has_attention(model: ModelProto) -> bool:
     """Whether a softmax stands beside products of two computed values."""
     kinds = {node.op_type for node in model.graph.node}
@@ -440,6 +463,21 @@ def _free_channels(name: str, model: ModelProto) -> int | None:
             weight = shapes.get(node.input[1], ())
             return weight[1] if len(weight) == 4 else None
     return None
+
+
+def _only_input(model: ModelProto) -> Any:
+    """The model's picture. Raises `ExportError` where there are several, or results."""
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [given for given in model.graph.input if given.name not in initializers]
+    outputs = model.graph.output
+    if len(inputs) != 1 or len(outputs) != 1:
+        counts = f"{len(inputs)} inputs and {len(outputs)} outputs"
+        names = ", ".join(repr(each.name) for each in [*inputs, *outputs][:6])
+        raise ExportError(
+            f"the model has {counts} ({names}): upfrost takes one picture and gives "
+            "one; export it with the others as constants, or without them"
+        )
+    return inputs[0]
 
 
 def _picture_size(

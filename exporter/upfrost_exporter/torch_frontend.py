@@ -30,8 +30,8 @@ from upfrost.network.modelfile import write_model
 from upfrost.network.reference import Array
 from upfrost_exporter import passes
 from upfrost_exporter.builder import (
-    EXAMPLE_HEIGHT,
-    EXAMPLE_WIDTH,
+    DEEP_EXAMPLE,
+    EXAMPLE,
     ExportError,
     GraphBuilder,
 )
@@ -60,7 +60,6 @@ from upfrost_exporter.torch_operations import (
 
 # A side that may be of any length; torch 2.6 has it and does not declare it.
 _FREE: Any = cast(Any, Dim).AUTO
-_EXAMPLE = EXAMPLE_HEIGHT, EXAMPLE_WIDTH
 _Precision = Literal["fp32", "fp16"]
 _GENERATOR = f"upfrost {__version__}, torch {torch.__version__}"
 
@@ -222,29 +221,41 @@ def _trace(
             size = height, width
             return translated(_record(prepared, channels, None, size), size)
 
-        def traced(sizes: dict[int, Any] | None) -> Graph:
-            program = _record(prepared, channels, sizes, _EXAMPLE)
+        def traced(example: tuple[int, int], sizes: dict[int, Any] | None) -> Graph:
+            program = _record(prepared, channels, sizes, example)
             samples = _samples_grids(program)
             if sizes and samples:
                 raise _GridError("grids are followed for pictures of one size")
-            graph = translated(program, _EXAMPLE)
+            graph = translated(program, example)
             graph = verify(graph, source, report=report)
             if not samples:
                 verify_large(graph, source, again)
             return graph
 
-        # For pictures of one size that is far faster, and some networks compute sizes
-        # in ways that only numbers can follow. That what holds for one size holds for
-        # others is what `verify` shows.
+        def traced_small() -> Graph:
+            # For pictures of one size that is far faster, and some networks compute
+            # sizes in ways that only numbers can follow. That what holds for one size
+            # holds for others is what `verify` shows.
+            try:
+                return traced(EXAMPLE, None)
+            except (_WrongScaleError, UnknownOperationError):
+                raise
+            except ExportError as first:
+                # Sizes as formulas tell what depends on the picture's.
+                with suppress(_WrongScaleError, _GridError, UnknownOperationError):
+                    return traced(EXAMPLE, {2: _FREE, 3: _FREE})
+                raise first from None
+
         try:
-            return traced(None)
-        except (_WrongScaleError, UnknownOperationError):
+            return traced_small()
+        except UnknownOperationError:
             raise
         except ExportError as first:
-            # Sizes as formulas tell what depends on the picture's.
-            with suppress(_WrongScaleError, _GridError, UnknownOperationError):
-                return traced({2: _FREE, 3: _FREE})
-            raise first from None
+            if isinstance(first, _WrongScaleError) and not first.may_be_size(scale):
+                raise
+            with suppress(ExportError):
+                return traced(DEEP_EXAMPLE, None)
+            raise
 
 
 def _only(result: Any) -> torch.Tensor:
@@ -263,6 +274,15 @@ class _WrongScaleError(ExportError):
         super().__init__(message)
         self.scale = scale
         self.margin = margin
+
+    def may_be_size(self, asked: int) -> bool:
+        """Whether the picture may be one whose sides the network rounds.
+
+        Then its result is no whole times as large, or as it were without paddings.
+        """
+        if self.margin:
+            return self.scale != asked
+        return self.scale.denominator != 1
 
 
 class _GridError(ExportError):

@@ -178,3 +178,20 @@ def test_a_result_that_hangs_on_rounding_is_refused_with_the_reason() -> None:
     graph = jumping(1e-3)  # a quarter of the picture is 1
     with pytest.raises(ExportError, match=r"the network jumps at 'above.*25\.\d% of"):
         verify(graph, lambda picture: reference.run(graph, picture) + (picture == 1))
+
+
+def test_a_network_that_halves_six_times_is_checked_at_two_sizes() -> None:
+    """Of which neither is a square, where a mix-up of both sides would not show."""
+    build = GraphBuilder(3, 64, 128)
+    small = build.add(MaxPool2d, "pool", [INPUT], kernel=(64, 64), stride=(64, 64))
+    output = build.add(Resize, "up", [small], mode="nearest", ratio=(64, 1))
+    graph = build.graph(output, name="n", scale=1, value_range=1.0, metadata={})
+    seen: set[tuple[int, ...]] = set()
+
+    def source(picture: Array) -> Array:
+        seen.add(picture.shape[1:])
+        return reference.run(graph, picture)
+
+    verify(graph, source)
+    assert len(seen) == 2
+    assert all(height != width for height, width in seen)

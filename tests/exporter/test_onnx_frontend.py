@@ -32,7 +32,7 @@ from tests.graphs import (
     random_network,
 )
 from upfrost.network import reference
-from upfrost.network.graph import Graph
+from upfrost.network.graph import Graph, alignment
 from upfrost.network.reference import Array
 from upfrost_exporter import ExportError, passes, trace_module
 from upfrost_exporter.onnx_backend import to_onnx, write_onnx
@@ -126,13 +126,19 @@ def test_a_colour_that_there_is_not_is_refused(tmp_path: Path) -> None:
 
 
 def export(
-    network: nn.Module, path: Path, *, free: bool = True, opset: int = 17, **more: Any
+    network: nn.Module,
+    path: Path,
+    *,
+    free: bool = True,
+    opset: int = 17,
+    size: tuple[int, int] = (20, 28),
+    **more: Any,
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network.eval(),
-            (torch.rand(1, 3, 20, 28),),
+            (torch.rand(1, 3, *size),),
             path,
             dynamo=False,
             opset_version=opset,
@@ -1147,6 +1153,43 @@ def test_a_choice_by_size_beyond_the_compared_is_refused(tmp_path: Path) -> None
     scalars = {"two": np.array(2), "most": np.array(80)}
     with pytest.raises(ExportError, match=r"1920×1088 the network does otherwise at"):
         read_onnx(saved(model(nodes, scalars), tmp_path))
+
+
+class UNet(nn.Module):
+    """Halves the picture `depth` times, and joins what was there each time."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        parts = range(depth)
+        self.down = nn.ModuleList([nn.Conv2d(3, 3, 2, 2) for _ in parts])
+        self.up = nn.ModuleList([nn.ConvTranspose2d(3, 3, 2, 2) for _ in parts])
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = []
+        for layer in self.down:
+            kept.append(x)
+            x = layer(x)
+        for layer in self.up:
+            x = layer(x) + kept.pop()
+        return x
+
+
+@pytest.mark.parametrize("depth", [4, 5, 6])
+def test_networks_may_halve_the_picture_six_times(depth: int, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    export(UNet(depth), path, size=(64, 128))
+    assert alignment(read_onnx(path)) == 2**depth  # compares with ONNX Runtime
+
+
+def test_a_model_of_two_pictures_is_refused_with_their_names(tmp_path: Path) -> None:
+    made = model([node("Add", "x", "sigma")])
+    made.graph.input.append(made.graph.input[0])
+    made.graph.input[1].name = "sigma"
+    with pytest.raises(
+        ExportError, match=r"2 inputs and 1 outputs \('x', 'sigma', 'y'"
+    ):
+        read_onnx(saved(made, tmp_path))
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:

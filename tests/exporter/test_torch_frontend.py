@@ -581,6 +581,35 @@ def test_what_another_size_cannot_mend_is_recorded_once(
     assert len(recorded) == 1
 
 
+class UNet(nn.Module):
+    """Halves the picture `depth` times, with or without what joins each again."""
+
+    def __init__(self, depth: int, joins: bool) -> None:
+        super().__init__()
+        self.joins = joins
+        parts = range(depth)
+        self.down = nn.ModuleList([nn.Conv2d(3, 3, 2, 2) for _ in parts])
+        self.up = nn.ModuleList([nn.ConvTranspose2d(3, 3, 2, 2) for _ in parts])
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = []
+        for layer in self.down:
+            kept.append(x)
+            x = layer(x)
+        for layer in self.up:
+            x = layer(x) + (kept.pop() if self.joins else 0)
+        return x
+
+
+@pytest.mark.parametrize("joins", [True, False], ids=["joined", "plain"])
+@pytest.mark.parametrize("depth", [4, 5, 6])
+def test_networks_may_halve_the_picture_six_times(depth: int, joins: bool) -> None:
+    module = make(lambda: UNet(depth, joins), 0)
+    graph = trace_module(module, name="net", scale=1)
+    assert alignment(graph) == 2**depth
+    assert_same_result(graph, module, 0)
+
+
 def test_a_module_that_fails_at_other_sizes_is_refused() -> None:
     def of_one_size(x: Tensor) -> Tensor:
         return x + torch.zeros(1, 1, 48, 64)

@@ -837,13 +837,22 @@ def _mean(call: Call) -> Value | Partial | Moved:
     if (partial := _partial(call, is_mean=True)) is not None:
         return partial
     value = call.value("self")
-    axes = call["dim"]
-    if axes is None or {axis % 4 for axis in axes} == {1, 2, 3}:
-        pixels = call.builder.add(ops.GlobalMean, call.label, [value])
+    if _is_over_all(call):
+        pixels = lowering.global_mean(call.builder, call.label, value)
         return Value(lowering.channel_mean(call.builder, call.label, pixels))
     if _axes(call, "a mean") == [1]:
         return Value(lowering.channel_mean(call.builder, call.label, value))
     return call.add(ops.GlobalMean, [value])
+
+
+def _is_over_all(call: Call) -> bool:
+    """Whether a reduction is over channels, rows and columns."""
+    axes = call.arguments.get("dim")
+    if axes is None or axes == []:
+        return True
+    rank = len(call.shape(0))
+    listed = [axes] if isinstance(axes, int) else axes
+    return rank == 4 and {0, *(axis % 4 for axis in listed)} == {0, 1, 2, 3}
 
 
 def _sum(call: Call) -> Value | Partial | Moved:
@@ -877,10 +886,16 @@ def _largest(call: Call) -> Value:
         call.builder, given, _listed(call)
     ):
         return Value(lowering.global_max(call.builder, call.label, given.name))
-    value = call.value("self")
-    if _axes(call, "a maximum") == [1]:
-        return Value(lowering.channel_max(call.builder, call.label, value))
-    return call.add(ops.GlobalMax, [value])
+    return Value(_extreme_of(call, call.value("self"), "a maximum"))
+
+
+def _extreme_of(call: Call, value: str, what: str) -> str:
+    """The largest number of channels, of pixels, or of all."""
+    builder, label, is_all = call.builder, call.label, _is_over_all(call)
+    over_channels = is_all or _axes(call, what) == [1]
+    if is_all or not over_channels:
+        value = lowering.global_max(builder, label, value)
+    return lowering.channel_max(builder, label, value) if over_channels else value
 
 
 def _first_of_two(handler: Handler) -> Callable[[Call], list[Value]]:
@@ -890,37 +905,33 @@ def _first_of_two(handler: Handler) -> Callable[[Call], list[Value]]:
 
 def _smallest(call: Call) -> Value:
     less = lowering.scaled(call.builder, call.label, call.value("self"), -1)
-    if _axes(call, "a minimum") == [1]:
-        largest = lowering.channel_max(call.builder, call.label, less)
-    else:
-        largest = call.add(ops.GlobalMax, [less]).name
+    largest = _extreme_of(call, less, "a minimum")
     return Value(lowering.scaled(call.builder, call.label, largest, -1))
 
 
 def _variance(call: Call) -> Value:
     """The mean square of what is left when the mean is taken away."""
     builder, label, value = call.builder, call.label, call.value("self")
-    axes, count = _axes(call, "a variance"), builder.shapes[value].channels
+    axes = [1, 2, 3] if _is_over_all(call) else _axes(call, "a variance")
     correction = call.arguments.get("correction", call.arguments.get("unbiased", 1))
     less_one = 1 if correction is None else int(correction)
     if less_one and axes != [1]:
         raise call.refuse(_UNBIASED, _BIASED)
 
     def mean(of: str) -> str:
-        if axes == [1]:
-            one = lowering.channel_mean(builder, label, of)
-            return lowering.pick_channels(
-                builder, label, one, [0] * builder.shapes[of].channels
-            )
-        return builder.add(ops.GlobalMean, label, [of])
+        if axes != [1]:
+            of = lowering.global_mean(builder, label, of)
+        return of if axes == [2, 3] else lowering.channel_mean(builder, label, of)
 
-    less = lowering.scaled(builder, label, mean(value), -1)
+    count, average = builder.shapes[value].channels, mean(value)
+    if axes != [2, 3]:
+        average = lowering.pick_channels(builder, label, average, [0] * count)
+    less = lowering.scaled(builder, label, average, -1)
     centred = builder.add(ops.Add, label, [value, less])
-    squares = builder.add(ops.Multiply, label, [centred, centred])
-    if axes == [1]:
-        found = lowering.channel_mean(builder, label, squares)
-        return Value(lowering.scaled(builder, label, found, count / (count - less_one)))
-    return Value(mean(squares))
+    found = mean(builder.add(ops.Multiply, label, [centred, centred]))
+    if less_one:
+        found = lowering.scaled(builder, label, found, count / (count - less_one))
+    return Value(found)
 
 
 def _variance_and_mean(call: Call) -> list[Any]:
@@ -969,7 +980,10 @@ def _axes(call: Call, what: str) -> list[int]:
         axis % rank for axis in ([given] if isinstance(given, int) else given)
     )
     if rank != 4 or axes not in ([1], [2, 3]):
-        raise call.refuse(f"it is {what} over axes {axes}", "keep the dimensions")
+        raise call.refuse(
+            f"it is {what} over axes {axes} of {rank}",
+            "reduce channels, or rows and columns together",
+        )
     return axes
 
 
@@ -1634,6 +1648,8 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.sum.dim_IntList": _reduction(_sum),
     "aten.amax.default": _reduction(_largest),
     "aten.amin.default": _reduction(_smallest),
+    "aten.max.default": _largest,
+    "aten.min.default": _smallest,
     "aten.max.dim": _first_of_two(_largest),
     "aten.min.dim": _first_of_two(_smallest),
     "aten.var.correction": _reduction(_variance),
@@ -1641,6 +1657,8 @@ HANDLERS: Mapping[str, Handler] = {
     "aten.var_mean.correction": _variance_and_mean,
     "aten.var_mean.dim": _variance_and_mean,
     "aten.linalg_vector_norm.default": _reduction(_vector_norm),
+    "aten.std.default": _deviation,
+    "aten.var.default": _variance,
     "aten.std.dim": _reduction(_deviation),
     "aten.std.correction": _reduction(_deviation),
     "aten.group_norm.default": _group_norm,

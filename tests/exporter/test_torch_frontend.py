@@ -347,7 +347,11 @@ def test_what_cannot_be_carried_is_refused(layer: nn.Module, message: str) -> No
             lambda x: x / ((x * x).sum((2, 3), keepdim=True) / (x[0, 0].numel() - 1)),
             r"div.*it is unbiased over the picture.*or divide by all pixels",
         ),
-        (lambda x: x * x.std(), r"aten\.std.*it is a variance of all numbers"),
+        (lambda x: x * x.std(), r"aten\.std.*it is unbiased over the picture"),
+        (
+            lambda x: x * x.amax((1, 2), keepdim=True),
+            r"over axes \[1, 2\] of 4; reduce channels, or rows and columns together",
+        ),
         (lambda x: x.cumsum(1), "no such operation"),
         # PyTorch 2.6 does not refuse these two itself, and the operation is named.
         (lambda x: x * int(x.argmax()), r"depends on what it sees|aten\.argmax"),
@@ -579,6 +583,23 @@ def test_what_another_size_cannot_mend_is_recorded_once(
     with pytest.raises(ExportError, match="transformers are out of scope"):
         trace_module(Wrapped(Windows()), name="net", scale=2)
     assert len(recorded) == 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x - x.amin((1, 2, 3), keepdim=True),
+        lambda x: x / (1 + x.amax((1, 2, 3), keepdim=True)),
+        lambda x: x * x.max() - x.min(),
+        lambda x: x / x.std((1, 2, 3), keepdim=True, unbiased=False),
+        lambda x: x * x.std(unbiased=False) + x.var((1, 2, 3), correction=0).view(1),
+        lambda x: x - x.mean((1, 2, 3), keepdim=True) + x.mean(),
+    ],
+    ids=["amin", "amax", "max-min", "std", "std-var", "mean"],
+)
+def test_reductions_of_all_numbers(function: Callable[[Tensor], Tensor]) -> None:
+    graph = trace_module(Lambda(function), name="net", scale=1)
+    assert_same_result(graph, Lambda(function), 0)
 
 
 class UNet(nn.Module):

@@ -169,6 +169,8 @@ def translate(call: Call) -> Sequence[Result]:
         return [of_places]
     if any(isinstance(given, Pooled) for given in call.inputs):
         return _among_pooled(call)
+    if kind in ("Dropout", "Identity") and isinstance(call.inputs[0], Partial):
+        return [call.inputs[0]]
     is_moved = any(isinstance(given, Moved) for given in call.inputs)
     if kind in _MOVES or (is_moved and kind in _MOVES_OF_MOVED):
         return [_move(call)]

@@ -441,6 +441,15 @@ def test_networks_that_pytorch_writes(
         ),
         (
             [
+                node("ReduceMean", "x", to="m", axes=[3]),
+                node("Identity", "m", to="i"),
+                node("ReduceMean", "i", to="n", axes=[2]),
+                node("Sub", "x", "n"),
+            ],
+            {},
+        ),
+        (
+            [
                 node("Pad", "x", "pads", to="p", mode="reflect"),
                 node("Slice", "p", "starts", "ends", "axes"),
             ],

@@ -798,6 +798,7 @@ def _operand(call: Call, index: int) -> Numbers:
 
 
 def _per_channel(call: Call, given: Constant, shape: Shape) -> Numbers:
+    given = _without_pixels(given)
     sides = (1,) * (4 - given.ndim) + given.shape
     if len(sides) != 4 or sides[1] not in (1, shape.channels) or given.size != sides[1]:
         raise call.refuse(
@@ -805,6 +806,14 @@ def _per_channel(call: Call, given: Constant, shape: Shape) -> Numbers:
             "give it the shape (1, channels, 1, 1)",
         )
     return given.astype(np.float64).reshape(-1)
+
+
+def _without_pixels(given: Constant) -> Constant:
+    """A constant of a picture's size as one of a pixel, where all are alike."""
+    if given.ndim < 3 or given.shape[-2:] == (1, 1) or not given.size:
+        return given
+    pixel = given[..., :1, :1]
+    return pixel if (given == pixel).all() else given
 
 
 def _unary(function: str) -> Handler:

@@ -156,6 +156,13 @@ def tile_grid(tiling: Tiling, height: int, width: int, side: int) -> TileGrid:
             f"be cut into tiles of {side}, unless seams are allowed (upfrost upscale "
             "--halo 32)"
         )
+    for extent, reach in zip((height, width), tiling.halo, strict=True):
+        if side < min(extent, _shortest(extent, reach, tiling.step)):
+            # Not what this axis of this picture needs: the next would need more.
+            raise UsageError(
+                f"a tile of {side} pixels is too small for this network: "
+                f"at least {smallest_side(tiling)} are needed"
+            )
     return _grid(
         _cut(height, side, tiling.halo[0], tiling.step),
         _cut(width, side, tiling.halo[1], tiling.step),
@@ -268,7 +275,7 @@ class _Cut:
 
 
 def _cut(extent: int, side: int, reach: int, step: int) -> _Cut:
-    """Windows of at most `side`.
+    """Windows of at most `side`, which is no less than `_shortest`.
 
     They begin at multiples of `step`, where strides, interpolation phases and blocks
     are those of the whole picture, and have one length, which is shortened to what
@@ -280,11 +287,6 @@ def _cut(extent: int, side: int, reach: int, step: int) -> _Cut:
     # By which each window is longer, so that the last one begins at a multiple as well.
     rest = extent % step
     usable = (side - rest) // step * step - 2 * reach
-    if usable < step:
-        raise UsageError(
-            f"a tile of {side} pixels is too small for this network: "
-            f"at least {2 * reach + step + rest} are needed"
-        )
     inner = extent - rest - 2 * reach
     count = max(2, -(-inner // usable))
     advance = min(usable, _round_up(-(-inner // count), step))
@@ -294,7 +296,7 @@ def _cut(extent: int, side: int, reach: int, step: int) -> _Cut:
 def _cuts(extent: int, reach: int, step: int) -> list[_Cut]:
     """From one window for all of an axis to the shortest, a seventh shorter each."""
     cuts = [_cut(extent, extent, reach, step)]
-    smallest = 2 * _round_up(reach, step) + step + extent % step
+    smallest = _shortest(extent, reach, step)
     side = extent
     while side > smallest:
         side = smallest + (side - smallest) * 6 // 7
@@ -302,6 +304,11 @@ def _cuts(extent: int, reach: int, step: int) -> list[_Cut]:
         if cut.length < cuts[-1].length:
             cuts.append(cut)
     return cuts
+
+
+def _shortest(extent: int, reach: int, step: int) -> int:
+    """The shortest window of an axis that leaves a step between its halos."""
+    return 2 * _round_up(reach, step) + step + extent % step
 
 
 def _grid(rows: _Cut, columns: _Cut) -> TileGrid:

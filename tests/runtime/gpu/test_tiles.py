@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import graphs
+from upfrost.errors import UsageError
 from upfrost.gpu.budget import MOST_MEMORY, Budget, choose_grid
 from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.families import CPU, MALI, VALHALL, Family
@@ -104,6 +106,24 @@ def test_the_cheapest_tiles_fit_and_cost_less_than_square_ones(
     # Sizes are tried in steps of a seventh of what a window keeps, along both axes.
     if fitting and fits(square.height, square.width):
         assert grid.overhead <= (8 / 7) ** 2 * square.overhead
+
+
+@given(
+    step=st.sampled_from([1, 2, 6]),
+    halo=st.tuples(st.integers(0, 30), st.integers(0, 30)),
+    size=st.tuples(st.integers(1, 99), st.integers(1, 99)),
+    side=st.integers(1, 99),
+)
+def test_a_tile_that_is_too_small_is_told_the_side_that_is_not(
+    step: int, halo: tuple[int, int], size: tuple[int, int], side: int
+) -> None:
+    rules = Tiling(alignment=1, step=step, halo=halo)
+    try:
+        tile_grid(rules, *size, side)
+    except UsageError as error:
+        named = re.search(r"at least (\d+) are needed", str(error))
+        assert named is not None
+        tile_grid(rules, *size, int(named[1]))
 
 
 def test_long_pictures_are_cut_across() -> None:

@@ -124,6 +124,12 @@ class GraphBuilder:
         """The finished graph. Raises `ExportError` where it would not be valid."""
         if output == INPUT:
             raise ExportError("the network returns its input unchanged")
+        found, wanted = (self.shapes[each].channels for each in (output, INPUT))
+        if found != wanted:
+            raise ExportError(
+                f"the network maps {wanted} channels to {found}: upfrost takes "
+                "networks that keep them"
+            )
         used = {tensor for node in self.nodes for tensor in tensor_names(node)}
         try:
             return Graph(

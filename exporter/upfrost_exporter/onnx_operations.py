@@ -105,7 +105,7 @@ class Call:
             raise self.refuse(
                 f"input {index + 1} has the shape {found.places.shape}, which is not "
                 "(1, channels, height, width)",
-                _CHANNELS_FIRST,
+                _CHANNELS_FIRST if found.places.ndim == 4 else _FOUR_AXES,
             )
         if isinstance(found, Partial):
             raise self.refuse(
@@ -149,7 +149,7 @@ class Call:
     def refuse(self, reason: str, advice: str) -> ExportError:
         name = f" {self.node.name!r}" if self.node.name else ""
         # What stops a transformer first is often a mere change of shape.
-        if self.attends and advice in (REPLACE, _CHANNELS_FIRST):
+        if self.attends and advice in (REPLACE, _CHANNELS_FIRST, _FOUR_AXES):
             advice = _NO_ATTENTION
         what_to_do = f"; {advice}" if advice else ""
         return ExportError(
@@ -585,6 +585,10 @@ REPLACE = (
 
 
 _CHANNELS_FIRST = "upfrost takes channels first (NCHW): export the model so"
+_FOUR_AXES = (
+    "keep to those four axes there: use 2D layers, and join or split channels instead "
+    "of stacking"
+)
 _NO_ATTENTION = "attention is out of scope: choose a convolutional network"
 
 
@@ -1094,15 +1098,23 @@ def _is_whole(call: Call, kernel: tuple[int, int]) -> bool:
     return kernel == (shape.height, shape.width) and not any(call.get("pads", ()))
 
 
+def _check_window(call: Call) -> None:
+    """Refuse pooling that upfrost has not. Raises `ExportError`."""
+    if call.get("ceil_mode", 0):
+        raise call.refuse("it rounds sizes up", "export it with ceil_mode=False")
+    if call.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise call.refuse("it pads by itself", "export with explicit pads")
+    if set(call.get("dilations", (1, 1))) != {1}:
+        raise call.refuse("it is dilated", "use dilation=1")
+
+
 def _max_pool(call: Call) -> str | Pooled:
     kernel = _pair(call.get("kernel_shape"))
-    if (
-        call.get("ceil_mode", 0)
-        or call.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-        or set(call.get("dilations", (1, 1))) != {1}
-        or len(call.node.output) != 1
-    ):
-        raise call.refuse("it is dilated, rounds up or pads by itself", REPLACE)
+    _check_window(call)
+    if len(call.node.output) != 1:
+        raise call.refuse(
+            "it gives the places of what is largest", "use the values alone"
+        )
     if _is_whole(call, kernel):
         return _pooled(call, ops.GlobalMax)
     return call.add(
@@ -1118,12 +1130,7 @@ def _average_pool(call: Call) -> str | Pooled:
     kernel = _pair(call.get("kernel_shape"))
     top, left, bottom, right = call.get("pads", (0, 0, 0, 0))
     around = (top, left, bottom, right)
-    if (
-        call.get("ceil_mode", 0)
-        or call.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-        or set(call.get("dilations", (1, 1))) != {1}
-    ):
-        raise call.refuse("it is dilated, rounds up or pads by itself", REPLACE)
+    _check_window(call)
     if _is_whole(call, kernel):
         return _pooled(call, ops.GlobalMean)
     return lowering.average_pool(
@@ -1182,9 +1189,10 @@ def _reduce(
             return Pooled(
                 value, _reduced((1, call.shape().channels, 1, 1), axes, keeps)
             )
+        advice = "reduce channels, or take pixels' mean or maximum"
         raise call.refuse(
             f"it is {'' if keeps else 'without keepdims '}over axes {axes}",
-            "keep the dimensions; reduce channels, or take pixels' mean or maximum",
+            advice if keeps else f"keep the dimensions; {advice}",
         )
 
     return handler

@@ -12,6 +12,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -55,7 +56,7 @@ def read_checkpoint(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the networks' authors' own code
-            descriptor = _load(spandrel, state)
+            descriptor = _load(spandrel, path, state)
     except spandrel.UnsupportedModelError:
         keys = spandrel.canonicalize_state_dict(state)
         first = ", ".join(repr(key)[:80] for key in itertools.islice(keys, 3))
@@ -63,12 +64,13 @@ def read_checkpoint(
             f"{path}: spandrel knows no architecture with these tensors "
             f"({first}, ...): export the network as ONNX, or by export_module"
         ) from None
-    # spandrel's architectures raise whatever a tensor of a wrong shape leads to.
+    except ExportError:
+        raise
+    # What names that are none, and the like, lead to before an architecture is known.
     except Exception as error:
-        found = " ".join(str(error).split())[:200]
-        reason = f": {found}" if found else ""
         raise ExportError(
-            f"{path}: spandrel knows no architecture with these tensors{reason}"
+            f"{path}: spandrel knows no architecture with these tensors: "
+            f"{' '.join(str(error).split())[:200] or type(error).__name__}"
         ) from None
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
         raise ExportError(f"{path}: the network takes more than a picture")
@@ -118,12 +120,13 @@ def import_spandrel() -> ModuleType:
             _forget_torchvision()
 
 
-def _load(spandrel: ModuleType, state: dict[str, Any]) -> Any:
+def _load(spandrel: ModuleType, path: Path, state: dict[str, Any]) -> Any:
     """spandrel's description of the network with these tensors, whatever held it.
 
     torch.compile calls what it compiled ``_orig_mod``; a trainer's module, as
     Lightning's, calls the network as it likes. Raises spandrel's
-    `UnsupportedModelError`, and what its architectures raise.
+    `UnsupportedModelError`, and `ExportError` for tensors of an architecture that do
+    not fit each other.
     """
     state = {
         key.replace("_orig_mod.", ""): value
@@ -137,6 +140,27 @@ def _load(spandrel: ModuleType, state: dict[str, Any]) -> Any:
             if len(owners) != 1 or not all("." in key for key in state):
                 raise
             state = {key.partition(".")[2]: value for key, value in state.items()}
+        # Its architectures raise whatever a tensor leads to that is missing, or of a
+        # wrong shape.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200].rstrip(".")
+            reason = reason or type(error).__name__
+            if isinstance(error, KeyError):
+                reason = f"there is no {reason}"
+            raise ExportError(
+                f"{path}: these are the tensors of {_detected(spandrel, state)}, but a "
+                f"network of them cannot be built: {reason}; take the checkpoint as it "
+                "was saved"
+            ) from None
+
+
+def _detected(spandrel: ModuleType, state: dict[str, Any]) -> str:
+    """The architecture that spandrel takes the tensors for."""
+    for known in spandrel.MAIN_REGISTRY.architectures("detection"):
+        with suppress(Exception):
+            if known.detect(state):
+                return str(known.architecture.name)
+    return "an architecture that spandrel knows"
 
 
 def _has_torchvision() -> bool:

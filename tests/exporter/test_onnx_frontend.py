@@ -971,6 +971,44 @@ ATTENTION = [
             model([node("GridSample", "x", "x", padding_mode="border")]),
             "its grid is not that of the pixels themselves",
         ),
+        (
+            model([node("MaxPool", "x", kernel_shape=[2, 2], ceil_mode=1)]),
+            "MaxPool .* it rounds sizes up; export it with ceil_mode=False",
+        ),
+        (
+            model([node("MaxPool", "x", kernel_shape=[2, 2], dilations=[2, 2])]),
+            "MaxPool .* it is dilated; use dilation=1",
+        ),
+        (
+            model(
+                [node("AveragePool", "x", kernel_shape=[2, 2], auto_pad="SAME_UPPER")]
+            ),
+            "AveragePool .* it pads by itself; export with explicit pads",
+        ),
+        (
+            model([node("ReduceL2", "x", axes=[2, 3])]),
+            r"ReduceL2 .* it is over axes \[2, 3\]; reduce channels",
+        ),
+        (
+            model(
+                [node("Unsqueeze", "x", "axis", to="u"), node("Conv", "u", "w")],
+                {"axis": ints(2), "w": random(3, 3, 1, 3, 3)},
+            ),
+            r"has the shape \(1, 3, 1, 48, 64\), .*; keep to those four axes there",
+        ),
+        (
+            model(
+                [node("Conv", "x", "w")], {"w": random(3, 1, 1, 1)}, [1, 1, "h", "w"]
+            ),
+            "the network maps 1 channels to 3: upfrost takes networks that keep them",
+        ),
+        (
+            model(
+                [node("Conv", "x", "w", to="c"), node("Mul", "x", "c")],
+                {"w": random(3, 3, 1, 3)},
+            ),
+            "differ in shape: 3 channels of 64×48 and 3 channels of 62×48",
+        ),
         (model([node("GlobalMaxPool", "x")]), "output is a number for each channel"),
         (model([node("GlobalAveragePool", "x")]), "upfrost takes models that give a"),
         (

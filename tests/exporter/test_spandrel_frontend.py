@@ -125,6 +125,26 @@ def test_a_checkpoint_becomes_a_graph(tmp_path: Path) -> None:
 
 
 @needs_spandrel
+@pytest.mark.parametrize("owner", ["", "net."])
+def test_a_checkpoint_that_lacks_a_tensor_is_told_apart(
+    owner: str, tmp_path: Path
+) -> None:
+    import_spandrel()
+    from spandrel.architectures.Compact import Compact
+
+    path = tmp_path / "small.pth"
+    state = Compact(num_feat=8, num_conv=2, upscale=2).state_dict()
+    del state["body.2.bias"]
+    torch.save({owner + key: tensor for key, tensor in state.items()}, path)
+    reason = r"the tensors of .*Compact, but .*body\.2\.bias\W+; take the checkpoint as"
+    with pytest.raises(ExportError, match=reason):
+        read_checkpoint(path)
+    torch.save({1: torch.zeros(3)}, path)
+    with pytest.raises(ExportError, match="knows no architecture with these tensors"):
+        read_checkpoint(path)
+
+
+@needs_spandrel
 @pytest.mark.parametrize(
     "owner",
     ["_orig_mod.", "module._orig_mod.", "model.", "model._orig_mod.net."],

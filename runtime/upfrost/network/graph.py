@@ -59,6 +59,10 @@ class Shape:
     height: int
     width: int
 
+    def __str__(self) -> str:
+        plural = "" if self.channels == 1 else "s"
+        return f"{self.channels} channel{plural} of {self.width}×{self.height}"
+
 
 @dataclass(frozen=True)
 class Window:

@@ -588,7 +588,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     ),
     "an output of other channels": (
         lambda: nodes({**relu("last", "input", "input"), "op": "concat"}),
-        "channels=2",
+        "is 2 channels of",
     ),
     "inputs that differ in scale": (
         lambda: node("inputs", ["conv2d_0", "resize_2"], 3),

@@ -548,7 +548,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "dimensions": (lambda: conv_graph((3, 3, 3)), "4 dimensions, found 3"),
     "input channels": (lambda: conv_graph((3, 4, 3, 3)), "expects 4 input channels"),
-    "output channels": (lambda: conv_graph((4, 3, 3, 3)), "expected Shape"),
+    "output channels": (lambda: conv_graph((4, 3, 3, 3)), "expected 3 channels of"),
     "groups": (lambda: conv_graph((3, 3, 3, 3), groups=2), "do not divide"),
     "no groups": (lambda: conv_graph(groups=0), "groups must be 1 to"),
     "negative stride": (lambda: conv_graph(stride=(1, -1)), "stride must be 1 to 64"),
@@ -559,7 +559,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
         "padding must be 0 to 64",
     ),
     "huge kernel": (lambda: conv_graph((3, 3, 65, 1)), "kernel size must be 1 to 64"),
-    "no padding": (lambda: conv_graph(padding=(0, 0, 0, 0)), "expected Shape"),
+    "no padding": (lambda: conv_graph(padding=(0, 0, 0, 0)), "expected 3 channels of"),
     "bias": (
         lambda: conv_graph(
             bias="b",

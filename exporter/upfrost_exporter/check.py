@@ -45,6 +45,11 @@ _ROUNDING = 4e-6
 _MOST_BESIDE_JUMPS = 0.01
 
 
+class SizeDependenceError(ExportError):
+    """The network does otherwise with a large picture: no other way of following it
+    mends that."""
+
+
 def verify(
     graph: Graph,
     source: Source,
@@ -116,8 +121,9 @@ def verify(
 def verify_large(
     graph: Graph, source: Source, again: Callable[[int, int], Graph]
 ) -> None:
-    """Refuse a network that does otherwise with large pictures; raises `ExportError`.
+    """Refuse a network that does otherwise with large pictures.
 
+    Raises `SizeDependenceError`.
     `graph` is that of a small picture; `again` makes that of one of a height and width.
     A network may choose by the picture's size, or pool over so many pixels and no more:
     then the two differ, though `verify` found nothing at small sizes. Nothing is
@@ -134,7 +140,7 @@ def verify_large(
         try:
             verify(graph, source, sizes=[(height // step * step, width // step * step)])
         except ExportError as error:
-            raise ExportError(
+            raise SizeDependenceError(
                 f"{error}: does the network depend on the picture's size?"
             ) from None
         return
@@ -146,7 +152,7 @@ def verify_large(
     pairs = zip(graph.nodes, other.nodes, strict=False)
     found = next((small.name for small, large in pairs if small != large), graph.output)
     height, width = LARGE
-    raise ExportError(
+    raise SizeDependenceError(
         f"with a picture of {width}×{height} the network does otherwise at {found!r} "
         "than with a small one: it chooses by the picture's size; give a network that "
         "does the same for all"

@@ -35,6 +35,7 @@ from upfrost_exporter.builder import (
 )
 from upfrost_exporter.check import (
     Report,
+    SizeDependenceError,
     Source,
     fits_full_size,
     verify,
@@ -100,6 +101,8 @@ def read_onnx(
     _, *sides, _ = _picture_size(_only_input(model), model)
     try:
         return imported(EXAMPLE)
+    except SizeDependenceError:
+        raise
     except (ExportError, GraphError):
         if sides == [None, None] and not _samples_grids(model):
             with suppress(ExportError, GraphError):

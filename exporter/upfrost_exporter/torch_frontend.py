@@ -35,7 +35,7 @@ from upfrost_exporter.builder import (
     ExportError,
     GraphBuilder,
 )
-from upfrost_exporter.check import Report, verify, verify_large
+from upfrost_exporter.check import Report, SizeDependenceError, verify, verify_large
 from upfrost_exporter.gelu import fold_gelu
 from upfrost_exporter.lowering import (
     Moved,
@@ -238,7 +238,7 @@ def _trace(
             # holds for others is what `verify` shows.
             try:
                 return traced(EXAMPLE, None)
-            except (_WrongScaleError, UnknownOperationError):
+            except (_WrongScaleError, UnknownOperationError, SizeDependenceError):
                 raise
             except ExportError as first:
                 # Sizes as formulas tell what depends on the picture's.
@@ -248,7 +248,7 @@ def _trace(
 
         try:
             return traced_small()
-        except UnknownOperationError:
+        except (UnknownOperationError, SizeDependenceError):
             raise
         except ExportError as first:
             if isinstance(first, _WrongScaleError) and not first.may_be_size(scale):

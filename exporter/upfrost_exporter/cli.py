@@ -223,9 +223,14 @@ def _read(options: argparse.Namespace, source: Path) -> Graph:
     def report(difference: float) -> None:
         print(f"{'checked':16}differs by {difference:.1e} of the range at most")
 
-    if options.to != "upf":
-        return read_model(find_model(options.source))
     value_range = options.value_range
+    if options.to != "upf":
+        if value_range is not None:
+            raise UsageError(
+                f"--value-range {value_range}: a weight file says itself what white "
+                "is; leave it out"
+            )
+        return read_model(find_model(options.source))
     if suffix == ".onnx":
         from upfrost_exporter.onnx_frontend import read_onnx
 

@@ -183,13 +183,17 @@ def test_errors_are_one_line(
     assert list(tmp_path.glob("*.upf")) == []
 
 
-def test_an_option_that_a_checkpoint_s_network_does_not_take_is_refused(
+def test_a_range_that_the_network_says_itself_is_refused(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "net.pth"
     path.write_bytes(b"not looked at")
     with pytest.raises(UsageError, match=r"--value-range 255: .* leave it out"):
         run(path, "--value-range", "255")
+    output = tmp_path / "out.onnx"
+    with pytest.raises(UsageError, match=r"--value-range 255: .* leave it out"):
+        run("--to", "onnx", "live-x2-xs", "-o", output, "--value-range", "255")
+    assert not output.exists()
 
 
 def test_weights_beyond_half_precision_are_refused(

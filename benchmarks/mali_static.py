@@ -89,19 +89,24 @@ class Gpu:
     cores: int
     lanes: int  # invocations that a core advances by one instruction a clock
     warp: int
-    clock: float  # Hz
-    bandwidth: float  # bytes/s
-    family: Family  # the kernels' table that the runtime uses on it
+
+    @property
+    def clock(self) -> float:
+        """In Hz."""
+        return BOARDS[self.board].clock
+
+    @property
+    def bandwidth(self) -> float:
+        """Of the board's memory, in bytes/s."""
+        return BOARDS[self.board].bandwidth
+
+    @property
+    def family(self) -> Family:
+        """The kernels that the runtime uses on it."""
+        return BOARDS[self.board].family
 
 
-def _gpu(name: str, board: str, cores: int, lanes: int, warp: int) -> Gpu:
-    known = BOARDS[board]
-    return Gpu(
-        *(name, board, cores, lanes, warp, known.clock, known.bandwidth, known.family)
-    )
-
-
-GPUS = (_gpu("g52", "RK3568", 1, 16, 8), _gpu("g610", "RK3588", 4, 64, 16))
+GPUS = (Gpu("g52", "RK3568", 1, 16, 8), Gpu("g610", "RK3588", 4, 64, 16))
 
 # Valhall's units; what is in none of them is a conversion or integer arithmetic. The
 # compiler's own statistics give the same sums (`check_units`).

@@ -34,11 +34,15 @@ Numbers = npt.NDArray[np.floating[Any]]
 
 # The picture that front ends trace. Height and width differ, so that a mix-up shows;
 # multiples of 16, so that networks that halve their input a few times accept it.
-EXAMPLE_HEIGHT, EXAMPLE_WIDTH = 48, 64
-EXAMPLE = EXAMPLE_HEIGHT, EXAMPLE_WIDTH
+EXAMPLE = 48, 64
 # The one that is traced where that fails: multiples of 64, for those that halve it five
 # or six times.
 DEEP_EXAMPLE = 64, 128
+
+
+def line(error: Exception) -> str:
+    """An error of a library in one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 class ExportError(UpfrostError, ValueError):
@@ -51,8 +55,8 @@ class GraphBuilder:
     def __init__(
         self,
         channels: int,
-        height: int = EXAMPLE_HEIGHT,
-        width: int = EXAMPLE_WIDTH,
+        height: int = EXAMPLE[0],
+        width: int = EXAMPLE[1],
     ) -> None:
         self.nodes: list[Node] = []
         self.tensors = TensorTable()

@@ -121,24 +121,20 @@ def verify(
 def verify_large(
     graph: Graph, source: Source, again: Callable[[int, int], Graph]
 ) -> None:
-    """Refuse a network that does otherwise with large pictures.
+    """Refuse a network that does otherwise with large pictures than with small ones.
 
-    Raises `SizeDependenceError`.
     `graph` is that of a small picture; `again` makes that of one of a height and width.
     A network may choose by the picture's size, or pool over so many pixels and no more:
     then the two differ, though `verify` found nothing at small sizes. Nothing is
     computed, so that large networks can be looked at, too; where there is no such
     graph, `source` is compared at half that size, or less where that is much work.
+    Raises `SizeDependenceError`.
     """
     try:
         other = again(*LARGE)
     except ExportError:
-        step = alignment(graph)
-        height, width = (extent // 2 for extent in LARGE)
-        while not fits_full_size(graph, height // step * step, width // step * step):
-            height, width = height // 2, width // 2
         try:
-            verify(graph, source, sizes=[(height // step * step, width // step * step)])
+            verify(graph, source, sizes=[_largest_size(graph)])
         except ExportError as error:
             raise SizeDependenceError(
                 f"{error}: does the network depend on the picture's size?"
@@ -157,6 +153,17 @@ def verify_large(
         "than with a small one: it chooses by the picture's size; give a network that "
         "does the same for all"
     )
+
+
+def _largest_size(graph: Graph) -> tuple[int, int]:
+    """Half of `LARGE`, or half of that as often as a check takes too much."""
+    step = alignment(graph)
+    rows, columns = (extent // 2 // step for extent in LARGE)
+    while min(rows, columns) > 1 and not fits_full_size(
+        graph, rows * step, columns * step
+    ):
+        rows, columns = rows // 2, columns // 2
+    return rows * step, columns * step
 
 
 def _evaluated(graph: Graph, picture: Array) -> dict[str, Array]:

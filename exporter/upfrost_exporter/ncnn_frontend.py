@@ -105,8 +105,6 @@ def read_ncnn(
         around = ((0, 0), (margin, margin), (margin, margin))
         return runtime(np.pad(picture, around, "edge"))
 
-    if not translation.size:
-        verify_large(graph, source, again)
     sizes = [translation.size] if translation.size else None
     if sizes and not fits_full_size(graph, *sizes[0]):
         height, width = sizes[0]
@@ -114,7 +112,10 @@ def read_ncnn(
             f"{param}: the network is for {width}×{height} pixels alone, which is too "
             "much to compare: export it for a smaller picture"
         )
-    return verify(graph, source, report=report, sizes=sizes)
+    graph = verify(graph, source, report=report, sizes=sizes)
+    if not sizes:
+        verify_large(graph, source, again)
+    return graph
 
 
 def _picture_channels(layers: Sequence[Layer]) -> Sequence[int]:

@@ -30,6 +30,7 @@ from upfrost_exporter.builder import (
     ExportError,
     GraphBuilder,
     check_is_network,
+    line,
     unique_name,
     whole_scale,
 )
@@ -59,7 +60,6 @@ from upfrost_exporter.onnx_operations import (
     Result,
     advice,
     channels_last,
-    line,
     tensor_array,
     translate,
 )

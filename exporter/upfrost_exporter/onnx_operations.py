@@ -16,7 +16,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from upfrost.network import graph as ops
 from upfrost.network.graph import MAX_EXTENT, GraphError, Shape
 from upfrost_exporter import lowering, sampling
-from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers
+from upfrost_exporter.builder import ExportError, GraphBuilder, Numbers, line
 from upfrost_exporter.gelu import Erf
 from upfrost_exporter.lowering import Moved, Partial, Pooled
 from upfrost_exporter.sampling import Arithmetic, Placed
@@ -46,11 +46,6 @@ def tensor_array(tensor: TensorProto) -> Constant:
         raise ExportError(
             f"tensor {tensor.name[:140]!r} is damaged: {line(error)}"
         ) from None
-
-
-def line(error: Exception) -> str:
-    """An error of a library in one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 class Call:

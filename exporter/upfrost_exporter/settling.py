@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from upfrost_exporter.builder import EXAMPLE_HEIGHT, EXAMPLE_WIDTH
+from upfrost_exporter.builder import EXAMPLE
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
@@ -49,7 +49,7 @@ def settle(module: nn.Module, channels: int) -> nn.Module:
                 setattr(layer, name, _AllExperts(part))
     _fuse(module)
     with torch.no_grad():
-        result = module(torch.zeros(1, channels, EXAMPLE_HEIGHT, EXAMPLE_WIDTH))
+        result = module(torch.zeros(1, channels, *EXAMPLE))
     return module if isinstance(result, torch.Tensor) else _First(module)
 
 

@@ -23,6 +23,7 @@ from upfrost.network.graph import Graph
 from upfrost_exporter.builder import (
     ExportError,
     check_is_network,
+    line,
     unique_name,
 )
 from upfrost_exporter.check import Report
@@ -69,8 +70,7 @@ def read_checkpoint(
     # What names that are none, and the like, lead to before an architecture is known.
     except Exception as error:
         raise ExportError(
-            f"{path}: spandrel knows no architecture with these tensors: "
-            f"{' '.join(str(error).split())[:200] or type(error).__name__}"
+            f"{path}: spandrel knows no architecture with these tensors: {line(error)}"
         ) from None
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
         raise ExportError(f"{path}: the network takes more than a picture")
@@ -143,8 +143,7 @@ def _load(spandrel: ModuleType, path: Path, state: dict[str, Any]) -> Any:
         # Its architectures raise whatever a tensor leads to that is missing, or of a
         # wrong shape.
         except Exception as error:
-            reason = " ".join(str(error).split())[:200].rstrip(".")
-            reason = reason or type(error).__name__
+            reason = line(error).rstrip(".")
             if isinstance(error, KeyError):
                 reason = f"there is no {reason}"
             raise ExportError(

@@ -204,6 +204,26 @@ class Rearranging(nn.Module):
         return result
 
 
+class UNet(nn.Module):
+    """Halves the picture `depth` times, with or without what joins each again."""
+
+    def __init__(self, depth: int, joins: bool = True) -> None:
+        super().__init__()
+        self.joins = joins
+        parts = range(depth)
+        self.down = nn.ModuleList([nn.Conv2d(3, 3, 2, 2) for _ in parts])
+        self.up = nn.ModuleList([nn.ConvTranspose2d(3, 3, 2, 2) for _ in parts])
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = []
+        for layer in self.down:
+            kept.append(x)
+            x = layer(x)
+        for layer in self.up:
+            x = layer(x) + (kept.pop() if self.joins else 0)
+        return x
+
+
 class Operations(nn.Module):
     """What super-resolution networks are made of besides plain 3×3 convolutions."""
 

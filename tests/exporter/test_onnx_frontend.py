@@ -23,7 +23,7 @@ from onnxruntime.quantization import (
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.exporter.networks import Cascade, Normalised, Plain
+from tests.exporter.networks import Cascade, Normalised, Plain, UNet
 from tests.graphs import (
     assert_same_graph,
     every_operation,
@@ -1208,29 +1208,10 @@ def test_a_choice_by_size_beyond_the_compared_is_refused(tmp_path: Path) -> None
         read_onnx(saved(model(nodes, scalars), tmp_path))
 
 
-class UNet(nn.Module):
-    """Halves the picture `depth` times, and joins what was there each time."""
-
-    def __init__(self, depth: int) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        parts = range(depth)
-        self.down = nn.ModuleList([nn.Conv2d(3, 3, 2, 2) for _ in parts])
-        self.up = nn.ModuleList([nn.ConvTranspose2d(3, 3, 2, 2) for _ in parts])
-
-    def forward(self, x: Tensor) -> Tensor:
-        kept = []
-        for layer in self.down:
-            kept.append(x)
-            x = layer(x)
-        for layer in self.up:
-            x = layer(x) + kept.pop()
-        return x
-
-
 @pytest.mark.parametrize("depth", [4, 5, 6])
 def test_networks_may_halve_the_picture_six_times(depth: int, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
+    torch.manual_seed(0)
     export(UNet(depth), path, size=(64, 128))
     assert alignment(read_onnx(path)) == 2**depth  # compares with ONNX Runtime
 

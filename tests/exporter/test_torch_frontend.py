@@ -23,6 +23,7 @@ from tests.exporter.networks import (
     Rearranging,
     Reparameterised,
     Spellings,
+    UNet,
 )
 from tests.graphs import assert_same_graph
 from upfrost.network import reference
@@ -600,26 +601,6 @@ def test_what_another_size_cannot_mend_is_recorded_once(
 def test_reductions_of_all_numbers(function: Callable[[Tensor], Tensor]) -> None:
     graph = trace_module(Lambda(function), name="net", scale=1)
     assert_same_result(graph, Lambda(function), 0)
-
-
-class UNet(nn.Module):
-    """Halves the picture `depth` times, with or without what joins each again."""
-
-    def __init__(self, depth: int, joins: bool) -> None:
-        super().__init__()
-        self.joins = joins
-        parts = range(depth)
-        self.down = nn.ModuleList([nn.Conv2d(3, 3, 2, 2) for _ in parts])
-        self.up = nn.ModuleList([nn.ConvTranspose2d(3, 3, 2, 2) for _ in parts])
-
-    def forward(self, x: Tensor) -> Tensor:
-        kept = []
-        for layer in self.down:
-            kept.append(x)
-            x = layer(x)
-        for layer in self.up:
-            x = layer(x) + (kept.pop() if self.joins else 0)
-        return x
 
 
 @pytest.mark.parametrize("joins", [True, False], ids=["joined", "plain"])

@@ -82,9 +82,9 @@ def units(dispatch: Dispatch) -> int:
     pixel that a first layer reads or `pack` writes; where a kernel takes any number of
     taps, of each."""
     variant = VARIANTS[dispatch.shader]
-    layer = convolution(dispatch)
     if variant.source == "pack":
         return 3 if dispatch.constants[0] & 255 == 3 else 1
+    layer = convolution(dispatch)
     if layer is None:
         return 0
     if variant.source == "conv":

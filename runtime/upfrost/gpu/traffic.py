@@ -10,6 +10,16 @@ from upfrost.gpu.families import VARIANTS
 
 LUMA = ("conv3x3_luma2", "conv3x3_luma3")
 TRANSFORMS = ("winograd_input", "winograd_output")
+# Of convolutions whose windows the source fixes, rows and columns.
+_TAPS = {
+    "conv3x3": (3, 3),
+    "conv3x3_half": (3, 3),
+    **dict.fromkeys(LUMA, (3, 3)),
+    "conv3x3_cpu": (3, 3),
+    "conv1x1": (1, 1),
+    "deconv4x4": (2, 2),
+    "winograd_products": (1, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -36,16 +46,7 @@ def convolution(dispatch: Dispatch) -> Convolution | None:
     of_bytes = "BYTES" in variant.defines
     in_slices = 1 if of_bytes else dispatch.constants[0]
     pixel_bytes = dispatch.constants[0] & 255
-    known = {
-        "conv3x3": (3, 3),
-        "conv3x3_half": (3, 3),
-        **dict.fromkeys(LUMA, (3, 3)),
-        "conv3x3_cpu": (3, 3),
-        "conv1x1": (1, 1),
-        "deconv4x4": (2, 2),
-        "winograd_products": (1, 1),
-    }
-    taps = known.get(variant.source)
+    taps = _TAPS.get(variant.source)
     if taps is None:
         taps = dispatch.constants[5], dispatch.constants[6]
     tile = variant.defines["TILE_W"], variant.defines["TILE_H"]

@@ -338,7 +338,11 @@ def _record(
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            program = torch.export.export(module, (example,), dynamic_shapes=(sizes,))
+            # Not strict, which PyTorch 2.6 still is when nothing is said, and which
+            # ends when the same code has been recorded eight times.
+            program = torch.export.export(
+                module, (example,), dynamic_shapes=(sizes,), strict=False
+            )
             # Operations in place become plain ones.
             plain: ExportedProgram = program.run_decompositions(_taken_apart())
             return plain

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -359,7 +360,8 @@ def _record(
                 "it keeps a tensor that it computes in forward (self.weight = ...); "
                 "compute that before, and keep it as a buffer"
             )
-        if "Guard failed" in reason:
+        # PyTorch 2.6 says the latter.
+        if "Guard failed" in reason or "Expected input at *args" in reason:
             reason = (
                 "it is a program that was recorded for pictures of one size; give the "
                 "module itself, or record it with dynamic_shapes"
@@ -387,6 +389,28 @@ def _first_line(error: Exception) -> str:
     return lines[0].strip() if lines else type(error).__name__
 
 
+def _same(node: fx.Node) -> fx.Node | None:
+    """The node whose value is this one's, where this takes or replaces all of an axis.
+
+    Up to 2.6, PyTorch records x[:, :2] with such a slice for the first axis.
+    """
+    sources = {
+        torch.ops.aten.slice.Tensor: 0,
+        torch.ops.aten.slice_scatter.default: 1,
+    }
+    source = sources.get(cast(Any, node.target))
+    if source is None:
+        return None
+    behind_axis = node.args[source + 2 :]
+    given = dict(zip(("start", "end", "step"), behind_axis, strict=False))
+    is_all = (
+        given.get("start") in (None, 0)
+        and given.get("end") in (None, sys.maxsize)
+        and given.get("step", 1) == 1
+    )
+    return cast(fx.Node, node.args[source]) if is_all else None
+
+
 class _Translation:
     """Walks a recorded program and builds its graph; `output` names the result."""
 
@@ -401,7 +425,8 @@ class _Translation:
             if node.op == "placeholder":
                 self._known[node] = names.get(node.name, Value(INPUT))
             elif node.op == "call_function":
-                self._known[node] = self._call(node)
+                same = _same(node)
+                self._known[node] = self._known[same] if same else self._call(node)
         outputs = program.graph_signature.user_outputs
         self.output = self._result(outputs)
         fold_gelu(self.builder, self.output)

@@ -458,6 +458,27 @@ def test_interlaced_video_is_refused_by_name(
     assert "put 'deinterlace' before it" in done.stdout
 
 
+@pytest.mark.parametrize("before", ["", "import numpy"])
+def test_frames_that_take_long_are_waited_for(tmp_path: Path, before: str) -> None:
+    """Waiting throws in C++; NumPy's and GStreamer's libraries differ in how."""
+    script = f"""
+        {before}
+        import gi
+        gi.require_version("Gst", "1.0")
+        from gi.repository import Gst
+        Gst.init(None)
+        p = Gst.parse_launch(
+            "videotestsrc num-buffers=1 ! video/x-raw,format=I420,width=640,height=360"
+            " ! upfrostscale model=live-x2-m ! fakesink")
+        p.set_state(Gst.State.PLAYING)
+        ends = Gst.MessageType.EOS | Gst.MessageType.ERROR
+        print(p.get_bus().timed_pop_filtered(Gst.CLOCK_TIME_NONE, ends).type)
+        p.set_state(Gst.State.NULL)
+    """
+    done = python(tmp_path, script)
+    assert "MESSAGE_EOS" in done.stdout, done.stderr
+
+
 def test_without_upfrost_the_error_says_what_to_do(tmp_path: Path) -> None:
     plugins = ROOT / "runtime" / "gstreamer"
     done = shell(

@@ -59,10 +59,13 @@ CMAKE
 fi
 
 # fmt is compiled in, so that a wheel does not depend on a distribution's release of it.
+# So is what throws exceptions: GStreamer brings libunwind to a process, and where NumPy has
+# loaded libstdc++ before it, an exception would begin in libgcc and go on in libunwind,
+# which ends the process.
 # The debug layers do not compile with the Vulkan headers of Debian 13.
 env CMAKE_TOOLCHAIN_FILE="$work/kp.cmake" \
     CXXFLAGS="${CXXFLAGS:-} -DFMT_HEADER_ONLY" \
-    LDFLAGS="${LDFLAGS:-} -Wl,--as-needed" \
+    LDFLAGS="${LDFLAGS:-} -Wl,--as-needed -static-libgcc -static-libstdc++ -Wl,--exclude-libs,ALL" \
     KOMPUTE_OPT_USE_BUILT_IN_FMT=OFF \
     KOMPUTE_OPT_USE_BUILT_IN_PYBIND11=OFF \
     KOMPUTE_OPT_USE_BUILT_IN_VULKAN_HEADER=OFF \

@@ -757,7 +757,7 @@ def _match_tail(graph: Graph) -> tuple[Tail, set[str]]:
         return nodes.get(name) if single else None
 
     node = mine(value)
-    if isinstance(node, Clamp) and node.low <= 0 and node.high >= graph.value_range:
+    if isinstance(node, Clamp) and node.holds(graph.value_range):
         taken.add(value)
         value = node.inputs[0]
         node = mine(value)

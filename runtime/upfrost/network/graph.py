@@ -255,6 +255,10 @@ class Clamp(Node):
         if self.low > self.high:
             raise self.fail(f"low {self.low} is above high {self.high}")
 
+    def holds(self, value_range: float) -> bool:
+        """Whether it changes nothing that is from 0 to `value_range`."""
+        return self.low <= 0 and self.high >= value_range
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Pairwise(Node):

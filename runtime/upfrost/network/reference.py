@@ -109,10 +109,14 @@ def upscale_luma(
 ) -> npt.NDArray[np.uint16]:
     """A plane of luma, samples of `bits` bits, through a network for it.
 
-    The result is rounded to `low` … `high`; halves round up. See docs/format.md.
+    The result is rounded to `low` … `high`, which hold instead of a last clamp to the
+    value range; halves round up. See docs/format.md.
     """
     unit = graph.value_range / (255 << bits - 8)
-    result = run(graph, (luma[None] * unit).astype(np.float32))[0] / unit
+    values = evaluate(graph, (luma[None] * unit).astype(np.float32))
+    last = next((node for node in graph.nodes if node.name == graph.output), None)
+    is_bound = isinstance(last, Clamp) and last.holds(graph.value_range)
+    result = values[last.inputs[0] if last and is_bound else graph.output][0] / unit
     return _samples(result.astype(np.float64), low, high)
 
 

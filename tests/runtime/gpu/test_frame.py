@@ -101,6 +101,19 @@ def test_a_frame_is_within_a_step_of_the_reference(
     assert difference(result, expected(upscale.graph, frame)) <= 1
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_white_of_full_range_stays_white(bits: int) -> None:
+    """The models that ship end in a clamp, to less than the highest sample."""
+    most = (1 << bits) - 1
+    kind = FrameFormat("400", bits=bits, range="full")
+    frame = Frame(kind, (np.full((9, 14), most, kind.dtype),))
+    frame.planes[0][:, ::3] = most - 8
+    with Upscaler("live-x2-xs", precision="fp32") as upscale:
+        result = upscale.frame(frame)
+        assert difference(result, expected(upscale.graph, frame)) <= 1
+    assert result.planes[0].max() == most
+
+
 @pytest.mark.parametrize("name", ["I420", "P010_10LE"])
 def test_half_precision_is_50_db_from_single(name: str) -> None:
     graph = graphs.luma_network(2)

@@ -1,9 +1,9 @@
 #version 450
 // Chroma of a frame, SCALE times as large: Catmull-Rom's cubic, edges replicated. A sample
 // lies SUB_X columns and SUB_Y rows of luma after the one before, and the first one
-// OFFSET / 2 after the first of luma; so it does in the result, whose luma begins where the
-// frame's does, at the edge of the first pixel. Positions are kept in integers, so that a
-// tile samples with the weights of the whole frame.
+// OFFSET / 2 after the first of luma, or RESULT_OFFSET / 2 in the result, whose luma begins
+// where the frame's does, at the edge of the first pixel. Positions are kept in integers, so
+// that a tile samples with the weights of the whole frame.
 //
 // One word of a row of the result an invocation: one to four samples, or pairs of U and V.
 // Three words where the scale is three, so that the samples' places between the frame's are
@@ -30,8 +30,10 @@ layout(constant_id = 4) const uint SUB_X = 2;
 layout(constant_id = 5) const uint SUB_Y = 2;
 layout(constant_id = 6) const uint OFFSET_X = 0;
 layout(constant_id = 7) const uint OFFSET_Y = 0;
-layout(constant_id = 8) const float LOW = 0.0;        // what a sample may be
-layout(constant_id = 9) const float HIGH = 255.0;
+layout(constant_id = 8) const uint RESULT_OFFSET_X = 0;
+layout(constant_id = 9) const uint RESULT_OFFSET_Y = 0;
+layout(constant_id = 10) const float LOW = 0.0;       // what a sample may be
+layout(constant_id = 11) const float HIGH = 255.0;
 
 #define CUBIC_A -0.5  // Catmull-Rom's
 #include "cubic.glsl"
@@ -46,9 +48,9 @@ const uint STEPS_Y = 2 * SUB_Y * SCALE;
 
 // The frame's chroma sample at or before which sample `place` of the result lies lies so
 // many steps after sample -1: never negative.
-uint steps(uint place, uint sub, uint offset)
+uint steps(uint place, uint sub, uint offset, uint result_offset)
 {
-    return 2 * sub * place + 2 * sub * SCALE - (SCALE - 1) * (1 + offset);
+    return 2 * sub * (place + SCALE) + 1 + result_offset - SCALE * (1 + offset);
 }
 
 vec2 fetch(uint row, int column)
@@ -81,7 +83,7 @@ void main()
     uint plane = gl_GlobalInvocationID.z;
     if (WORDS * x >= push.picture_row || y >= SCALE * push.height)
         return;
-    uint down = steps(y, SUB_Y, OFFSET_Y);
+    uint down = steps(y, SUB_Y, OFFSET_Y, RESULT_OFFSET_Y);
     vec4 weight = cubic_weights(float(down % STEPS_Y) / float(STEPS_Y));
     int top = int(down / STEPS_Y) - 2;
     uint rows[4];
@@ -90,7 +92,7 @@ void main()
         rows[j] = push.given_first + (plane * push.height + row) * push.given_row;
     }
 
-    uint first = steps(GROUP * x, SUB_X, OFFSET_X);
+    uint first = steps(GROUP * x, SUB_X, OFFSET_X, RESULT_OFFSET_X);
     int left = int(first / STEPS_X) - 2;
     vec2 column[8];
     // How many columns the samples lie between is known beforehand.
@@ -103,7 +105,8 @@ void main()
         }
     }
     // Where the scale divides the group, so is where each lies.
-    uint rest = (GROUP % SCALE == 0 ? steps(0, SUB_X, OFFSET_X) : first) % STEPS_X;
+    uint origin = steps(0, SUB_X, OFFSET_X, RESULT_OFFSET_X);
+    uint rest = (GROUP % SCALE == 0 ? origin : first) % STEPS_X;
     uint words[3] = uint[3](0, 0, 0);
     SAMPLE(0) SAMPLE(1) SAMPLE(2) SAMPLE(3) SAMPLE(4) SAMPLE(5)
     SAMPLE(6) SAMPLE(7) SAMPLE(8) SAMPLE(9) SAMPLE(10) SAMPLE(11)

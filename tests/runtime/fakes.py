@@ -99,7 +99,8 @@ class FakeUpscaler:
     ) -> Frame:
         """Every sample repeated, of every plane."""
         scale = self.graph.scale
-        large = Frame.empty(frame.format, frame.height * scale, frame.width * scale)
+        size = frame.height * scale, frame.width * scale
+        large = Frame.empty(frame.format.enlarged, *size)
         for plane, source in zip(large.planes, frame.planes, strict=True):
             repeated = source.repeat(scale, axis=0).repeat(scale, axis=1)
             plane[...] = repeated[: plane.shape[0], : plane.shape[1]]

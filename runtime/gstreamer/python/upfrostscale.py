@@ -728,9 +728,11 @@ def _kind(info: Any) -> Any:
     if not _has_planes(info):
         return None
     name = info.finfo.name
+    site = GstVideo.VideoChromaSite
     sites: dict[Any, Siting] = {
-        GstVideo.VideoChromaSite.NONE: "centre",  # as JPEG has it
-        GstVideo.VideoChromaSite.COSITED: "top-left",
+        site.NONE: "centre",  # as JPEG has it
+        site.COSITED: "top-left",
+        site.V_COSITED: "top",
     }
     subsamplings: dict[str, Subsampling] = {"Y42B": "422", "Y444": "444"}
     # Whose name begins with a digit, and so is no attribute.

@@ -138,7 +138,7 @@ def _expected_frame(graph: Graph, planes: Sequence[Bytes]) -> list[Samples]:
     bounds = FRAME.samples.low, FRAME.samples.high
     chroma = FRAME.chroma
     assert chroma is not None
-    across, down = chroma.offset
+    offset = chroma.offset[1] / 2, chroma.offset[0] / 2  # as the result's
     luma = reference.upscale_luma(graph, planes[0], FRAME.bits, *bounds)
     return [
         luma,
@@ -147,7 +147,8 @@ def _expected_frame(graph: Graph, planes: Sequence[Bytes]) -> list[Samples]:
                 plane,
                 graph.scale,
                 chroma.ratio[::-1],
-                (down / 2, across / 2),
+                offset,
+                offset,
                 *bounds,
             )
             for plane in planes[1:]

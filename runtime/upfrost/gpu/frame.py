@@ -7,7 +7,7 @@ and of what people call them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args
 
 import numpy as np
@@ -19,8 +19,31 @@ Words = npt.NDArray[np.uint32]
 Samples = npt.NDArray[np.uint8 | np.uint16]
 Subsampling = Literal["400", "420", "422", "444"]
 Range = Literal["limited", "full"]
-Siting = Literal["left", "centre", "top-left"]
+# Those of H.273, in the order of its numbers, and three that only turned frames have.
+Siting = Literal[
+    "left",
+    "centre",
+    "top-left",
+    "top",
+    "bottom-left",
+    "bottom",
+    "right",
+    "top-right",
+    "bottom-right",
+]
 
+# Halves of the way from the first to the last of the luma samples that it lies among.
+_PLACES: dict[Siting, tuple[int, int]] = {
+    "left": (0, 1),
+    "centre": (1, 1),
+    "top-left": (0, 0),
+    "top": (1, 0),
+    "bottom-left": (0, 2),
+    "bottom": (1, 2),
+    "right": (2, 1),
+    "top-right": (2, 0),
+    "bottom-right": (2, 2),
+}
 # Columns and rows of luma for each of chroma.
 _RATIOS: dict[Subsampling, tuple[int, int]] = {
     "400": (1, 1),
@@ -31,7 +54,11 @@ _RATIOS: dict[Subsampling, tuple[int, int]] = {
 # ffmpeg's words for ours, by field.
 _FFMPEG_WORDS = {
     "range": {"tv": "limited", "mpeg": "limited", "pc": "full", "jpeg": "full"},
-    "siting": {"center": "centre", "topleft": "top-left"},
+    "siting": {
+        "center": "centre",
+        "topleft": "top-left",
+        "bottomleft": "bottom-left",
+    },
 }
 
 
@@ -89,15 +116,31 @@ class ChromaFormat:
     """How chroma lies among luma, in columns and rows of luma for each of its own.
 
     `components` is 2 where U and V alternate in one plane. `offset` is twice the
-    distance of a sample from the first of the luma samples that it belongs to.
+    distance of a sample from the first of the luma samples that it belongs to, and
+    `result_offset` what it shall be when chroma is enlarged.
     """
 
     components: Literal[1, 2]
     ratio: tuple[int, int]
     offset: tuple[int, int]
+    result_offset: tuple[int, int]
 
 
-FULL_CHROMA = ChromaFormat(components=1, ratio=(1, 1), offset=(0, 0))  # as RGB's is
+# As RGB's is.
+FULL_CHROMA = ChromaFormat(
+    components=1, ratio=(1, 1), offset=(0, 0), result_offset=(0, 0)
+)
+
+
+def turned(siting: Siting, degrees: int) -> Siting:
+    """Where chroma lies in a frame that was turned clockwise by so many right angles.
+
+    `degrees` is a multiple of 90.
+    """
+    across, down = _PLACES[siting]
+    for _ in range(degrees // 90 % 4):
+        across, down = 2 - down, across
+    return next(word for word, place in _PLACES.items() if place == (across, down))
 
 
 @dataclass(frozen=True)
@@ -107,8 +150,10 @@ class FrameFormat:
     Samples of more than 8 bits stand in 16-bit words, from bit `shift` on: 6 for
     P010, whose 10 bits are the high ones. `interleaved` chroma is one plane of U and
     V in turn. `siting` says where chroma lies among 2×2 luma samples: ``left`` (as
-    MPEG-2, H.264 and H.265 have it), ``centre`` (MPEG-1, JPEG) or ``top-left``
-    (BT.2020). `matrix` is carried, not looked at.
+    MPEG-2, H.264 and H.265 have it), ``centre`` (MPEG-1, JPEG), ``top-left``
+    (BT.2020), or another of `Siting`; `result_siting` where it shall lie in what the
+    frame becomes, None for where it lies in the frame. `matrix` is carried, not looked
+    at.
 
     Raises `UsageError` for words and numbers that are none of these.
     """
@@ -120,11 +165,14 @@ class FrameFormat:
     range: Range = "limited"
     siting: Siting = "left"
     matrix: str | None = None
+    result_siting: Siting | None = None
 
     def __post_init__(self) -> None:
         _check_word("subsampling", self.subsampling, get_args(Subsampling))
         _check_word("range", self.range, get_args(Range))
         _check_word("siting", self.siting, get_args(Siting))
+        if self.result_siting is not None:
+            _check_word("siting", self.result_siting, get_args(Siting))
         if not isinstance(self.interleaved, bool):
             raise UsageError(
                 f"interleaved is True or False; found {self.interleaved!r}"
@@ -159,14 +207,23 @@ class FrameFormat:
         if self.subsampling == "400":
             return None
         across, down = _RATIOS[self.subsampling]
+
+        def offset(siting: Siting) -> tuple[int, int]:
+            x, y = _PLACES[siting]
+            return x * (across - 1), y * (down - 1)
+
         return ChromaFormat(
             components=2 if self.interleaved else 1,
             ratio=(across, down),
-            offset=(
-                across - 1 if self.siting == "centre" else 0,
-                0 if self.siting == "top-left" else down - 1,
-            ),
+            offset=offset(self.siting),
+            result_offset=offset(self.enlarged.siting),
         )
+
+    @property
+    def enlarged(self) -> FrameFormat:
+        """The format of what a frame becomes."""
+        siting = self.result_siting or self.siting
+        return replace(self, siting=siting, result_siting=None)
 
     @property
     def dtype(self) -> np.dtype[np.uint8] | np.dtype[np.uint16]:

@@ -128,6 +128,7 @@ def chroma(
             scale,
             *chroma_format.ratio,
             *chroma_format.offset,
+            *chroma_format.result_offset,
             float_word(samples.low),
             float_word(samples.high),
         ),

@@ -325,11 +325,12 @@ class Upscaler:
     ) -> Frame:
         """Upscale a frame's luma by a network of one channel; chroma is enlarged.
 
-        Chroma goes by Catmull-Rom's cubic and keeps its siting, samples keep their
-        range. The result is `into`, where there is one, a frame of the same format and
-        `scale` times the size. On a board that docs/mali.md models a large frame goes
-        in bands, so that copies lie beside the device's work. Raises `UsageError` for a
-        network of RGB and for what is no `Frame`, otherwise as calling.
+        Chroma goes by Catmull-Rom's cubic and keeps its siting, or has that which the
+        format names for the result; samples keep their range. The result is `into`,
+        where there is one, a frame of that format and `scale` times the size. On a
+        board that docs/mali.md models a large frame goes in bands, so that copies lie
+        beside the device's work. Raises `UsageError` for a network of RGB and for what
+        is no `Frame`, otherwise as calling.
         """
         with self._turn():
             return self._compute(self._frame_work(frame, progress, into, banded=True))
@@ -359,13 +360,15 @@ class Upscaler:
         checks.check_frame(frame)
         kind, scale = frame.format, self.graph.scale
         size = frame.height * scale, frame.width * scale
-        result = into if into is not None else Frame.empty(kind, *size)
+        result = into if into is not None else Frame.empty(kind.enlarged, *size)
         checks.check_frame(result)
-        if result.format != kind or (result.height, result.width) != size:
+        if result.format != kind.enlarged or (result.height, result.width) != size:
             raise UsageError(
-                f"the result is a frame of {size[1]}×{size[0]} and the same format, "
+                f"the result is a frame of {size[1]}×{size[0]} and {kind.enlarged}, "
                 f"found one of {result.width}×{result.height}, {result.format}"
             )
+        if not all(plane.flags.writeable for plane in result.planes):
+            raise UsageError("the result's planes are read-only; give some of your own")
         aligned = _align_frame(frame, self.tiling)
         seams = None if self.tiling == self._seamless else Seams(scale)
         self.seam = None

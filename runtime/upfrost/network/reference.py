@@ -135,7 +135,7 @@ def upscale_rgb_by_luma(
     luma = (upscale_luma(graph, samples, 12, *bounds) / 16 - black) / gain
     colours = np.stack(
         [
-            _enlarged(picture[..., channel], graph.scale, (1, 1), (0, 0))
+            _enlarged(picture[..., channel], graph.scale, (1, 1), (0, 0), (0, 0))
             for channel in range(3)
         ],
         axis=2,
@@ -154,17 +154,19 @@ def upscale_chroma(
     scale: int,
     ratio: tuple[int, int],
     offset: tuple[float, float],
+    result_offset: tuple[float, float],
     low: int,
     high: int,
 ) -> npt.NDArray[np.uint16]:
     """A plane of chroma, `scale` times as large, where it lies among enlarged luma.
 
-    `ratio` is rows and columns of luma for each of chroma, `offset` how far the first
-    sample lies below and right of the first one of luma, in rows and columns of it;
-    both hold for the result, too. Catmull-Rom's cubic (Keys, a = -0.5), edges
-    replicated.
+    `ratio` is rows and columns of luma for each of chroma, in the result, too. `offset`
+    is how far the first sample lies below and right of the first one of luma, in rows
+    and columns of it, and `result_offset` how far it shall in the result.
+    Catmull-Rom's cubic (Keys, a = -0.5), edges replicated.
     """
-    return _samples(_enlarged(plane, scale, ratio, offset), low, high)
+    values = _enlarged(plane, scale, ratio, offset, result_offset)
+    return _samples(values, low, high)
 
 
 def _enlarged(
@@ -172,12 +174,14 @@ def _enlarged(
     scale: int,
     ratio: tuple[int, int],
     offset: tuple[float, float],
+    result_offset: tuple[float, float],
 ) -> _Sums:
     """The values of `upscale_chroma` before they are rounded."""
     result = plane.astype(np.float64)
     for axis in (0, 1):
         # Of the result's samples: on its luma, then on the frame's, then in the plane.
-        places = np.arange(plane.shape[axis] * scale) * ratio[axis] + offset[axis]
+        places = np.arange(plane.shape[axis] * scale) * ratio[axis]
+        places = places + result_offset[axis]
         places = (places + 0.5) / scale - 0.5
         places = (places - offset[axis]) / ratio[axis]
         # A place on a sample must not count as one just before it.

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from upfrost.gpu.frame import FrameFormat, Siting, Subsampling
+from upfrost.gpu.frame import FrameFormat, Siting, Subsampling, turned
 from upfrost.text import printable
 from upfrost.video.ffmpeg import Colors, Mastering, VideoError, VideoInfo, probe
 from upfrost.video.formats import Codec
@@ -68,6 +68,9 @@ _SITINGS: dict[str, Siting] = {
     "left": "left",
     "center": "centre",
     "topleft": "top-left",
+    "top": "top",
+    "bottomleft": "bottom-left",
+    "bottom": "bottom",
 }
 _FOURCCS: dict[Subsampling, bytes] = {
     "400": b"Y800",
@@ -174,8 +177,6 @@ def luma_conversion(
         f"settb={info.time_base}",
     ]
     siting = _SITINGS.get(info.siting or "left", "left")
-    if info.siting not in (None, *_SITINGS):
-        notes.append(f"chroma lies {info.siting}, and is enlarged as if it lay left")
     return Conversion(
         to_frames=",".join(filters),
         colors=colors,
@@ -188,8 +189,11 @@ def luma_conversion(
             subsampling,
             bits=bits,
             range="full" if colors.range == "pc" else "limited",
-            siting=siting,
+            # The decoder turns the frames and leaves the tag as it was, which then
+            # says where the result's chroma lies.
+            siting=turned(siting, info.rotation),
             matrix=colors.matrix,
+            result_siting=siting,
         ),
     )
 

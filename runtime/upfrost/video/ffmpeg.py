@@ -43,6 +43,8 @@ _SITING = re.compile(
     r" *Stream #\d+:(\d+).*: Video: .*\([^()]*\b"
     r"(left|center|topleft|top|bottomleft|bottom)\)"
 )
+_STREAM_LINE = re.compile(r" *Stream #\d+:(\d+)")
+_ROTATION = re.compile(r" *display ?matrix: rotation of (-?[\d.]+) degrees", re.I)
 _SHOWINFO = re.compile(r"\[(Parsed_)?showinfo[@_]")
 _FRAME = re.compile(
     r"n: *\d+ pts: *(?P<pts>\S+) pts_time:\S+ (?:.*?duration: *(?P<duration>\d+) )?"
@@ -160,7 +162,9 @@ class VideoInfo:
     seekable: bool  # False where decoding failed when it began at `probe`'s `start`
     tags: dict[str, str] = field(default_factory=dict)
     chapters: tuple[Chapter, ...] = ()
-    siting: str | None = None  # of chroma, by ffmpeg's names
+    # Of chroma, by ffmpeg's names, before the decoder turned the frames.
+    siting: str | None = None
+    rotation: int = 0  # how it turned them: degrees clockwise, a multiple of 90
     mastering: Mastering | None = None
     light: tuple[int, int] | None = None  # MaxCLL and MaxFALL, cd/m²
     # Profile, and with what its base layer is compatible: 0 for nothing.
@@ -386,6 +390,7 @@ def probe(ffmpeg: str, path: Path, start: Fraction = Fraction(0)) -> VideoInfo:
         tags=metadata.tags,
         chapters=metadata.chapters,
         siting=first.siting or _siting(header, video.index),
+        rotation=_rotation(header, video.index),
         mastering=_mastering(log),
         light=_light(log),
         dolby_vision=_dolby_vision(header),
@@ -600,6 +605,22 @@ def _siting(header: Iterable[str], index: int) -> str | None:
         if found and int(found[1]) == index:
             return found[2]
     return None
+
+
+def _rotation(header: Iterable[str], index: int) -> int:
+    """Degrees clockwise by which a decoder turns that stream's frames.
+
+    By other angles than right ones frames are computed anew, chroma where its tag says.
+    """
+    current = None
+    for line in header:
+        text = split_level(line)[1]
+        if stream := _STREAM_LINE.match(text):
+            current = int(stream[1])
+        elif current == index and (found := _ROTATION.match(text)):
+            degrees = -round(float(found[1])) % 360
+            return degrees if degrees % 90 == 0 else 0
+    return 0
 
 
 def _dolby_vision(header: Iterable[str]) -> tuple[int, int] | None:

@@ -139,7 +139,15 @@ def encoder_arguments(
 def _told(codec: Codec, colors: Conversion) -> list[str]:
     """Siting, mastering display and light levels, by the encoder's own names."""
     told = []
-    sitings = {"left": "0", "center": "1", "topleft": "2"}
+    # By the numbers of H.273.
+    sitings = {
+        "left": "0",
+        "center": "1",
+        "topleft": "2",
+        "top": "3",
+        "bottomleft": "4",
+        "bottom": "5",
+    }
     if codec.name in ("h264", "h265") and colors.siting in sitings:
         told.append(f"chromaloc={sitings[colors.siting]}")
     if codec.name == "av1" and colors.siting in ("left", "topleft"):

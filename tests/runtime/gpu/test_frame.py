@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,14 @@ from upfrost.gpu import upscaler
 from upfrost.gpu.device import NotFiniteError
 from upfrost.gpu.dispatches import Precision
 from upfrost.gpu.families import MALI
-from upfrost.gpu.frame import ChromaFormat, Frame, FrameFormat, Siting, Subsampling
+from upfrost.gpu.frame import (
+    ChromaFormat,
+    Frame,
+    FrameFormat,
+    Siting,
+    Subsampling,
+    turned,
+)
 from upfrost.gpu.plan import Program
 from upfrost.gpu.tiles import TileGrid, bands, frame_tiling, smallest_side
 from upfrost.network import reference
@@ -73,6 +80,7 @@ def expected(graph: Graph, frame: Frame) -> list[npt.NDArray[Any]]:
                 graph.scale,
                 chroma.ratio[::-1],
                 (chroma.offset[1] / 2, chroma.offset[0] / 2),
+                (chroma.result_offset[1] / 2, chroma.result_offset[0] / 2),
                 *bounds,
             )
             for part in (np.moveaxis(plane, 2, 0) if plane.ndim == 3 else [plane])
@@ -276,7 +284,7 @@ def ramp(kind: FrameFormat, axis: int, size: tuple[int, int], scale: int) -> Fra
     return frame
 
 
-@pytest.mark.parametrize("siting", ["left", "centre", "top-left"])
+@pytest.mark.parametrize("siting", get_args(Siting))
 @pytest.mark.parametrize("subsampling", ["420", "422", "444"])
 def test_chroma_of_a_ramp_lies_where_its_siting_says(
     upscale: Upscaler, subsampling: Subsampling, siting: Siting
@@ -291,6 +299,43 @@ def test_chroma_of_a_ramp_lies_where_its_siting_says(
             # But for the edges, which are replicated.
             inside = np.s_[6:-6, 6:-6]
             np.testing.assert_array_equal(plane[inside], other[inside])
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("siting", get_args(Siting))
+def test_chroma_is_moved_to_where_the_result_shall_have_it(
+    scale: int, siting: Siting
+) -> None:
+    given = FrameFormat("420", siting=siting, bits=10, result_siting="left")
+    graph = graphs.luma_network(1, scale=scale)
+    with Upscaler(graph, precision="fp32", tile=16) as upscale:
+        for axis in (0, 1):
+            found = upscale.frame(ramp(given, axis, (32, 48), 1))
+            assert found.format == FrameFormat("420", bits=10)
+            wanted = ramp(found.format, axis, (32 * scale, 48 * scale), scale)
+            for plane, other in zip(found.planes[1:], wanted.planes[1:], strict=True):
+                inside = np.s_[3 * scale : -3 * scale, 3 * scale : -3 * scale]
+                # Where a value lies between two samples either is right.
+                close = np.abs(plane[inside].astype(int) - other[inside]) <= 1
+                assert close.all()
+
+
+def test_sitings_turn_with_the_frame() -> None:
+    assert [turned("left", 90 * i) for i in range(-1, 4)] == [
+        *("bottom", "left", "top", "right", "bottom"),
+    ]
+    assert turned("top-left", 90) == "top-right"
+    assert turned("centre", 270) == "centre"
+
+
+def test_planes_that_cannot_be_written_are_refused_before_work(
+    upscale: Upscaler,
+) -> None:
+    frame = noise(FrameFormat("420"), 8, 8)
+    into = Frame.empty(frame.format, 16, 16)
+    into.planes[1].flags.writeable = False
+    with pytest.raises(UsageError, match="planes are read-only"):
+        upscale.frame(frame, into=into)
 
 
 def test_a_frame_of_another_shape_or_type_is_refused() -> None:
@@ -313,9 +358,13 @@ def test_a_frame_of_another_shape_or_type_is_refused() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"siting": "center"}, r"left, centre, top-left; .*, which is 'centre' here"),
+        (
+            {"siting": "center"},
+            r"left, centre, .*; found 'center', which is 'centre' here",
+        ),
         ({"siting": "topleft"}, "found 'topleft', which is 'top-left' here"),
-        ({"siting": "bottom"}, "siting is left, centre, top-left; found 'bottom'$"),
+        ({"siting": "middle"}, "bottom-right; found 'middle'$"),
+        ({"result_siting": "bottomleft"}, "which is 'bottom-left' here"),
         ({"range": "tv"}, "range is limited, full; found 'tv', which is 'limited'"),
         ({"range": "pc"}, "found 'pc', which is 'full' here"),
         ({"range": None}, "range is limited, full; found None$"),

@@ -235,6 +235,47 @@ def test_rotation_is_applied(tmp_path: Path, clip: Path) -> None:
     assert "rotation of" not in header(target)
 
 
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_chroma_of_turned_frames_lies_where_the_tag_says(
+    tmp_path: Path, degrees: int
+) -> None:
+    """A ramp of chroma says where it lies: left of the middle before it is turned."""
+    kind = FrameFormat("420", bits=10)
+    rows, columns = 64, 96
+    ramp = Frame.empty(kind, rows, columns)
+    ramp.planes[0][...] = 512
+    ramp.planes[1][...] = 160 + 8 * np.arange(columns // 2) * 2
+    ramp.planes[2][...] = 160 + 8 * (np.arange(rows // 2)[:, None] * 2 + 0.5)
+    given, source, target = (tmp_path / name for name in ("raw", "in.mp4", "out.mkv"))
+    given.write_bytes(b"".join(plane.tobytes() for plane in ramp.planes))
+    told = ("-f", "rawvideo", "-pix_fmt", "yuv420p10le", "-s", f"{columns}x{rows}")
+    exact = ("-x265-params", "lossless=1:chromaloc=0:log-level=none")
+    ffmpeg(*told, "-i", given, "-c:v", "libx265", *exact, tmp_path / "upright.mp4")
+    turn = ("-display_rotation", str(degrees), "-i", tmp_path / "upright.mp4")
+    ffmpeg(*turn, "-c", "copy", source)
+    with Upscaler(LUMA) as upscaler:
+        upscale(source, target, LOSSLESS, upscaler)
+    size = (columns, rows) if degrees % 180 == 0 else (rows, columns)
+    width, height = size[0] * 2, size[1] * 2
+    raw = ffmpeg("-i", target, "-f", "rawvideo", "-pix_fmt", "yuv420p10le", "-")
+    found = Frame.of_bytes(kind, height, width, np.frombuffer(raw, np.uint8))
+    assert probe(MAKER, target).siting in (None, "left")
+    # Where a sample of the result lies in the frame, from its edges, and then in the
+    # frame before it was turned counter-clockwise.
+    y, x = np.mgrid[: height // 2, : width // 2]
+    y, x = y + 0.5, x + 0.25
+    x, y = {
+        0: (x, y),
+        90: (columns - y, x),
+        180: (columns - x, rows - y),
+        270: (y, rows - x),
+    }[degrees]
+    inside = np.s_[4:-4, 4:-4]
+    for plane, place in zip(found.planes[1:], (x, y), strict=True):
+        off = (plane - (160 + 8 * (place - 0.5)))[inside]
+        assert np.abs(off).max() <= 1, off.mean()
+
+
 def test_rotation_by_any_angle_is_applied(tmp_path: Path, clip: Path) -> None:
     """Which ffmpeg warns of, in half a line."""
     turned, target = tmp_path / "turned.mp4", tmp_path / "out.mkv"

@@ -748,6 +748,7 @@ def test_colours_follow_caps_that_change(tmp_path: Path, luma: Path) -> None:
         ("", "centre"),
         (",chroma-site=mpeg2", "left"),
         (",chroma-site=cosited", "top-left"),
+        (",chroma-site=v-cosited", "top"),
         (",chroma-site=mpeg2,colorimetry=2:0:0:0", "left"),
     ],
 )
@@ -768,6 +769,24 @@ def test_where_chroma_lies_is_heard_without_colorimetry(
         expected = upscaler.frame(small)
     for plane, wanted in zip(large.planes, expected.planes, strict=True):
         np.testing.assert_array_equal(plane, wanted)
+
+
+@pytest.mark.parametrize("site", ["dv", "alt-line"])
+def test_chroma_on_lines_in_turn_is_warned_of(
+    tmp_path: Path, luma: Path, site: str
+) -> None:
+    script = """
+        caps = caps_of(f"format=I420,width=16,height=36,chroma-site={sys.argv[2]}")
+        start(caps)
+        push_empty(caps)
+        said = bus.pop_filtered(Gst.MessageType.WARNING)
+        print(said.parse_warning()[0].message)
+        p.set_state(Gst.State.NULL)
+    """
+    done = python(tmp_path, FRAMES + script, luma, site)
+    assert f"chroma-site={site}: U and V lie on lines in turn" in done.stdout, (
+        done.stderr
+    )
 
 
 # Rows that are padded as decoders' hardware has it

@@ -57,6 +57,7 @@ _AUTO = "auto"
 _MEASURED = 3  # frames of each model, after one that makes pipelines
 _LARGEST = 32767
 # The fields of caps that say what samples of planes mean, and whole systems of colours.
+_ALTERNATE = GstVideo.VideoChromaSite.ALT_LINE
 _MEANING = ("colorimetry", "chroma-site")
 _SYSTEMS = ("bt601", "bt709", "bt2020")
 # What a network for luma takes as it is; RGB every network takes.
@@ -196,7 +197,7 @@ class UpfrostScale(_Base):  # type: ignore[misc,valid-type]
 
     @model.setter  # type: ignore[no-redef]
     def model(self, value: str) -> None:
-        self._change(model=value)
+        self._change(model=value or "")
 
     @GObject.Property(
         type=str,
@@ -478,9 +479,19 @@ class UpfrostScale(_Base):  # type: ignore[misc,valid-type]
                 return False
             before = self._in
             self._caps = _with_fields(given, _meaning(given, wanted))
-            self._kind = _kind(_video_info(self._caps))
+            meant = _video_info(self._caps)
+            self._kind = _kind(meant)
             self._in, self._out = frame, large
             self._adopt()
+        if self._kind is not None and meant.chroma_site & _ALTERNATE:
+            site = GstVideo.VideoChromaSite.to_string(meant.chroma_site)
+            where = self._kind.siting
+            self._warn(
+                ValueError(
+                    f"chroma-site={site}: U and V lie on lines in turn, and both are "
+                    f"enlarged as if they lay {where}"
+                )
+            )
         return self._choose_again(before)
 
     def _choose_again(self, before: Any) -> bool:
@@ -708,7 +719,8 @@ def _refusal(
     """Why a property keeps its value while frames pass."""
     name, value = next(iter(values.items()))
     kept = getattr(settings, name)
-    return ValueError(f"{name} stays {kept}, since {value} cannot be had: {error}")
+    wanted = value or "an empty name"
+    return ValueError(f"{name} stays {kept}, since {wanted} cannot be had: {error}")
 
 
 def _video_info(caps: Gst.Caps) -> Any:
@@ -733,6 +745,7 @@ def _kind(info: Any) -> Any:
         site.NONE: "centre",  # as JPEG has it
         site.COSITED: "top-left",
         site.V_COSITED: "top",
+        site.DV: "top-left",
     }
     subsamplings: dict[str, Subsampling] = {"Y42B": "422", "Y444": "444"}
     # Whose name begins with a digit, and so is no attribute.

@@ -98,6 +98,7 @@ class _Decoded:
     error_count: int = 0
     interlaced: int = 0
     sizes: set[tuple[int, int]] = field(default_factory=set)
+    formats: set[str] = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -156,6 +157,7 @@ class _Maker:
                 self._decoded.error_count += source.error_count
                 self._decoded.interlaced += source.interlaced
                 self._decoded.sizes |= source.sizes
+                self._decoded.formats |= source.formats
         check_source(self._work, self._decoded, self._status, self._record)
 
     def tell(self) -> None:
@@ -393,3 +395,4 @@ class _Maker:
         decoded.error_count += len(made.errors)
         decoded.interlaced += made.interlaced
         decoded.sizes |= made.sizes
+        decoded.formats |= made.formats

@@ -82,6 +82,7 @@ class MadeSegment:
     lead: tuple[tuple[int, int], ...]  # times and CRC-32 of frames before it
     errors: tuple[str, ...]
     sizes: frozenset[tuple[int, int]]
+    formats: frozenset[str]
     interlaced: int
     counts: Counts
 
@@ -301,6 +302,7 @@ def _make_segment(
         lead=tuple(frames.lead),
         errors=tuple(decoder.errors[frames.errors_before :]),
         sizes=frozenset(decoder.sizes),
+        formats=frozenset(decoder.formats),
         interlaced=min(decoder.interlaced, len(segment.times)),
         counts=through.counts,
     )

@@ -139,8 +139,16 @@ class Conversion:
 
 
 def has_luma(info: VideoInfo) -> bool:
-    """Whether the stream is luma and chroma, or luma alone."""
-    return not _RGB.match(info.pixel_format) and info.colors.matrix != "gbr"
+    """Whether the stream is luma and chroma, or luma alone.
+
+    Newer ffmpegs say of grey pictures that their matrix is RGB's, as of all of PNG.
+    """
+    has_planes = not _RGB.match(info.pixel_format)
+    return _is_grey(info) or (has_planes and info.colors.matrix != "gbr")
+
+
+def _is_grey(info: VideoInfo) -> bool:
+    return _subsampling(info.pixel_format) == "400"
 
 
 def luma_conversion(
@@ -167,7 +175,7 @@ def luma_conversion(
     bits = min(bits + bits % 2, 12)
     subsampling = _subsampling(source)
     colors = _complete(info, colors, notes)
-    if colors.matrix not in _MATRICES:
+    if info.colors.matrix not in _MATRICES:
         # Nothing is converted by it, and swscale from ffmpeg 7.1 on takes no other.
         filters.append("setparams=colorspace=unknown")
     filters += [
@@ -330,11 +338,14 @@ def _complete(info: VideoInfo, colors: Colors, notes: list[str]) -> Colors:
     another one after upscaling.
     """
     matrix = colors.matrix
-    if matrix is None:
+    if matrix in (None, "gbr"):
         large = info.width >= 1280 or info.height > 576
         matrix = "bt709" if large else "smpte170m"
         called = "BT.709" if large else "BT.601"
-        notes.append(f"no colour matrix is named: {called} assumed, as for its size")
+        if not _is_grey(info):
+            notes.append(
+                f"no colour matrix is named: {called} assumed, as for its size"
+            )
     full = info.pixel_format.startswith(("yuvj", "gray"))
     return Colors(
         colors.range or ("pc" if full else "tv"),

@@ -23,6 +23,7 @@ from upfrost.video.ffmpeg import (
     VideoError,
     VideoInfo,
     ended_by,
+    parse_colors,
     parse_frame,
     seconds,
     source_arguments,
@@ -69,6 +70,7 @@ class Decoder:
         self.error_count = 0
         self.interlaced = 0
         self.sizes: set[tuple[int, int]] = set()
+        self.formats: set[str] = set()  # with range and matrix: "yuv420p, tv, bt709"
         self._info = info
         self._frame_bytes = frame_bytes or info.height * info.width * 3
         self._lines: queue.SimpleQueue[FrameLine | None] = queue.SimpleQueue()
@@ -127,7 +129,8 @@ class Decoder:
         self._pipe.close()
 
     def _follow(self, log: IO[bytes]) -> None:
-        """Read the log: a line of `showinfo` for each frame, and errors."""
+        """Read the log: lines of `showinfo` for each frame, and errors."""
+        pixel_format = ""
         with log:
             for raw in log:
                 line = raw.decode(errors="replace").rstrip()
@@ -141,6 +144,10 @@ class Decoder:
                     if frame is not None:
                         self.interlaced += frame.interlaced
                         self.sizes.add((frame.width, frame.height))
+                        pixel_format = frame.pixel_format
+                    elif colors := parse_colors(line):
+                        known = filter(None, (colors.range, colors.matrix))
+                        self.formats.add(", ".join((pixel_format, *known)))
                     continue
                 level, text = split_level(line)
                 if text.startswith("Exiting normally, received signal"):

@@ -324,6 +324,15 @@ def parse_frame(text: str) -> FrameLine | None:
     )
 
 
+def parse_colors(text: str) -> Colors | None:
+    """`showinfo`'s line about a frame's colours; None for any other line."""
+    found = _COLORS.search(text) if _SHOWINFO.match(text) else None
+    if found is None:
+        return None
+    unknown = ("unknown", "unspecified", "reserved")
+    return Colors(*(None if x in unknown else x for x in found.groups()))
+
+
 def parse_time_base(text: str) -> tuple[Fraction, Fraction | None] | None:
     """`showinfo`'s line about its input: time base and frame rate."""
     is_showinfo = _SHOWINFO.match(text) or _CALL_FOR_SAMPLES.match(text)
@@ -573,12 +582,7 @@ def _times(header: Iterable[str]) -> tuple[Fraction | None, Fraction]:
 
 
 def _colors(log: Iterable[str]) -> Colors:
-    for line in log:
-        found = _COLORS.search(line) if _SHOWINFO.match(line) else None
-        if found:
-            unknown = ("unknown", "unspecified", "reserved")
-            return Colors(*(None if x in unknown else x for x in found.groups()))
-    return Colors()
+    return next((found for line in log if (found := parse_colors(line))), Colors())
 
 
 def _mastering(log: Iterable[str]) -> Mastering | None:

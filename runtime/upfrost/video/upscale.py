@@ -636,6 +636,9 @@ class Decoded(Protocol):
     def sizes(self) -> set[tuple[int, int]]: ...
 
     @property
+    def formats(self) -> set[str]: ...
+
+    @property
     def interlaced(self) -> int: ...  # frames
 
 
@@ -663,6 +666,11 @@ def check_source(
             )
     if len(source.sizes) > 1:
         notes.append("frames of several sizes, brought to that of the first")
+    if len(source.formats) > 1:
+        notes.append(
+            f"frames of several formats ({'; '.join(sorted(source.formats))}), all "
+            "taken for the first's: cut it where they change (--start, --duration)"
+        )
     if (
         source.interlaced
         and not info.interlaced
@@ -701,6 +709,10 @@ class Source:
     @property
     def sizes(self) -> set[tuple[int, int]]:
         return self._decoder.sizes if self._decoder else set()
+
+    @property
+    def formats(self) -> set[str]:
+        return self._decoder.formats if self._decoder else set()
 
     def __iter__(self) -> Iterator[Frame]:
         for frame in self._wanted():

@@ -596,6 +596,39 @@ def test_hdr_goes_through_a_network_for_luma_as_it_is(
     assert not any("does not say" in each for each in record.notes)
 
 
+def test_a_change_of_range_and_depth_is_a_note(tmp_path: Path) -> None:
+    parts = []
+    for number, told in enumerate(
+        (
+            ("-pix_fmt", "yuv420p", "-color_range", "tv"),
+            ("-pix_fmt", "yuv420p10le", "-color_range", "pc"),
+        )
+    ):
+        path = tmp_path / f"{number}.ts"
+        parts.append(make_clip(path, "-c:v", "libx264", *told, seconds=0.2))
+    source = tmp_path / "changes.ts"
+    source.write_bytes(b"".join(path.read_bytes() for path in parts))
+    record = upscale(source, tmp_path / "out.mkv", LOSSLESS, FakeUpscaler(LUMA))
+    said = "\n".join(record.notes)
+    assert re.search(r"several formats \(yuv420p.*; yuv420p10le, pc", said), said
+
+
+@pytest.mark.parametrize("pixel_format", ["gray", "gray16be", "ya8"])
+def test_grey_goes_by_luma_whatever_its_matrix_is_called(
+    tmp_path: Path, pixel_format: str
+) -> None:
+    source = make_clip(
+        tmp_path / "in.mkv", "-c:v", "png", "-pix_fmt", pixel_format, seconds=0.2
+    )
+    record = upscale(source, tmp_path / "out.mkv", LOSSLESS, FakeUpscaler(LUMA))
+    bits = 12 if "16" in pixel_format else 8
+    assert record.path == f"luma, 4:0:0 of {bits} bits"
+    # No colours, no matrix to guess.
+    assert not any("matrix" in each for each in record.notes)
+    result = probe(MAKER, tmp_path / "out.mkv")
+    assert result.pixel_format == ("gray12le" if bits == 12 else "gray")
+
+
 def test_where_chroma_lies_is_a_note_if_the_result_cannot_say_it(
     tmp_path: Path,
 ) -> None:

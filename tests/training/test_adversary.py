@@ -9,11 +9,13 @@ import torch
 from upfrost_training.adversary import (
     Adversary,
     Discriminator,
+    in_colours_of,
     patch_distance,
     roughness,
     unevenness,
 )
 from upfrost_training.config import AdversarySettings
+from upfrost_training.losses import RGB_TO_YCC
 
 SETTINGS = AdversarySettings(weight=1.0, features=0.1, channels=8, lr=1e-3)
 CPU = torch.device("cpu")
@@ -78,6 +80,12 @@ def test_detail_is_rough_where_the_original_is_flat_alone() -> None:
     # On the flat half it costs as much as it has of detail, however small the half is.
     faint = float(roughness(real + 0.1 * (1 - half) * noise, real))
     assert float(roughness(real + 0.2 * (1 - half) * noise, real)) > 1.9 * faint > 0.02
+    # One speck costs more than as much detail spread over all of the flat half.
+    speck, spread = (torch.zeros(2, 1, 48, 48) for _ in range(2))
+    speck[:, :, 24, 36] = 0.2
+    spread[:, :, ::4, 26::4] = 0.2 / 72
+    one, many = (float(roughness(real + each, real)) for each in (speck, spread))
+    assert one > 5 * many > 0
     narrow = torch.cat([real[..., :24], real[..., :24], real[..., 24:]], dim=3)
     more = torch.nn.functional.pad((1 - half) * noise, (24, 0))
     assert float(roughness(narrow + 0.1 * more, narrow)) == pytest.approx(
@@ -119,6 +127,25 @@ def test_the_network_s_loss_reaches_its_output_and_not_the_discriminator() -> No
     assert output.grad.abs().sum() > 0
     assert all(p.grad is None for p in adversary.network.parameters())
     assert adversary.loss(real, real) < adversary.loss(soft, real)
+
+
+def test_colours_are_not_judged() -> None:
+    """Else a network paints texture in colour, on pictures without any, too."""
+    torch.manual_seed(0)
+    settings = replace(SETTINGS, patches=1.0, grid=1.0, flat=1.0)
+    adversary = Adversary(settings, 4, CPU)
+    real = torch.rand(1, 3, 32, 32)
+    output = torch.rand(1, 3, 32, 32, requires_grad=True)
+    seen = in_colours_of(real, output)
+    luma = torch.tensor(RGB_TO_YCC[0]).view(1, 3, 1, 1)
+    torch.testing.assert_close((seen * luma).sum(1), (output * luma).sum(1))
+    chroma = (seen - real).diff(dim=1)  # as much in R, G and B
+    torch.testing.assert_close(chroma, torch.zeros_like(chroma), rtol=0, atol=1e-6)
+    adversary.loss(output, real).backward()  # type: ignore[no-untyped-call]
+    assert output.grad is not None
+    # Along luma's weights, and so across every colour.
+    along = (output.grad * luma).sum(1, keepdim=True) / luma.square().sum() * luma
+    torch.testing.assert_close(output.grad, along, rtol=1e-4, atol=1e-8)
 
 
 def test_a_checkpoint_brings_back_the_same_adversary() -> None:

@@ -63,10 +63,24 @@ FILTER_SIDE = 5
 AREA = 24  # a multiple of every scale
 
 
+def _luma(pictures: Tensor) -> Tensor:
+    """(B, 3, H, W) to (B, 1, H, W)."""
+    weights = torch.tensor(RGB_TO_YCC[0], device=pictures.device).view(1, 3, 1, 1)
+    return (pictures.float() * weights).sum(dim=1, keepdim=True)
+
+
+def in_colours_of(target: Tensor, output: Tensor) -> Tensor:
+    """The luma of `output`, (B, 3, H, W), with the chroma of `target`.
+
+    What judges texture sees this, so that none is invented in colour: an eye takes such
+    for noise, in a photograph without colours first of all.
+    """
+    return target + (_luma(output) - _luma(target))
+
+
 def _filtered_luma(pictures: Tensor, filters: Tensor) -> Tensor:
     """(B, 3, H, W) by filters (N, 1, K, K), K odd, on luma: (B, N, H, W)."""
-    weights = torch.tensor(RGB_TO_YCC[0], device=pictures.device).view(1, 3, 1, 1)
-    luma = (pictures.float() * weights).sum(dim=1, keepdim=True)
+    luma = _luma(pictures)
     luma = nn.functional.pad(luma, (filters.shape[2] // 2,) * 4, mode="reflect")
     return nn.functional.conv2d(luma, filters)
 
@@ -122,7 +136,8 @@ def _detail(pictures: Tensor) -> Tensor:
 
 
 # Mean detail of the FLAT_SIDE² pixels around one that counts as flat.
-FLAT, FLAT_SIDE = 1.5 / 255, 7
+FLAT, FLAT_SIDE = 1.5 / 255, 5
+SPECK = 4 / 255
 # The share of a batch's pixels from which on its flat places weigh as much as any.
 FLAT_SHARE = 0.1
 
@@ -131,7 +146,8 @@ def roughness(output: Tensor, target: Tensor) -> Tensor:
     """How much more detail (B, 3, H, W) pictures have than `target` where that is flat.
 
     It is the mean over the flat places, which are few in most crops: a loss that is a
-    mean over all pixels hardly sees what lies there, and an eye sees it first. Where
+    mean over all pixels hardly sees what lies there, and an eye sees it first. What is
+    more than SPECK counts by its square: few specks are seen before much grain. Where
     they are fewer than FLAT_SHARE of the pixels, it is as if the rest of these were
     right: else single pixels would outweigh all other losses.
     """
@@ -141,7 +157,8 @@ def roughness(output: Tensor, target: Tensor) -> Tensor:
             wanted.mean(dim=1, keepdim=True), FLAT_SIDE, 1, FLAT_SIDE // 2
         )
         flat = (around < FLAT).float()
-    excess = (_detail(output) - wanted).clamp(min=0.0).mean(dim=1, keepdim=True)
+    excess = (_detail(output) - wanted).clamp(min=0.0)
+    excess = torch.maximum(excess, excess.square() / SPECK).mean(dim=1, keepdim=True)
     mean: Tensor = (excess * flat).sum() / flat.sum().clamp(
         min=FLAT_SHARE * flat.numel()
     )
@@ -200,7 +217,7 @@ class Adversary:
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """What the network under training adds to its pixel loss."""
         self.network.requires_grad_(False)
-        fake, fake_features = self.network(output)
+        fake, fake_features = self.network(in_colours_of(target, output))
         with torch.no_grad():
             real, real_features = self.network(target)
         adversarial = _judged(real, fake, 0.0) + _judged(fake, real, 1.0)
@@ -235,7 +252,7 @@ class Adversary:
         """Teach the discriminator on one batch; `output` is not differentiated."""
         self.network.requires_grad_(True)
         self.optimizer.zero_grad(set_to_none=True)
-        fake, _ = self.network(output.detach())
+        fake, _ = self.network(in_colours_of(target, output.detach()))
         real, _ = self.network(target)
         loss = _judged(real, fake, 1.0) + _judged(fake, real, 0.0)
         loss.backward()  # type: ignore[no-untyped-call]

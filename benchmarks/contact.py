@@ -46,11 +46,11 @@ class Crop:
     left: int
 
 
-# Fur, a face, petals, brick, night, text; at multiples of every scale.
+# Fur, a face, foliage, brick, night, text; at multiples of every scale.
 CROPS = (
     Crop("bee.png", 60, 60),
-    Crop("dogs.png", 20, 88),
-    Crop("bee.png", 140, 200),
+    Crop("astronaut.png", 20, 100),
+    Crop("grass.png", 64, 64),
     Crop("bridge.png", 60, 80),
     Crop("bridge.png", 100, 264),
     Crop("map.png", 20, 100),

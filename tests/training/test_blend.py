@@ -72,7 +72,7 @@ def test_a_second_phase_blends_with_its_first(names: tuple[str, str]) -> None:
     blend(first, second, 0.5, "between")
 
 
-@pytest.mark.parametrize("share", ["nan", "inf", "-1e39", "1e30"])
+@pytest.mark.parametrize("share", ["nan", "inf", "-1e39", "50"])
 def test_a_share_that_leads_nowhere_is_refused(
     share: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -131,6 +131,16 @@ def test_pairs_replace_no_originals(
     assert original.read_bytes() == before
 
 
+def test_pairs_are_not_written_among_the_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (41, 41)).save(tmp_path / "a.png")
+    for output in (tmp_path, tmp_path / "pairs"):
+        assert main(["pairs", str(tmp_path), str(output), "--scale", "2"]) == 1
+        assert "lies in the pictures' folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
 @pytest.mark.parametrize("name", ["file", "file/out"])
 @pytest.mark.parametrize(
     "words", ["pairs . {} --scale 2", "data {}", "train tiny.toml --run {}"]

@@ -602,6 +602,11 @@ def test_the_rate_warms_up_and_follows_a_cosine() -> None:
             r"tiny.toml \[adversary\]: weight must be at least 0, not -1\.0",
         ),
         (("[data]", "[adversary]\nflat = nan\n[data]"), "flat must be at least 0"),
+        (("[data]", "[adversary]\nweight = inf\n[data]"), "at least 0, not inf"),
+        (
+            ("[data]", "[adversary]\nweight = 1\npatches = 1\n[data]"),
+            "squares of 24 pixels, and crops have 16: make patch larger",
+        ),
         (
             ("[data]", "[adversary]\nchannels = 0\n[data]"),
             "channels must be at least 1",

@@ -250,9 +250,11 @@ def test_an_unknown_or_missing_package_is_refused_before_any_is_unpacked(
     unknown.write_bytes(b"")
     missing = tmp_path / "lxqt-themes_1_all.deb"
     output = tmp_path / "out"
+    misspelt = tmp_path / "gcompris_1_all.deb"
     for archive, said in (
-        (unknown, "not one of the known packages: gcompris-qt-data, "),
+        (unknown, "not named as one of the known packages are: gcompris-qt-data, "),
         (missing, "no such file; `apt-get download lxqt-themes` gets the package"),
+        (misspelt, "no such file"),
     ):
         assert main(["data", str(output), str(known), str(archive)]) == 1
         printed = capsys.readouterr()
@@ -260,6 +262,21 @@ def test_an_unknown_or_missing_package_is_refused_before_any_is_unpacked(
         assert printed.err.count("\n") == 1
         assert not printed.out
     assert not output.exists()
+
+
+def test_a_folder_that_says_of_no_picture_whose_it_is_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive, folder = package(tmp_path), tmp_path / "mine"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    words = ["data", str(tmp_path / "out"), str(archive), "--listed", str(folder)]
+    assert main(words) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "nothing says whose its pictures are" in line
+    assert not (tmp_path / "out").exists()
+    (folder / "README.md").write_text("https://commons.wikimedia.org/wiki/File:A.jpg")
+    assert main(words) == 0
 
 
 def test_a_damaged_package_is_one_clear_line(

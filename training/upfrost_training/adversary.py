@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from upfrost_training.config import AdversarySettings
+from upfrost_training.config import AREA, AdversarySettings
 from upfrost_training.losses import RGB_TO_YCC
 
 
@@ -56,11 +56,9 @@ class Discriminator(nn.Module):
         return self.leave(up), [full, half, quarter]
 
 
-# The patch distributions' filters: how many are drawn for a step, and their side. They
-# are compared in squares of AREA pixels, so that texture stays about where it belongs.
+# The patch distributions' filters: how many are drawn for a step, and their side.
 FILTERS = 16
 FILTER_SIDE = 5
-AREA = 24  # a multiple of every scale
 
 
 def _luma(pictures: Tensor) -> Tensor:

@@ -19,6 +19,9 @@ from upfrost.network.graph import Graph, Tensor
 from upfrost.network.modelfile import find_model, read_model, write_model
 from upfrost_exporter.builder import unique_name
 
+# Beyond, nothing that either network learned is left.
+SHARES = (-1.0, 3.0)
+
 
 class BlendError(UpfrostError, ValueError):
     """Two networks that have nothing between them."""
@@ -40,6 +43,11 @@ def blend(
                 f"{first.name} and {other.name} are not of one architecture: blend a "
                 "network with one that was trained on from it"
             )
+    if not SHARES[0] <= share <= SHARES[1]:
+        raise BlendError(
+            f"a share of {share:g} leads far away from both networks; shares are "
+            "numbers of about 0 to 2"
+        )
     tensors: dict[str, Tensor] = {}
     for key, weight in first.tensors.items():
         with np.errstate(over="ignore", invalid="ignore"):
@@ -49,8 +57,7 @@ def blend(
         # A network of weights near fp16's end answers nothing but NaN.
         if not np.abs(between).max() < np.finfo(np.float16).max:
             raise BlendError(
-                f"a share of {share:g} makes weights that no device can compute with; "
-                "shares are numbers of about 0 to 2"
+                f"a share of {share:g} makes weights that no device can compute with"
             )
         tensors[key] = cast("Tensor", between.astype(weight.dtype))
     return replace(first, name=name, tensors=tensors, metadata=_metadata(ends, share))

@@ -33,7 +33,7 @@ def _check_range(settings: object, least: float, most: float, *names: str) -> No
     for name in names:
         found = getattr(settings, name)
         # Written so that NaN is refused too.
-        if not least <= found <= most:
+        if not least <= found <= most or found == math.inf:
             limit = f"at least {least}" if most == math.inf else f"{least} to {most}"
             raise ValueError(f"{name} must be {limit}, not {found}")
 
@@ -147,6 +147,11 @@ class TrainSettings:
         _check_positive(self, "lr", "clip")
         _check_choice(self, OPTIMIZERS, "optimizer")
         _check_choice(self, LOSSES, "loss", "finish_loss")
+
+
+# Distributions of patches are compared in squares of so many pixels, so that texture
+# stays about where it belongs. A multiple of every scale.
+AREA = 24
 
 
 @dataclass(frozen=True)
@@ -327,5 +332,11 @@ def read_config(path: Path) -> Config:
             f"{path} [adversary]: it judges RGB of whole blocks of 8x8 pixels, not "
             f"{config.colour} of {side}x{side}: scale times patch must be a multiple "
             "of 8"
+        )
+    judges_patches = config.adversary.weight > 0.0 and config.adversary.patches > 0.0
+    if judges_patches and side < AREA:
+        raise ConfigError(
+            f"{path} [adversary]: patches are compared in squares of {AREA} pixels, "
+            f"and crops have {side}: make patch larger, or patches 0"
         )
     return config

@@ -75,10 +75,16 @@ def write_pairs(pictures: Path, output: Path, scale: int) -> int:
     Of each picture under `pictures`, of a folder of pairs each original, the right and
     the bottom are cut off so that both sides are multiples of `scale`; its partner is
     MATLAB's bicubic. Returns their number. Raises DataError for a folder without any,
-    for a picture that is damaged or too small, and where `output` holds pairs: they
-    might be the originals. Of pairs that are not all written, none stays.
+    for a picture that is damaged or too small, where `output` holds pairs: they might
+    be the originals, and where it is among the pictures: the next call would take them
+    for some. Of pairs that are not all written, none stays.
     """
     check_no_pairs(output)
+    if output.resolve().is_relative_to(pictures.resolve()):
+        raise DataError(
+            f"{printable(output)}: lies in the pictures' folder; name another for the "
+            "pairs"
+        )
     files = [f for f in picture_files(pictures) if not f.stem.endswith("_LR")]
     output.mkdir(parents=True, exist_ok=True)
     # Where it fails no pair stays: it would be in the way of the same command.

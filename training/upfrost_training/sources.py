@@ -255,12 +255,13 @@ def source_of(archive: Path) -> DebianSource:
     """
     package = archive.name.split("_")[0]
     source = next((s for s in DEBIAN_SOURCES if s.package == package), None)
+    if not archive.is_file():
+        hint = f"; `apt-get download {package}` gets the package" if source else ""
+        raise DataError(f"{archive}: no such file{hint}")
     if source is None:
         known = ", ".join(s.package for s in DEBIAN_SOURCES)
-        raise DataError(f"{archive}: not one of the known packages: {known}")
-    if not archive.is_file():
         raise DataError(
-            f"{archive}: no such file; `apt-get download {package}` gets the package"
+            f"{archive}: not named as one of the known packages are: {known}"
         )
     return source
 
@@ -407,7 +408,8 @@ def prepare(
     and not taken twice; pictures under `leave_out` (evaluation sets) are never taken.
     `videos` are attributions of videos, which stay where they are too. Raises DataError
     where `output` has an attribution: it would be another one's, its pictures' lost;
-    and where nothing is given: an attribution of nothing would be in the way later.
+    where a listed folder says of none whose it is; and where nothing is given: an
+    attribution of nothing would be in the way later.
     """
     check_folder(output)
     if (output / ATTRIBUTION).exists():
@@ -420,6 +422,12 @@ def prepare(
     # Of all, before the first is unpacked, which takes long.
     for archive in archives:
         source_of(archive)
+    for folder in listed:
+        if not (folder / ATTRIBUTION).is_file() and not listed_pages(folder):
+            raise DataError(
+                f"{folder}: nothing says whose its pictures are: it has neither an "
+                f"{ATTRIBUTION} of this command nor a README.md with their pages"
+            )
     known: list[Picture] = []
     for folder in (*leave_out, *listed):
         known.extend(thumbnail(read_rgb(path)) for path in picture_files(folder))

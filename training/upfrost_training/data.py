@@ -106,9 +106,9 @@ def listed_pictures(roots: list[Path], names: Iterable[str]) -> list[Path]:
 
 
 def read_rgb(path: Path) -> Picture:
-    """A picture file as uint8 (H, W, 3), upright; grey is repeated."""
+    """A picture file as uint8 (H, W, 3), upright, on white; grey is repeated."""
     try:
-        return read_picture(path).rgb
+        return read_picture(path).on_white
     except PictureError as error:
         raise DataError(str(error)) from error
 

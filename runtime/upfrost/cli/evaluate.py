@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -15,7 +15,9 @@ from upfrost.cli import arguments
 if TYPE_CHECKING:
     from upfrost.cli.arguments import Commands
     from upfrost.gpu.upscaler import Upscaler
+    from upfrost.metrics.evaluate import EnlargedPair
     from upfrost.metrics.vmaf import VideoQuality
+    from upfrost.status import Status
 
 # By way of enlarging and metric; None where a metric cannot be had.
 Means: TypeAlias = Mapping[str, Mapping[str, float | None]]
@@ -34,6 +36,7 @@ what is measured:
   border of `scale` pixels left out). NIQE says how natural a result looks
   without its original, lower is better; DETAIL is the variance of the Laplacian
   over the original's, 1 where fine detail is as rich; noise counts as detail.
+  NIQE needs 192×96 pixels; how many pictures have one is said where not all do.
   A video is the original: its first frames are made small by bicubic and large
   again. VMAF, PSNR of luma and SSIM come from ffmpeg's libvmaf, for each frame
   (--json, --plot) and as means. HDR is refused.
@@ -97,32 +100,52 @@ def _run(options: argparse.Namespace) -> int:
     graph = modelfile.read_model(modelfile.find_model(options.model))
     results: list[dict[str, object]] = []
     with arguments.open_upscaler(graph, options) as upscaler:
-        arguments.warn_of_cpu(upscaler, options, Status(sys.stderr))
+        status = Status(sys.stderr)
+        arguments.warn_of_cpu(upscaler, options, status)
         for path in paths:
             frames: Mapping[str, object] = {}
+            counts: Mapping[str, int] = {}
             if path.is_dir():
-                means = _of_pairs(path, upscaler)
+                means, counts = _of_pairs(path, upscaler, status)
             else:
                 measured = _of_video(path, upscaler, options)
                 means = {way: found.means() for way, found in measured.items()}
                 frames = {way: vars(found) for way, found in measured.items()}
-            results.append({"input": str(path), "means": means, "frames": frames})
+            found = {"input": str(path), "means": means, "frames": frames}
+            results.append({**found, "pictures": counts})
             if not options.json:
                 _print_table(path, means)
+            if counts and counts["niqe"] < counts["psnr"]:
+                status.say(
+                    f"  NIQE is of {counts['niqe']} of {counts['psnr']} pictures: the "
+                    "others are smaller than 192×96, or of one level"
+                )
     if options.json:
         sys.stdout.write(json.dumps(results) + "\n")
     return 0
 
 
-def _of_pairs(path: Path, upscaler: Upscaler) -> Means:
-    """What a folder of pairs shows of each way of enlarging."""
+def _of_pairs(
+    path: Path, upscaler: Upscaler, status: Status
+) -> tuple[Means, Mapping[str, int]]:
+    """What a folder of pairs shows of each way of enlarging, and of how many pictures
+    each metric is."""
     from upfrost.metrics import evaluate
+    from upfrost.text import printable
+
+    def noted(pairs: Iterable[EnlargedPair]) -> Iterator[EnlargedPair]:
+        for pair in pairs:
+            for note in pair.notes:
+                status.warn(f"upfrost: {printable(pair.path)}: {note}")
+            yield pair
 
     scale, ways = upscaler.graph.scale, evaluate.all_ways(upscaler)
     pairs, textures = evaluate.measure_pairs(
-        evaluate.enlarged_pairs(path, ways, scale), scale, texture=True
+        noted(evaluate.enlarged_pairs(path, ways, scale)), scale, texture=True
     )
-    return {
+    name = upscaler.graph.name
+    counts = {"psnr": pairs[name].pictures, "niqe": textures[name].niqe_pictures}
+    means = {
         way: {
             "psnr": pairs[way].psnr if way in pairs else None,
             "ssim": pairs[way].ssim if way in pairs else None,
@@ -131,6 +154,7 @@ def _of_pairs(path: Path, upscaler: Upscaler) -> Means:
         }
         for way, texture in textures.items()
     }
+    return means, counts
 
 
 def _of_video(

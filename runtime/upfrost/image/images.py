@@ -129,6 +129,15 @@ class Picture:
         """Width and height."""
         return self.rgb.shape[1], self.rgb.shape[0]
 
+    @property
+    def on_white(self) -> Bytes:
+        """Its colours as they are seen on a white page: (height, width, 3)."""
+        if self.alpha is None:
+            return self.rgb
+        white = Image.new("RGB", self.size, "white")
+        alpha = Image.fromarray(self.alpha)
+        return np.asarray(Image.composite(Image.fromarray(self.rgb), white, alpha))
+
 
 def output_format(path: Path) -> Format:
     """The format that the name of `path` asks for. Raises `PictureError`."""
@@ -702,15 +711,11 @@ def exif_for_size(data: bytes | None, size: tuple[int, int]) -> Image.Exif:
 
 
 def _to_pillow(picture: Picture, entry: Format) -> Image.Image:
-    image = Image.fromarray(picture.rgb)
-    alpha = None if picture.alpha is None else Image.fromarray(picture.alpha)
-    if alpha and not entry.alpha:
-        white = Image.new("RGB", image.size, "white")
-        image, alpha = Image.composite(image, white, alpha), None
+    image = Image.fromarray(picture.rgb if entry.alpha else picture.on_white)
     if picture.grey:
         image = image.convert("L")
-    if alpha:
-        image.putalpha(alpha)
+    if picture.alpha is not None and entry.alpha:
+        image.putalpha(Image.fromarray(picture.alpha))
     return image
 
 

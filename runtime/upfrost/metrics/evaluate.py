@@ -63,6 +63,7 @@ class Texture:
     # The median over the pictures of `quality.detail`, and the mean NIQE.
     detail: float | None
     niqe: float | None
+    niqe_pictures: int  # that have one
 
 
 def evaluate_pairs(
@@ -112,6 +113,7 @@ def measure_pairs(
         name: Texture(
             float(np.median(details[name])) if details.get(name) else None,
             float(np.mean(natural[name])) if natural.get(name) else None,
+            len(natural.get(name, ())),
         )
         for name in (*found, ORIGINAL)
         if texture
@@ -125,11 +127,15 @@ def _note(noted: dict[str, list[float]], found: Mapping[str, float]) -> None:
 
 @dataclass(frozen=True)
 class EnlargedPair:
-    """An original, and its small partner enlarged in each way, all uint8 (H, W, 3)."""
+    """An original, and its small partner enlarged in each way, all uint8 (H, W, 3).
+
+    What is transparent lies on white. `notes` say what their files had besides.
+    """
 
     path: Path
     original: Bytes
     enlarged: dict[str, Bytes]
+    notes: tuple[str, ...] = ()
 
 
 def enlarged_pairs(
@@ -147,7 +153,11 @@ def enlarged_pairs(
         )
     for path in originals:
         partner = path.with_name(path.name.replace("_HR.", "_LR."))
-        original, small = read_picture(path).rgb, read_picture(partner).rgb
+        read = read_picture(path), read_picture(partner)
+        original, small = (each.on_white for each in read)
+        notes = dict.fromkeys(note for each in read for note in each.notes)
+        if any(each.alpha is not None for each in read):
+            notes["transparent, and measured on white"] = None
         height, width, _ = original.shape
         if (small.shape[0] * scale, small.shape[1] * scale) != (height, width):
             raise PictureError(
@@ -161,9 +171,8 @@ def enlarged_pairs(
                 f"measured; sides are {SSIM_SIDE + 2 * scale} or more: move the pair "
                 "elsewhere"
             )
-        yield EnlargedPair(
-            path, original, {name: enlarge(small) for name, enlarge in ways.items()}
-        )
+        enlarged = {name: enlarge(small) for name, enlarge in ways.items()}
+        yield EnlargedPair(path, original, enlarged, tuple(notes))
 
 
 def evaluate_video(

@@ -52,8 +52,9 @@ NETWORK = Network("doubling", 2, network)
 
 
 def picture(path: Path, height: int = 60, width: int = 80) -> Path:
-    """Smooth, so that enlarging it makes sense; another in every row and column."""
-    rows, columns = np.mgrid[0:height, 0:width]
+    """Smooth, so that enlarging it makes sense; another in every row and column, and
+    the same of every size."""
+    rows, columns = np.mgrid[0:height, 0:width] * [[[60 / height]], [[80 / width]]]
     waves = [np.sin(rows / n) * np.cos(columns / (n + 3)) for n in (5, 8, 11)]
     pixels = (128 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
     Image.fromarray(pixels).save(path)
@@ -200,7 +201,8 @@ def test_the_command_shows_every_picture_of_folders(
 @pytest.mark.parametrize(
     ("others", "reason"),
     [
-        (["narrow.png"], "are not the same picture in two sizes"),
+        (["narrow.png"], "does not show what photo.png does; --each shows every"),
+        (["other.png"], "other.png does not show what photo.png does"),
         (["clip.mp4"], "compare pictures with pictures"),
     ],
 )
@@ -209,10 +211,35 @@ def test_what_is_not_alike_is_refused(
 ) -> None:
     paths = [picture(tmp_path / "photo.png")]
     picture(tmp_path / "narrow.png", 60, 30)
+    Image.fromarray(255 - np.asarray(Image.open(paths[0]))).save(tmp_path / "other.png")
     make_clip(tmp_path / "clip.mp4", seconds=0.1)
     paths += [tmp_path / name for name in others]
     with pytest.raises(CompareError, match=reason):
         compare(paths, NETWORK)
+
+
+def test_a_list_of_photographs_is_one_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = {"a.png": (60, 80), "b.png": (60, 80), "c.png": (40, 90)}
+    paths = [picture(tmp_path / name, *size) for name, size in sizes.items()]
+    page = tmp_path / "page"
+    words = ["compare", "--each", *map(str, paths), "-o", str(page)]
+    assert cli.main(words) == 0
+    shots = page_data(page / "index.html")["shots"]
+    assert [shot["name"] for shot in shots] == ["a.png", "b.png", "c.png"]
+    assert all((page / la["src"]).is_file() for s in shots for la in s["layers"])
+    assert cli.main(["compare", "--each", str(tmp_path), "-o", str(page)]) == 2
+    assert "--each is for files" in capsys.readouterr().err
+
+
+def test_transparent_pictures_are_compared_on_white(tmp_path: Path) -> None:
+    path = picture(tmp_path / "disc.png")
+    image = Image.open(path).convert("RGBA")
+    image.putalpha(Image.new("L", image.size, 0))
+    image.save(path)
+    (shot,), _ = compare([path], NETWORK)
+    assert all((layer.pixels == 255).all() for layer in shot.layers)
 
 
 @needs_vmaf

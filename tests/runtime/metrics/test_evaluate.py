@@ -51,9 +51,13 @@ def test_a_flat_picture_spoils_no_mean(
     found = []
     for _ in range(2):
         assert cli.main(["eval", "realtime-x2", str(tmp_path), "--json"]) == 0
-        out = capsys.readouterr().out
+        out, err = capsys.readouterr()
         assert "Infinity" not in out
         found.append(json.loads(out)[0]["means"])
+        counts = json.loads(out)[0]["pictures"]
+        # Of the second one there is no NIQE.
+        assert counts == {"psnr": len(found), "niqe": 1}
+        assert ("NIQE is of 1 of 2 pictures" in err) == (len(found) == 2)
         for name, side in (("002_HR.png", 192), ("002_LR.png", 96)):
             Image.new("RGB", (side, side), (9, 9, 9)).save(tmp_path / name)
     alone, beside = found
@@ -62,6 +66,24 @@ def test_a_flat_picture_spoils_no_mean(
         assert means["detail"] == beside[way]["detail"]
     # Of a flat picture's exact copy, which has the highest figure.
     assert beside["Lanczos"]["psnr"] == (alone["Lanczos"]["psnr"] + BEST_PSNR) / 2
+
+
+def test_what_is_not_measured_of_a_picture_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Colours under transparent pixels, and the lower half of 16 bits."""
+    pair(tmp_path, 40, 60)
+    large = Image.open(tmp_path / "001_HR.png").convert("RGBA")
+    large.putalpha(Image.new("L", large.size, 0))
+    large.save(tmp_path / "001_HR.png")
+    deep = np.full((20, 30), 65535, np.uint16)
+    Image.fromarray(deep).save(tmp_path / "001_LR.png")
+    assert cli.main(["eval", "realtime-x2", str(tmp_path), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "001_HR.png: transparent, and measured on white" in err
+    assert "001_HR.png: 16 bits a channel reduced to 8" in err
+    # White against white.
+    assert json.loads(out)[0]["means"]["nearest"]["psnr"] == BEST_PSNR
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,11 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
     except PictureError:
         raise
     except UnidentifiedImageError:
-        raise _error(path, f"not a {FORMAT_NAMES} picture, or damaged") from None
+        raise _error(
+            path,
+            f"not a {FORMAT_NAMES} picture, or damaged; convert other kinds to one of "
+            "these",
+        ) from None
     except MemoryError:
         raise _error(path, "not enough memory to read it") from None
     except OSError as error:

@@ -129,7 +129,8 @@ class Conversion:
             matrix, reach = str(known.matrix), str(known.range)
             convert = (
                 f"scale=in_range=pc:out_range={reach}"
-                f":out_color_matrix={_MATRICES[matrix]}:{_FLAGS},format={pixel_format}"
+                f":out_color_matrix={_MATRICES[matrix]}:{_FLAGS}"
+                f"{_places('out', pixel_format, 'left')},format={pixel_format}"
             )
         return (
             f"{convert},setparams=range={reach}:colorspace={matrix}"
@@ -286,6 +287,8 @@ def conversion(
             )
         reach, matrix = colors.range, _MATRICES[colors.matrix]
         scale += f":in_range={reach}:in_color_matrix={matrix}"
+        siting = turned(_SITINGS.get(info.siting or "left", "left"), info.rotation)
+        scale += _places("in", info.pixel_format, siting)
     # A fixed time base, whatever the filters before it make of it.
     # By way of planes: the same values as straight to rgb24, in a third of the time.
     filters += [scale, "format=gbrp,format=rgb24", f"settb={info.time_base}"]
@@ -295,6 +298,20 @@ def conversion(
         subsampling=subsampling,
         notes=tuple(notes),
     )
+
+
+def _places(side: str, pixel_format: str, siting: Siting) -> str:
+    """Where chroma lies, for the filter `scale`, which would take it for centred.
+
+    It counts in 256ths of the way from one luma sample to the next.
+    """
+    subsampling = _subsampling(pixel_format)
+    chroma = FrameFormat(subsampling, siting=siting).chroma
+    # 4:1:1 and 4:1:0 are at hand as the next that has no less.
+    if chroma is None or subsampling == "444" or "41" in pixel_format:
+        return ""
+    across, down = (128 * offset for offset in chroma.offset)
+    return f":{side}_h_chr_pos={across}:{side}_v_chr_pos={down}"
 
 
 def _lost_in_frames(info: VideoInfo) -> list[str]:

@@ -50,6 +50,7 @@ from upfrost.files import ExistsError, TargetError
 from upfrost.gpu.frame import Frame, FrameFormat
 from upfrost.network.graph import Graph
 from upfrost.network.modelfile import find_model, read_model, write_model
+from upfrost.video.color import conversion
 from upfrost.video.ffmpeg import Colors, VideoError, find_ffmpeg, probe, run_ffmpeg
 from upfrost.video.formats import CODECS, CONTAINERS, encoder_arguments
 from upfrost.video.job import job_folder
@@ -82,7 +83,8 @@ def to_rgb(matrix: str, reach: str = "tv") -> tuple[str, ...]:
     """How the pictures of a clip become RGB, said independently of the product."""
     flags = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
     convert = f"in_color_matrix={matrix}:in_range={reach}:out_range=pc:flags={flags}"
-    return ("-vf", f"scale={convert}")
+    left = "in_h_chr_pos=0:in_v_chr_pos=128"
+    return ("-vf", f"scale={convert}:{left}")
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -274,6 +276,42 @@ def test_chroma_of_turned_frames_lies_where_the_tag_says(
     for plane, place in zip(found.planes[1:], (x, y), strict=True):
         off = (plane - (160 + 8 * (place - 0.5)))[inside]
         assert np.abs(off).max() <= 1, off.mean()
+
+
+@pytest.mark.parametrize(("number", "place"), [(0, 0.0), (1, 0.5), (2, 0.0)])
+def test_rgb_has_colours_where_they_lie(
+    tmp_path: Path, number: int, place: float
+) -> None:
+    """And so have planes made of it: `scale` alone takes chroma for centred.
+
+    By H.273's number of the siting; chroma lies so much right of a pixel.
+    """
+    rows, columns = 32, 96
+    raw, source = tmp_path / "raw", tmp_path / "in.mp4"
+    u = np.broadcast_to(4 + 5 * np.arange(columns // 2), (rows // 2, columns // 2))
+    planes = (np.full((rows, columns), 128), u, np.full(u.shape, 128))
+    raw.write_bytes(b"".join(plane.astype(np.uint8).tobytes() for plane in planes))
+    told = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"{columns}x{rows}")
+    exact = ("-x265-params", f"lossless=1:chromaloc={number}:log-level=none")
+    ffmpeg(*told, "-i", raw, "-c:v", "libx265", *exact, source)
+    by = conversion(probe(MAKER, source))
+    (rgb,) = frames(source, (columns, rows), "-vf", by.to_frames)
+    blue = (rgb[..., 2].astype(float) - rgb[..., 0]).mean(axis=0)
+    # U is 128 between samples 24 and 25, at 24.8.
+    neutral = np.interp(0, blue[20:76], np.arange(20, 76))
+    # Bytes are a quarter of a pixel apart; what is taken for centred is half a one off.
+    assert neutral == pytest.approx(2 * 24.8 + place, abs=0.2)
+
+    raw.write_bytes(rgb.tobytes())
+    told = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{columns}x{rows}")
+    back = ffmpeg(
+        *(*told, "-i", raw, "-vf", by.from_rgb("yuv420p")),
+        *("-f", "rawvideo", "-pix_fmt", "yuv420p", "-"),
+    )
+    begin = rows * columns
+    found = np.frombuffer(back, np.uint8)[begin : begin + u.size].reshape(u.shape)
+    middle = np.interp(128, found.mean(axis=0)[10:38], np.arange(10, 38))
+    assert 2 * middle == pytest.approx(neutral, abs=0.2)  # left, as untagged video is
 
 
 def test_rotation_by_any_angle_is_applied(tmp_path: Path, clip: Path) -> None:

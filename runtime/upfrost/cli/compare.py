@@ -29,19 +29,20 @@ examples:
                                                 a picture and its result
   upfrost compare original.mp4 large.mp4 small.mp4 -o page/
   upfrost compare holiday/ large/ -o page/      every picture of the folders
-  upfrost compare --each *.jpg -o page/         every file, larger by each way
+  upfrost compare a.png b.jpg c.png -o page/    one page for several pictures
 
 what is compared:
-  Files are versions of one picture; with --each every file is one of its own.
-  The first of the largest files is the original, unless it is the only one and
-  a smaller one is named before it. Files of its size are shown as they are,
+  Pictures in a list that look alike from afar are versions of one picture; each
+  of the others is one of its own. In folders they belong together by name, with
+  or without the -x2 of a result. Several pictures are one page.
+  The first of the largest versions is the original, unless it is the only one and
+  a smaller one is named before it. Versions of its size are shown as they are,
   smaller ones enlarged by nearest, bilinear, Lanczos and the model. The page
   opens on the last file of full size, or else on the model's result.
-  Pictures of folders belong together when they have one name, with or without
-  the -x2 of a result. They become files beside the page. Videos become second
-  names beside the page, copies where that cannot be: they move in browsers that
-  can play them. Where a picture is transparent, it lies on white. A page is
-  written over an earlier one, and over nothing else.
+  Several pictures become files beside the page. Videos become second names
+  beside the page, copies where that cannot be: they move in browsers that can
+  play them. What is transparent lies on white. A page is written over an
+  earlier one, and over nothing else.
   Metrics are against the original: Y-PSNR and SSIM of what is shown, for whole
   videos of one size VMAF, PSNR and SSIM of each frame as charts. These pair
   frames by their number, as far as the shorter video goes; where frames come
@@ -69,13 +70,7 @@ def add_compare(commands: Commands) -> None:
     parser.add_argument(
         "--shrink",
         action="store_true",
-        help="make the first file of a picture smaller by the model's scale, then "
-        "larger again",
-    )
-    parser.add_argument(
-        "--each",
-        action="store_true",
-        help="every file is a picture of its own, and the page shows them all",
+        help="make the first version smaller by the model's scale, then larger again",
     )
     parser.add_argument(
         "--frames",
@@ -96,7 +91,6 @@ def _run(options: argparse.Namespace) -> int:
     from upfrost.metrics import compare
     from upfrost.network import modelfile
     from upfrost.status import Status
-    from upfrost.text import printable
 
     status = Status(sys.stderr, quiet=options.quiet)
     inputs = arguments.existing_paths(options.inputs)
@@ -104,16 +98,13 @@ def _run(options: argparse.Namespace) -> int:
     are_folders = {path.is_dir() for path in inputs}
     if len(are_folders) > 1:
         raise compare.CompareError("compare folders with folders, and files with files")
-    if options.each and are_folders == {True}:
-        raise compare.CompareError("--each is for files; folders show every picture")
-    groups = compare.group_pictures(inputs) if are_folders == {True} else []
-    if options.each:
-        groups = [[path] for path in inputs]
-        for path in filter(compare.is_video, inputs):
-            raise compare.CompareError(
-                f"{printable(path)}: is a video; --each is for pictures"
-            )
-    is_video = not groups and compare.is_video(inputs[0])
+    groups: list[list[Path]] = []
+    if are_folders == {True}:
+        groups = compare.group_pictures(inputs)
+    elif not any(map(compare.is_video, inputs)):
+        groups = compare.group_by_content(inputs)
+    several = are_folders == {True} or len(groups) > 1
+    is_video = compare.is_video(inputs[0]) and not groups
     default = arguments.VIDEO_MODEL if is_video else arguments.PICTURE_MODEL
     graph = modelfile.read_model(modelfile.find_model(options.model or default))
     said_of_shots: list[dict[str, object]] = []
@@ -121,9 +112,9 @@ def _run(options: argparse.Namespace) -> int:
     with arguments.open_upscaler(graph, options) as upscaler:
         arguments.warn_of_cpu(upscaler, options, status)
         network = compare.Network(graph.name, graph.scale, upscaler)
-        if groups:
+        if several:
             quality: dict[str, VideoQuality] = {}
-            shots: Iterable[compare.Shot] = _of_folders(
+            shots: Iterable[compare.Shot] = _of_groups(
                 groups, network, failed, status, shrink=options.shrink
             )
         else:
@@ -139,7 +130,7 @@ def _run(options: argparse.Namespace) -> int:
             _noting(shots, said_of_shots),
             quality,
             videos=inputs if is_video else (),
-            embed=not groups,
+            embed=not several,
         )
     if options.json:
         about = {
@@ -161,7 +152,7 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _of_folders(
+def _of_groups(
     groups: Sequence[Sequence[Path]],
     network: Network,
     failed: list[str],

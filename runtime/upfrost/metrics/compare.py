@@ -1,7 +1,7 @@
 """A page that shows pictures or videos against each other, with their metrics.
 
 The page of one picture is one file that needs nothing else: all versions are in it as
-PNG. Pictures of folders, and videos that a browser may play, are files beside it, of
+PNG. Several pictures, and videos that a browser may play, are files beside it, of
 which a browser loads what is looked at.
 """
 
@@ -33,7 +33,13 @@ from upfrost.files import new_file
 from upfrost.image.images import FORMAT_OF_SUFFIX, read_picture, sniff_format
 from upfrost.metrics.chart import NARROW, line_chart
 from upfrost.metrics.filters import SHOWN
-from upfrost.metrics.quality import BEST_PSNR, SSIM_SIDE, y_psnr, y_ssim
+from upfrost.metrics.quality import (
+    BEST_PSNR,
+    SSIM_SIDE,
+    FloatArray,
+    y_psnr,
+    y_ssim,
+)
 from upfrost.metrics.vmaf import VideoQuality, measure_video
 from upfrost.text import printable
 from upfrost.video.color import conversion, refuse_hdr
@@ -47,17 +53,17 @@ _METRICS = (
     {"key": "vmaf", "label": "VMAF, all frames", "digits": 1},
 )
 _RESULT = re.compile(r"(.+)-x\d+")  # what `upfrost upscale` calls its results
+# What pictures are told apart by: a side in pixels, and the mean squared difference
+# that versions of one have at most, as a share of the larger variance. An eighth as a
+# JPEG of quality 10, or 0.7 of the brightness, makes 0.13; the nearest two of 68
+# photographs are 0.48 apart, and the median of all is 1.5.
+_LOOK_SIDE, _LOOK_SHARE = 16, 0.25
 # What files beside a page may be called, how a page of ours begins, and how it goes on:
 # with those of them that are its own.
 _PICTURES = "pictures"
 _PICTURE, _VIDEO = re.compile(r"\d{5,}\.png"), re.compile(r"video-\d+(\.[^.]*)?")
 _TITLE = b"<title>upfrost compare</title>"
 _FILES = re.compile(rb'<meta name="files" content="([^"]*)">')
-
-
-# How far apart versions of one picture may be, made small: the root of the mean square
-# of their luma's difference, in levels. Other photographs are 50 to 90 apart.
-UNLIKE = 45.0
 
 
 class CompareError(UsageError):
@@ -177,6 +183,44 @@ def group_pictures(folders: Sequence[Path]) -> list[list[Path]]:
     return [groups[stem] for stem in sorted(groups)]
 
 
+def group_by_content(paths: Sequence[Path]) -> list[list[Path]]:
+    """The pictures of a list, those together that are versions of one picture.
+
+    These have one shape and look alike from afar, whatever their names and sizes.
+    Raises `PictureError`.
+    """
+    groups: list[tuple[tuple[int, ...], FloatArray, list[Path]]] = []
+    for path in paths:
+        pixels = read_picture(path).on_white
+        look = _look(pixels)
+        for shape, other, group in groups:
+            if _is_shape(pixels.shape, shape) and _is_alike(look, other):
+                group.append(path)
+                break
+        else:
+            groups.append((pixels.shape, look, [path]))
+    return [group for _, _, group in groups]
+
+
+def _look(pixels: Bytes) -> FloatArray:
+    """A picture from afar: what its luma is above its mean, (16, 16)."""
+    small = Image.fromarray(pixels).convert("L")
+    sides = (_LOOK_SIDE, _LOOK_SIDE)
+    values = np.asarray(small.resize(sides, Image.Resampling.BOX), np.float64)
+    look: FloatArray = values - values.mean()
+    return look
+
+
+def _is_alike(a: FloatArray, b: FloatArray) -> bool:
+    most = max(np.square(a).sum(), np.square(b).sum())
+    return bool(np.square(a - b).sum() <= _LOOK_SHARE * most)
+
+
+def _is_shape(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether pictures have one shape, but for what sides are rounded by."""
+    return abs(a[0] * b[1] / (a[1] * b[0]) - 1) <= 0.02
+
+
 def compare_pictures(
     paths: Sequence[Path], network: Network, *, shrink: bool = False
 ) -> Shot:
@@ -186,25 +230,7 @@ def compare_pictures(
         # Of one name in several folders: which is which, the folders say.
         labels = [f"{path.absolute().parent.name}/{path.name}" for path in paths]
     pictures = [read_picture(path).on_white for path in paths]
-    _check_alike(labels, pictures)
     return _shot(paths[0].name, [*zip(labels, pictures, strict=True)], network, shrink)
-
-
-def _check_alike(labels: Sequence[str], pictures: Sequence[Bytes]) -> None:
-    """Raises `CompareError` for pictures that do not show the same."""
-    small = [
-        np.asarray(Image.fromarray(each).convert("L").resize((32, 32)), np.float64)
-        for each in pictures
-    ]
-    for label, picture, seen in zip(labels, pictures, small, strict=True):
-        height, width = pictures[0].shape[:2]
-        rows, columns = height / picture.shape[0], width / picture.shape[1]
-        error = float(np.sqrt(np.mean((seen - small[0]) ** 2)))
-        if abs(rows / columns - 1) > 0.02 or error > UNLIKE:
-            raise CompareError(
-                f"{printable(label)} does not show what {printable(labels[0])} does; "
-                "--each shows every file as a picture of its own"
-            )
 
 
 def check_folder(folder: Path, inputs: Sequence[Path]) -> None:
@@ -381,10 +407,11 @@ def _enlarged(
     several: bool,
 ) -> list[Layer]:
     rows, columns = size[0] / pixels.shape[0], size[1] / pixels.shape[1]
-    if abs(rows / columns - 1) > 0.02:
+    if not _is_shape(pixels.shape, size):
         raise CompareError(
             f"{printable(label)}: {pixels.shape[1]}×{pixels.shape[0]} and "
-            f"{size[1]}×{size[0]} pixels are not the same picture in two sizes"
+            f"{size[1]}×{size[0]} pixels are not the same picture in two sizes; "
+            "compare them by themselves, on a page each"
         )
     prefix = f"{label}: " if several else ""
     image = Image.fromarray(pixels)

@@ -34,6 +34,7 @@ from upfrost.metrics.compare import (
     check_folder,
     compare,
     compare_pictures,
+    group_by_content,
     group_pictures,
     write_page,
 )
@@ -52,9 +53,8 @@ NETWORK = Network("doubling", 2, network)
 
 
 def picture(path: Path, height: int = 60, width: int = 80) -> Path:
-    """Smooth, so that enlarging it makes sense; another in every row and column, and
-    the same of every size."""
-    rows, columns = np.mgrid[0:height, 0:width] * [[[60 / height]], [[80 / width]]]
+    """Smooth, so that enlarging it makes sense; another in every row and column."""
+    rows, columns = np.mgrid[0:height, 0:width]
     waves = [np.sin(rows / n) * np.cos(columns / (n + 3)) for n in (5, 8, 11)]
     pixels = (128 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
     Image.fromarray(pixels).save(path)
@@ -145,6 +145,18 @@ def test_pictures_of_folders_belong_together_by_their_names(tmp_path: Path) -> N
         group_pictures([tmp_path / "empty"])
 
 
+def test_pictures_of_a_list_belong_together_by_what_they_show(tmp_path: Path) -> None:
+    """Whatever their names; another picture of the same size is one of its own."""
+    first, other = picture(tmp_path / "a.png"), tmp_path / "b.png"
+    wide = picture(tmp_path / "wide.png", 60, 120)
+    with Image.open(first) as image:
+        image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(other)
+        large = tmp_path / "result.jpg"
+        image.resize((160, 120)).point(lambda v: int(0.8 * v)).save(large, quality=20)
+    groups = group_by_content([first, other, wide, large])
+    assert groups == [[first, large], [other], [wide]]
+
+
 def test_pictures_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     paths = [tmp_path / name / "a.png" for name in ("new", "old")]
     for path in paths:
@@ -198,11 +210,28 @@ def test_the_command_shows_every_picture_of_folders(
         np.testing.assert_array_equal(np.asarray(shown), np.asarray(original))
 
 
+@pytest.mark.parametrize("more", [[], ["--shrink"], ["-m", "realtime-x2"]])
+def test_the_command_shows_every_picture_of_a_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    monkeypatch.setattr(arguments, "open_upscaler", fakes.open_fake)
+    inputs = [
+        str(picture(tmp_path / name, *size))
+        for name, size in (("a.png", (60, 80)), ("b.png", (80, 60)), ("c.png", (9, 99)))
+    ]
+    words = ["compare", *inputs, *more, "-o", str(tmp_path / "page"), "-q"]
+    assert cli.main(words) == 0
+    page = tmp_path / "page" / "index.html"
+    shots = page_data(page)["shots"]
+    assert [shot["name"] for shot in shots] == ["a.png", "b.png", "c.png"]
+    # Each by the filters and the model, none against another.
+    assert {len(shot["layers"]) for shot in shots} == {5 if "--shrink" in more else 4}
+
+
 @pytest.mark.parametrize(
     ("others", "reason"),
     [
-        (["narrow.png"], "does not show what photo.png does; --each shows every"),
-        (["other.png"], "other.png does not show what photo.png does"),
+        (["narrow.png"], "are not the same picture in two sizes"),
         (["clip.mp4"], "compare pictures with pictures"),
     ],
 )
@@ -211,26 +240,10 @@ def test_what_is_not_alike_is_refused(
 ) -> None:
     paths = [picture(tmp_path / "photo.png")]
     picture(tmp_path / "narrow.png", 60, 30)
-    Image.fromarray(255 - np.asarray(Image.open(paths[0]))).save(tmp_path / "other.png")
     make_clip(tmp_path / "clip.mp4", seconds=0.1)
     paths += [tmp_path / name for name in others]
     with pytest.raises(CompareError, match=reason):
         compare(paths, NETWORK)
-
-
-def test_a_list_of_photographs_is_one_page(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sizes = {"a.png": (60, 80), "b.png": (60, 80), "c.png": (40, 90)}
-    paths = [picture(tmp_path / name, *size) for name, size in sizes.items()]
-    page = tmp_path / "page"
-    words = ["compare", "--each", *map(str, paths), "-o", str(page)]
-    assert cli.main(words) == 0
-    shots = page_data(page / "index.html")["shots"]
-    assert [shot["name"] for shot in shots] == ["a.png", "b.png", "c.png"]
-    assert all((page / la["src"]).is_file() for s in shots for la in s["layers"])
-    assert cli.main(["compare", "--each", str(tmp_path), "-o", str(page)]) == 2
-    assert "--each is for files" in capsys.readouterr().err
 
 
 def test_transparent_pictures_are_compared_on_white(tmp_path: Path) -> None:

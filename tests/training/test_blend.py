@@ -72,6 +72,14 @@ def test_a_second_phase_blends_with_its_first(names: tuple[str, str]) -> None:
     blend(first, second, 0.5, "between")
 
 
+def test_a_weight_file_has_its_own_suffix(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["blend", *STAGES, "-o", str(tmp_path / "x.txt")]) == 1
+    assert "x.txt: a weight file's name ends in .upf" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("share", ["nan", "inf", "-1e39", "50"])
 def test_a_share_that_leads_nowhere_is_refused(
     share: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

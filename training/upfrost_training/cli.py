@@ -112,7 +112,11 @@ def _add_data(commands: Any) -> None:
     )
     parser.add_argument("output", type=Path, help="folder for the pictures")
     parser.add_argument(
-        "packages", type=Path, nargs="*", metavar="PACKAGE.deb", help="to unpack"
+        "packages",
+        type=Path,
+        nargs="*",
+        metavar="PACKAGE.deb",
+        help="to unpack; the file's name says which package it is",
     )
     parser.add_argument(
         "--listed",
@@ -151,6 +155,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 def _output(options: argparse.Namespace, *read: Path) -> Path:
     output: Path = options.output
     check_file(output, overwrite=options.overwrite, read=read)
+    if output.suffix != ".upf":
+        raise ValueError(f"{printable(output)}: a weight file's name ends in .upf")
     return output
 
 

@@ -35,10 +35,10 @@ what is compared:
   Pictures in a list that look alike from afar are versions of one picture; each
   of the others is one of its own. In folders they belong together by name, with
   or without the -x2 of a result. Several pictures are one page.
-  The first of the largest versions is the original, unless it is the only one and
-  a smaller one is named before it. Versions of its size are shown as they are,
-  smaller ones enlarged by nearest, bilinear, Lanczos and the model. The page
-  opens on the last file of full size, or else on the model's result.
+  The first of the largest versions is the original, unless it is the only one
+  and a smaller one is named before it. Versions of its size are shown as they
+  are, smaller ones enlarged by nearest, bilinear, Lanczos and the model. The
+  page opens on the last file of full size, or else on the model's result.
   Several pictures become files beside the page. Videos become second names
   beside the page, copies where that cannot be: they move in browsers that can
   play them. What is transparent lies on white. A page is written over an

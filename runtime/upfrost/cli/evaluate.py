@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -133,16 +134,19 @@ def _of_pairs(
     from upfrost.metrics import evaluate
     from upfrost.text import printable
 
+    notes: Counter[str] = Counter()
+
     def noted(pairs: Iterable[EnlargedPair]) -> Iterator[EnlargedPair]:
         for pair in pairs:
-            for note in pair.notes:
-                status.warn(f"upfrost: {printable(pair.path)}: {note}")
+            notes.update(pair.notes)
             yield pair
 
     scale, ways = upscaler.graph.scale, evaluate.all_ways(upscaler)
     pairs, textures = evaluate.measure_pairs(
         noted(evaluate.enlarged_pairs(path, ways, scale)), scale, texture=True
     )
+    for note, count in sorted(notes.items()):
+        status.warn(f"upfrost: {printable(path)}: {note} (of {count} pairs)")
     name = upscaler.graph.name
     counts = {"psnr": pairs[name].pictures, "niqe": textures[name].niqe_pictures}
     means = {

@@ -123,6 +123,7 @@ class Picture:
     dpi: tuple[float, float] | None = None
     frames: int = 1  # in the file; the picture is the first
     notes: tuple[str, ...] = ()
+    pixel_notes: tuple[str, ...] = ()  # those of them that are about pixels
 
     @property
     def size(self) -> tuple[int, int]:
@@ -132,11 +133,11 @@ class Picture:
     @property
     def on_white(self) -> Bytes:
         """Its colours as they are seen on a white page: (height, width, 3)."""
-        if self.alpha is None:
+        if self.alpha is None or self.alpha.min() == 255:
             return self.rgb
         white = Image.new("RGB", self.size, "white")
         alpha = Image.fromarray(self.alpha)
-        return np.asarray(Image.composite(Image.fromarray(self.rgb), white, alpha))
+        return np.array(Image.composite(Image.fromarray(self.rgb), white, alpha))
 
 
 def output_format(path: Path) -> Format:
@@ -460,7 +461,9 @@ def _decode(path: Path, file: BinaryIO, max_pixels: int) -> Picture:
         image.load()  # after which Pillow 9 has closed a TIFF
         # Pillow itself turns a TIFF as it loads it.
         turn = None if image.format == "TIFF" else _UPRIGHT.get(_orientation(image))
+        begin = len(notes)
         plain = _to_rgb(path, image, depth, grey, notes)
+        pixel_notes = [*_notes_on_frames(image), *notes[begin:]]
         if turn is not None:
             plain = plain.transpose(turn)
         pixels = np.array(plain)
@@ -476,6 +479,7 @@ def _decode(path: Path, file: BinaryIO, max_pixels: int) -> Picture:
             dpi=dpi,
             frames=getattr(image, "n_frames", 1),
             notes=tuple(notes),
+            pixel_notes=tuple(pixel_notes),
         )
 
 

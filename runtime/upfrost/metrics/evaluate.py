@@ -135,7 +135,7 @@ class EnlargedPair:
     path: Path
     original: Bytes
     enlarged: dict[str, Bytes]
-    notes: tuple[str, ...] = ()
+    notes: frozenset[str] = frozenset()
 
 
 def enlarged_pairs(
@@ -155,9 +155,9 @@ def enlarged_pairs(
         partner = path.with_name(path.name.replace("_HR.", "_LR."))
         read = read_picture(path), read_picture(partner)
         original, small = (each.on_white for each in read)
-        notes = dict.fromkeys(note for each in read for note in each.notes)
-        if any(each.alpha is not None for each in read):
-            notes["transparent, and measured on white"] = None
+        notes = {note for each in read for note in each.pixel_notes}
+        if any(each.on_white is not each.rgb for each in read):
+            notes.add("transparent, and measured on white")
         height, width, _ = original.shape
         if (small.shape[0] * scale, small.shape[1] * scale) != (height, width):
             raise PictureError(
@@ -172,7 +172,7 @@ def enlarged_pairs(
                 "elsewhere"
             )
         enlarged = {name: enlarge(small) for name, enlarge in ways.items()}
-        yield EnlargedPair(path, original, enlarged, tuple(notes))
+        yield EnlargedPair(path, original, enlarged, frozenset(notes))
 
 
 def evaluate_video(

@@ -80,8 +80,8 @@ def test_what_is_not_measured_of_a_picture_is_said(
     Image.fromarray(deep).save(tmp_path / "001_LR.png")
     assert cli.main(["eval", "realtime-x2", str(tmp_path), "--json"]) == 0
     out, err = capsys.readouterr()
-    assert "001_HR.png: transparent, and measured on white" in err
-    assert "001_HR.png: 16 bits a channel reduced to 8" in err
+    assert "transparent, and measured on white (of 1 pairs)" in err
+    assert "16 bits a channel reduced to 8 (of 1 pairs)" in err
     # White against white.
     assert json.loads(out)[0]["means"]["nearest"]["psnr"] == BEST_PSNR
 

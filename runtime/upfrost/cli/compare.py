@@ -101,7 +101,7 @@ def _run(options: argparse.Namespace) -> int:
     groups: list[list[Path]] = []
     if are_folders == {True}:
         groups = compare.group_pictures(inputs)
-    elif not any(map(compare.is_video, inputs)):
+    elif len(inputs) > 1 and not any(map(compare.is_video, inputs)):
         groups = compare.group_by_content(inputs)
     several = are_folders == {True} or len(groups) > 1
     is_video = compare.is_video(inputs[0]) and not groups

@@ -130,7 +130,7 @@ class Conversion:
             convert = (
                 f"scale=in_range=pc:out_range={reach}"
                 f":out_color_matrix={_MATRICES[matrix]}:{_FLAGS}"
-                f"{_places('out', pixel_format, 'left')},format={pixel_format}"
+                f"{_chroma('out', pixel_format, 'left')},format={pixel_format}"
             )
         return (
             f"{convert},setparams=range={reach}:colorspace={matrix}"
@@ -164,28 +164,31 @@ def luma_conversion(
     filters = _deinterlace(info, deinterlace, notes)
     source = info.pixel_format
     bits, mastering, light = _bits(source), info.mastering, info.light
+    subsampling = _subsampling(source)
+    siting, chroma = _place(info), ""
     if info.is_hdr and tone_map:
         filters.append(_TONE_MAP)
         notes.append("HDR mapped to BT.709")
         colors, bits = Colors("tv", "bt709", "bt709", "bt709"), 8
         mastering = light = None
+        # It is made anew, of 4:4:4.
+        siting = _tagged(info)
+        chroma = _chroma("out", planar(subsampling, bits), siting)
     if _ALPHA.search(source) or info.video.tags.get("alpha_mode") == "1":
         notes.append("transparency is left out")
     if bits > 12:
         notes.append(f"{source}: reduced to 12 bits a sample")
     bits = min(bits + bits % 2, 12)
-    subsampling = _subsampling(source)
     colors = _complete(info, colors, notes)
     if info.colors.matrix not in _MATRICES:
         # Nothing is converted by it, and swscale from ffmpeg 7.1 on takes no other.
         filters.append("setparams=colorspace=unknown")
     filters += [
         f"scale=w={info.width}:h={info.height}:{_FLAGS}"
-        f":in_range={colors.range}:out_range={colors.range}",
+        f":in_range={colors.range}:out_range={colors.range}{chroma}",
         f"format={planar(subsampling, bits)}",
         f"settb={info.time_base}",
     ]
-    siting = _SITINGS.get(info.siting or "left", "left")
     return Conversion(
         to_frames=",".join(filters),
         colors=colors,
@@ -198,11 +201,9 @@ def luma_conversion(
             subsampling,
             bits=bits,
             range="full" if colors.range == "pc" else "limited",
-            # The decoder turns the frames and leaves the tag as it was, which then
-            # says where the result's chroma lies.
-            siting=turned(siting, info.rotation),
+            siting=siting,
             matrix=colors.matrix,
-            result_siting=siting,
+            result_siting=_tagged(info),
         ),
     )
 
@@ -287,8 +288,8 @@ def conversion(
             )
         reach, matrix = colors.range, _MATRICES[colors.matrix]
         scale += f":in_range={reach}:in_color_matrix={matrix}"
-        siting = turned(_SITINGS.get(info.siting or "left", "left"), info.rotation)
-        scale += _places("in", info.pixel_format, siting)
+        if not info.is_hdr:  # which is 4:4:4 by now
+            scale += _chroma("in", info.pixel_format, _place(info))
     # A fixed time base, whatever the filters before it make of it.
     # By way of planes: the same values as straight to rgb24, in a third of the time.
     filters += [scale, "format=gbrp,format=rgb24", f"settb={info.time_base}"]
@@ -300,7 +301,17 @@ def conversion(
     )
 
 
-def _places(side: str, pixel_format: str, siting: Siting) -> str:
+def _tagged(info: VideoInfo) -> Siting:
+    """Where the stream says that chroma lies, and the result's shall."""
+    return _SITINGS.get(info.siting or "left", "left")
+
+
+def _place(info: VideoInfo) -> Siting:
+    """Where it lies in decoded frames, which are turned, and the tag is not."""
+    return turned(_tagged(info), info.rotation)
+
+
+def _chroma(side: str, pixel_format: str, siting: Siting) -> str:
     """Where chroma lies, for the filter `scale`, which would take it for centred.
 
     It counts in 256ths of the way from one luma sample to the next.

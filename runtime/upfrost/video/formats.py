@@ -139,17 +139,10 @@ def encoder_arguments(
 def _told(codec: Codec, colors: Conversion) -> list[str]:
     """Siting, mastering display and light levels, by the encoder's own names."""
     told = []
-    # By the numbers of H.273.
-    sitings = {
-        "left": "0",
-        "center": "1",
-        "topleft": "2",
-        "top": "3",
-        "bottomleft": "4",
-        "bottom": "5",
-    }
+    # In the order of H.273's numbers.
+    sitings = ("left", "center", "topleft", "top", "bottomleft", "bottom")
     if codec.name in ("h264", "h265") and colors.siting in sitings:
-        told.append(f"chromaloc={sitings[colors.siting]}")
+        told.append(f"chromaloc={sitings.index(colors.siting)}")
     if codec.name == "av1" and colors.siting in ("left", "topleft"):
         told.append(f"chroma-sample-position={colors.siting}")
     if colors.mastering is not None:

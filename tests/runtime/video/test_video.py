@@ -47,10 +47,10 @@ from upfrost import Upscaler, status
 from upfrost.arrays import Bytes
 from upfrost.cli import main as cli
 from upfrost.files import ExistsError, TargetError
-from upfrost.gpu.frame import Frame, FrameFormat
+from upfrost.gpu.frame import FULL_CHROMA, Frame, FrameFormat
 from upfrost.network.graph import Graph
 from upfrost.network.modelfile import find_model, read_model, write_model
-from upfrost.video.color import conversion
+from upfrost.video.color import conversion, luma_conversion
 from upfrost.video.ffmpeg import Colors, VideoError, find_ffmpeg, probe, run_ffmpeg
 from upfrost.video.formats import CODECS, CONTAINERS, encoder_arguments
 from upfrost.video.job import job_folder
@@ -312,6 +312,46 @@ def test_rgb_has_colours_where_they_lie(
     found = np.frombuffer(back, np.uint8)[begin : begin + u.size].reshape(u.shape)
     middle = np.interp(128, found.mean(axis=0)[10:38], np.arange(10, 38))
     assert 2 * middle == pytest.approx(neutral, abs=0.2)  # left, as untagged video is
+
+
+@pytest.mark.parametrize(("number", "place"), [(0, 0.0), (1, 0.5), (2, 0.0)])
+def test_mapped_tones_have_colours_where_they_lie(
+    tmp_path: Path, number: int, place: float
+) -> None:
+    """By way of 4:4:4, from which planes are made anew: to where the tag says."""
+    rows, columns = 32, 96
+    raw, source = tmp_path / "raw", tmp_path / "in.mp4"
+    u = np.broadcast_to(328 + 8 * np.arange(columns // 2), (rows // 2, columns // 2))
+    planes = (np.full((rows, columns), 400), u, np.full(u.shape, 512))
+    raw.write_bytes(b"".join(plane.astype("<u2").tobytes() for plane in planes))
+    told = ("-f", "rawvideo", "-pix_fmt", "yuv420p10le", "-s", f"{columns}x{rows}")
+    said = "range=tv:colorspace=bt2020nc:color_primaries=bt2020:color_trc=smpte2084"
+    exact = f"lossless=1:chromaloc={number}:log-level=none"
+    exact += ":colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"
+    ffmpeg(
+        *(*told, "-i", raw, "-vf", f"setparams={said}"),
+        *("-c:v", "libx265", "-x265-params", exact, source),
+    )
+    info = probe(FFMPEG, source)
+
+    def converted(filters: str) -> Bytes:
+        arguments = ("-i", str(source), "-vf", filters, "-f", "rawvideo", "-")
+        return np.frombuffer(run_ffmpeg(FFMPEG, arguments).stdout, np.uint8)
+
+    neutral = 2 * (512 - 328) / 8 + place
+    rgb = converted(conversion(info, tone_map=True).to_frames)
+    pixels = rgb.reshape(rows, columns, 3).astype(float)
+    blue = (pixels[..., 2] - pixels[..., 0]).mean(axis=0)
+    assert np.interp(0, blue[20:76], np.arange(20, 76)) == pytest.approx(
+        neutral, abs=0.2
+    )
+    luma = luma_conversion(info, tone_map=True)
+    assert luma.kind is not None
+    small = converted(luma.to_frames)[rows * columns :][: u.size].reshape(u.shape)
+    middle = np.interp(128, small.astype(float).mean(axis=0)[10:40], np.arange(10, 40))
+    across = (luma.kind.chroma or FULL_CHROMA).offset[0] / 2
+    assert across == place
+    assert 2 * middle + across == pytest.approx(neutral, abs=0.2)
 
 
 def test_rotation_by_any_angle_is_applied(tmp_path: Path, clip: Path) -> None:

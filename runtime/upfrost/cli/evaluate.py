@@ -82,6 +82,7 @@ def add_eval(commands: Commands) -> None:
 def _run(options: argparse.Namespace) -> int:
     from upfrost.errors import UsageError
     from upfrost.files import check_file
+    from upfrost.metrics.niqe import BLOCK
     from upfrost.network import modelfile
     from upfrost.status import Status
     from upfrost.text import printable
@@ -119,7 +120,7 @@ def _run(options: argparse.Namespace) -> int:
             if counts and counts["niqe"] < counts["psnr"]:
                 status.say(
                     f"  NIQE is of {counts['niqe']} of {counts['psnr']} pictures: the "
-                    "others are smaller than 192×96, or of one level"
+                    f"others are smaller than {2 * BLOCK}×{BLOCK}, or of one level"
                 )
     if options.json:
         sys.stdout.write(json.dumps(results) + "\n")

@@ -216,14 +216,15 @@ class FrameFormat:
             components=2 if self.interleaved else 1,
             ratio=(across, down),
             offset=offset(self.siting),
-            result_offset=offset(self.enlarged.siting),
+            result_offset=offset(self.result_siting or self.siting),
         )
 
     @property
     def enlarged(self) -> FrameFormat:
         """The format of what a frame becomes."""
-        siting = self.result_siting or self.siting
-        return replace(self, siting=siting, result_siting=None)
+        if self.result_siting is None:
+            return self
+        return replace(self, siting=self.result_siting, result_siting=None)
 
     @property
     def dtype(self) -> np.dtype[np.uint8] | np.dtype[np.uint16]:

@@ -360,11 +360,12 @@ class Upscaler:
         checks.check_frame(frame)
         kind, scale = frame.format, self.graph.scale
         size = frame.height * scale, frame.width * scale
-        result = into if into is not None else Frame.empty(kind.enlarged, *size)
+        enlarged = kind.enlarged
+        result = into if into is not None else Frame.empty(enlarged, *size)
         checks.check_frame(result)
-        if result.format != kind.enlarged or (result.height, result.width) != size:
+        if result.format != enlarged or (result.height, result.width) != size:
             raise UsageError(
-                f"the result is a frame of {size[1]}×{size[0]} and {kind.enlarged}, "
+                f"the result is a frame of {size[1]}×{size[0]} and {enlarged}, "
                 f"found one of {result.width}×{result.height}, {result.format}"
             )
         if not all(plane.flags.writeable for plane in result.planes):

@@ -450,7 +450,8 @@ def _opened(path: Path, file: BinaryIO, max_pixels: int) -> Iterator[Image.Image
 
 def _decode(path: Path, file: BinaryIO, max_pixels: int) -> Picture:
     with _opened(path, file, max_pixels) as image:
-        notes = _notes_on_frames(image)
+        pixel_notes = _notes_on_frames(image)
+        notes = [*pixel_notes]
         depth, grey = _depth_and_grey(image, file)
         image.seek(0)
         if image.format != "TIFF":
@@ -463,7 +464,7 @@ def _decode(path: Path, file: BinaryIO, max_pixels: int) -> Picture:
         turn = None if image.format == "TIFF" else _UPRIGHT.get(_orientation(image))
         begin = len(notes)
         plain = _to_rgb(path, image, depth, grey, notes)
-        pixel_notes = [*_notes_on_frames(image), *notes[begin:]]
+        pixel_notes += notes[begin:]
         if turn is not None:
             plain = plain.transpose(turn)
         pixels = np.array(plain)

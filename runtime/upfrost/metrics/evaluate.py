@@ -154,9 +154,10 @@ def enlarged_pairs(
     for path in originals:
         partner = path.with_name(path.name.replace("_HR.", "_LR."))
         read = read_picture(path), read_picture(partner)
-        original, small = (each.on_white for each in read)
+        seen = [each.on_white for each in read]
+        original, small = seen
         notes = {note for each in read for note in each.pixel_notes}
-        if any(each.on_white is not each.rgb for each in read):
+        if any(one is not each.rgb for one, each in zip(seen, read, strict=True)):
             notes.add("transparent, and measured on white")
         height, width, _ = original.shape
         if (small.shape[0] * scale, small.shape[1] * scale) != (height, width):
